@@ -1,0 +1,108 @@
+//! The table: every action, and the roles that may do it.
+
+use kf_api::operator::Role;
+
+macro_rules! actions {
+    ($($(#[$doc:meta])* $name:ident = $text:literal => [$($role:ident),+];)+) => {
+        /// Something that somebody can want to do.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Action {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Action {
+            /// Every action.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// The name used in refusals and in `keyfleet access` tables: `noun.verb`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)+
+                }
+            }
+
+            /// Whether the table allows this action to `role`, scope aside.
+            #[must_use]
+            pub const fn allowed_to(self, role: Role) -> bool {
+                match self {
+                    $(Self::$name => matches!(role, $(Role::$role)|+),)+
+                }
+            }
+        }
+    };
+}
+
+actions! {
+    /// Create a facility.
+    FacilityCreate = "facility.create" => [Owner];
+    /// See facilities.
+    FacilityRead = "facility.read" => [Owner, FleetOperator, FacilityOperator, Auditor, Station];
+    /// Create a product line or change its policy.
+    ProductLineCreate = "product-line.create" => [Owner, FleetOperator];
+    /// See product lines, which every facility shares.
+    ProductLineRead = "product-line.read" => [Owner, FleetOperator, FacilityOperator, Auditor, Station];
+    /// Register a device.
+    DeviceRegister = "device.register" => [Owner, FleetOperator, FacilityOperator, Station];
+    /// See devices.
+    DeviceRead = "device.read" => [Owner, FleetOperator, FacilityOperator, Auditor, Station];
+    /// Suspend or quarantine a device.
+    DeviceSuspend = "device.suspend" => [Owner, FleetOperator, FacilityOperator];
+    /// Release a device from suspension or quarantine.
+    DeviceResume = "device.resume" => [Owner, FleetOperator, FacilityOperator];
+    /// Decommission a device.
+    DeviceDecommission = "device.decommission" => [Owner, FleetOperator, FacilityOperator];
+    /// Move a device to another facility.
+    DeviceMove = "device.move" => [Owner, FleetOperator];
+    /// See certificates.
+    CertificateRead = "certificate.read" => [Owner, FleetOperator, FacilityOperator, Auditor, Station];
+    /// Have an IDevID or LDevID issued for a device from a request made elsewhere.
+    CertificateIssueDevice = "certificate.issue-device" => [Owner, FleetOperator, FacilityOperator, Station];
+    /// Have a TLS server certificate issued.
+    CertificateIssueServer = "certificate.issue-server" => [Owner, FleetOperator];
+    /// Have an operator certificate issued.
+    CertificateIssueOperator = "certificate.issue-operator" => [Owner];
+    /// Put certificates on hold.
+    CertificateHold = "certificate.hold" => [Owner, FleetOperator, FacilityOperator];
+    /// Release certificates from hold.
+    CertificateRelease = "certificate.release" => [Owner, FleetOperator, FacilityOperator];
+    /// Revoke certificates for good.
+    CertificateRevoke = "certificate.revoke" => [Owner, FleetOperator, FacilityOperator];
+    /// Create an issuing CA.
+    AuthorityCreate = "authority.create" => [Owner];
+    /// See CAs, which every facility shares.
+    AuthorityRead = "authority.read" => [Owner, FleetOperator, FacilityOperator, Auditor, Station];
+    /// Revoke a CA or everything it issued.
+    AuthorityRevoke = "authority.revoke" => [Owner, FleetOperator];
+    /// Make or withdraw a one-time enrolment code.
+    CodeManage = "code.manage" => [Owner, FleetOperator, FacilityOperator, Station];
+    /// See and decide enrolments that wait for a person.
+    EnrolmentDecide = "enrolment.decide" => [Owner, FleetOperator, FacilityOperator];
+    /// Stop issuance in the whole fleet.
+    IssuanceStop = "issuance.stop" => [Owner, FleetOperator];
+    /// Start issuance again.
+    IssuanceStart = "issuance.start" => [Owner, FleetOperator];
+    /// Add, disable and change operators, make and withdraw their tokens.
+    OperatorManage = "operator.manage" => [Owner];
+    /// See operators.
+    OperatorRead = "operator.read" => [Owner, Auditor];
+    /// See proposals.
+    ProposalRead = "proposal.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
+    /// Approve or cancel a proposal of somebody else.
+    ProposalDecide = "proposal.decide" => [Owner, FleetOperator, FacilityOperator];
+    /// Put a public key on the list of keys that are never certified.
+    KeyBlock = "key.block" => [Owner, FleetOperator];
+    /// Read the log.
+    AuditRead = "audit.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
+    /// See the state of the server.
+    StatusRead = "status.read" => [Owner, FleetOperator, FacilityOperator, Auditor, Station];
+}
+
+impl Action {
+    /// Whether this reads something that all facilities share, so that a facility operator may see it although it
+    /// belongs to no facility.
+    #[must_use]
+    pub const fn is_shared_reading(self) -> bool {
+        matches!(self, Self::ProductLineRead | Self::AuthorityRead | Self::StatusRead)
+    }
+}

@@ -1,0 +1,27 @@
+//! Log entries as the API shows them.
+
+use serde::{Deserialize, Serialize};
+
+/// A log entry with its place in the log. `entry` is the exact JSON that is hashed into the tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRecord {
+    /// Index in the log, from 0.
+    pub index: u64,
+    /// The entry: `kf_log::AuditEntry`.
+    pub entry: serde_json::Value,
+}
+
+/// Which entries to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditFilter {
+    /// Text form of an id the entry is about (`dev_…`, `cert:…`, `fac_…`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// See [`crate::PageRequest::after`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// See [`crate::PageRequest::limit`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}

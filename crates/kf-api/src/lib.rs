@@ -1,0 +1,26 @@
+//! The nouns and requests of `/v1`: what the registry keeps, what the server answers and what the command line prints
+//! are the same types, so that there is one spelling of each field.
+//!
+//! Nothing here decides anything, and nothing here holds a long-lived secret: the two answers that carry a bearer
+//! secret once ([`enrolment::NewCode`], [`operator::NewToken`]) hold it in a type that Debug does not print.
+#![forbid(unsafe_code)]
+
+pub mod audit;
+pub mod authority;
+pub mod certificate;
+pub mod device;
+pub mod enrolment;
+pub mod facility;
+pub mod operator;
+pub mod page;
+pub mod problem;
+pub mod product_line;
+pub mod proposal;
+pub mod revocation;
+pub mod status;
+
+mod shown_once;
+
+pub use page::{Page, PageRequest};
+pub use problem::Problem;
+pub use shown_once::ShownOnce;

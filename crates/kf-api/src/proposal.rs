@@ -1,0 +1,97 @@
+//! Acts that need a second person.
+
+use kf_key::{OperatorId, ProposalId, UnixMillis};
+use serde::{Deserialize, Serialize};
+
+use crate::device::Departure;
+use crate::revocation::RevocationTarget;
+use kf_key::RevocationReason;
+
+/// An act that waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "act")]
+pub enum ProposedAct {
+    /// A permanent revocation.
+    Revoke {
+        /// What.
+        target: RevocationTarget,
+        /// Why, by RFC 5280.
+        reason: RevocationReason,
+        /// Why, for the log.
+        why: String,
+    },
+    /// Decommissioning of every device of a batch or facility, or of one device where the limit is zero.
+    Decommission {
+        /// Which devices.
+        target: RevocationTarget,
+        /// Why they leave.
+        departure: Departure,
+        /// Why, for the log.
+        why: String,
+    },
+    /// A device moves to another facility.
+    MoveDevice {
+        /// Name or id of the device.
+        device: String,
+        /// Name or id of the facility it moves to.
+        facility: String,
+        /// Why, for the log.
+        why: String,
+    },
+}
+
+/// Where a proposal stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProposalState {
+    /// Waits for a second person, or for the delay of single-control mode.
+    Waiting,
+    /// Carried out.
+    Done,
+    /// Refused or cancelled.
+    Cancelled,
+    /// Nobody approved in time.
+    Expired,
+    /// Approved, then refused by the rules because the fleet had changed.
+    Failed,
+}
+
+/// A proposal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// Identifier.
+    pub id: ProposalId,
+    /// The act.
+    pub act: ProposedAct,
+    /// Devices it touches, as counted when it was proposed.
+    pub devices: u64,
+    /// Certificates it touches, as counted when it was proposed.
+    pub certificates: u64,
+    /// Who proposed it.
+    pub proposer: OperatorId,
+    /// Name of who proposed it.
+    pub proposer_name: String,
+    /// Who decided, once somebody has.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub decided_by: Option<OperatorId>,
+    /// When it was proposed.
+    pub created: UnixMillis,
+    /// When it lapses.
+    pub expires: UnixMillis,
+    /// In single-control mode: when it is carried out unless somebody cancels it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub effective: Option<UnixMillis>,
+    /// Where it stands.
+    pub state: ProposalState,
+}
+
+/// A second person's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProposalDecision {
+    /// Approve, or cancel.
+    pub approve: bool,
+    /// Why, for the log.
+    #[serde(default)]
+    pub why: String,
+}

@@ -1,0 +1,229 @@
+//! Key pairs, signatures and SubjectPublicKeyInfo (FIPS 186-5, RFC 5480, RFC 8410, RFC 5958).
+
+use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use kf_key::{KeyAlgorithm, SecretBytes};
+
+use crate::CryptoError;
+
+/// A private signature key in the provider's memory, which clears it on drop. Neither Clone nor Debug-printable.
+pub struct PrivateKey(Inner);
+
+enum Inner {
+    P256(EcdsaKeyPair),
+    P384(EcdsaKeyPair),
+    Ed25519(Ed25519KeyPair),
+}
+
+impl std::fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PrivateKey({})", self.algorithm())
+    }
+}
+
+impl PrivateKey {
+    /// A fresh key.
+    ///
+    /// # Errors
+    /// [`CryptoError`] for RSA, which we never generate, and when the random source fails.
+    pub fn generate(algorithm: KeyAlgorithm) -> Result<Self, CryptoError> {
+        let inner = match algorithm {
+            KeyAlgorithm::P256 => {
+                EcdsaKeyPair::generate(&signature::ECDSA_P256_SHA256_ASN1_SIGNING).map(Inner::P256).ok()
+            }
+            KeyAlgorithm::P384 => {
+                EcdsaKeyPair::generate(&signature::ECDSA_P384_SHA384_ASN1_SIGNING).map(Inner::P384).ok()
+            }
+            KeyAlgorithm::Ed25519 => Ed25519KeyPair::generate().map(Inner::Ed25519).ok(),
+            KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => None,
+        };
+        inner.map(Self).ok_or(CryptoError)
+    }
+
+    /// A key from PKCS#8 DER.
+    ///
+    /// # Errors
+    /// [`CryptoError`] when the bytes are not a key of this algorithm.
+    pub fn from_pkcs8(algorithm: KeyAlgorithm, pkcs8: &SecretBytes) -> Result<Self, CryptoError> {
+        // Exposed to the provider, which keeps its own copy and clears it on drop.
+        let der = pkcs8.expose();
+        let inner = match algorithm {
+            KeyAlgorithm::P256 => {
+                EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P256_SHA256_ASN1_SIGNING, der).map(Inner::P256).ok()
+            }
+            KeyAlgorithm::P384 => {
+                EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P384_SHA384_ASN1_SIGNING, der).map(Inner::P384).ok()
+            }
+            KeyAlgorithm::Ed25519 => Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map(Inner::Ed25519).ok(),
+            KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => None,
+        };
+        inner.map(Self).ok_or(CryptoError)
+    }
+
+    /// The key as PKCS#8 version 1 DER, for wrapping or for a device's own file.
+    ///
+    /// # Errors
+    /// [`CryptoError`] when the provider cannot encode it.
+    pub fn to_pkcs8(&self) -> Result<SecretBytes, CryptoError> {
+        let document = match &self.0 {
+            Inner::P256(pair) | Inner::P384(pair) => pair.to_pkcs8v1(),
+            Inner::Ed25519(pair) => pair.to_pkcs8v1(),
+        };
+        document
+            .map(|document| {
+                let der = document.as_ref();
+                SecretBytes::fill(der.len(), |out| out.copy_from_slice(der))
+            })
+            .map_err(|aws_lc_rs::error::Unspecified| CryptoError)
+    }
+
+    /// The algorithm of the key.
+    #[must_use]
+    pub const fn algorithm(&self) -> KeyAlgorithm {
+        match &self.0 {
+            Inner::P256(_) => KeyAlgorithm::P256,
+            Inner::P384(_) => KeyAlgorithm::P384,
+            Inner::Ed25519(_) => KeyAlgorithm::Ed25519,
+        }
+    }
+
+    /// The raw public key: an uncompressed point (65 or 97 octets) or 32 octets of Ed25519.
+    #[must_use]
+    pub fn public_key(&self) -> &[u8] {
+        match &self.0 {
+            Inner::P256(pair) | Inner::P384(pair) => pair.public_key().as_ref(),
+            Inner::Ed25519(pair) => pair.public_key().as_ref(),
+        }
+    }
+
+    /// SubjectPublicKeyInfo DER of the public key.
+    #[must_use]
+    pub fn spki(&self) -> Vec<u8> {
+        spki_of_public_key(self.algorithm(), self.public_key()).unwrap_or_default()
+    }
+
+    /// Signs `message`; ECDSA signatures are DER `Ecdsa-Sig-Value`, Ed25519 signatures 64 octets.
+    ///
+    /// # Errors
+    /// [`CryptoError`] when the random source fails.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CryptoError> {
+        match &self.0 {
+            Inner::P256(pair) | Inner::P384(pair) => pair
+                .sign(&aws_lc_rs::rand::SystemRandom::new(), message)
+                .map(|signature| signature.as_ref().to_vec())
+                .map_err(|aws_lc_rs::error::Unspecified| CryptoError),
+            Inner::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
+        }
+    }
+}
+
+/// Why bytes are not a SubjectPublicKeyInfo that we read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a SubjectPublicKeyInfo of P-256, P-384 or Ed25519 with an uncompressed point")]
+pub struct SpkiError;
+
+const P256_PREFIX: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
+    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+const P384_PREFIX: [u8; 23] = [
+    0x30, 0x76, 0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00,
+    0x22, 0x03, 0x62, 0x00,
+];
+const ED25519_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+/// SubjectPublicKeyInfo DER (RFC 5480, RFC 8410) of a raw public key.
+///
+/// # Errors
+/// [`SpkiError`] when the length does not fit the algorithm, and for RSA.
+pub fn spki_of_public_key(algorithm: KeyAlgorithm, public_key: &[u8]) -> Result<Vec<u8>, SpkiError> {
+    let (prefix, length): (&[u8], usize) = match algorithm {
+        KeyAlgorithm::P256 => (&P256_PREFIX, 65),
+        KeyAlgorithm::P384 => (&P384_PREFIX, 97),
+        KeyAlgorithm::Ed25519 => (&ED25519_PREFIX, 32),
+        KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => return Err(SpkiError),
+    };
+    if public_key.len() != length {
+        return Err(SpkiError);
+    }
+    Ok([prefix, public_key].concat())
+}
+
+/// Algorithm and raw public key of a SubjectPublicKeyInfo.
+///
+/// # Errors
+/// [`SpkiError`] for anything but a canonical P-256, P-384 or Ed25519 key.
+pub fn public_key_of_spki(spki: &[u8]) -> Result<(KeyAlgorithm, &[u8]), SpkiError> {
+    let rows: [(KeyAlgorithm, &[u8], usize); 3] = [
+        (KeyAlgorithm::P256, &P256_PREFIX, 65),
+        (KeyAlgorithm::P384, &P384_PREFIX, 97),
+        (KeyAlgorithm::Ed25519, &ED25519_PREFIX, 32),
+    ];
+    rows.into_iter()
+        .find_map(|(algorithm, prefix, length)| {
+            spki.strip_prefix(prefix).filter(|key| key.len() == length).map(|key| (algorithm, key))
+        })
+        .ok_or(SpkiError)
+}
+
+/// Verifies a signature made as [`PrivateKey::sign`] makes them, under a raw public key.
+///
+/// # Errors
+/// [`CryptoError`] for a wrong signature, a point off the curve, and RSA (see [`verify_rsa_pkcs1`]).
+pub fn verify(algorithm: KeyAlgorithm, public_key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+    let scheme: &dyn signature::VerificationAlgorithm = match algorithm {
+        KeyAlgorithm::P256 => &signature::ECDSA_P256_SHA256_ASN1,
+        KeyAlgorithm::P384 => &signature::ECDSA_P384_SHA384_ASN1,
+        KeyAlgorithm::Ed25519 => &signature::ED25519,
+        KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => return Err(CryptoError),
+    };
+    UnparsedPublicKey::new(scheme, public_key)
+        .verify(message, signature)
+        .map_err(|aws_lc_rs::error::Unspecified| CryptoError)
+}
+
+/// Verifies an RSASSA-PKCS1-v1_5 signature with SHA-256 (RFC 8017 section 8.2) under an RSAPublicKey DER of 2048 to
+/// 8192 bits. A public operation: we hold no RSA private key.
+///
+/// # Errors
+/// [`CryptoError`] for a wrong signature or a key outside these sizes.
+pub fn verify_rsa_pkcs1(public_key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+    UnparsedPublicKey::new(&signature::RSA_PKCS1_2048_8192_SHA256, public_key)
+        .verify(message, signature)
+        .map_err(|aws_lc_rs::error::Unspecified| CryptoError)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIGNING: [KeyAlgorithm; 3] = [KeyAlgorithm::P256, KeyAlgorithm::P384, KeyAlgorithm::Ed25519];
+
+    #[test]
+    fn a_key_survives_pkcs8_and_verifies_what_it_signed() {
+        for algorithm in SIGNING {
+            let key = PrivateKey::generate(algorithm).unwrap();
+            let again = PrivateKey::from_pkcs8(algorithm, &key.to_pkcs8().unwrap()).unwrap();
+            assert_eq!(again.public_key(), key.public_key());
+            let signature = again.sign(b"message").unwrap();
+            assert_eq!(verify(algorithm, key.public_key(), b"message", &signature), Ok(()));
+            assert_eq!(verify(algorithm, key.public_key(), b"massage", &signature), Err(CryptoError));
+        }
+    }
+
+    #[test]
+    fn a_public_key_survives_its_subject_public_key_info() {
+        for algorithm in SIGNING {
+            let key = PrivateKey::generate(algorithm).unwrap();
+            assert_eq!(public_key_of_spki(&key.spki()), Ok((algorithm, key.public_key())));
+        }
+        assert_eq!(public_key_of_spki(&[0x30, 0x00]), Err(SpkiError));
+    }
+
+    #[test]
+    fn a_key_of_one_algorithm_is_not_read_as_another() {
+        let pkcs8 = PrivateKey::generate(KeyAlgorithm::P256).unwrap().to_pkcs8().unwrap();
+        assert!(PrivateKey::from_pkcs8(KeyAlgorithm::P384, &pkcs8).is_err());
+        assert!(PrivateKey::from_pkcs8(KeyAlgorithm::Ed25519, &pkcs8).is_err());
+        assert!(PrivateKey::generate(KeyAlgorithm::Rsa2048).is_err());
+    }
+}

@@ -1,0 +1,33 @@
+//! The vocabulary of Keyfleet: identifiers, SP 800-57 key states, algorithms, certificate profiles, revocation
+//! reasons, and the types that hold secret bytes.
+//!
+//! It is `no_std` with `alloc`, holds no I/O, reads no clock and draws no randomness: whoever needs an identifier or a
+//! serial number passes the time and the random octets in.
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+extern crate alloc;
+
+mod algorithm;
+mod device;
+mod id;
+mod profile;
+mod revocation;
+mod secret;
+mod serial;
+mod state;
+mod time;
+
+pub use algorithm::{KeyAlgorithm, UnknownAlgorithm};
+pub use device::{DeviceState, IllegalDeviceTransition, KeyProtection};
+pub use id::{
+    AuthorityId, CodeId, DeviceId, EnrolmentId, FacilityId, FleetId, IntentId, KeyId, OperatorId, ParseIdError,
+    ProductLineId, ProposalId, TokenId,
+};
+pub use profile::{CertificateProfile, UnknownProfile};
+pub use revocation::{CertificateStatus, RevocationReason, UnknownReason};
+pub use secret::{SecretArray, SecretBytes};
+pub use serial::{ParseSerialError, SerialNumber};
+pub use state::{IllegalTransition, KeyState, KeyType};
+pub use time::UnixMillis;

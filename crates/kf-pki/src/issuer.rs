@@ -1,0 +1,73 @@
+//! A certification authority as issuance sees it.
+
+use std::sync::Arc;
+
+use kf_key::{AuthorityId, KeyAlgorithm, UnixMillis};
+
+/// The facts of a CA that go into what it signs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Issuer {
+    /// Identifier; part of the CRL addresses.
+    pub authority: AuthorityId,
+    /// The CA certificate, DER.
+    pub certificate: Arc<[u8]>,
+    /// Its subject Name, DER.
+    pub name: Arc<[u8]>,
+    /// SHA-1 of the subject public key bits (RFC 5280 section 4.2.1.2 (1)).
+    pub key_identifier: [u8; 20],
+    /// Raw subject public key bits.
+    pub public_key: Arc<[u8]>,
+    /// Algorithm of the key.
+    pub algorithm: KeyAlgorithm,
+    /// Last moment of validity: nothing below may outlive it.
+    pub not_after: UnixMillis,
+    /// CRL shards of what it issues.
+    pub shard_count: u16,
+    /// Base of the public addresses baked into certificates, no trailing slash, for example `http://pki.example`.
+    pub base_url: Arc<str>,
+}
+
+/// Why a certificate cannot serve as an issuer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a CA certificate of ours")]
+pub struct NotAnIssuer;
+
+impl Issuer {
+    /// Reads the facts from a CA certificate.
+    ///
+    /// # Errors
+    /// [`NotAnIssuer`] when it cannot be parsed, is no CA, or has a key that does not sign certificates here.
+    pub fn from_certificate(
+        authority: AuthorityId,
+        certificate: &[u8],
+        shard_count: u16,
+        base_url: &str,
+    ) -> Result<Self, NotAnIssuer> {
+        let _ = (authority, certificate, shard_count, base_url);
+        todo!()
+    }
+
+    /// Address of a CRL shard: `{base_url}/crl/{authority}/{shard}.crl`.
+    #[must_use]
+    pub fn shard_url(&self, shard: u16) -> String {
+        format!("{}/crl/{}/{shard}.crl", self.base_url, self.authority)
+    }
+
+    /// Address of the full CRL: `{base_url}/crl/{authority}/full.crl`.
+    #[must_use]
+    pub fn full_crl_url(&self) -> String {
+        format!("{}/crl/{}/full.crl", self.base_url, self.authority)
+    }
+
+    /// Address of the CA certificate: `{base_url}/ca/{authority}.cer`.
+    #[must_use]
+    pub fn certificate_url(&self) -> String {
+        format!("{}/ca/{}.cer", self.base_url, self.authority)
+    }
+
+    /// Address of the OCSP responder: `{base_url}/ocsp`.
+    #[must_use]
+    pub fn ocsp_url(&self) -> String {
+        format!("{}/ocsp", self.base_url)
+    }
+}
