@@ -1,1 +1,38 @@
+//! Test support: programs that we did not write, run with a deadline; scratch directories; scratch PKCS#11 tokens.
+//!
+//! For tests only. What is missing or goes wrong panics with a message that names the remedy, because a test that
+//! skips itself proves nothing.
+#![forbid(unsafe_code)]
+// A test fails by panicking; these helpers exist to do so with a useful message.
+#![allow(clippy::panic)]
 
+mod process;
+mod python;
+mod soft_hsm;
+mod tool;
+
+pub use process::Running;
+pub use python::Python;
+pub use soft_hsm::SoftHsm;
+pub use tempfile::TempDir;
+pub use tool::{Output, Tool};
+
+use std::net::{Ipv4Addr, TcpListener};
+
+/// A directory that is removed with everything in it when the value is dropped.
+#[must_use]
+pub fn scratch() -> TempDir {
+    tempfile::Builder::new()
+        .prefix("keyfleet-")
+        .tempdir()
+        .unwrap_or_else(|error| panic!("no scratch directory: {error}"))
+}
+
+/// A loopback port that was free a moment ago, for programs that cannot report the port they were given. Ours bind
+/// port 0 instead.
+#[must_use]
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .map_or_else(|error| panic!("no free loopback port: {error}"), |address| address.port())
+}
