@@ -1,1 +1,86 @@
+//! Key back ends: what holds the fleet root and the CA keys.
+//!
+//! A back end declares what it can do ([`Capabilities`]) and refuses the rest before touching hardware. The root never
+//! leaves it: all it offers over the root is one keyed HMAC-SHA-256 ([`KeyBackend::expand_root`]), which is one step of
+//! the hierarchy of `kf-derive`. Signature keys are named by an opaque [`KeyHandle`] that the registry can store.
+//! Every back end passes the same suite, [`conformance::check`].
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
+mod capabilities;
+pub mod conformance;
+mod error;
+mod handle;
+mod seal;
+mod software;
+mod wrapped;
+
+use kf_derive::Info;
+use kf_key::{KeyAlgorithm, KeyId, SecretArray};
+
+pub use capabilities::{BackendKind, Capabilities};
+pub use error::{BackendError, TokenFault};
+pub use handle::{HandleError, KeyHandle, MAX_HANDLE_OCTETS};
+pub use seal::{SealError, create_sealed_root, open_sealed_root};
+pub use software::SoftwareBackend;
+pub use wrapped::{generate_wrapped, open_wrapped};
+
+/// A signature key pair that was just generated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GeneratedKeyPair {
+    /// SubjectPublicKeyInfo, DER.
+    pub spki: Vec<u8>,
+    /// How the back end finds the private key again.
+    pub handle: KeyHandle,
+}
+
+/// What holds the fleet root and signature keys. Calls block; callers own the threads.
+pub trait KeyBackend: Send + Sync {
+    /// What this back end is and can do. Costs nothing.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// One step below the root: `HMAC-SHA-256(root, info || 0x01)`.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn expand_root(&self, info: &Info) -> Result<SecretArray<32>, BackendError>;
+
+    /// Generates a signature key pair, non-extractable where the back end is hardware.
+    ///
+    /// # Errors
+    /// [`BackendError::Algorithm`] before anything is touched when the algorithm is not among the capabilities.
+    fn generate_key_pair(&self, key: KeyId, algorithm: KeyAlgorithm) -> Result<GeneratedKeyPair, BackendError>;
+
+    /// Opens a signature key. `key` must be the identifier under which it was generated.
+    ///
+    /// # Errors
+    /// [`BackendError::Handle`] for a handle of another back end, key or algorithm.
+    fn open_key(&self, key: KeyId, handle: &KeyHandle) -> Result<Box<dyn SignatureKey>, BackendError>;
+
+    /// Destroys the private key where the back end holds it. For a wrapped key the caller destroys the handle.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn destroy_key(&self, key: KeyId, handle: &KeyHandle) -> Result<(), BackendError>;
+
+    /// Whether the back end answers now: one HMAC under the root, compared with the one made at start.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn health(&self) -> Result<(), BackendError>;
+}
+
+/// An opened private signature key.
+pub trait SignatureKey: Send + Sync {
+    /// Algorithm.
+    fn algorithm(&self) -> KeyAlgorithm;
+
+    /// SubjectPublicKeyInfo, DER.
+    fn spki(&self) -> &[u8];
+
+    /// Signs `message` (not a digest). ECDSA signatures are DER `Ecdsa-Sig-Value`, Ed25519 signatures 64 octets.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, BackendError>;
+}

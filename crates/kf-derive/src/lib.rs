@@ -1,1 +1,26 @@
+//! The key hierarchy. Every symmetric key below the root is `HKDF-Expand(parent, info, 32)` (RFC 5869 section 2.3),
+//! one Expand per label, never chained blocks of one call. For 32 octets of SHA-256 that is exactly one HMAC-SHA-256
+//! over `info || 0x01`, so any level can live in any hardware with a keyed HMAC and nothing else: a PKCS#11 token
+//! (CKM_SHA256_HMAC), a TPM (TPM2_HMAC), an eFuse key behind an HMAC peripheral. [`KeyedHmac`] is that hardware.
+//!
+//! Parents are uniformly random, so Extract is skipped (RFC 5869 section 3.3). What is not uniformly random (an ECDH
+//! output, a PUF response) enters through [`extract`]. One type per level: a key of a level has no constructor but
+//! derivation from the level above and `from_keyed_hmac` for one that a back end holds.
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
+mod hierarchy;
+mod info;
+
+pub use hierarchy::{
+    ApplicationKey, BatchKey, DeriveError, DeviceKey, FacilityKey, FleetRoot, KeyedHmac, SessionKey, SoftwareKey,
+    StorageKey, WrappingKey, expand, extract,
+};
+pub use info::{Algorithm, ContextTooLong, Info, Level, MAX_CONTEXT_OCTETS, MAX_INFO_OCTETS, Purpose};
+
+#[cfg(test)]
+extern crate std;
+
+#[cfg(test)]
+mod tests;

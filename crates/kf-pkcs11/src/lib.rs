@@ -1,1 +1,1 @@
-
+//! The root and CA keys in a PKCS#11 token.

@@ -1,0 +1,173 @@
+//! The `info` of one derivation step.
+
+use core::fmt;
+
+/// The most octets of an encoded `info`. Two SHA-256 blocks behind the key block, and within one transfer of every
+/// secure element that offers a keyed HMAC.
+pub const MAX_INFO_OCTETS: usize = 127;
+
+/// The most octets of a context: what is left when the purpose is the longest one.
+pub const MAX_CONTEXT_OCTETS: usize = 80;
+
+const VERSION: u8 = 1;
+const OUTPUT_OCTETS: u16 = 32;
+
+/// The level of the key that a step yields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(missing_docs, reason = "the names are those of the hierarchy")]
+pub enum Level {
+    Facility = 1,
+    Batch = 2,
+    Device = 3,
+    Session = 4,
+    Application = 5,
+    Storage = 6,
+    Wrapping = 7,
+}
+
+/// What the derived key is used with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Algorithm {
+    /// A further derivation step: HKDF-Expand with SHA-256.
+    HkdfSha256 = 1,
+    /// AES-256-GCM (SP 800-38D).
+    Aes256Gcm = 2,
+    /// HMAC-SHA-256 (FIPS 198-1).
+    HmacSha256 = 3,
+}
+
+/// What a key is for. Each purpose is a separate Expand call, never a further block of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Purpose {
+    /// Deriving the keys of the next level.
+    Derive,
+    /// Wrapping private signature keys of certification authorities and of the log.
+    WrapSignatureKey,
+    /// Wrapping secrets of the registry, such as device salts.
+    WrapRegistry,
+    /// Encrypting application data.
+    Encrypt,
+    /// Authenticating application data.
+    Authenticate,
+    /// A value that shows that the key is the same as before and is used for nothing else.
+    KeyCheck,
+}
+
+impl Purpose {
+    /// Every purpose.
+    pub const ALL: [Self; 6] =
+        [Self::Derive, Self::WrapSignatureKey, Self::WrapRegistry, Self::Encrypt, Self::Authenticate, Self::KeyCheck];
+
+    /// The text in the encoding.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Derive => "derive",
+            Self::WrapSignatureKey => "wrap signature key",
+            Self::WrapRegistry => "wrap registry",
+            Self::Encrypt => "encrypt",
+            Self::Authenticate => "authenticate",
+            Self::KeyCheck => "key check",
+        }
+    }
+}
+
+/// A context longer than [`MAX_CONTEXT_OCTETS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContextTooLong {
+    /// Octets given.
+    pub octets: usize,
+}
+
+impl fmt::Display for ContextTooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the context has {} octets; at most {MAX_CONTEXT_OCTETS} are allowed", self.octets)
+    }
+}
+
+impl core::error::Error for ContextTooLong {}
+
+/// One encoded `info`: which key, at which place of the tree, for what, in which epoch. The encoding is injective:
+///
+/// ```text
+/// version 1 | level 1 | algorithm 1 | key octets 2 | n 1 | purpose n | m 1 | context m | epoch 4     (big endian)
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Info {
+    octets: [u8; MAX_INFO_OCTETS + 1],
+    length: usize,
+}
+
+impl fmt::Debug for Info {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Info({} octets)", self.length)
+    }
+}
+
+impl Info {
+    /// Encodes one step.
+    ///
+    /// # Errors
+    /// [`ContextTooLong`].
+    pub fn new(
+        level: Level,
+        algorithm: Algorithm,
+        purpose: Purpose,
+        context: &[u8],
+        epoch: u32,
+    ) -> Result<Self, ContextTooLong> {
+        let too_long = ContextTooLong { octets: context.len() };
+        if context.len() > MAX_CONTEXT_OCTETS {
+            return Err(too_long);
+        }
+        let context_length = u8::try_from(context.len()).map_err(|_| too_long)?;
+        let purpose = purpose.name().as_bytes();
+        let purpose_length = u8::try_from(purpose.len()).map_err(|_| too_long)?;
+        let parts: [&[u8]; 6] = [
+            &[VERSION, level.code(), algorithm.code()],
+            &OUTPUT_OCTETS.to_be_bytes(),
+            &[purpose_length],
+            purpose,
+            &[context_length],
+            context,
+        ];
+        let mut info = Self { octets: [0; MAX_INFO_OCTETS + 1], length: 0 };
+        for part in parts.into_iter().chain([epoch.to_be_bytes().as_slice(), &[0x01]]) {
+            let end = info.length + part.len();
+            info.octets.get_mut(info.length..end).ok_or(too_long)?.copy_from_slice(part);
+            info.length = end;
+        }
+        info.length -= 1;
+        Ok(info)
+    }
+
+    /// The octets of `info`.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.octets.get(..self.length).unwrap_or_default()
+    }
+
+    /// The message for a keyed HMAC: `info || 0x01`, which makes the tag the first block of HKDF-Expand
+    /// (RFC 5869 section 2.3).
+    #[must_use]
+    pub fn hmac_message(&self) -> &[u8] {
+        self.octets.get(..=self.length).unwrap_or_default()
+    }
+}
+
+impl Level {
+    #[allow(clippy::as_conversions, reason = "a fieldless enum with explicit codes")]
+    const fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+impl Algorithm {
+    #[allow(clippy::as_conversions, reason = "a fieldless enum with explicit codes")]
+    const fn code(self) -> u8 {
+        self as u8
+    }
+}

@@ -1,0 +1,56 @@
+//! What a key may be used for, and what the client knows of one.
+
+use kf_backend::{BackendKind, KeyHandle};
+use kf_key::{KeyAlgorithm, KeyId};
+use serde::{Deserialize, Serialize};
+
+/// What a signature key may sign. Fixed when it is generated or registered; the signer refuses everything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyPurpose {
+    /// CA certificates, its own root certificate and its own CRL.
+    RootCa,
+    /// End-entity certificates and its own CRLs; never a CA certificate.
+    IssuingCa,
+    /// Checkpoints of the log; always Ed25519 (C2SP signed-note).
+    LogCheckpoint,
+}
+
+/// A key that was just generated; give it to the registry before it is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GeneratedKey {
+    /// Identifier.
+    pub key: KeyId,
+    /// Purpose.
+    pub purpose: KeyPurpose,
+    /// Algorithm.
+    pub algorithm: KeyAlgorithm,
+    /// SubjectPublicKeyInfo, DER.
+    pub spki: Vec<u8>,
+    /// To be stored; opaque.
+    pub handle: KeyHandle,
+}
+
+/// What the signer must know of a key besides its handle. Public facts, from the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyFacts {
+    /// Purpose.
+    pub purpose: KeyPurpose,
+    /// DER of the issuer Name that certificates and CRLs of this key must carry. Empty for a log key, and for a root
+    /// that has not signed its own certificate yet ([`crate::SignerClient::sign_root`]).
+    pub issuer_name: Vec<u8>,
+}
+
+/// What the signer's back end declares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignerCapabilities {
+    /// Kind of back end.
+    pub backend: BackendKind,
+    /// Algorithms that CA keys can have.
+    pub key_algorithms: Vec<KeyAlgorithm>,
+    /// Whether the octets to be signed must be durable before a signature is asked for: true for hardware, whose
+    /// signature outlives a crash of ours.
+    pub needs_preimage_record: bool,
+    /// For people: file name, or token label, model and serial number.
+    pub description: String,
+}
