@@ -1,1 +1,34 @@
+//! The registry on SQLite: facilities, devices, certificates, keys, operators, and the log of every act on them.
+//!
+//! One writer thread owns the only writing connection. Operations queue up, each runs in its own savepoint, and one
+//! commit makes the whole group durable (WAL, `synchronous=FULL`) before any of them is answered: an acknowledged act
+//! is on disk together with its log entry, or it did not happen. A failing operation undoes itself alone.
+//!
+//! Readers are synchronous functions on a small pool of read-only connections; a point lookup takes some microseconds,
+//! so they may be called from an async task. Every read of something that belongs to a facility takes a
+//! [`kf_access::Visibility`] and applies it in SQL.
+//!
+//! What this crate is not: it decides nothing beyond what must be checked inside the transaction, reads no clock, draws
+//! no randomness, and cannot unwrap the keys it holds.
+#![forbid(unsafe_code)]
 
+pub mod authority;
+pub mod blocked_key;
+pub mod certificate;
+pub mod device;
+pub mod enrolment;
+mod error;
+pub mod facility;
+pub mod intent;
+pub mod key;
+pub mod log;
+pub mod operator;
+pub mod product_line;
+pub mod proposal;
+pub mod revocation;
+pub mod setting;
+mod store;
+
+pub use error::StoreError;
+pub use log::{Audit, Logged};
+pub use store::{Health, Options, Store};
