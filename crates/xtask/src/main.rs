@@ -1,1 +1,55 @@
-fn main() {}
+//! `cargo xtask`: the project's scripts, in Rust.
+//!
+//! - `test`: everything that a change must pass, from a bare Debian machine on.
+//! - `tidy`: the layers and the few points of style that matter.
+//! - `bench`: figures as ratios, by the crate `kf-bench`.
+//!
+//! It depends on none of our crates, so that it compiles in seconds and can say what is missing before anything else
+//! is built.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool: standard output is its product")]
+
+mod document_commands;
+mod prerequisites;
+mod process;
+mod suite;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Build tasks of Keyfleet")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what the tests need (as root), then run formatting, tidy, lints, tests, the demo and the documents.
+    Test,
+    /// Hold the layers and the style points that are tested.
+    Tidy,
+    /// Measure; each figure is a ratio to a yardstick timed in the same run.
+    Bench {
+        /// Passed on to kf-bench, see `cargo xtask bench --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Test => suite::run(),
+        Task::Tidy => tidy::run(),
+        Task::Bench { arguments } => suite::bench(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

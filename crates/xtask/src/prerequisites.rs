@@ -1,0 +1,147 @@
+//! What the tests need beside Rust and a C compiler: Debian packages and a Python environment.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::process::{Failure, Result, command, run, succeeds, target_directory};
+
+/// How to tell that a package is there, also when it came from elsewhere than Debian.
+enum Probe {
+    /// A command of this name.
+    Tool(&'static str),
+    /// Installed according to dpkg: a library or a set of plug-ins.
+    Package,
+    /// The Python module of this name.
+    PythonModule(&'static str),
+}
+
+/// Debian packages and how each is recognised; every one is used by a test.
+const PACKAGES: [(&str, Probe); 16] = [
+    ("mosquitto", Probe::Tool("mosquitto")),
+    ("mosquitto-clients", Probe::Tool("mosquitto_pub")),
+    ("strongswan-pki", Probe::Tool("pki")),
+    ("libstrongswan-standard-plugins", Probe::Package),
+    ("libstrongswan-extra-plugins", Probe::Package),
+    ("gnutls-bin", Probe::Tool("certtool")),
+    ("softhsm2", Probe::Tool("softhsm2-util")),
+    ("opensc", Probe::Tool("pkcs11-tool")),
+    ("openssl", Probe::Tool("openssl")),
+    ("curl", Probe::Tool("curl")),
+    ("default-jre-headless", Probe::Tool("keytool")),
+    ("python3", Probe::Tool("python3")),
+    ("python3-venv", Probe::PythonModule("ensurepip")),
+    ("strace", Probe::Tool("strace")),
+    ("faketime", Probe::Tool("faketime")),
+    ("gcc", Probe::Tool("cc")),
+];
+
+/// Everything that the environment in `target/venv` holds, pinned.
+const PYTHON_REQUIREMENTS: &str = include_str!("../python-requirements.txt");
+
+/// Installs what is missing.
+///
+/// # Errors
+/// When something is missing and this process is not root, or installing fails.
+pub(crate) fn install() -> Result<()> {
+    rust_components()?;
+    debian_packages()?;
+    python_environment()
+}
+
+/// The folder whose commands the tests must find first.
+pub(crate) fn python_commands() -> PathBuf {
+    target_directory().join("venv/bin")
+}
+
+fn rust_components() -> Result<()> {
+    for (component, subcommand) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
+        if succeeds(command("cargo").args([subcommand, "--version"])) {
+            continue;
+        }
+        eprintln!("installing the Rust component {component}");
+        let remedy = format!("run `rustup component add {component}`");
+        run(command("rustup").args(["component", "add", component]), &remedy)?;
+    }
+    Ok(())
+}
+
+fn debian_packages() -> Result<()> {
+    let missing: Vec<&str> =
+        PACKAGES.iter().filter(|(package, probe)| !is_present(package, probe)).map(|(package, _)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let line = format!("apt-get update && apt-get install --no-install-recommends {}", missing.join(" "));
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::new(
+            format!("the tests need Debian packages that are missing: {}", missing.join(" ")),
+            format!("run as root: {line}"),
+        ));
+    }
+    eprintln!("installing Debian packages: {}", missing.join(" "));
+    let remedy = format!("find out why, or run it yourself: {line}");
+    run(apt_get().arg("update"), &remedy)?;
+    run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(&missing), &remedy)?;
+    match PACKAGES.iter().find(|(package, probe)| !is_present(package, probe)) {
+        None => Ok(()),
+        Some((package, _)) => {
+            Err(Failure::new(format!("{package} is installed, but what it brings is not found"), "check PATH"))
+        }
+    }
+}
+
+/// apt-get, its talk on standard error, never asking, waiting for another apt-get to finish.
+fn apt_get() -> std::process::Command {
+    let mut apt_get = command("sh");
+    apt_get.args(["-c", "exec apt-get \"$@\" >&2", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]);
+    apt_get.env("DEBIAN_FRONTEND", "noninteractive");
+    apt_get
+}
+
+fn is_present(package: &str, probe: &Probe) -> bool {
+    match probe {
+        Probe::Tool(tool) => is_on_path(tool),
+        Probe::Package => {
+            let mut query = command("dpkg-query");
+            query.args(["--show", "--showformat=${db:Status-Status}", package]).stderr(std::process::Stdio::null());
+            query.output().is_ok_and(|answer| answer.stdout == b"installed")
+        }
+        Probe::PythonModule(module) => succeeds(command("python3").args(["-c", &format!("import venv, {module}")])),
+    }
+}
+
+fn is_on_path(tool: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Brokers and other daemons live in sbin, which is not on everybody's PATH.
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from))
+        .any(|folder| folder.join(tool).is_file())
+}
+
+/// Makes `target/venv` with exactly the pinned packages. A stamp tells whether it is up to date.
+fn python_environment() -> Result<()> {
+    let venv = target_directory().join("venv");
+    let stamp = venv.join("requirements.txt");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == PYTHON_REQUIREMENTS) {
+        return Ok(());
+    }
+    eprintln!("making the Python environment {}", venv.display());
+    run(
+        command("python3").args(["-m", "venv", "--clear"]).arg(&venv),
+        "check that `python3 -m venv` works (Debian: python3-venv)",
+    )?;
+    let write = |path: &Path| {
+        fs::write(path, PYTHON_REQUIREMENTS)
+            .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display()), "check the disk"))
+    };
+    let wanted = venv.join("wanted.txt");
+    write(&wanted)?;
+    run(
+        command(venv.join("bin/python"))
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--requirement"])
+            .arg(&wanted),
+        "check that PyPI (or the index that pip is configured for) can be reached",
+    )?;
+    // Last, so that a broken installation is not taken for a whole one.
+    write(&stamp)
+}

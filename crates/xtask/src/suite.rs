@@ -1,0 +1,214 @@
+//! `cargo xtask test` and `cargo xtask bench`.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use crate::process::{Failure, Result, cargo, command, output, shown, target_directory};
+use crate::{document_commands, prerequisites, process, tidy};
+
+/// One step: its heading and what it does.
+type Step = (&'static str, fn(&mut Tally) -> Result<()>);
+
+/// In this order: what fails fastest comes first, and each later step may rely on the earlier ones.
+const STEPS: [Step; 8] = [
+    ("prerequisites", |_| prerequisites::install()),
+    ("formatting", |_| formatting()),
+    ("tidy", |_| tidy::run()),
+    ("build", |_| build()),
+    ("lints", |_| lints()),
+    ("tests", tests),
+    ("demo", |_| demo()),
+    ("commands in the documents", |_| document_commands::run()),
+];
+
+/// What the test binaries reported, added up.
+#[derive(Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+/// Runs every step, stopping at the first that fails, and closes with one line.
+///
+/// # Errors
+/// The failure of the step.
+pub(crate) fn run() -> Result<()> {
+    let mut tally = Tally::default();
+    let mut times = Vec::new();
+    let mut outcome = Ok(());
+    for (name, step) in STEPS {
+        println!("\n==> {name}");
+        let start = Instant::now();
+        outcome = step(&mut tally);
+        let verdict = if outcome.is_ok() { "ok" } else { "FAILED" };
+        println!("<== {name}: {verdict} in {}", minutes(start.elapsed()));
+        times.push((name, verdict, start.elapsed()));
+        if outcome.is_err() {
+            break;
+        }
+    }
+    print_summary(&times, &tally);
+    outcome
+}
+
+/// Runs the crate of the benchmarks in the release profile.
+///
+/// # Errors
+/// When it does not build or reports a failure.
+pub(crate) fn bench(arguments: &[String]) -> Result<()> {
+    process::run(
+        cargo().args(["run", "--quiet", "--release", "--package", "kf-bench", "--"]).args(arguments),
+        "read the figures above: one of them does not hold, or could not be measured",
+    )
+}
+
+fn print_summary(times: &[(&str, &str, Duration)], tally: &Tally) {
+    println!("\nSummary");
+    for (name, verdict, time) in times {
+        println!("  {verdict:<6} {:>9}  {name}", minutes(*time));
+    }
+    println!("{} passed, {} failed, {} ignored", tally.passed, tally.failed, tally.ignored);
+}
+
+fn minutes(time: Duration) -> String {
+    format!("{}m{:02}s", time.as_secs() / 60, time.as_secs() % 60)
+}
+
+fn formatting() -> Result<()> {
+    process::run(cargo().args(["fmt", "--all", "--check"]), "run `cargo fmt`")
+}
+
+fn build() -> Result<()> {
+    let mut build = cargo();
+    build.args(["build", "--workspace", "--all-targets", "--locked"]);
+    process::run(add_slow_features(&mut build)?, "read the compiler's message above")
+}
+
+fn lints() -> Result<()> {
+    let mut clippy = cargo();
+    clippy.args(["clippy", "--workspace", "--all-targets", "--locked"]);
+    add_slow_features(&mut clippy)?.args(["--", "--deny", "warnings"]);
+    process::run(&mut clippy, "mend what clippy names; an exception is an `expect` attribute with its reason")
+}
+
+/// All tests in one go: unit, integration, the slow suites and the compile-fail examples in the documentation.
+fn tests(tally: &mut Tally) -> Result<()> {
+    let mut test = cargo();
+    test.args(["test", "--workspace", "--no-fail-fast", "--locked"]);
+    add_slow_features(&mut test)?;
+    let mut path = vec![prerequisites::python_commands()];
+    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    path.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    let path = std::env::join_paths(path)
+        .map_err(|error| Failure::new(format!("PATH cannot be extended: {error}"), "mend PATH"))?;
+    test.env("PATH", path).env("RUST_BACKTRACE", "1");
+    count_results(&mut test, tally)
+}
+
+/// Shows the output of `cargo test` line by line and adds up what it reports.
+fn count_results(test: &mut Command, tally: &mut Tally) -> Result<()> {
+    let text = shown(test);
+    let remedy = "read the failures above; one test runs alone with `cargo test -p CRATE NAME`";
+    let cannot_start = |error| Failure::new(format!("cannot run `{text}`: {error}"), remedy);
+    let mut child = test.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(cannot_start)?;
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line.map_err(cannot_start)?;
+            tally.add(&line);
+            println!("{line}");
+        }
+    }
+    let status = child.wait().map_err(cannot_start)?;
+    if status.success() { Ok(()) } else { Err(Failure::new(format!("`{text}` failed: {status}"), remedy)) }
+}
+
+impl Tally {
+    /// Adds a line such as `test result: ok. 3 passed; 0 failed; 0 ignored; …`; leaves any other alone.
+    fn add(&mut self, line: &str) {
+        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
+            return;
+        };
+        for count in counts.split("; ") {
+            match count.split_once(' ') {
+                Some((number, "passed")) => self.passed += number.parse().unwrap_or(0),
+                Some((number, "failed")) => self.failed += number.parse().unwrap_or(0),
+                Some((number, "ignored")) => self.ignored += number.parse().unwrap_or(0),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Slow suites are test binaries behind a feature `slow` of their crate, so that a plain `cargo test` stays quick.
+fn add_slow_features(command: &mut Command) -> Result<&mut Command> {
+    let metadata = tidy::metadata()?;
+    let features: Vec<String> = metadata
+        .packages
+        .iter()
+        .filter(|package| package.features.contains_key("slow"))
+        .map(|package| format!("{}/slow", package.name))
+        .collect();
+    if !features.is_empty() {
+        command.arg("--features").arg(features.join(","));
+    }
+    Ok(command)
+}
+
+#[derive(Deserialize)]
+struct DemoCheck {
+    step: String,
+    checked: String,
+    holds: bool,
+}
+
+/// Runs the demo once and looks at every check itself, beside the exit status.
+fn demo() -> Result<()> {
+    let keyfleet = target_directory().join("debug/keyfleet");
+    let remedy = "run `cargo run -- demo` and read its lines";
+    let text = output(command(keyfleet).args(["demo", "--format", "json"]), remedy)?;
+    let checks = parse_demo(&text)?;
+    for check in &checks {
+        println!("{} {}: {}", if check.holds { "holds" } else { "FAILS" }, check.step, check.checked);
+    }
+    if checks.is_empty() {
+        return Err(Failure::new("the demo reported no check", remedy));
+    }
+    match checks.iter().find(|check| !check.holds) {
+        None => Ok(()),
+        Some(check) => Err(Failure::new(format!("the demo's step {} does not hold", check.step), remedy)),
+    }
+}
+
+fn parse_demo(text: &str) -> Result<Vec<DemoCheck>> {
+    serde_json::Deserializer::from_str(text)
+        .into_iter()
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|error| Failure::new(format!("the demo printed something else: {error}"), "one JSON object per check"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reports_of_all_test_binaries_are_added_up() {
+        let mut tally = Tally::default();
+        tally.add("running 3 tests");
+        tally.add("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s");
+        tally.add("test result: FAILED. 2 passed; 5 failed; 0 ignored; 0 measured; 0 filtered out");
+        assert_eq!((tally.passed, tally.failed, tally.ignored), (5, 5, 1));
+    }
+
+    #[test]
+    fn a_demo_that_prints_something_else_than_checks_is_refused() {
+        assert!(parse_demo("all good").is_err());
+        assert!(parse_demo("{\"step\":\"init\"}").is_err());
+        let checks = parse_demo("{\"step\":\"init\",\"checked\":\"x\",\"holds\":true}\n").expect("one check");
+        assert!(checks.iter().all(|check| check.holds));
+    }
+}
