@@ -15,13 +15,13 @@ mod seal;
 mod software;
 mod wrapped;
 
-use kf_derive::Info;
+use kf_derive::{Algorithm, Info, Level, Purpose};
 use kf_key::{KeyAlgorithm, KeyId, SecretArray};
 
 pub use capabilities::{BackendKind, Capabilities};
 pub use error::{BackendError, TokenFault};
 pub use handle::{HandleError, KeyHandle, MAX_HANDLE_OCTETS};
-pub use seal::{SealError, create_sealed_root, open_sealed_root};
+pub use seal::{MIN_PASSPHRASE_OCTETS, SealError, create_sealed_root, open_sealed_root, seal_root};
 pub use software::SoftwareBackend;
 pub use wrapped::{generate_wrapped, open_wrapped};
 
@@ -83,4 +83,13 @@ pub trait SignatureKey: Send + Sync {
     /// # Errors
     /// [`BackendError`].
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, BackendError>;
+}
+
+/// The `info` of a value that shows that the root is still the same and is used for nothing else.
+///
+/// # Errors
+/// [`BackendError::Bug`], which cannot occur.
+pub fn key_check_info() -> Result<Info, BackendError> {
+    Info::new(Level::Wrapping, Algorithm::HmacSha256, Purpose::KeyCheck, &[], 0)
+        .map_err(|_too_long| BackendError::Bug("key check info"))
 }

@@ -1,31 +1,36 @@
 //! The root in this process, from a sealed file.
 
-use kf_derive::{Info, KeyedHmac, SoftwareKey};
+use kf_derive::{Info, SoftwareKey};
 use kf_key::{KeyAlgorithm, KeyId, SecretArray};
 
 use crate::{
     BackendError, BackendKind, Capabilities, GeneratedKeyPair, KeyBackend, KeyHandle, SignatureKey, generate_wrapped,
-    open_wrapped,
+    key_check_info, open_wrapped,
 };
 
 /// Root in memory, signature keys wrapped under it.
 #[derive(Debug)]
 pub struct SoftwareBackend {
     root: SoftwareKey,
+    key_check: SecretArray<32>,
     capabilities: Capabilities,
 }
 
 impl SoftwareBackend {
     /// A back end over `root`, described as `description`.
-    #[must_use]
-    pub fn new(root: SecretArray<32>, description: String) -> Self {
+    ///
+    /// # Errors
+    /// [`BackendError::Bug`], which cannot occur.
+    pub fn new(root: SecretArray<32>, description: String) -> Result<Self, BackendError> {
         let capabilities = Capabilities {
             kind: BackendKind::SealedFile,
             key_algorithms: vec![KeyAlgorithm::P256, KeyAlgorithm::P384, KeyAlgorithm::Ed25519],
             is_hardware: false,
             description,
         };
-        Self { root: SoftwareKey::new(root), capabilities }
+        let root = SoftwareKey::new(root);
+        let key_check = expand(&root, &key_check_info()?);
+        Ok(Self { root, key_check, capabilities })
     }
 }
 
@@ -35,8 +40,7 @@ impl KeyBackend for SoftwareBackend {
     }
 
     fn expand_root(&self, info: &Info) -> Result<SecretArray<32>, BackendError> {
-        SecretArray::try_fill(|tag| self.root.hmac_sha256(info.hmac_message(), tag))
-            .map_err(|never: core::convert::Infallible| match never {})
+        Ok(expand(&self.root, info))
     }
 
     fn generate_key_pair(&self, key: KeyId, algorithm: KeyAlgorithm) -> Result<GeneratedKeyPair, BackendError> {
@@ -56,6 +60,14 @@ impl KeyBackend for SoftwareBackend {
     }
 
     fn health(&self) -> Result<(), BackendError> {
-        Ok(())
+        let now = expand(&self.root, &key_check_info()?);
+        if now.equals(&self.key_check) { Ok(()) } else { Err(BackendError::Bug("the root changed in memory")) }
+    }
+}
+
+fn expand(root: &SoftwareKey, info: &Info) -> SecretArray<32> {
+    match kf_derive::expand(root, info) {
+        Ok(key) => key.into_secret(),
+        Err(never) => match never {},
     }
 }

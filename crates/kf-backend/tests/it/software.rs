@@ -1,0 +1,33 @@
+use kf_backend::{BackendError, KeyBackend, SoftwareBackend, conformance};
+use kf_key::{KeyAlgorithm, KeyId, SecretArray};
+
+fn backend(octet: u8) -> SoftwareBackend {
+    SoftwareBackend::new(SecretArray::fill(|root| root.fill(octet)), "test".to_owned()).unwrap()
+}
+
+fn key(octet: u8) -> KeyId {
+    KeyId::from_bytes([octet; 16])
+}
+
+#[test]
+fn the_software_back_end_conforms() {
+    conformance::check(&backend(1), [key(1), key(2)]).unwrap();
+}
+
+#[test]
+fn the_comparison_of_roots_notices_another_root() {
+    conformance::check_same_root(&backend(1), &backend(1)).unwrap();
+    assert!(conformance::check_same_root(&backend(1), &backend(2)).is_err());
+}
+
+#[test]
+fn a_key_wrapped_under_another_root_does_not_open() {
+    let pair = backend(1).generate_key_pair(key(1), KeyAlgorithm::P256).unwrap();
+    assert_eq!(backend(2).open_key(key(1), &pair.handle).err(), Some(BackendError::Handle));
+}
+
+#[test]
+fn no_secret_shows_in_debug() {
+    let shown = format!("{:?}", backend(0x41));
+    assert!(!shown.contains("65") && !shown.contains("41") && !shown.contains("AA"), "{shown}");
+}
