@@ -4,6 +4,22 @@
 //! C2SP tlog-checkpoint, signed as C2SP signed-note with Ed25519. This crate is pure: it reads and writes nothing.
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
 pub mod entry;
+pub mod hash;
+pub mod note;
+pub mod proof;
+pub mod tile;
+pub mod tree;
+pub mod verify;
 
+pub use checkpoint::Checkpoint;
 pub use entry::{Actor, AuditEntry, Phase};
+pub use note::{NoteError, SignError, VerifierKey};
+pub use proof::{HashReader, ProofError, ProofFails};
+pub use tile::{TileKind, TilePath};
+pub use tree::Tree;
+pub use verify::{Finding, Report, TileSource, verify_log};
+
+#[cfg(test)]
+mod tests;
