@@ -1,1 +1,38 @@
+//! The use cases of Keyfleet. Every surface (EST, OCSP, CRL, REST, the demo) comes through here, so nothing passes
+//! access control and the log by: a method takes a [`Principal`], asks `kf_access` for a permit, does the act, and the
+//! act and its log entry become durable together before it returns.
+//!
+//! Facts live in `kf_store`, private keys behind `kf_signer`, rules in the crates below; this crate joins them.
+#![forbid(unsafe_code)]
 
+mod audit;
+mod authority;
+mod background;
+mod certificate;
+mod clock;
+mod config;
+mod crl;
+mod device;
+mod enrolment;
+mod error;
+mod facility;
+mod fleet;
+mod init;
+mod ocsp;
+mod operator;
+mod product_line;
+mod proposal;
+mod revocation;
+mod status;
+mod tls;
+
+pub use clock::{Clock, SystemClock, TestClock};
+pub use config::{BrokerConfig, DataDir, FleetConfig, ListenConfig};
+pub use crl::CurrentCrl;
+pub use enrolment::{EnrolCredential, EnrolOutcome, EstLabel, ServerKey, TlsClient};
+pub use error::FleetError;
+pub use fleet::Fleet;
+pub use init::{InitOptions, Initialised, init};
+pub use kf_access::Principal;
+pub use ocsp::OcspAnswer;
+pub use tls::{ClientCertificate, ServerIdentity};

@@ -1,0 +1,102 @@
+//! Errors of the use cases, grouped by who must act.
+
+use kf_access::Denied;
+use kf_signer::SignerError;
+use kf_store::StoreError;
+
+/// Why a use case did not happen. Nothing was written unless the variant says otherwise.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FleetError {
+    /// The caller's input is wrong: which field, what is wrong, what to do.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// Field of the request.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// The caller did not prove who they are, and could.
+    #[error("authentication is missing or not accepted")]
+    Unauthenticated,
+    /// The caller may not do this.
+    #[error(transparent)]
+    Denied(Denied),
+    /// It does not exist, or the caller may not know that it does.
+    #[error("there is no {0} here")]
+    NotFound(&'static str),
+    /// The act contradicts the state of the registry.
+    #[error("{field}: {problem}")]
+    Conflict {
+        /// Field of the request.
+        field: String,
+        /// What it contradicts.
+        problem: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// Too many attempts.
+    #[error("too many attempts")]
+    TooMany {
+        /// Seconds to wait.
+        retry_after_seconds: u32,
+    },
+    /// Issuance is switched off.
+    #[error("issuance is stopped: {0}")]
+    IssuanceStopped(String),
+    /// The store has no room: reads and revocation go on.
+    #[error("the store is full; reads and revocation go on, issuance does not")]
+    StoreFull,
+    /// The database is older than what the witness saw.
+    #[error("the server is fenced: {0}")]
+    Fenced(String),
+    /// The signer does not answer, or refused.
+    #[error("the signer is not available")]
+    Signer(#[source] SignerError),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[source] StoreError),
+    /// A file or address on this machine could not be used.
+    #[error("{path}: {problem}")]
+    Local {
+        /// Which.
+        path: String,
+        /// Why not.
+        problem: String,
+    },
+    /// A bug of ours.
+    #[error("internal error ({0}); please report this")]
+    Bug(&'static str),
+}
+
+impl FleetError {
+    /// A refusal of one field.
+    pub(crate) fn invalid(field: impl Into<String>, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), problem: problem.into(), remedy: remedy.into() }
+    }
+
+    /// A contradiction with the registry.
+    pub(crate) fn conflict(field: impl Into<String>, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Conflict { field: field.into(), problem: problem.into(), remedy: remedy.into() }
+    }
+}
+
+impl From<Denied> for FleetError {
+    fn from(denied: Denied) -> Self {
+        if denied.may_know { Self::Denied(denied) } else { Self::NotFound("such thing") }
+    }
+}
+
+impl From<SignerError> for FleetError {
+    fn from(error: SignerError) -> Self {
+        Self::Signer(error)
+    }
+}
+
+impl From<kf_crypto::CryptoError> for FleetError {
+    fn from(_: kf_crypto::CryptoError) -> Self {
+        Self::Bug("random source")
+    }
+}
