@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::process::{Failure, Result, command, run, succeeds, target_directory};
+use crate::process::{Failure, Result, command, run, succeeds, workspace_root};
 
 /// How to tell that a package is there, also when it came from elsewhere than Debian.
 enum Probe {
@@ -48,9 +48,14 @@ pub(crate) fn install() -> Result<()> {
     python_environment()
 }
 
+/// Where the tests look for it, wherever cargo builds.
+fn python_folder() -> PathBuf {
+    workspace_root().join("target/venv")
+}
+
 /// The folder whose commands the tests must find first.
 pub(crate) fn python_commands() -> PathBuf {
-    target_directory().join("venv/bin")
+    python_folder().join("bin")
 }
 
 fn rust_components() -> Result<()> {
@@ -120,7 +125,7 @@ fn is_on_path(tool: &str) -> bool {
 
 /// Makes `target/venv` with exactly the pinned packages. A stamp tells whether it is up to date.
 fn python_environment() -> Result<()> {
-    let venv = target_directory().join("venv");
+    let venv = python_folder();
     let stamp = venv.join("requirements.txt");
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == PYTHON_REQUIREMENTS) {
         return Ok(());

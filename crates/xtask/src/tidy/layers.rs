@@ -47,7 +47,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     // Surfaces: none of them sees the store or a back end.
     ("kf-server", &["kf-key", "kf-crypto", "kf-api", "kf-pki", "kf-log", "kf-access", "kf-enrol", "kf-fleet"]),
-    ("kf-client", &["kf-key", "kf-crypto", "kf-api"]),
+    ("kf-client", &["kf-key", "kf-crypto", "kf-api", "kf-pki"]),
     ("kf-agent", &["kf-key", "kf-crypto", "kf-api", "kf-pki", "kf-client"]),
     (
         "keyfleet",

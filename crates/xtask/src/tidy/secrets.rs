@@ -4,11 +4,12 @@ use super::Violation;
 use super::source::{Source, end_of_item};
 
 /// Words in the name of a type that make it a secret one.
-const SECRET_WORDS: &[&str] =
-    &["Secret", "PrivateKey", "Passphrase", "WrappingKey", "KeyPair", "Plaintext", "Unsealed"];
+const SECRET_WORDS: &[&str] = &["Secret", "PrivateKey", "Passphrase", "WrappingKey", "Plaintext", "Unsealed"];
 /// Types of fields that make the type around them a secret one.
 const SECRET_FIELDS: &[&str] = &["SecretArray<", "SecretBytes", "Zeroizing<"];
-/// What a secret type does not derive. `Debug` is allowed when every secret field is of a type that prints its name.
+/// Types of fields that print what they hold.
+const RAW_FIELDS: &[&str] = &["Vec<u8>", "[u8", "String"];
+/// What a secret type does not derive. `Debug` is allowed where every field is of a type that prints its name only.
 const FORBIDDEN: &[&str] = &["Clone", "Copy", "PartialEq", "Eq", "Hash", "PartialOrd", "Ord", "Serialize"];
 
 /// Types whose name has a secret word although they hold none, each with the reason.
@@ -31,11 +32,12 @@ pub(crate) fn check(source: &Source) -> Vec<Violation> {
         // An error or a reference to a key by name is no secret; the words count only where bytes or keys are held.
         let named = SECRET_WORDS.iter().any(|word| name.contains(word)) && !is_description(name);
         let holds = body.iter().any(|line| SECRET_FIELDS.iter().any(|field| line.contains(field)));
+        let raw = body.iter().any(|line| RAW_FIELDS.iter().any(|field| line.contains(field)));
         if !named && !holds {
             continue;
         }
         for derived in derives(source, number) {
-            let prints = derived == "Debug" && named && !holds;
+            let prints = derived == "Debug" && named && raw;
             if FORBIDDEN.contains(&derived.as_str()) || prints {
                 let remedy = format!("{name} holds a secret: it must not derive {derived}");
                 violations.push(Violation::new(&source.path, number, "secret-type", remedy));
