@@ -1,0 +1,89 @@
+//! TLS settings of the connectors, from keys that stay in memory.
+
+use std::sync::Arc;
+
+use kf_crypto::PrivateKey;
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use crate::BrokerError;
+
+/// Who a connector is, and whom it believes.
+#[derive(Debug)]
+pub struct TlsIdentity {
+    /// CA certificates, DER, that the other side's certificate must lead to.
+    pub roots: Vec<Vec<u8>>,
+    /// Its own chain, DER, leaf first.
+    pub chain: Vec<Vec<u8>>,
+    /// The key of the leaf.
+    pub key: PrivateKey,
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn refuse(setting: &'static str, error: impl std::fmt::Display) -> BrokerError {
+    BrokerError::Configuration { setting, reason: error.to_string() }
+}
+
+impl TlsIdentity {
+    fn roots(&self) -> Result<Arc<RootCertStore>, BrokerError> {
+        let mut store = RootCertStore::empty();
+        for root in &self.roots {
+            store.add(CertificateDer::from(root.as_slice())).map_err(|error| refuse("roots", error))?;
+        }
+        Ok(Arc::new(store))
+    }
+
+    fn certified_key(&self) -> Result<Arc<CertifiedKey>, BrokerError> {
+        let pkcs8 = self.key.to_pkcs8().map_err(|error| refuse("key", error))?;
+        // Exposed to the TLS provider, which keeps its own copy and clears it on drop.
+        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8.expose()));
+        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&der).map_err(|error| refuse("key", error))?;
+        let chain = self.chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+        let certified = CertifiedKey::new(chain, key);
+        certified.keys_match().map_err(|error| refuse("chain", error))?;
+        Ok(Arc::new(certified))
+    }
+
+    /// Settings of a TLS client.
+    ///
+    /// # Errors
+    /// [`BrokerError::Configuration`].
+    pub fn client_config(&self) -> Result<Arc<ClientConfig>, BrokerError> {
+        let certified = self.certified_key()?;
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| refuse("provider", error))?
+            .with_root_certificates(self.roots()?)
+            .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
+        config.resumption = Resumption::disabled();
+        Ok(Arc::new(config))
+    }
+
+    /// Settings of a TLS server that admits only clients whose certificate leads to a root and is, by these CRLs, not
+    /// revoked. A client whose CA has no CRL here, or an expired one, is refused.
+    pub(crate) fn server_config(&self, crls: Vec<Vec<u8>>) -> Result<Arc<ServerConfig>, BrokerError> {
+        let crls = crls.into_iter().map(CertificateRevocationListDer::from);
+        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots()?, provider())
+            .with_crls(crls)
+            .only_check_end_entity_revocation()
+            .enforce_revocation_expiration()
+            .build()
+            .map_err(|error| refuse("crls", error))?;
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| refuse("provider", error))?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(self.certified_key()?)));
+        // A resumed session would skip the CRL.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Arc::new(config))
+    }
+}
