@@ -4,13 +4,15 @@
 //! skips itself proves nothing.
 #![forbid(unsafe_code)]
 // A test fails by panicking; these helpers exist to do so with a useful message.
-#![allow(clippy::panic)]
+#![allow(clippy::panic, clippy::expect_used)]
 
+mod foreign_authority;
 mod process;
 mod python;
 mod soft_hsm;
 mod tool;
 
+pub use foreign_authority::{Day, ForeignAuthority, IssuedIdentity};
 pub use process::Running;
 pub use python::Python;
 pub use soft_hsm::SoftHsm;

@@ -9,8 +9,22 @@ use serde_json::json;
 use crate::crl_bundle::replace_file_with_mode;
 use crate::{BrokerError, PublishedCrl, crl_bundle, device_name};
 
-/// Where Debian puts the plugin.
-const DYNAMIC_SECURITY: &str = "/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so";
+/// Where distributions put the plugin.
+const PLUGIN_DIRECTORIES: [&str; 5] = [
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib/arm-linux-gnueabihf",
+    "/usr/lib64",
+    "/usr/lib",
+];
+
+fn find_plugin() -> Result<PathBuf, BrokerError> {
+    let mut places = PLUGIN_DIRECTORIES.iter().map(|place| Path::new(place).join("mosquitto_dynamic_security.so"));
+    places.find(|path| path.is_file()).ok_or_else(|| {
+        let reason = "mosquitto_dynamic_security.so is not installed: it comes with Debian's mosquitto".to_owned();
+        BrokerError::Configuration { setting: "plugin", reason }
+    })
+}
 
 /// What a demonstration broker is made of: one TLS listener on 127.0.0.1 that admits only certificates of `roots` that
 /// are not revoked, takes their common name as user name and client identifier (so that no device can take over the
@@ -75,6 +89,8 @@ impl MosquittoConfig {
             text.push_str("user root\n");
         }
         let port = self.port;
+        let plugin = find_plugin()?;
+        let plugin = plugin.display();
         let written = write!(
             text,
             "per_listener_settings false\n\
@@ -90,7 +106,7 @@ impl MosquittoConfig {
              max_packet_size 65536\n\
              max_inflight_messages 20\n\
              max_queued_messages 1000\n\
-             plugin {DYNAMIC_SECURITY}\n\
+             plugin {plugin}\n\
              plugin_opt_config_file {directory}/dynamic-security.json\n\
              listener {port} 127.0.0.1\n\
              cafile {directory}/authorities.pem\n\

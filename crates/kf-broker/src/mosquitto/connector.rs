@@ -226,7 +226,11 @@ impl BrokerConnector for Mosquitto {
                           certificate read $SYS/broker/log/#";
             return Err(BrokerError::Unsupported { what, remedy });
         }
-        Ok(control.channel.wait_gone(device_name, deadline).await)
+        let gone = control.channel.wait_gone(device_name, deadline).await;
+        if gone {
+            control.channel.forget(device_name);
+        }
+        Ok(gone)
     }
 
     async fn readmit(&self, device_name: &str) -> Result<(), BrokerError> {

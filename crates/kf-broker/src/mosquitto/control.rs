@@ -21,6 +21,8 @@ const LOG_TOPICS: [&str; 3] = ["$SYS/broker/log/N", "$SYS/broker/log/I", "$SYS/b
 const MAX_PACKET_OCTETS: usize = 256 * 1024;
 /// The most error lines that are kept.
 const MAX_ERROR_LINES: usize = 16;
+/// How long a step waits for the session to be there at all.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 const FIRST_RECONNECT_WAIT: Duration = Duration::from_millis(250);
 const LAST_RECONNECT_WAIT: Duration = Duration::from_secs(30);
 
@@ -118,7 +120,7 @@ impl ControlChannel {
     }
 
     async fn wait_ready(&self, deadline: Duration) -> Result<(), BrokerError> {
-        let ready = self.wait_for(deadline, |state| state.ready.then_some(())).await;
+        let ready = self.wait_for(deadline.min(CONNECT_DEADLINE), |state| state.ready.then_some(())).await;
         ready.ok_or_else(|| BrokerError::Unreachable {
             address: self.endpoint.address(),
             reason: self.shared.state().last_failure.clone(),

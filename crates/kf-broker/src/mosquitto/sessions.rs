@@ -1,66 +1,76 @@
 //! Sessions of names under watch, as told by the broker's log. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::log_line::LogLine;
 
 /// The most names under watch; beyond it a name is refused rather than another one forgotten.
 pub(crate) const MAX_WATCHED: usize = 100_000;
-/// The most sessions kept for one name; any more only repeat that it is connected.
-const MAX_SESSIONS_PER_NAME: usize = 64;
+/// The most sessions kept; any more change nothing, because the names that hold the others are not gone.
+const MAX_SESSIONS: usize = 100_000;
 
 /// Which of the watched user names hold sessions.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
-    by_name: BTreeMap<String, BTreeSet<String>>,
+    watched: BTreeMap<String, usize>,
+    user_name_by_client_id: BTreeMap<String, String>,
 }
 
 impl Sessions {
     /// Begins to watch a name; `false` when too many are watched already. Sessions opened before are not known: cut
     /// them after this call.
     pub(crate) fn watch(&mut self, user_name: &str) -> bool {
-        if self.by_name.contains_key(user_name) {
+        if self.watched.contains_key(user_name) {
             return true;
         }
-        if self.by_name.len() >= MAX_WATCHED {
+        if self.watched.len() >= MAX_WATCHED {
             return false;
         }
-        self.by_name.insert(user_name.to_owned(), BTreeSet::new());
+        self.watched.insert(user_name.to_owned(), 0);
         true
     }
 
     /// Ends the watch.
     pub(crate) fn forget(&mut self, user_name: &str) {
-        self.by_name.remove(user_name);
+        if self.watched.remove(user_name).is_some_and(|sessions| sessions > 0) {
+            self.user_name_by_client_id.retain(|_client_id, holder| holder != user_name);
+        }
     }
 
     /// Takes a line into account.
     pub(crate) fn observe(&mut self, line: &LogLine<'_>) {
         match line {
             LogLine::Connected { client_id, user_name } => {
-                if let Some(clients) = self.by_name.get_mut(*user_name)
-                    && clients.len() < MAX_SESSIONS_PER_NAME
+                // An identifier belongs to one session at a time (MQTT 3.1.1 section 3.1.4).
+                self.end(client_id);
+                if let Some(sessions) = self.watched.get_mut(*user_name)
+                    && self.user_name_by_client_id.len() < MAX_SESSIONS
                 {
-                    clients.insert((*client_id).to_owned());
+                    *sessions = sessions.saturating_add(1);
+                    self.user_name_by_client_id.insert((*client_id).to_owned(), (*user_name).to_owned());
                 }
             }
-            LogLine::Ended { client_id, .. } => {
-                for clients in self.by_name.values_mut() {
-                    clients.remove(*client_id);
-                }
-            }
+            LogLine::Ended { client_id, .. } => self.end(client_id),
             LogLine::Reloading | LogLine::Error(_) | LogLine::Other => {}
+        }
+    }
+
+    fn end(&mut self, client_id: &str) {
+        if let Some(user_name) = self.user_name_by_client_id.remove(client_id)
+            && let Some(sessions) = self.watched.get_mut(&user_name)
+        {
+            *sessions = sessions.saturating_sub(1);
         }
     }
 
     /// Whether a watched name holds a session; `None` when it is not watched.
     pub(crate) fn is_connected(&self, user_name: &str) -> Option<bool> {
-        self.by_name.get(user_name).map(|clients| !clients.is_empty())
+        self.watched.get(user_name).map(|sessions| *sessions > 0)
     }
 
     /// The log was interrupted: what was known no longer counts.
     pub(crate) fn interrupted(&mut self) {
-        self.by_name.clear();
+        *self = Self::default();
     }
 }
 
