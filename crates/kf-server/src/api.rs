@@ -1,0 +1,148 @@
+//! The API under `/v1`, and `/metrics`: one table of routes, from which both the router and the tests that enumerate it
+//! are made.
+
+mod audit;
+mod authority;
+mod certificate;
+mod code;
+mod device;
+mod extract;
+mod facility;
+mod operator;
+mod product_line;
+mod proposal;
+mod revocation;
+mod status;
+
+use std::sync::{Arc, Weak};
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{delete, get, post, put};
+use http::{HeaderName, Request, StatusCode};
+use serde::Serialize;
+use tower::ServiceExt as _;
+
+use crate::app::App;
+use crate::failure::Failure;
+use crate::reply::{Reply, reply};
+use extract::AppState;
+
+/// The most octets of an answer that is collected before it is sent; every answer of the API is in memory already.
+const MAX_ANSWER: usize = 256 * 1024 * 1024;
+
+macro_rules! routes {
+    ($($method:ident $path:literal => $handler:path, $access:literal;)+) => {
+        /// Every route of the API: method, path, and who may ask (`operator`: any authenticated operator whose role and
+        /// scope allow it; `public`: anybody).
+        pub const ROUTES: &[(&str, &str, &str)] = &[$((stringify!($method), $path, $access)),+];
+
+        fn routed() -> Router<AppState> {
+            Router::new()$(.route($path, $method($handler)))+
+        }
+    };
+}
+
+routes! {
+    get    "/v1/whoami"                         => operator::who_am_i, "operator";
+    get    "/v1/status"                         => status::show, "operator";
+    put    "/v1/issuance"                       => status::switch_issuance, "operator";
+    get    "/v1/facilities"                     => facility::list, "operator";
+    post   "/v1/facilities"                     => facility::create, "operator";
+    get    "/v1/facilities/{facility}"          => facility::show, "operator";
+    get    "/v1/product-lines"                  => product_line::list, "operator";
+    post   "/v1/product-lines"                  => product_line::create, "operator";
+    get    "/v1/product-lines/{line}"           => product_line::show, "operator";
+    put    "/v1/product-lines/{line}/policy"    => product_line::set_policy, "operator";
+    get    "/v1/devices"                        => device::list, "operator";
+    post   "/v1/devices"                        => device::register, "operator";
+    post   "/v1/devices/import"                 => device::import, "operator";
+    get    "/v1/devices/{device}"               => device::show, "operator";
+    post   "/v1/devices/{device}/act"           => device::act, "operator";
+    post   "/v1/devices/{device}/move"          => device::change_facility, "operator";
+    get    "/v1/authorities"                    => authority::list, "operator";
+    post   "/v1/authorities"                    => authority::create, "operator";
+    get    "/v1/authorities/{authority}"        => authority::show, "operator";
+    get    "/v1/certificates"                   => certificate::list, "operator";
+    post   "/v1/certificates"                   => certificate::issue, "operator";
+    get    "/v1/certificates/{serial}"          => certificate::show, "operator";
+    post   "/v1/revocations"                    => revocation::revoke, "operator";
+    post   "/v1/blocked-keys"                   => certificate::block_keys, "operator";
+    post   "/v1/codes"                          => code::create, "operator";
+    get    "/v1/codes"                          => code::list, "operator";
+    delete "/v1/codes/{id}"                     => code::withdraw, "operator";
+    get    "/v1/enrolments"                     => code::list_enrolments, "operator";
+    post   "/v1/enrolments/{id}/decision"       => code::decide_enrolment, "operator";
+    get    "/v1/operators"                      => operator::list, "operator";
+    post   "/v1/operators"                      => operator::create, "operator";
+    post   "/v1/operators/{operator}/enable"    => operator::enable, "operator";
+    post   "/v1/tokens"                         => operator::create_token, "operator";
+    get    "/v1/tokens"                         => operator::list_tokens, "operator";
+    delete "/v1/tokens/{id}"                    => operator::withdraw_token, "operator";
+    get    "/v1/proposals"                      => proposal::list, "operator";
+    get    "/v1/proposals/{id}"                 => proposal::show, "operator";
+    post   "/v1/proposals/{id}/decision"        => proposal::decide, "operator";
+    get    "/v1/audit"                          => audit::list, "operator";
+    get    "/v1/audit/log/{*path}"              => audit::file, "operator";
+    get    "/v1/audit/verifier-key"             => audit::verifier_key, "public";
+    get    "/metrics"                           => status::metrics, "operator";
+}
+
+/// The router. It holds the shared state weakly, because the shared state holds it.
+pub(crate) fn router(app: Weak<App>) -> Router {
+    routed()
+        .fallback(|| async { Failure::not_found() })
+        .method_not_allowed_fallback(|| async { Failure::method_not_allowed("") })
+        .with_state(AppState(app))
+}
+
+/// Answers a request to the API.
+pub(crate) async fn answer(router: &Router, request: Request<Body>) -> Reply {
+    let Ok(response) = router.clone().oneshot(request).await;
+    let (parts, body) = response.into_parts();
+    match axum::body::to_bytes(body, MAX_ANSWER).await {
+        Ok(body) => Reply::from_parts(parts, http_body_util::Full::new(body)),
+        Err(_) => Failure::internal().into_problem(),
+    }
+}
+
+/// What a handler answers.
+type Answer = Result<Response, Failure>;
+
+/// 200 with JSON.
+fn ok<T: Serialize>(value: &T) -> Answer {
+    json(StatusCode::OK, value)
+}
+
+/// 201 with JSON.
+fn created<T: Serialize>(value: &T) -> Answer {
+    json(StatusCode::CREATED, value)
+}
+
+/// 204.
+fn done() -> Answer {
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
+    let body = serde_json::to_vec(value).map_err(|error| {
+        tracing::error!(%error, "an answer could not be encoded");
+        Failure::internal()
+    })?;
+    Ok(of(status, "application/json", body))
+}
+
+fn of(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response {
+    let mut reply = reply(status, content_type, body);
+    // Answers depend on who asks, and some carry a bearer secret once.
+    reply.headers_mut().insert(NO_STORE.0, http::HeaderValue::from_static(NO_STORE.1));
+    reply.map(Body::new)
+}
+
+const NO_STORE: (HeaderName, &str) = (http::header::CACHE_CONTROL, "no-store");
+
+/// Upgrades the state; it lives as long as any connection does.
+fn app(state: &AppState) -> Result<Arc<App>, Failure> {
+    state.0.upgrade().ok_or_else(Failure::internal)
+}

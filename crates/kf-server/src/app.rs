@@ -1,0 +1,134 @@
+//! What all requests share, and how one of them is answered.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::Router;
+use http::{HeaderName, Request};
+use hyper::body::Incoming;
+use kf_fleet::{Fleet, FleetError};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Semaphore;
+
+use crate::failure::Failure;
+use crate::limits::Limits;
+use crate::peer::Peer;
+use crate::reply::{Reply, with_header};
+use crate::surface::Surface;
+use crate::{api, authority, crl, est, health, metering, ocsp};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What all requests share.
+pub(crate) struct App {
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) limits: Limits,
+    pub(crate) imports: Semaphore,
+    pub(crate) metrics: PrometheusHandle,
+    router: Router,
+    /// Random at start, so that ids of two runs do not meet in one log.
+    request_base: u64,
+    requests: AtomicU64,
+}
+
+impl App {
+    /// # Errors
+    /// When the random source fails.
+    pub(crate) fn new(fleet: Arc<Fleet>, limits: Limits, metrics: PrometheusHandle) -> Result<Arc<Self>, FleetError> {
+        let request_base = u64::from_be_bytes(kf_crypto::random_array::<8>()?);
+        Ok(Arc::new_cyclic(|app| Self {
+            router: api::router(app.clone()),
+            fleet,
+            limits,
+            imports: Semaphore::new(limits.imports),
+            metrics,
+            request_base,
+            requests: AtomicU64::new(0),
+        }))
+    }
+
+    fn next_request_id(&self) -> String {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        format!("{:016x}", self.request_base.wrapping_add(number))
+    }
+
+    /// Answers a request. What is signed in itself is answered here and now; everything that can change the fleet runs
+    /// in a task of its own, so that a client that hangs up does not cut an act in half, and a panic there costs one
+    /// answer of 500 and nothing else.
+    pub(crate) async fn answer(self: Arc<Self>, peer: Peer, request: Request<Incoming>) -> Reply {
+        let begun = Instant::now();
+        let name = Surface::of(request.uri().path()).name();
+        if let Some(reply) = self.answer_public(&peer, &request).await {
+            metering::request(name, reply.status(), begun.elapsed());
+            return reply;
+        }
+        let id = self.next_request_id();
+        let (method, address) = (request.method().clone(), peer.address);
+        let app = Arc::clone(&self);
+        let reply = match tokio::spawn(async move { app.answer_act(peer, request).await }).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                tracing::error!(id, surface = name, panicked = error.is_panic(), "a request ended in a bug");
+                metering::panicked();
+                Failure::internal().into_problem()
+            }
+        };
+        let spent = begun.elapsed();
+        metering::request(name, reply.status(), spent);
+        tracing::info!(
+            id,
+            surface = name,
+            %method,
+            status = reply.status().as_u16(),
+            milliseconds = u64::try_from(spent.as_millis()).unwrap_or(u64::MAX),
+            peer = %address,
+            "request"
+        );
+        with_header(reply, REQUEST_ID, &id)
+    }
+
+    /// The surfaces that need no identity and no body.
+    async fn answer_public(&self, peer: &Peer, request: &Request<Incoming>) -> Option<Reply> {
+        let surface = Surface::of(request.uri().path());
+        if !peer.secure && !surface.may_be_plain() {
+            return Some(Failure::needs_https().into_problem());
+        }
+        let is_get = request.method() == http::Method::GET || request.method() == http::Method::HEAD;
+        let headers = request.headers();
+        match surface {
+            Surface::Ocsp("") if request.method() == http::Method::POST => None,
+            Surface::Ocsp(encoded) if is_get && !encoded.is_empty() => Some(ocsp::get(self, encoded, headers).await),
+            Surface::Ocsp("") => Some(Failure::method_not_allowed("POST").into_problem()),
+            _ if !is_get && !matches!(surface, Surface::Est(..) | Surface::Api | Surface::Nothing) => {
+                Some(Failure::method_not_allowed("GET, HEAD").into_problem())
+            }
+            Surface::Ocsp(_) => Some(Failure::not_found().into_problem()),
+            Surface::Crl(rest) => Some(crl::get(self, rest, headers).await),
+            Surface::AuthorityCertificate(rest) => Some(authority::certificate(self, rest, headers)),
+            Surface::Live => Some(health::live()),
+            Surface::Ready => Some(health::ready(self).await),
+            Surface::Nothing => Some(Failure::not_found().into_problem()),
+            Surface::Est(..) | Surface::Api => None,
+        }
+    }
+
+    /// The surfaces with a body or an identity.
+    async fn answer_act(&self, peer: Peer, request: Request<Incoming>) -> Reply {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path().to_owned();
+        match Surface::of(&path) {
+            Surface::Est(label, Some(operation)) => {
+                let exchange = est::Exchange { app: self, peer: &peer, label, headers: &parts.headers };
+                exchange.answer(operation, &parts.method, body).await
+            }
+            Surface::Est(_, None) => Failure::not_found().into_text(),
+            Surface::Ocsp(_) => ocsp::post(self, &parts.headers, body).await,
+            _ => {
+                let mut request = Request::from_parts(parts, axum::body::Body::new(body));
+                request.extensions_mut().insert(peer);
+                api::answer(&self.router, request).await
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Metrics: counted by whoever does the work through the `metrics` facade, gauges asked from the fleet when somebody
+//! looks. The names are those of the manual; no label ever holds a device.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use http::StatusCode;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::app::App;
+
+/// Seconds; from an answer out of memory to a slow signer.
+const BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
+
+/// The recorder of this process. It is one per process because the facade has one; a second server in the same process
+/// (only tests do that) shares it.
+pub(crate) fn install() -> Option<PrometheusHandle> {
+    static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+    HANDLE
+        .get_or_init(|| {
+            let builder =
+                PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BUCKETS).ok()?;
+            let recorder = builder.build_recorder();
+            let handle = recorder.handle();
+            metrics::set_global_recorder(recorder).ok()?;
+            Some(handle)
+        })
+        .clone()
+}
+
+/// One request was answered.
+pub(crate) fn request(surface: &'static str, status: StatusCode, spent: Duration) {
+    let status = match status.as_u16() {
+        100..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    };
+    metrics::counter!("keyfleet_http_requests_total", "surface" => surface, "status" => status).increment(1);
+    if matches!(surface, "est-simpleenroll" | "est-simplereenroll" | "est-serverkeygen") {
+        metrics::histogram!("keyfleet_enrol_seconds", "operation" => surface).record(spent.as_secs_f64());
+    }
+}
+
+/// A request or connection ended in a panic.
+pub(crate) fn panicked() {
+    metrics::counter!("keyfleet_panics_total").increment(1);
+}
+
+/// A connection was opened (`1.0`) or closed (`-1.0`).
+pub(crate) fn connections(listener: &'static str, change: f64) {
+    metrics::gauge!("keyfleet_connections", "listener" => listener).increment(change);
+}
+
+/// A handshake failed.
+pub(crate) fn handshake_failed() {
+    metrics::counter!("keyfleet_tls_handshakes_failed_total").increment(1);
+}
+
+/// Everything, in the text format of Prometheus.
+pub(crate) async fn render(app: &App) -> String {
+    for (name, labels, value) in app.fleet.gauges().await {
+        let labels: Vec<metrics::Label> =
+            labels.into_iter().map(|(key, value)| metrics::Label::new(key, value)).collect();
+        metrics::gauge!(name, labels).set(value);
+    }
+    // Histograms are folded here too, because nothing else runs the recorder's upkeep.
+    app.metrics.run_upkeep();
+    app.metrics.render()
+}
