@@ -1,9 +1,16 @@
 //! CRLs: kept in memory, rebuilt shard by shard within a second of a revocation, read without waiting.
 
-use std::sync::Arc;
+mod board;
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kf_broker::PublishedCrl;
 use kf_key::{AuthorityId, UnixMillis};
 use kf_pki::crl::CrlScope;
+use kf_store::revocation::{Revoked, StatusChange};
+
+pub(crate) use board::Board;
 
 use crate::{Fleet, FleetError};
 
@@ -20,14 +27,144 @@ pub struct CurrentCrl {
     pub next_update: UnixMillis,
 }
 
+fn locked(board: &Mutex<Board>) -> MutexGuard<'_, Board> {
+    board.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Fleet {
     /// The newest CRL of a CA and scope, or `None` when there is no such CA or shard. A full CRL that is out of date
     /// because of a revocation is signed anew here.
     ///
     /// # Errors
-    /// [`FleetError::Signer`] when a full CRL cannot be signed and none was before.
+    /// [`FleetError::Signer`] when the list cannot be signed and none was before.
     pub async fn crl(&self, authority: AuthorityId, scope: CrlScope) -> Result<Option<CurrentCrl>, FleetError> {
-        let _ = (authority, scope);
-        todo!()
+        let Some(board) = self.board(authority).filter(|board| locked(board).has(scope)) else { return Ok(None) };
+        let current = locked(&board).current(scope);
+        match (current, scope) {
+            (Some((crl, true)), _) | (Some((crl, false)), CrlScope::Shard(_)) => Ok(Some(crl)),
+            (stale, _) => match self.sign_crl(authority, &board, scope).await {
+                Ok(()) => Ok(locked(&board).current(scope).map(|(crl, _)| crl)),
+                Err(error) => stale.map(|(crl, _)| Some(crl)).ok_or(error),
+            },
+        }
+    }
+
+    /// Enters changes of status where CRLs and OCSP see them, and wakes the publisher. To be called after the commit
+    /// and before the acknowledgement.
+    pub(crate) fn enter_status_changes(&self, changes: &[StatusChange]) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut by_authority: BTreeMap<AuthorityId, Vec<&StatusChange>> = BTreeMap::new();
+        for change in changes {
+            by_authority.entry(change.authority).or_default().push(change);
+        }
+        for (authority, changes) in by_authority {
+            let Some(board) = self.board(authority) else { continue };
+            let mut board = locked(&board);
+            for change in changes {
+                match change.revoked {
+                    Some((at, reason)) => board.enter(change.serial, at, reason, change.not_after),
+                    None => board.release(change.serial),
+                }
+            }
+        }
+        let serials: Vec<_> = changes.iter().map(|change| change.serial).collect();
+        self.answers.forget(&serials);
+        self.wake.notify_one();
+    }
+
+    /// As [`Fleet::enter_status_changes`], for a mass act whose changes may be too many to be listed one by one.
+    pub(crate) fn enter_revoked(&self, revoked: &Revoked) -> Result<(), FleetError> {
+        if revoked.is_complete() {
+            self.enter_status_changes(&revoked.changes);
+            return Ok(());
+        }
+        for authority in revoked.shards.iter().map(|(authority, _)| *authority).collect::<std::collections::BTreeSet<_>>() {
+            self.fill_board(authority)?;
+        }
+        self.answers.forget_all();
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Makes a board for every CA that has none yet.
+    pub(crate) fn load_boards(&self) -> Result<(), FleetError> {
+        for known in self.authorities().all() {
+            let missing = self.board(known.record.id).is_none();
+            if missing {
+                let board = Board::new(known.issuer.clone(), known.record.key);
+                self.boards
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(known.record.id, Arc::new(Mutex::new(board)));
+                self.fill_board(known.record.id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fill_board(&self, authority: AuthorityId) -> Result<(), FleetError> {
+        let Some(board) = self.board(authority) else { return Ok(()) };
+        let mut entries = Vec::new();
+        self.store.for_each_revoked(authority, &mut |entry| entries.push(entry))?;
+        let mut board = locked(&board);
+        for entry in entries {
+            board.enter(entry.serial, entry.at, entry.reason, entry.not_after);
+        }
+        Ok(())
+    }
+
+    /// Signs every shard that changed or is past half of its life. Failures are logged and tried again at the next
+    /// turn; the older list stays.
+    pub(crate) async fn sign_due_crls(&self) {
+        let boards: Vec<_> = {
+            let boards = self.boards.read().unwrap_or_else(PoisonError::into_inner);
+            boards.iter().map(|(authority, board)| (*authority, Arc::clone(board))).collect()
+        };
+        for (authority, board) in boards {
+            let with_full = locked(&board).is_without_shards_in_use() || !self.attached_brokers().is_empty();
+            let due = locked(&board).due(self.now(), with_full);
+            for scope in due {
+                if let Err(error) = self.sign_crl(authority, &board, scope).await {
+                    tracing::error!(%authority, ?scope, error = %error, "CRL not signed");
+                }
+            }
+        }
+    }
+
+    async fn sign_crl(&self, authority: AuthorityId, board: &Mutex<Board>, scope: CrlScope) -> Result<(), FleetError> {
+        let number = self.store.reserve_crl_numbers(authority, 1).await?;
+        let lifetime = self.config.crl_lifetime_seconds.saturating_mul(UnixMillis::SECOND);
+        let draft = locked(board)
+            .draft(scope, number, self.now(), lifetime)
+            .map_err(|_reason| FleetError::Bug("CRL draft"))?;
+        let key = draft.key;
+        let (checked, finish) = draft.into_parts();
+        let der = self.signer.sign_crl(key, checked).await?;
+        locked(board).publish(finish(der));
+        Ok(())
+    }
+
+    /// The full CRLs of all issuing CAs, PEM, as brokers need them.
+    pub(crate) async fn full_crls(&self) -> Result<Vec<PublishedCrl>, FleetError> {
+        let mut lists = Vec::new();
+        for known in self.authorities().all() {
+            let authority = known.record.id;
+            if let Some(crl) = self.crl(authority, CrlScope::Full).await? {
+                lists.push(PublishedCrl { authority, pem: kf_pki::pem::encode("X509 CRL", &crl.der) });
+            }
+        }
+        Ok(lists)
+    }
+
+    /// Earliest nextUpdate of all CRLs.
+    pub(crate) fn crl_next_update(&self) -> Option<UnixMillis> {
+        let boards = self.boards.read().unwrap_or_else(PoisonError::into_inner);
+        boards.values().filter_map(|board| locked(board).next_update()).min()
+    }
+
+    fn board(&self, authority: AuthorityId) -> Option<Arc<Mutex<Board>>> {
+        self.boards.read().unwrap_or_else(PoisonError::into_inner).get(&authority).cloned()
     }
 }

@@ -1,10 +1,20 @@
 //! The fleet: what all use cases share.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use kf_access::{DualControl, Principal};
 use kf_broker::BrokerConnector;
+use kf_key::{AuthorityId, UnixMillis};
 use kf_signer::SignerClient;
+use kf_store::{Options, Store};
+use tokio::sync::Notify;
 
+use crate::authority::Authorities;
+use crate::crl::Board;
+use crate::enrolment::Attempts;
+use crate::log_publisher::LogPublisher;
+use crate::ocsp::{AnswerCache, Responders};
 use crate::{Clock, DataDir, FleetConfig, FleetError};
 
 /// One fleet, opened. Shared by all surfaces behind an `Arc`.
@@ -13,25 +23,84 @@ pub struct Fleet {
     pub(crate) dir: DataDir,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) signer: SignerClient,
-    pub(crate) brokers: Vec<Arc<dyn BrokerConnector>>,
+    pub(crate) store: Store,
+    pub(crate) authorities: RwLock<Arc<Authorities>>,
+    pub(crate) boards: RwLock<BTreeMap<AuthorityId, Arc<Mutex<Board>>>>,
+    pub(crate) answers: AnswerCache,
+    pub(crate) responders: Responders,
+    pub(crate) attempts: Attempts,
+    pub(crate) log: LogPublisher,
+    pub(crate) brokers: RwLock<Vec<Arc<dyn BrokerConnector>>>,
+    /// Wakes the background work when a CRL shard or the log has something to publish.
+    pub(crate) wake: Notify,
+}
+
+impl std::fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Fleet({})", self.config.fleet)
+    }
 }
 
 impl Fleet {
     /// Opens a fleet: compares the registry with the witness, reconciles acts without outcome, loads CAs and revoked
-    /// certificates, signs OCSP signers and CRLs.
+    /// certificates, signs what CRLs are due.
+    ///
+    /// A fleet whose registry is older than the witness says opens fenced: status and revocation work, issuance does
+    /// not, and [`Fleet::status`] says why.
     ///
     /// # Errors
-    /// [`FleetError::Local`], [`FleetError::Store`], [`FleetError::Signer`], [`FleetError::Fenced`] never: a fenced
-    /// fleet opens, serves status and revocation, and says so.
+    /// [`FleetError::Local`], [`FleetError::Store`], [`FleetError::Signer`].
     pub async fn open(
         dir: DataDir,
         config: FleetConfig,
         signer: SignerClient,
-        brokers: Vec<Arc<dyn BrokerConnector>>,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, FleetError> {
-        let _ = (dir, config, signer, brokers, clock);
-        todo!()
+        let store = Store::open(&dir.database(), Options::default())?;
+        Self::open_with_store(dir, config, signer, clock, store).await
+    }
+
+    /// As [`Fleet::open`], with a store that the caller opened: for tests and benchmarks.
+    ///
+    /// # Errors
+    /// As [`Fleet::open`].
+    pub async fn open_with_store(
+        dir: DataDir,
+        config: FleetConfig,
+        signer: SignerClient,
+        clock: Arc<dyn Clock>,
+        store: Store,
+    ) -> Result<Arc<Self>, FleetError> {
+        let log = LogPublisher::open(&dir, &config, &store, &signer)?;
+        if let Some(why) = log.compare_with_witness(&store)? {
+            tracing::error!(why, "the registry is older than its witness: fenced");
+            store.fence(why);
+        }
+        let authorities = Authorities::load(&store, &signer, &config.listen.public_http)?;
+        let fleet = Arc::new(Self {
+            config,
+            dir,
+            clock,
+            signer,
+            store,
+            authorities: RwLock::new(Arc::new(authorities)),
+            boards: RwLock::default(),
+            answers: AnswerCache::default(),
+            responders: Responders::default(),
+            attempts: Attempts::default(),
+            log,
+            brokers: RwLock::default(),
+            wake: Notify::new(),
+        });
+        fleet.reconcile().await?;
+        fleet.load_boards()?;
+        fleet.sign_due_crls().await;
+        Ok(fleet)
+    }
+
+    /// Adds a broker to keep revoked devices out of.
+    pub fn attach_broker(&self, broker: Arc<dyn BrokerConnector>) {
+        self.brokers.write().unwrap_or_else(PoisonError::into_inner).push(broker);
     }
 
     /// The configuration.
@@ -44,5 +113,36 @@ impl Fleet {
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
+    }
+
+    /// Writes what waits and ends the writer. Later writes fail.
+    pub async fn close(&self) {
+        self.publish_log().await;
+        self.store.close().await;
+    }
+
+    pub(crate) fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
+    pub(crate) fn authorities(&self) -> Arc<Authorities> {
+        Arc::clone(&self.authorities.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn attached_brokers(&self) -> Vec<Arc<dyn BrokerConnector>> {
+        self.brokers.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) const fn dual_control(&self) -> DualControl {
+        DualControl {
+            devices_above: self.config.dual_control_above,
+            single_control: self.config.single_control,
+            delay: UnixMillis::DAY,
+            proposal_lifetime: 7 * UnixMillis::DAY,
+        }
+    }
+
+    pub(crate) fn server_principal() -> Principal {
+        Principal::server()
     }
 }

@@ -1,10 +1,15 @@
 //! Acts that wait for a second person, or for a day in single-control mode.
 
-use kf_access::Principal;
-use kf_api::proposal::{Proposal, ProposalDecision};
+use kf_access::{Action, Control, Principal, Stake, Target, authorize};
+use kf_api::proposal::{Proposal, ProposalDecision, ProposalState, ProposedAct};
+use kf_api::revocation::RevokeOutcome;
 use kf_api::{Page, PageRequest};
-use kf_key::ProposalId;
+use kf_key::{FacilityId, OperatorId, ProposalId, UnixMillis};
+use kf_store::proposal::ProposalChange;
 
+use crate::entry::Entry;
+use crate::naming::check_why;
+use crate::revocation::nothing_done;
 use crate::{Fleet, FleetError};
 
 impl Fleet {
@@ -13,8 +18,8 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::Denied`].
     pub async fn proposal_list(&self, who: &Principal, page: PageRequest) -> Result<Page<Proposal>, FleetError> {
-        let _ = (who, page);
-        todo!()
+        let permit = authorize(who, Action::ProposalRead, Target::Visible)?;
+        Ok(self.store.proposals(None, permit.visibility(), &page)?)
     }
 
     /// One proposal.
@@ -22,8 +27,8 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::NotFound`].
     pub async fn proposal_show(&self, who: &Principal, proposal: ProposalId) -> Result<Proposal, FleetError> {
-        let _ = (who, proposal);
-        todo!()
+        let permit = authorize(who, Action::ProposalRead, Target::Visible)?;
+        self.store.proposal(proposal, permit.visibility())?.ok_or(FleetError::NotFound("proposal"))
     }
 
     /// Approves (and carries out) or cancels. Nobody approves an own proposal; everybody in scope may cancel.
@@ -36,7 +41,176 @@ impl Fleet {
         proposal: ProposalId,
         decision: ProposalDecision,
     ) -> Result<Proposal, FleetError> {
-        let _ = (who, proposal, decision);
-        todo!()
+        check_why(&decision.why)?;
+        let permit = authorize(who, Action::ProposalDecide, Target::Visible)?;
+        let found = self.store.proposal(proposal, permit.visibility())?.ok_or(FleetError::NotFound("proposal"))?;
+        if found.state != ProposalState::Waiting || found.expires <= self.now() {
+            return Err(FleetError::conflict("proposal", "it does not wait any more", "propose the act again"));
+        }
+        if !decision.approve {
+            return self.end_proposal(who, &found, ProposalState::Cancelled, &decision.why).await;
+        }
+        self.may_approve(who, &found)?;
+        self.approve(who, found, &decision.why).await
+    }
+
+    /// A second person is another operator, in whose own scope the act lies; a delay is not shortened by anybody.
+    fn may_approve(&self, who: &Principal, proposal: &Proposal) -> Result<(), FleetError> {
+        if who.id == proposal.proposer.to_string() {
+            return Err(FleetError::conflict(
+                "proposal",
+                "you proposed it yourself",
+                "ask a second person with the scope for it",
+            ));
+        }
+        if proposal.effective.is_some() {
+            return Err(FleetError::conflict(
+                "proposal",
+                "it waits for its delay, not for a person",
+                "wait, or cancel it",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The decision is durable before the act, so that two approvals carry it out once; an act that the rules then
+    /// refuse turns the proposal into `Failed`.
+    async fn approve(&self, who: &Principal, proposal: Proposal, why: &str) -> Result<Proposal, FleetError> {
+        self.check_proposed(who, &proposal.act)?;
+        let done = self.end_proposal(who, &proposal, ProposalState::Done, why).await?;
+        match self.carry_out(who, &done.act).await {
+            Ok(_) => Ok(done),
+            Err(error) => {
+                tracing::warn!(proposal = %done.id, error = %error, "an approved act was refused");
+                let change = ProposalChange {
+                    id: done.id,
+                    seen: ProposalState::Done,
+                    to: ProposalState::Failed,
+                    by: done.decided_by,
+                };
+                let entry = Entry::done(who, "proposal.fail", self.now()).about(done.id).with("error", &error);
+                self.store.change_proposal(change, entry.build()).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Asks, before the decision is recorded, whether the approver's own scope covers the act.
+    fn check_proposed(&self, who: &Principal, act: &ProposedAct) -> Result<(), FleetError> {
+        match act {
+            ProposedAct::Revoke { target, reason, .. } => {
+                self.resolve_revocation(who, target, *reason)?;
+            }
+            ProposedAct::Decommission { target, departure, .. } => {
+                let (_, scope, _) = self.decommission_of(who, target, *departure)?;
+                authorize(who, Action::DeviceDecommission, scope)?;
+            }
+            ProposedAct::MoveDevice { .. } => {
+                authorize(who, Action::DeviceMove, Target::Fleet)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&self, who: &Principal, act: &ProposedAct) -> Result<RevokeOutcome, FleetError> {
+        match act {
+            ProposedAct::Revoke { target, reason, why } => {
+                let resolved = self.resolve_revocation(who, target, *reason)?;
+                self.carry_out_revocation(who, resolved, why, false).await
+            }
+            ProposedAct::Decommission { target, departure, why } => {
+                self.carry_out_decommission(who, target, *departure, why).await
+            }
+            ProposedAct::MoveDevice { device, facility, why } => {
+                self.carry_out_move(who, device, facility, why).await
+            }
+        }
+    }
+
+    /// Carries out at once what one person may (`None`), or records a proposal.
+    pub(crate) async fn propose_if_needed(
+        &self,
+        who: &Principal,
+        act: ProposedAct,
+        stake: Stake,
+        certificates: u64,
+        facility: Option<FacilityId>,
+    ) -> Result<Option<RevokeOutcome>, FleetError> {
+        let now = self.now();
+        let (expires, effective) = match self.dual_control().control(stake, now) {
+            Control::Single => return Ok(None),
+            Control::Second { expires } => (expires, None),
+            Control::Delayed { effective } => (effective.plus(7 * UnixMillis::DAY), Some(effective)),
+        };
+        let proposer: OperatorId =
+            who.id.parse().map_err(|_not_an_operator| FleetError::Bug("the server proposed an act"))?;
+        let proposal = Proposal {
+            id: ProposalId::from_parts(now, kf_crypto::random_array()?),
+            act,
+            devices: stake.devices,
+            certificates,
+            proposer,
+            proposer_name: who.name.clone(),
+            decided_by: None,
+            created: now,
+            expires,
+            effective,
+            state: ProposalState::Waiting,
+        };
+        let id = proposal.id;
+        let entry = self
+            .evidence(Entry::done(who, "proposal.create", now))
+            .about(id)
+            .at_facility(facility)
+            .with("act", act_name(&proposal.act))
+            .with("devices", stake.devices)
+            .with("certificates", certificates);
+        self.store.insert_proposal(proposal, facility, entry.build()).await?;
+        let devices = stake.devices;
+        Ok(Some(RevokeOutcome { proposal: Some(id), certificates, devices, ..nothing_done() }))
+    }
+
+    /// Carries out delayed acts that nobody cancelled, in the name of who proposed them, and lapses the others.
+    pub(crate) async fn turn_proposals(&self) -> Result<(), FleetError> {
+        let server = Self::server_principal();
+        for proposal in self.store.due_proposals(self.now())? {
+            if let Err(error) = self.approve(&server, proposal, "the delay of single control is over").await {
+                tracing::warn!(error = %error, "a delayed act was not carried out");
+            }
+        }
+        for proposal in self.store.lapsed_proposals(self.now())? {
+            self.end_proposal(&server, &proposal, ProposalState::Expired, "nobody approved in time").await?;
+        }
+        Ok(())
+    }
+
+    async fn end_proposal(
+        &self,
+        who: &Principal,
+        proposal: &Proposal,
+        to: ProposalState,
+        why: &str,
+    ) -> Result<Proposal, FleetError> {
+        let act = match to {
+            ProposalState::Done => "proposal.approve",
+            ProposalState::Cancelled => "proposal.cancel",
+            _ => "proposal.lapse",
+        };
+        let entry = self
+            .evidence(Entry::done(who, act, self.now()))
+            .about(proposal.id)
+            .because(why)
+            .with("proposer", proposal.proposer)
+            .with("act", act_name(&proposal.act));
+        let change = ProposalChange { id: proposal.id, seen: ProposalState::Waiting, to, by: who.id.parse().ok() };
+        Ok(self.store.change_proposal(change, entry.build()).await?.value)
+    }
+}
+
+const fn act_name(act: &ProposedAct) -> &'static str {
+    match act {
+        ProposedAct::Revoke { .. } => "certificate.revoke",
+        ProposedAct::Decommission { .. } => "device.decommission",
+        ProposedAct::MoveDevice { .. } => "device.move",
     }
 }

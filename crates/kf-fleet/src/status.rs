@@ -1,9 +1,15 @@
 //! The state of the server, and the issuance switch.
 
-use kf_access::Principal;
+use kf_access::{Action, Principal, Target, authorize};
 use kf_api::status::{FleetStatus, Issuance, IssuanceSwitch};
+use kf_key::UnixMillis;
 
+use crate::entry::Entry;
+use crate::naming::check_why;
 use crate::{Fleet, FleetError};
+
+/// Name, labels and value of a gauge.
+pub type Gauge = (&'static str, Vec<(&'static str, String)>, f64);
 
 impl Fleet {
     /// The state of the server at a glance.
@@ -11,14 +17,55 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::Denied`].
     pub async fn status(&self, who: &Principal) -> Result<FleetStatus, FleetError> {
-        let _ = who;
-        todo!()
+        let permit = authorize(who, Action::StatusRead, Target::Visible)?;
+        let devices = self.store.device_counts(permit.visibility())?;
+        let signer_up = self.signer.health().await.is_ok();
+        Ok(FleetStatus {
+            fleet: self.config.fleet.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            issuance: self.issuance(),
+            devices: devices.into_iter().map(|(state, count)| (state.name().to_owned(), count)).collect(),
+            certificates: self.store.certificate_counts(permit.visibility())?,
+            log_size: self.store.tree().size,
+            witness: self.log.has_witness(),
+            single_control: self.config.single_control,
+            signer_up,
+            crl_next_update: self.crl_next_update(),
+            warnings: self.warnings(signer_up),
+        })
+    }
+
+    fn warnings(&self, signer_up: bool) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !self.log.has_witness() {
+            warnings.push(
+                "no witness outside this host: a registry that was rolled back cannot be noticed; set `witness_dir`"
+                    .to_owned(),
+            );
+        }
+        if self.config.single_control {
+            warnings.push("single control: one person runs this fleet, and all evidence says so".to_owned());
+        }
+        if !signer_up {
+            warnings.push("the signer does not answer: nothing can be signed".to_owned());
+        }
+        match self.issuance() {
+            Issuance::Running => {}
+            Issuance::Stopped(why) => warnings.push(format!("issuance is stopped: {why}")),
+            Issuance::StoreFull => warnings.push("the store is full: reads and revocation only".to_owned()),
+            Issuance::Fenced(why) => warnings.push(format!("fenced: {why}")),
+        }
+        let soon = self.now().plus(90 * UnixMillis::DAY);
+        for known in self.authorities().all().filter(|known| known.record.not_after < soon) {
+            warnings.push(format!("CA `{}` expires within 90 days", known.record.name));
+        }
+        warnings
     }
 
     /// Whether certificates are being issued. Public, for readiness.
     #[must_use]
     pub fn issuance(&self) -> Issuance {
-        todo!()
+        self.store.issuance()
     }
 
     /// Stops or starts issuance, effective when this returns.
@@ -26,17 +73,62 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::Invalid`] without a reason to stop, [`FleetError::Denied`].
     pub async fn issuance_switch(&self, who: &Principal, switch: IssuanceSwitch) -> Result<Issuance, FleetError> {
-        let _ = (who, switch);
-        todo!()
+        check_why(&switch.why)?;
+        let (action, act) = if switch.run {
+            (Action::IssuanceStart, "issuance.start")
+        } else {
+            (Action::IssuanceStop, "issuance.stop")
+        };
+        authorize(who, action, Target::Fleet)?;
+        if !switch.run && switch.why.trim().is_empty() {
+            return Err(FleetError::invalid("why", "is missing", "say why issuance is stopped"));
+        }
+        let stopped = (!switch.run).then(|| switch.why.clone());
+        let entry = self.evidence(Entry::done(who, act, self.now())).because(&switch.why);
+        self.store.set_issuance(stopped, entry.build()).await?;
+        Ok(self.issuance())
     }
 
-    /// What keeps the server from serving: empty when ready (signer answers, store writes, CRLs fresh).
+    /// What keeps the server from serving: empty when ready.
     pub async fn not_ready(&self) -> Vec<String> {
-        todo!()
+        let mut reasons = Vec::new();
+        if self.signer.health().await.is_err() {
+            reasons.push("the signer does not answer".to_owned());
+        }
+        if let Some(why) = self.store.health().fenced {
+            reasons.push(format!("fenced: {why}"));
+        }
+        if self.crl_next_update().is_some_and(|next| next <= self.now()) {
+            reasons.push("a CRL is past its nextUpdate".to_owned());
+        }
+        reasons
     }
 
-    /// Gauges in Prometheus' sense: name, labels, value. Never one per device.
-    pub async fn gauges(&self) -> Vec<(&'static str, Vec<(&'static str, String)>, f64)> {
-        todo!()
+    /// Gauges in Prometheus' sense. Never one per device.
+    pub async fn gauges(&self) -> Vec<Gauge> {
+        let mut gauges: Vec<Gauge> = Vec::new();
+        let fleet = kf_access::Visibility::Fleet;
+        for (state, count) in self.store.device_counts(&fleet).unwrap_or_default() {
+            gauges.push(("keyfleet_devices", vec![("state", state.name().to_owned())], float(count)));
+        }
+        for known in self.authorities().all() {
+            let labels = vec![("authority", known.record.name.clone())];
+            gauges.push(("keyfleet_cert_not_after_seconds", labels, float(known.record.not_after.seconds())));
+        }
+        if let Some(next) = self.crl_next_update() {
+            gauges.push(("keyfleet_crl_next_update_seconds", Vec::new(), float(next.seconds())));
+        }
+        let up = self.signer.health().await.is_ok();
+        gauges.push(("keyfleet_signer_up", Vec::new(), f64::from(u8::from(up))));
+        gauges.push(("keyfleet_audit_head", Vec::new(), float(self.store.tree().size)));
+        let running = matches!(self.issuance(), Issuance::Running);
+        gauges.push(("keyfleet_issuance_running", Vec::new(), f64::from(u8::from(running))));
+        gauges
     }
+}
+
+/// Gauges are floats in Prometheus; counts beyond 2^53 lose their last digits there.
+#[allow(clippy::as_conversions, clippy::cast_precision_loss)]
+const fn float(count: u64) -> f64 {
+    count as f64
 }

@@ -2,11 +2,18 @@
 
 use std::sync::Arc;
 
-use kf_key::{SerialNumber, UnixMillis};
-use kf_pki::chain::Currency;
+use kf_crypto::PrivateKey;
+use kf_key::{CertificateProfile, KeyAlgorithm, SecretBytes, SerialNumber, UnixMillis};
+use kf_pki::certificate::{PresentedCertificate, Subject};
+use kf_pki::chain::{Currency, verify_client};
+use kf_pki::request::RequestedKey;
+use kf_store::certificate::Basis;
 
-use crate::Fleet;
-use crate::FleetError;
+use crate::issuance::Order;
+use crate::{Fleet, FleetError};
+
+/// Lifetime of the server's own certificates; renewed at half of it.
+const IDENTITY_LIFETIME: u64 = 7 * UnixMillis::DAY;
 
 /// The server's certificate and key. The key is made at start, lives in memory only and is replaced with the
 /// certificate before it expires.
@@ -15,7 +22,7 @@ pub struct ServerIdentity {
     /// Certificate and issuing CAs, leaf first, DER.
     pub chain: Vec<Vec<u8>>,
     /// Private key, PKCS#8.
-    pub key_pkcs8: kf_key::SecretBytes,
+    pub key_pkcs8: SecretBytes,
     /// When the next one is due.
     pub renew_at: UnixMillis,
     /// The current OCSP answer for the leaf, to be stapled.
@@ -40,21 +47,90 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::Signer`], [`FleetError::Store`].
     pub async fn server_identity(&self) -> Result<ServerIdentity, FleetError> {
-        todo!()
+        let subject = Subject::Server { dns_names: self.config.listen.names.clone() };
+        self.own_identity(CertificateProfile::TlsServer, subject, "the server's own TLS identity").await
     }
 
-    /// The CA certificates that client certificates may lead to, DER. Changes when a CA is created or revoked.
+    /// A client identity with which the server itself signs in to a broker as `name`.
+    ///
+    /// # Errors
+    /// [`FleetError::Signer`], [`FleetError::Store`].
+    pub async fn broker_identity(&self, name: &str) -> Result<ServerIdentity, FleetError> {
+        let subject = Subject::Operator { organization: self.config.fleet.clone(), name: name.to_owned() };
+        self.own_identity(CertificateProfile::Operator, subject, "the server's identity at a broker").await
+    }
+
+    /// An identity for a TLS server of the fleet's own, such as the demo's broker.
+    ///
+    /// # Errors
+    /// [`FleetError::Signer`], [`FleetError::Store`].
+    pub async fn tls_server_identity(&self, names: Vec<String>) -> Result<ServerIdentity, FleetError> {
+        self.own_identity(CertificateProfile::TlsServer, Subject::Server { dns_names: names }, "a broker's identity").await
+    }
+
+    async fn own_identity(
+        &self,
+        profile: CertificateProfile,
+        subject: Subject,
+        why: &str,
+    ) -> Result<ServerIdentity, FleetError> {
+        let authorities = self.authorities();
+        let authority = authorities.default_issuing().ok_or(FleetError::Bug("no default issuing CA"))?;
+        let key = PrivateKey::generate(KeyAlgorithm::P256)?;
+        let order = Order {
+            who: &Self::server_principal(),
+            authority,
+            profile,
+            subject,
+            key: requested_key(&key),
+            lifetime: Some(IDENTITY_LIFETIME),
+            device: None,
+            operator: None,
+            facility: None,
+            basis: Basis::Standing,
+            why,
+        };
+        let issued = self.issue(order).await?;
+        let life = issued.certificate.not_after.since(self.now());
+        let request = kf_pki::ocsp::make_request(&authority.issuer, issued.certificate.serial, None);
+        let staple = self.ocsp(&request).await;
+        let mut chain = vec![issued.der];
+        chain.extend(authorities.chain_without_root(authority.record.id));
+        Ok(ServerIdentity {
+            chain,
+            key_pkcs8: key.to_pkcs8()?,
+            renew_at: self.now().plus(life / 2),
+            ocsp_staple: staple.cache_until.map(|_| staple.der.to_vec()),
+        })
+    }
+
+    /// The CA certificates that client certificates may lead to, DER: every CA that is not revoked.
     #[must_use]
     pub fn client_anchors(&self) -> Arc<Vec<Vec<u8>>> {
-        todo!()
+        let authorities = self.authorities();
+        Arc::new(authorities.all().map(|known| known.issuer.certificate.to_vec()).collect())
     }
 
-    /// Validates a presented client certificate's path for the handshake (`kf_pki::chain::verify_client`).
+    /// Validates a presented client certificate's path for the handshake: to the root, with the intermediates that the
+    /// client sends and those that we know.
     ///
     /// # Errors
     /// [`FleetError::Unauthenticated`].
     pub fn verify_client_path(&self, leaf: &[u8], intermediates: &[&[u8]]) -> Result<ClientCertificate, FleetError> {
-        let _ = (leaf, intermediates);
-        todo!()
+        let authorities = self.authorities();
+        let root = authorities.root().ok_or(FleetError::Unauthenticated)?;
+        let known: Vec<&[u8]> = authorities.all().map(|known| &*known.issuer.certificate).collect();
+        let all: Vec<&[u8]> = intermediates.iter().copied().take(4).chain(known).collect();
+        let currency = verify_client(leaf, &all, &[&root.issuer.certificate], self.now())
+            .map_err(|_path| FleetError::Unauthenticated)?;
+        let serial = PresentedCertificate::from_der(leaf).and_then(|presented| presented.serial);
+        Ok(ClientCertificate { der: Arc::from(leaf), serial, currency })
     }
+}
+
+/// The public half of a key that we made ourselves.
+pub(crate) fn requested_key(key: &PrivateKey) -> RequestedKey {
+    let spki = key.spki();
+    let spki_sha256 = kf_crypto::sha256(&spki);
+    RequestedKey { algorithm: key.algorithm(), spki, spki_sha256 }
 }

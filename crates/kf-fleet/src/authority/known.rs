@@ -1,0 +1,145 @@
+//! The CAs in memory: what issuance, CRLs and OCSP need of them at every request.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kf_api::authority::{Authority, AuthorityKind};
+use kf_api::product_line::ProductLine;
+use kf_key::{AuthorityId, CertificateStatus, FacilityId, KeyAlgorithm};
+use kf_pki::issuer::Issuer;
+use kf_pki::ocsp::IssuerHashes;
+use kf_signer::{KeyFacts, KeyHandle, KeyPurpose, SignerClient};
+use kf_store::Store;
+use kf_store::key::{KeyMaterial, KeyRecord};
+
+use crate::FleetError;
+
+/// A CA, ready for use.
+pub(crate) struct Known {
+    pub(crate) record: Authority,
+    pub(crate) issuer: Issuer,
+    pub(crate) hashes: IssuerHashes,
+}
+
+/// All CAs of the fleet at one moment.
+#[derive(Default)]
+pub(crate) struct Authorities {
+    by_id: BTreeMap<AuthorityId, Arc<Known>>,
+}
+
+impl Authorities {
+    /// Reads the CAs from the registry and tells the signer of their keys.
+    pub(crate) fn load(store: &Store, signer: &SignerClient, base_url: &str) -> Result<Self, FleetError> {
+        let mut by_id = BTreeMap::new();
+        for record in store.authorities()? {
+            let stored = store.authority_certificate(record.id)?.ok_or(FleetError::Bug("authority without certificate"))?;
+            let issuer = Issuer::from_certificate(record.id, &stored.der, record.shard_count, base_url)
+                .map_err(|_not_an_issuer| FleetError::Bug("stored authority is no CA"))?;
+            let key = store.key(record.key)?.ok_or(FleetError::Bug("authority without key"))?;
+            let facts = KeyFacts { purpose: purpose_of(record.kind), issuer_name: issuer.name.to_vec() };
+            signer.register_key(record.key, handle_of(&key)?, facts);
+            let hashes = IssuerHashes::of(&issuer);
+            by_id.insert(record.id, Arc::new(Known { record, issuer, hashes }));
+        }
+        Ok(Self { by_id })
+    }
+
+    pub(crate) fn get(&self, id: AuthorityId) -> Option<&Arc<Known>> {
+        self.by_id.get(&id)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Known>> {
+        self.by_id.values()
+    }
+
+    pub(crate) fn by_name(&self, name: &str) -> Option<&Arc<Known>> {
+        self.by_id.values().find(|known| known.record.name == name)
+    }
+
+    pub(crate) fn root(&self) -> Option<&Arc<Known>> {
+        self.by_id.values().find(|known| known.record.kind == AuthorityKind::Root)
+    }
+
+    /// The fleet's default issuing CA.
+    pub(crate) fn default_issuing(&self) -> Option<&Arc<Known>> {
+        self.usable().find(|known| known.record.is_default)
+    }
+
+    /// Issuing CAs that are good.
+    fn usable(&self) -> impl Iterator<Item = &Arc<Known>> {
+        self.by_id.values().filter(|known| {
+            known.record.kind == AuthorityKind::Issuing && known.record.status == CertificateStatus::Good
+        })
+    }
+
+    /// The CA for a device: its product line's, else its facility's, else the fleet's default.
+    pub(crate) fn for_device(&self, line: &ProductLine, facility: FacilityId) -> Result<&Arc<Known>, FleetError> {
+        let of_line = line.authority.and_then(|id| self.usable().find(|known| known.record.id == id));
+        if line.authority.is_some() && of_line.is_none() {
+            return Err(no_authority());
+        }
+        of_line
+            .or_else(|| self.usable().find(|known| known.record.facility == Some(facility)))
+            .or_else(|| self.default_issuing())
+            .ok_or_else(no_authority)
+    }
+
+    /// The CA by id, good and issuing.
+    pub(crate) fn issuing(&self, id: AuthorityId) -> Result<&Arc<Known>, FleetError> {
+        self.usable().find(|known| known.record.id == id).ok_or_else(no_authority)
+    }
+
+    /// Certificates from a CA up to below the root, DER.
+    pub(crate) fn chain_without_root(&self, id: AuthorityId) -> Vec<Vec<u8>> {
+        let mut chain = Vec::new();
+        let mut next = self.get(id);
+        while let Some(known) = next.filter(|known| known.record.kind == AuthorityKind::Issuing) {
+            chain.push(known.issuer.certificate.to_vec());
+            next = known.record.issuer.and_then(|issuer| self.get(issuer)).filter(|_| chain.len() < 8);
+        }
+        chain
+    }
+}
+
+fn no_authority() -> FleetError {
+    FleetError::conflict(
+        "authority",
+        "no good issuing CA serves this request",
+        "create one with `keyfleet authority create`, or name one that is good",
+    )
+}
+
+/// What the key of a CA may sign.
+pub(crate) const fn purpose_of(kind: AuthorityKind) -> KeyPurpose {
+    match kind {
+        AuthorityKind::Root => KeyPurpose::RootCa,
+        AuthorityKind::Issuing => KeyPurpose::IssuingCa,
+    }
+}
+
+/// How the registry keeps a key handle.
+pub(crate) fn material_of(handle: &KeyHandle) -> KeyMaterial {
+    match handle {
+        KeyHandle::Wrapped { .. } => KeyMaterial::Wrapped(handle.to_bytes()),
+        KeyHandle::Token { label, .. } => KeyMaterial::Token(label.clone()),
+    }
+}
+
+/// The key handle that the registry keeps.
+pub(crate) fn handle_of(key: &KeyRecord) -> Result<KeyHandle, FleetError> {
+    match &key.material {
+        KeyMaterial::Wrapped(bytes) => {
+            KeyHandle::from_bytes(bytes).map_err(|_unknown| FleetError::Bug("stored key handle"))
+        }
+        KeyMaterial::Token(label) => Ok(token_handle(key.algorithm, label)),
+        KeyMaterial::Destroyed => Err(FleetError::conflict(
+            "key",
+            format!("{} is destroyed", key.id),
+            "use a CA whose key is active",
+        )),
+    }
+}
+
+fn token_handle(algorithm: KeyAlgorithm, label: &str) -> KeyHandle {
+    KeyHandle::Token { algorithm, label: label.to_owned() }
+}

@@ -1,0 +1,198 @@
+//! The revoked certificates of one CA, by shard, and the newest signed CRL of each scope.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kf_key::{KeyId, RevocationReason, SerialNumber, UnixMillis};
+use kf_pki::crl::{CheckedCrl, CrlEntry, CrlScope, EncodedEntry, check_crl};
+use kf_pki::issuer::Issuer;
+
+use super::CurrentCrl;
+
+struct Revoked {
+    encoded: EncodedEntry,
+    not_after: UnixMillis,
+}
+
+/// One published list: the newest one, and whether a change came after it.
+#[derive(Default)]
+struct Slot {
+    current: Option<CurrentCrl>,
+    /// Counts changes; a list signed for an older count is out of date.
+    changes: u64,
+    signed_changes: Option<u64>,
+}
+
+/// A list to be signed, and what it was made from.
+pub(crate) struct Draft {
+    pub(crate) scope: CrlScope,
+    pub(crate) key: KeyId,
+    pub(crate) checked: CheckedCrl,
+    number: u64,
+    this_update: UnixMillis,
+    next_update: UnixMillis,
+    changes: u64,
+}
+
+/// All lists of one CA.
+pub(crate) struct Board {
+    issuer: Issuer,
+    key: KeyId,
+    shards: Vec<(BTreeMap<SerialNumber, Revoked>, Slot)>,
+    full: Slot,
+}
+
+impl Board {
+    /// A board without entries.
+    pub(crate) fn new(issuer: Issuer, key: KeyId) -> Self {
+        let count = usize::from(issuer.shard_count.max(1));
+        let shards = std::iter::repeat_with(Default::default).take(count).collect();
+        Self { issuer, key, shards, full: Slot::default() }
+    }
+
+    /// Whether the CA has one shard only, as a root has: its certificates point at the full list.
+    pub(crate) const fn is_without_shards_in_use(&self) -> bool {
+        self.shards.len() <= 1
+    }
+
+    /// Enters a revoked or held certificate; a later reason replaces an earlier one.
+    pub(crate) fn enter(
+        &mut self,
+        serial: SerialNumber,
+        revoked: UnixMillis,
+        reason: RevocationReason,
+        not_after: UnixMillis,
+    ) {
+        let encoded = CrlEntry { serial, revoked, reason }.encode();
+        let shard = usize::from(serial.shard(self.issuer.shard_count));
+        if let Some((entries, slot)) = self.shards.get_mut(shard) {
+            entries.insert(serial, Revoked { encoded, not_after });
+            slot.changes += 1;
+            self.full.changes += 1;
+        }
+    }
+
+    /// Takes out a certificate that was released from hold.
+    pub(crate) fn release(&mut self, serial: SerialNumber) {
+        let shard = usize::from(serial.shard(self.issuer.shard_count));
+        if let Some((entries, slot)) = self.shards.get_mut(shard)
+            && entries.remove(&serial).is_some()
+        {
+            slot.changes += 1;
+            self.full.changes += 1;
+        }
+    }
+
+    /// Scopes whose list is missing, out of date or past half of its life. The full list counts only when `with_full`.
+    pub(crate) fn due(&self, now: UnixMillis, with_full: bool) -> Vec<CrlScope> {
+        let shards = self.shards.iter().zip(0u16..).filter(|((_, slot), _)| slot.is_due(now));
+        let mut due: Vec<CrlScope> = shards.map(|(_, index)| CrlScope::Shard(index)).collect();
+        if with_full && self.full.is_due(now) {
+            due.push(CrlScope::Full);
+        }
+        due
+    }
+
+    /// Builds the list of a scope, to be signed under `number`, which must never have been used by this CA. Entries that expired before the last list of their shard have
+    /// appeared on a list after their expiry and leave (RFC 5280 section 3.3).
+    pub(crate) fn draft(
+        &mut self,
+        scope: CrlScope,
+        number: u64,
+        now: UnixMillis,
+        lifetime: u64,
+    ) -> Result<Draft, &'static str> {
+        self.drop_expired();
+        let next_update = now.plus(lifetime);
+        let (changes, checked) = match scope {
+            CrlScope::Full => {
+                let entries: Vec<&EncodedEntry> =
+                    self.shards.iter().flat_map(|(entries, _)| entries.values().map(|e| &e.encoded)).collect();
+                (self.full.changes, check_crl(&self.issuer, scope, number, now, next_update, entries.into_iter())?)
+            }
+            CrlScope::Shard(index) => {
+                let (entries, slot) = self.shards.get(usize::from(index)).ok_or("no such shard")?;
+                let encoded = entries.values().map(|e| &e.encoded);
+                (slot.changes, check_crl(&self.issuer, scope, number, now, next_update, encoded)?)
+            }
+        };
+        Ok(Draft { scope, key: self.key, checked, number, this_update: now, next_update, changes })
+    }
+
+    fn drop_expired(&mut self) {
+        for (entries, slot) in &mut self.shards {
+            let Some(last) = slot.current.as_ref().map(|crl| crl.this_update) else { continue };
+            entries.retain(|_, revoked| revoked.not_after >= last);
+        }
+    }
+
+    /// Publishes a signed list, unless a newer one is there already.
+    pub(crate) fn publish(&mut self, signed: SignedDraft) {
+        let Some(slot) = self.slot_mut(signed.scope) else { return };
+        if slot.current.as_ref().is_none_or(|current| current.number < signed.crl.number) {
+            slot.current = Some(signed.crl);
+            slot.signed_changes = Some(signed.changes);
+        }
+    }
+
+    /// The newest list of a scope, and whether nothing changed since.
+    pub(crate) fn current(&self, scope: CrlScope) -> Option<(CurrentCrl, bool)> {
+        let slot = match scope {
+            CrlScope::Full => &self.full,
+            CrlScope::Shard(index) => &self.shards.get(usize::from(index))?.1,
+        };
+        let current = slot.current.clone()?;
+        Some((current, slot.signed_changes == Some(slot.changes)))
+    }
+
+    /// Whether the scope exists.
+    pub(crate) fn has(&self, scope: CrlScope) -> bool {
+        match scope {
+            CrlScope::Full => true,
+            CrlScope::Shard(index) => usize::from(index) < self.shards.len(),
+        }
+    }
+
+    /// Earliest nextUpdate of all lists that are out.
+    pub(crate) fn next_update(&self) -> Option<UnixMillis> {
+        let slots = self.shards.iter().map(|(_, slot)| slot).chain([&self.full]);
+        slots.filter_map(|slot| slot.current.as_ref().map(|crl| crl.next_update)).min()
+    }
+
+    fn slot_mut(&mut self, scope: CrlScope) -> Option<&mut Slot> {
+        match scope {
+            CrlScope::Full => Some(&mut self.full),
+            CrlScope::Shard(index) => self.shards.get_mut(usize::from(index)).map(|(_, slot)| slot),
+        }
+    }
+}
+
+impl Slot {
+    fn is_due(&self, now: UnixMillis) -> bool {
+        self.signed_changes != Some(self.changes)
+            || self.current.as_ref().is_none_or(|crl| {
+                let half = crl.next_update.since(crl.this_update) / 2;
+                now >= crl.this_update.plus(half)
+            })
+    }
+}
+
+/// A signed list on its way to its slot.
+pub(crate) struct SignedDraft {
+    scope: CrlScope,
+    changes: u64,
+    crl: CurrentCrl,
+}
+
+impl Draft {
+    /// Splits off what is signed; the rest waits for the DER.
+    pub(crate) fn into_parts(self) -> (CheckedCrl, impl FnOnce(Vec<u8>) -> SignedDraft) {
+        let Self { scope, checked, number, this_update, next_update, changes, key: _ } = self;
+        let finish = move |der: Vec<u8>| SignedDraft {
+            scope,
+            changes,
+            crl: CurrentCrl { der: Arc::from(der), number, this_update, next_update },
+        };
+        (checked, finish)
+    }
+}
