@@ -152,6 +152,12 @@ impl DataDir {
         self.0.join("root.pem")
     }
 
+    /// The log's verifier key, for auditors.
+    #[must_use]
+    pub fn verifier_key(&self) -> PathBuf {
+        self.0.join("log.vkey")
+    }
+
     /// The first owner's API token, mode 0600, to be moved to where the owner works.
     #[must_use]
     pub fn owner_token(&self) -> PathBuf {

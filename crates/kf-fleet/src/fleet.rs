@@ -11,6 +11,7 @@ use kf_store::{Options, Store};
 use tokio::sync::Notify;
 
 use crate::authority::Authorities;
+use crate::background::BrokerQueue;
 use crate::crl::Board;
 use crate::enrolment::Attempts;
 use crate::log_publisher::LogPublisher;
@@ -31,6 +32,7 @@ pub struct Fleet {
     pub(crate) attempts: Attempts,
     pub(crate) log: LogPublisher,
     pub(crate) brokers: RwLock<Vec<Arc<dyn BrokerConnector>>>,
+    pub(crate) broker_queue: BrokerQueue,
     /// Wakes the background work when a CRL shard or the log has something to publish.
     pub(crate) wake: Notify,
 }
@@ -90,6 +92,7 @@ impl Fleet {
             attempts: Attempts::default(),
             log,
             brokers: RwLock::default(),
+            broker_queue: BrokerQueue::default(),
             wake: Notify::new(),
         });
         fleet.reconcile().await?;

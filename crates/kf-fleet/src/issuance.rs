@@ -44,7 +44,7 @@ impl Fleet {
     pub(crate) fn check_requested_key(&self, key: &RequestedKey, may_hold: &KeyHolder) -> Result<(), FleetError> {
         let mut blocked = Ok(false);
         let weak = check_key(key, |spki_sha256| {
-            blocked = self.store.is_blocked(spki_sha256);
+            blocked = self.store.is_key_blocked(spki_sha256);
             matches!(blocked, Ok(true))
         });
         blocked?;

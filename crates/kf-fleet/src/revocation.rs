@@ -181,8 +181,9 @@ impl Fleet {
         metrics::counter!("keyfleet_status_changes_total").increment(logged.value.certificates);
         let brokers = if verify {
             self.sign_due_crls().await;
-            self.tell_brokers(&logged.value.changes).await
+            self.enforce_at_brokers(&logged.value.changes).await?
         } else {
+            self.broker_queue.push(&logged.value.changes);
             Vec::new()
         };
         Ok(RevokeOutcome {

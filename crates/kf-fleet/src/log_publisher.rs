@@ -1,0 +1,228 @@
+//! Publishes the log: tiles, bundles and signed checkpoints below `log/`, and the newest checkpoint to the witness.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use kf_key::{KeyAlgorithm, KeyId};
+use kf_log::proof::prefix_root;
+use kf_log::tile::{TILE_WIDTH, parse_tile, tile_width};
+use kf_log::{Checkpoint, HashReader, TileKind, TilePath, VerifierKey};
+use kf_signer::{KeyFacts, KeyPurpose, SignerClient};
+use kf_store::log::PublishedCheckpoint;
+use kf_store::{Store, StoreError};
+
+use crate::authority::handle_of;
+use crate::{DataDir, Fleet, FleetConfig, FleetError};
+
+/// Name of the fact that holds the id of the log key.
+pub(crate) const LOG_KEY_FACT: &str = "log.key";
+/// Name of the fact that holds the origin of the log.
+pub(crate) const LOG_ORIGIN_FACT: &str = "log.origin";
+const CHECKPOINT: &str = "checkpoint";
+
+/// Where the log is published, and under which key.
+pub(crate) struct LogPublisher {
+    dir: PathBuf,
+    witness: Option<PathBuf>,
+    key: KeyId,
+    origin: String,
+    verifier: VerifierKey,
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// Reads hashes for proofs from the registry.
+struct StoredHashes<'a>(&'a Store);
+
+impl HashReader for StoredHashes<'_> {
+    type Error = StoreError;
+
+    fn hashes(&self, level: u8, index: u64, width: u16) -> Result<Vec<[u8; 32]>, StoreError> {
+        let octets = self.0.log_tile(level, index, width)?;
+        parse_tile(&octets, width).map_err(|error| StoreError::Corrupt { what: error.to_string() })
+    }
+}
+
+impl LogPublisher {
+    pub(crate) fn open(
+        dir: &DataDir,
+        config: &FleetConfig,
+        store: &Store,
+        signer: &SignerClient,
+    ) -> Result<Self, FleetError> {
+        let fact = |key| store.fact(key)?.ok_or(FleetError::Bug("the registry was not initialised"));
+        let key: KeyId = fact(LOG_KEY_FACT)?.parse().map_err(|_not_an_id| FleetError::Bug("log key id"))?;
+        let origin = fact(LOG_ORIGIN_FACT)?;
+        let record = store.key(key)?.ok_or(FleetError::Bug("no log key"))?;
+        signer.register_key(
+            key,
+            handle_of(&record)?,
+            KeyFacts { purpose: KeyPurpose::LogCheckpoint, issuer_name: Vec::new() },
+        );
+        let verifier = verifier_of(&origin, &record.spki)?;
+        let witness = config.witness_dir.clone();
+        Ok(Self { dir: dir.log_dir(), witness, key, origin, verifier, turn: tokio::sync::Mutex::new(()) })
+    }
+
+    pub(crate) const fn has_witness(&self) -> bool {
+        self.witness.is_some()
+    }
+
+    pub(crate) const fn verifier(&self) -> &VerifierKey {
+        &self.verifier
+    }
+
+    /// Compares the registry with the newest checkpoints kept beside it and outside. `Some(why)`: it went back or
+    /// forked, and whoever restored it must look.
+    pub(crate) fn compare_with_witness(&self, store: &Store) -> Result<Option<String>, FleetError> {
+        for place in self.witness.iter().chain([&self.dir]) {
+            let path = place.join(CHECKPOINT);
+            let note = match std::fs::read_to_string(&path) {
+                Ok(note) => note,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(local(&path, &error)),
+            };
+            if let Some(why) = self.compare_with(store, &path, &note)? {
+                return Ok(Some(why));
+            }
+        }
+        Ok(None)
+    }
+
+    fn compare_with(&self, store: &Store, path: &Path, note: &str) -> Result<Option<String>, FleetError> {
+        let seen = match Checkpoint::open(note, &self.verifier) {
+            Ok(seen) => seen,
+            Err(error) => return Ok(Some(format!("{}: {error}", path.display()))),
+        };
+        let head = store.tree();
+        if seen.size > head.size {
+            return Ok(Some(format!(
+                "{} has seen {} log entries, the registry holds {}: it was rolled back",
+                path.display(),
+                seen.size,
+                head.size
+            )));
+        }
+        let root = if seen.size == 0 {
+            kf_log::hash::empty_root()
+        } else {
+            prefix_root(&StoredHashes(store), seen.size, head.size)
+                .map_err(|_proof| FleetError::Bug("log hashes cannot be read"))?
+        };
+        let forked = root != seen.root;
+        Ok(forked.then(|| format!("{} does not fit the registry's log: it was forked", path.display())))
+    }
+
+    /// Publishes what was committed since the last checkpoint.
+    pub(crate) async fn publish(&self, store: &Store, signer: &SignerClient) -> Result<(), FleetError> {
+        let _turn = self.turn.lock().await;
+        let head = store.tree();
+        let published = store.checkpoint()?.map_or(0, |checkpoint| checkpoint.size);
+        let is_out = self.dir.join(CHECKPOINT).exists();
+        if head.size == 0 || (published == head.size && is_out) {
+            return Ok(());
+        }
+        let from = if is_out { published } else { 0 };
+        self.write_tiles(store, from, head.size)?;
+        let signature = signer.sign_checkpoint(self.key, &self.origin, head.size, head.root).await?;
+        let checkpoint = Checkpoint { origin: self.origin.clone(), size: head.size, root: head.root };
+        let note = checkpoint
+            .sign(&self.verifier, |_text| Ok::<_, std::convert::Infallible>(signature.to_vec()))
+            .map_err(|_note| FleetError::Bug("the checkpoint's signature does not verify"))?;
+        if published < head.size {
+            store.publish_checkpoint(PublishedCheckpoint { size: head.size, note: note.clone() }).await?;
+        }
+        write_durably(&self.dir.join(CHECKPOINT), note.as_bytes())?;
+        if let Some(witness) = &self.witness {
+            write_durably(&witness.join(CHECKPOINT), note.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn write_tiles(&self, store: &Store, from: u64, to: u64) -> Result<(), FleetError> {
+        for index in tiles_between(from, to) {
+            let width = tile_width(to, 0, index);
+            let bundle = store.log_bundle(index, width)?;
+            self.write_tile(TileKind::Entries, index, width, &bundle)?;
+        }
+        for level in 0..8u8 {
+            let shift = u32::from(level) * 8;
+            let (old, new) = (from.checked_shr(shift).unwrap_or(0), to.checked_shr(shift).unwrap_or(0));
+            if new == 0 {
+                break;
+            }
+            for index in tiles_between(old, new) {
+                let width = tile_width(to, level, index);
+                let tile = store.log_tile(level, index, width)?;
+                self.write_tile(TileKind::Hashes(level), index, width, &tile)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_tile(&self, kind: TileKind, index: u64, width: u16, octets: &[u8]) -> Result<(), FleetError> {
+        let tile = TilePath::new(kind, index, width).map_err(|_path| FleetError::Bug("tile path"))?;
+        let path = self.dir.join(tile.to_string());
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(|error| local(parent, &error))?;
+        }
+        let temporary = path.with_extension("tmp");
+        std::fs::write(&temporary, octets).map_err(|error| local(&temporary, &error))?;
+        std::fs::rename(&temporary, &path).map_err(|error| local(&path, &error))?;
+        if width == TILE_WIDTH {
+            // The partial tiles that led here are of no more use; that they go is not important.
+            let mut partial = path.into_os_string();
+            partial.push(".p");
+            let _ = std::fs::remove_dir_all(partial);
+        }
+        Ok(())
+    }
+}
+
+/// Tiles of 256 that hold something from `old` up to `new`.
+fn tiles_between(old: u64, new: u64) -> std::ops::RangeInclusive<u64> {
+    let width = u64::from(TILE_WIDTH);
+    if new <= old {
+        #[allow(clippy::reversed_empty_ranges, reason = "nothing new: no tile")]
+        return 1..=0;
+    }
+    old / width..=(new - 1) / width
+}
+
+/// The verifier key of a log from the SubjectPublicKeyInfo of its key.
+pub(crate) fn verifier_of(origin: &str, spki: &[u8]) -> Result<VerifierKey, FleetError> {
+    let public_key = match kf_crypto::public_key_of_spki(spki) {
+        Ok((KeyAlgorithm::Ed25519, key)) => <[u8; 32]>::try_from(key).ok(),
+        _ => None,
+    };
+    let public_key = public_key.ok_or(FleetError::Bug("the log key is not Ed25519"))?;
+    VerifierKey::new(origin, public_key).map_err(|_name| FleetError::Bug("log origin"))
+}
+
+/// Replaces a file so that a crash leaves the old one or the new one.
+pub(crate) fn write_durably(path: &Path, octets: &[u8]) -> Result<(), FleetError> {
+    let parent = path.parent().ok_or(FleetError::Bug("a file without a directory"))?;
+    std::fs::create_dir_all(parent).map_err(|error| local(parent, &error))?;
+    let temporary = path.with_extension("tmp");
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::File::create(&temporary)?;
+        file.write_all(octets)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        std::fs::File::open(parent)?.sync_all()
+    };
+    write().map_err(|error| local(path, &error))
+}
+
+pub(crate) fn local(path: &Path, error: &std::io::Error) -> FleetError {
+    FleetError::Local { path: path.display().to_string(), problem: error.to_string() }
+}
+
+impl Fleet {
+    /// Publishes the log now; a failure is reported and tried again at the next turn.
+    pub(crate) async fn publish_log(&self) {
+        if let Err(error) = self.log.publish(&self.store, &self.signer).await {
+            tracing::error!(error = %error, "the log was not published");
+            metrics::counter!("keyfleet_log_publish_failures_total").increment(1);
+        }
+    }
+}
