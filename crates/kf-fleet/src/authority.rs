@@ -41,7 +41,11 @@ impl Fleet {
         let authorities = self.authorities();
         let root = authorities.root().ok_or(FleetError::Bug("no root"))?;
         if self.store.authority_by_name(&plan.name)?.is_some() {
-            return Err(FleetError::conflict("name", format!("a CA named `{}` exists", plan.name), "choose another name"));
+            return Err(FleetError::conflict(
+                "name",
+                format!("a CA named `{}` exists", plan.name),
+                "choose another name",
+            ));
         }
         let now = self.now();
         let key_id = KeyId::from_parts(now, kf_crypto::random_array()?);

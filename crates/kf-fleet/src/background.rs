@@ -143,9 +143,7 @@ impl Fleet {
             for certificate in certificates.into_iter().filter(|c| c.profile == CertificateProfile::LDevId) {
                 let revoked = match certificate.status {
                     CertificateStatus::Good => None,
-                    CertificateStatus::Held | CertificateStatus::Revoked => {
-                        certificate.revoked.zip(certificate.reason)
-                    }
+                    CertificateStatus::Held | CertificateStatus::Revoked => certificate.revoked.zip(certificate.reason),
                 };
                 changes.push(StatusChange {
                     serial: certificate.serial,

@@ -1,28 +1,15 @@
 //! Certificates on an operator's request, and look-ups.
 
+mod issue;
+
 use kf_access::Principal;
 use kf_api::Page;
-use kf_api::certificate::{Certificate, CertificateFilter, CertificateWithPem, IssueRequest};
+use kf_api::certificate::{Certificate, CertificateFilter, CertificateWithPem};
 use kf_key::SerialNumber;
 
 use crate::{Fleet, FleetError};
 
 impl Fleet {
-    /// Issues a certificate for a request made elsewhere. With `dry_run` everything is checked, nothing is signed, and
-    /// the answer's `pem` is empty.
-    ///
-    /// # Errors
-    /// [`FleetError::Invalid`], [`FleetError::Conflict`], [`FleetError::NotFound`], [`FleetError::Denied`],
-    /// [`FleetError::IssuanceStopped`], [`FleetError::StoreFull`], [`FleetError::Signer`].
-    pub async fn certificate_issue(
-        &self,
-        who: &Principal,
-        request: IssueRequest,
-    ) -> Result<CertificateWithPem, FleetError> {
-        let _ = (who, request);
-        todo!()
-    }
-
     /// A certificate by serial number.
     ///
     /// # Errors

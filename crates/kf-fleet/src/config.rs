@@ -170,10 +170,8 @@ impl DataDir {
     /// [`FleetError::Local`] when it cannot be read, [`FleetError::Invalid`] naming an unknown or wrong field.
     pub fn load_config(&self) -> Result<FleetConfig, FleetError> {
         let path = self.config_file();
-        let text = std::fs::read_to_string(&path).map_err(|error| FleetError::Local {
-            path: path.display().to_string(),
-            problem: error.to_string(),
-        })?;
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| FleetError::Local { path: path.display().to_string(), problem: error.to_string() })?;
         toml::from_str(&text).map_err(|error| {
             FleetError::invalid(
                 path.display().to_string(),

@@ -80,7 +80,9 @@ impl Fleet {
             self.enter_status_changes(&revoked.changes);
             return Ok(());
         }
-        for authority in revoked.shards.iter().map(|(authority, _)| *authority).collect::<std::collections::BTreeSet<_>>() {
+        for authority in
+            revoked.shards.iter().map(|(authority, _)| *authority).collect::<std::collections::BTreeSet<_>>()
+        {
             self.fill_board(authority)?;
         }
         self.answers.forget_all();
@@ -136,9 +138,8 @@ impl Fleet {
     async fn sign_crl(&self, authority: AuthorityId, board: &Mutex<Board>, scope: CrlScope) -> Result<(), FleetError> {
         let number = self.store.reserve_crl_numbers(authority, 1).await?;
         let lifetime = self.config.crl_lifetime_seconds.saturating_mul(UnixMillis::SECOND);
-        let draft = locked(board)
-            .draft(scope, number, self.now(), lifetime)
-            .map_err(|_reason| FleetError::Bug("CRL draft"))?;
+        let draft =
+            locked(board).draft(scope, number, self.now(), lifetime).map_err(|_reason| FleetError::Bug("CRL draft"))?;
         let key = draft.key;
         let (checked, finish) = draft.into_parts();
         let der = self.signer.sign_crl(key, checked).await?;

@@ -1,11 +1,10 @@
 //! Devices: registration, import, and the acts that change their place in the fleet.
 
+mod act;
+
 use kf_access::Principal;
 use kf_api::Page;
-use kf_api::device::{
-    Device, DeviceActRequest, DeviceFilter, DeviceHistory, ImportFormat, ImportReport, NewDevice,
-};
-use kf_api::revocation::RevokeOutcome;
+use kf_api::device::{Device, DeviceFilter, DeviceHistory, ImportFormat, ImportReport, NewDevice};
 
 use crate::{Fleet, FleetError};
 
@@ -50,35 +49,6 @@ impl Fleet {
     /// [`FleetError::NotFound`].
     pub async fn device_show(&self, who: &Principal, device: &str) -> Result<DeviceHistory, FleetError> {
         let _ = (who, device);
-        todo!()
-    }
-
-    /// Suspends, quarantines, resumes or decommissions a device: its state and its certificates in one act.
-    ///
-    /// # Errors
-    /// [`FleetError::NotFound`], [`FleetError::Conflict`] for a step that the device's state does not allow.
-    pub async fn device_act(
-        &self,
-        who: &Principal,
-        device: &str,
-        request: DeviceActRequest,
-    ) -> Result<RevokeOutcome, FleetError> {
-        let _ = (who, device, request);
-        todo!()
-    }
-
-    /// Moves a device to another facility. Crosses facilities, so it waits for a second person.
-    ///
-    /// # Errors
-    /// [`FleetError::NotFound`], [`FleetError::Denied`].
-    pub async fn device_move(
-        &self,
-        who: &Principal,
-        device: &str,
-        facility: &str,
-        why: String,
-    ) -> Result<RevokeOutcome, FleetError> {
-        let _ = (who, device, facility, why);
         todo!()
     }
 }

@@ -1,10 +1,36 @@
 //! EST's use cases.
 
+mod claim;
+mod refusal;
+
 use std::net::IpAddr;
 
-use kf_key::SecretBytes;
+use kf_access::{Principal, Visibility};
+use kf_api::device::Device;
+use kf_api::enrolment::{Enrolment, EnrolmentState};
+use kf_api::operator::{Credential, Role};
+use kf_api::product_line::{Approval, ProductLine};
+use kf_crypto::PrivateKey;
+use kf_enrol::bootstrap::{self, Bootstrap};
+use kf_enrol::renewal::{self, Renewal};
+use kf_key::{CertificateProfile, DeviceState, EnrolmentId, ProductLineId, SecretBytes, UnixMillis};
+use kf_pki::certificate::{PresentedCertificate, Subject};
+use kf_pki::request::{CertificationRequest, RequestedKey};
+use kf_store::certificate::{Basis, DeviceIssuance, KeyHolder};
 
+pub(crate) use claim::Attempts;
+use claim::Claim;
+pub(crate) use refusal::of_request;
+
+use crate::entry::Entry;
+use crate::issuance::{Issued, Order};
+use crate::tls::requested_key;
 use crate::{ClientCertificate, Fleet, FleetError};
+
+/// How long a device waits before it asks again for an enrolment that a person must approve.
+const APPROVAL_RETRY_SECONDS: u32 = 60;
+/// The most CA certificates in a `cacerts` answer.
+const MAX_CA_CERTIFICATES: usize = 32;
 
 /// The `<label>` of an EST path: a product line, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,13 +88,17 @@ pub struct ServerKey {
 }
 
 impl Fleet {
-    /// The CA certificates for EST `cacerts`: root and issuing CA of the label, DER.
+    /// The CA certificates for EST `cacerts`: the root, and the issuing CAs that may serve the label, DER.
     ///
     /// # Errors
     /// [`FleetError::NotFound`] for an unknown label.
     pub async fn est_ca_certificates(&self, label: EstLabel<'_>) -> Result<Vec<Vec<u8>>, FleetError> {
-        let _ = label;
-        todo!()
+        let line = self.line_of(label)?;
+        let authorities = self.authorities();
+        let root = authorities.root().ok_or(FleetError::Bug("no root"))?;
+        let of_line = line.and_then(|line| line.authority);
+        let serving = authorities.serving(of_line).take(MAX_CA_CERTIFICATES - 1);
+        Ok(std::iter::once(root).chain(serving).map(|known| known.issuer.certificate.to_vec()).collect())
     }
 
     /// The CsrAttrs of a label, DER.
@@ -76,15 +106,24 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::NotFound`] for an unknown label.
     pub async fn est_csr_attributes(&self, label: EstLabel<'_>) -> Result<Vec<u8>, FleetError> {
-        let _ = label;
-        todo!()
+        let algorithms = match self.line_of(label)? {
+            Some(line) => line.policy.allowed_algorithms,
+            None => kf_api::product_line::EnrolmentPolicy::default().allowed_algorithms,
+        };
+        Ok(kf_pki::cms::csr_attributes(&algorithms))
+    }
+
+    /// Whether EST answers to this label wrap base64 whatever the client.
+    #[must_use]
+    pub fn est_wraps_base64(&self, label: EstLabel<'_>) -> bool {
+        matches!(self.line_of(label), Ok(Some(line)) if line.policy.wrap_base64)
     }
 
     /// EST `simpleenroll`: bootstrap by IDevID, enrolment code or voucher. `body` as received (base64, DER or PEM).
     ///
     /// # Errors
     /// [`FleetError::Unauthenticated`] without a usable credential, [`FleetError::TooMany`] after failed attempts,
-    /// [`FleetError::Invalid`] for a bad request or key, [`FleetError::Denied`] where no credential would help.
+    /// [`FleetError::Invalid`] for a bad request or key, [`FleetError::Forbidden`] where no credential would help.
     pub async fn est_simple_enroll(
         &self,
         label: EstLabel<'_>,
@@ -92,8 +131,52 @@ impl Fleet {
         credential: EnrolCredential,
         body: &[u8],
     ) -> Result<EnrolOutcome, FleetError> {
-        let _ = (label, client, credential, body);
-        todo!()
+        let label = self.line_of(label)?;
+        let claim = self.claim(client, &credential).await?;
+        let request = CertificationRequest::from_body(body).map_err(refusal::of_request)?;
+        let outcome = self.bootstrap(label, &claim, client, request.key).await;
+        self.note_refusal(&claim.device, claim.credential(), outcome).await
+    }
+
+    async fn bootstrap(
+        &self,
+        label: Option<ProductLine>,
+        claim: &Claim,
+        client: TlsClient<'_>,
+        key: RequestedKey,
+    ) -> Result<EnrolOutcome, FleetError> {
+        let device = &claim.device;
+        let line = self.line(device.product_line)?;
+        let facts = Bootstrap {
+            device,
+            proof: claim.proof(),
+            label: label.map(|line| line.id),
+            key: &key,
+            policy: &line.policy,
+            now: self.now(),
+        };
+        let grant = match bootstrap::decide(&facts) {
+            Ok(grant) => grant,
+            Err(refused) => return Err(self.refused(claim, client, refused).await),
+        };
+        self.check_requested_key(&key, Some(&KeyHolder::Device(device.id)))?;
+        let mut basis = claim.basis();
+        if let Some(before) = self.store.issued_before(&basis, &key.spki_sha256)? {
+            return Ok(self.answer(before.der, before.certificate.authority));
+        }
+        if grant.approval == Approval::Manual && !grant.retry {
+            match self.approval(device, &key).await? {
+                ApprovalOutcome::Waits => {
+                    return Ok(EnrolOutcome::Waiting { retry_after_seconds: APPROVAL_RETRY_SECONDS });
+                }
+                ApprovalOutcome::Granted(id) if basis == Basis::Standing => basis = Basis::Enrolment(id),
+                ApprovalOutcome::Granted(_) => {}
+            }
+        }
+        let who = device_principal(device, claim.credential());
+        let issued = self.issue_ldevid(&who, device, &line, key, basis).await?;
+        self.admit_at_brokers(device).await;
+        Ok(self.answer(issued.der, issued.certificate.authority))
     }
 
     /// EST `simplereenroll`: the TLS client certificate is the one being renewed.
@@ -106,8 +189,32 @@ impl Fleet {
         client: TlsClient<'_>,
         body: &[u8],
     ) -> Result<EnrolOutcome, FleetError> {
-        let _ = (label, client, body);
-        todo!()
+        let label = self.line_of(label)?;
+        let (presented, registered, device) = self.device_of_certificate(client)?;
+        let request = CertificationRequest::from_body(body).map_err(refusal::of_request)?;
+        let line = self.line(device.product_line)?;
+        let facts = Renewal {
+            presented: &presented,
+            registered: &registered,
+            device: &device,
+            label: label.map(|line| line.id),
+            request: &request,
+            policy: &line.policy,
+            now: self.now(),
+        };
+        let outcome = match renewal::decide(&facts) {
+            Ok(_) => self.renew(&device, &line, request.key).await,
+            Err(refused) => Err(refusal::of_rule(refused)),
+        };
+        self.note_refusal(&device, Credential::Certificate, outcome).await
+    }
+
+    async fn renew(&self, device: &Device, line: &ProductLine, key: RequestedKey) -> Result<EnrolOutcome, FleetError> {
+        self.check_requested_key(&key, Some(&KeyHolder::Device(device.id)))?;
+        let who = device_principal(device, Credential::Certificate);
+        let issued = self.issue_ldevid(&who, device, line, key, Basis::Standing).await?;
+        metrics::counter!("keyfleet_renewals_total", "result" => "issued").increment(1);
+        Ok(self.answer(issued.der, issued.certificate.authority))
     }
 
     /// EST `serverkeygen`; refused unless the line's policy allows it.
@@ -121,7 +228,160 @@ impl Fleet {
         credential: EnrolCredential,
         body: &[u8],
     ) -> Result<ServerKey, FleetError> {
-        let _ = (label, client, credential, body);
-        todo!()
+        let label = self.line_of(label)?;
+        let claim = self.claim(client, &credential).await?;
+        let line = self.line(claim.device.product_line)?;
+        if !line.policy.server_keygen {
+            return Err(refusal::no_server_keygen());
+        }
+        // The request's own key is discarded; its signature still shows that the client formed it (RFC 7030 4.4.1).
+        CertificationRequest::from_body(body).map_err(refusal::of_request)?;
+        let algorithm = line.policy.allowed_algorithms.iter().find(|algorithm| algorithm.may_sign_certificates());
+        let algorithm = algorithm.ok_or(FleetError::Bug("a policy without an algorithm"))?;
+        let key = PrivateKey::generate(*algorithm)?;
+        match self.bootstrap(label, &claim, client, requested_key(&key)).await? {
+            EnrolOutcome::Issued(chain) => Ok(ServerKey { key_pkcs8: key.to_pkcs8()?, chain }),
+            EnrolOutcome::Waiting { .. } => Err(refusal::keygen_waits()),
+        }
+    }
+
+    async fn issue_ldevid(
+        &self,
+        who: &Principal,
+        device: &Device,
+        line: &ProductLine,
+        key: RequestedKey,
+        basis: Basis,
+    ) -> Result<Issued, FleetError> {
+        let authorities = self.authorities();
+        let issuance = DeviceIssuance {
+            seen: device.state,
+            protection: None,
+            max_live_ldevids: Some(line.policy.max_live_ldevids),
+        };
+        let order = Order {
+            who,
+            authority: authorities.for_device(line, device.facility)?,
+            profile: CertificateProfile::LDevId,
+            subject: self.device_subject(device, line),
+            key,
+            lifetime: Some(u64::from(line.policy.ldevid_lifetime_hours) * UnixMillis::HOUR),
+            device: Some((device.id, issuance)),
+            operator: None,
+            facility: Some(device.facility),
+            basis,
+            why: "",
+        };
+        let issued = self.issue(order).await?;
+        self.store.touch_device(device.id, self.now());
+        Ok(issued)
+    }
+
+    pub(crate) fn device_subject(&self, device: &Device, line: &ProductLine) -> Subject {
+        Subject::Device {
+            organization: self.config.fleet.clone(),
+            device: device.id,
+            name: device.name.clone(),
+            product_line: line.name.clone(),
+        }
+    }
+
+    /// Looks up, or notes, the enrolment that a person must approve.
+    async fn approval(&self, device: &Device, key: &RequestedKey) -> Result<ApprovalOutcome, FleetError> {
+        let found = match self.store.enrolment_of(device.id, &key.spki_sha256)? {
+            Some(found) => found,
+            None => {
+                let enrolment = Enrolment {
+                    id: EnrolmentId::from_parts(self.now(), kf_crypto::random_array()?),
+                    device: device.id,
+                    device_name: device.name.clone(),
+                    spki_sha256: hex::encode(key.spki_sha256),
+                    requested: self.now(),
+                    state: EnrolmentState::Waiting,
+                };
+                let who = device_principal(device, Credential::Certificate);
+                let entry = Entry::done(&who, "enrolment.request", self.now())
+                    .about(enrolment.id)
+                    .about(device.id)
+                    .at_facility(Some(device.facility));
+                self.store.request_enrolment(enrolment, entry.build()).await?
+            }
+        };
+        match found.state {
+            EnrolmentState::Waiting => Ok(ApprovalOutcome::Waits),
+            EnrolmentState::Approved | EnrolmentState::Issued => Ok(ApprovalOutcome::Granted(found.id)),
+            EnrolmentState::Refused => Err(refusal::by_a_person()),
+        }
+    }
+
+    async fn admit_at_brokers(&self, device: &Device) {
+        if device.state != DeviceState::Registered {
+            return;
+        }
+        for broker in self.attached_brokers() {
+            if let Err(error) = broker.admit(&device.name).await {
+                tracing::warn!(broker = broker.name(), device = %device.id, error = %error, "device not admitted");
+            }
+        }
+    }
+
+    fn answer(&self, der: Vec<u8>, authority: kf_key::AuthorityId) -> EnrolOutcome {
+        let mut chain = vec![der];
+        chain.extend(self.authorities().chain_without_root(authority));
+        EnrolOutcome::Issued(chain)
+    }
+
+    fn line_of(&self, label: EstLabel<'_>) -> Result<Option<ProductLine>, FleetError> {
+        match label {
+            EstLabel::None => Ok(None),
+            EstLabel::Line(name) => {
+                self.store.product_line_by_name(name)?.map(Some).ok_or(FleetError::NotFound("EST label"))
+            }
+        }
+    }
+
+    pub(crate) fn line(&self, id: ProductLineId) -> Result<ProductLine, FleetError> {
+        self.store.product_line(id)?.ok_or(FleetError::Bug("a device without a product line"))
+    }
+
+    /// The device that a TLS client certificate of ours names.
+    fn device_of_certificate(
+        &self,
+        client: TlsClient<'_>,
+    ) -> Result<(PresentedCertificate, kf_api::certificate::Certificate, Device), FleetError> {
+        let presented = client.certificate.ok_or(FleetError::Unauthenticated)?;
+        let serial = presented.serial.ok_or(FleetError::Unauthenticated)?;
+        let stored = self.store.certificate(serial, &Visibility::Fleet)?.ok_or(FleetError::Unauthenticated)?;
+        if *stored.der != *presented.der {
+            return Err(FleetError::Unauthenticated);
+        }
+        let device = stored.certificate.device.ok_or(FleetError::Unauthenticated)?;
+        let device = self.store.device(device, &Visibility::Fleet)?.ok_or(FleetError::Unauthenticated)?;
+        let parsed = PresentedCertificate::from_der(&presented.der).ok_or(FleetError::Unauthenticated)?;
+        Ok((parsed, stored.certificate, device))
+    }
+}
+
+enum ApprovalOutcome {
+    Waits,
+    Granted(EnrolmentId),
+}
+
+/// A device as who acts.
+pub(crate) fn device_principal(device: &Device, credential: Credential) -> Principal {
+    Principal::new(device.id.to_string(), device.name.clone(), Role::Device, [device.facility], credential)
+}
+
+impl<'a> TlsClient<'a> {
+    /// A client without certificate.
+    #[must_use]
+    pub const fn anonymous(address: IpAddr) -> Self {
+        Self { certificate: None, address }
+    }
+
+    /// A client with a certificate whose path was validated.
+    #[must_use]
+    pub const fn with_certificate(certificate: &'a ClientCertificate, address: IpAddr) -> Self {
+        Self { certificate: Some(certificate), address }
     }
 }

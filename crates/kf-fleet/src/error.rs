@@ -24,6 +24,16 @@ pub enum FleetError {
     /// The caller may not do this.
     #[error(transparent)]
     Denied(Denied),
+    /// No credential would help: a rule forbids it until somebody with the right to change that acts.
+    #[error("{field}: {problem}")]
+    Forbidden {
+        /// What the rule is about.
+        field: String,
+        /// What it forbids.
+        problem: String,
+        /// What to do about it.
+        remedy: String,
+    },
     /// It does not exist, or the caller may not know that it does.
     #[error("there is no {0} here")]
     NotFound(&'static str),

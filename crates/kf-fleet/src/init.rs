@@ -72,12 +72,7 @@ pub async fn init(
     write_durably(&dir.root_certificate(), kf_pki::pem::certificate(&root).as_bytes())?;
     write_durably(&dir.verifier_key(), format!("{verifier_key}\n").as_bytes())?;
     write_durably(&dir.config_file(), config_text.as_bytes())?;
-    Ok(Initialised {
-        root_fingerprint: hex::encode(kf_crypto::sha256(&root)),
-        root,
-        owner_token,
-        verifier_key,
-    })
+    Ok(Initialised { root_fingerprint: hex::encode(kf_crypto::sha256(&root)), root, owner_token, verifier_key })
 }
 
 fn check_options(dir: &DataDir, options: &InitOptions) -> Result<(), FleetError> {
@@ -191,12 +186,13 @@ impl Founding {
     async fn found_log(&self) -> Result<String, FleetError> {
         let fleet_id = FleetId::from_parts(self.now, kf_crypto::random_array()?);
         let origin = format!("keyfleet.log/{fleet_id}");
-        let key =
-            self.signer.generate_key(self.fresh_key()?, KeyPurpose::LogCheckpoint, KeyAlgorithm::Ed25519).await?;
+        let key = self.signer.generate_key(self.fresh_key()?, KeyPurpose::LogCheckpoint, KeyAlgorithm::Ed25519).await?;
         let entry = |act: &str| Entry::done(&self.founder(), act, self.now).about(key.key);
         self.store.insert_key(key_record(&key, "log".to_owned(), self.now), entry("key.create").build()).await?;
         self.store.set_fact(LOG_KEY_FACT, key.key.to_string(), entry("log.found").build()).await?;
-        self.store.set_fact(LOG_ORIGIN_FACT, origin.clone(), entry("log.found").with("origin", &origin).build()).await?;
+        self.store
+            .set_fact(LOG_ORIGIN_FACT, origin.clone(), entry("log.found").with("origin", &origin).build())
+            .await?;
         Ok(verifier_of(&origin, &key.spki)?.to_string())
     }
 

@@ -40,19 +40,19 @@ pub(crate) struct Issued {
 }
 
 impl Fleet {
-    /// Refuses keys that are weak, known to others, blocked, or another subject's.
-    pub(crate) fn check_requested_key(&self, key: &RequestedKey, may_hold: &KeyHolder) -> Result<(), FleetError> {
-        let mut blocked = Ok(false);
-        let weak = check_key(key, |spki_sha256| {
-            blocked = self.store.is_key_blocked(spki_sha256);
-            matches!(blocked, Ok(true))
-        });
-        blocked?;
-        if let Err(weak) = weak {
+    /// Refuses keys that are weak, known to others, blocked, or another subject's. Without `may_hold` the last question
+    /// is left to the store, which knows the subject's name.
+    pub(crate) fn check_requested_key(
+        &self,
+        key: &RequestedKey,
+        may_hold: Option<&KeyHolder>,
+    ) -> Result<(), FleetError> {
+        let blocked = self.store.is_key_blocked(&key.spki_sha256)?;
+        if let Err(weak) = check_key(key, |_spki_sha256| blocked) {
             return Err(FleetError::invalid("csr.public_key", weak.to_string(), "generate a fresh key and ask again"));
         }
-        match self.store.key_holder(&key.spki_sha256)? {
-            Some(holder) if holder != *may_hold => Err(key_of_another()),
+        match (may_hold, self.store.key_holder(&key.spki_sha256)?) {
+            (Some(may_hold), Some(holder)) if holder != *may_hold => Err(key_of_another()),
             _ => Ok(()),
         }
     }

@@ -1,6 +1,7 @@
 //! Operators, their tokens, and who is calling.
 
 use kf_access::Principal;
+use kf_api::ShownOnce;
 use kf_api::operator::{NewOperator, NewToken, Operator, Token, TokenRequest, WhoAmI};
 use kf_api::{Page, PageRequest};
 use kf_key::{SecretBytes, TokenId};
@@ -92,4 +93,9 @@ impl Fleet {
         let _ = (who, token);
         todo!()
     }
+}
+
+/// A fresh API token and the hash that the registry keeps of it.
+pub(crate) fn fresh_token() -> Result<(ShownOnce, [u8; 32]), FleetError> {
+    todo!()
 }

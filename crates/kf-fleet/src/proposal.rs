@@ -121,9 +121,7 @@ impl Fleet {
             ProposedAct::Decommission { target, departure, why } => {
                 self.carry_out_decommission(who, target, *departure, why).await
             }
-            ProposedAct::MoveDevice { device, facility, why } => {
-                self.carry_out_move(who, device, facility, why).await
-            }
+            ProposedAct::MoveDevice { device, facility, why } => self.carry_out_move(who, device, facility, why).await,
         }
     }
 

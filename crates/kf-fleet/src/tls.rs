@@ -65,7 +65,8 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::Signer`], [`FleetError::Store`].
     pub async fn tls_server_identity(&self, names: Vec<String>) -> Result<ServerIdentity, FleetError> {
-        self.own_identity(CertificateProfile::TlsServer, Subject::Server { dns_names: names }, "a broker's identity").await
+        self.own_identity(CertificateProfile::TlsServer, Subject::Server { dns_names: names }, "a broker's identity")
+            .await
     }
 
     async fn own_identity(

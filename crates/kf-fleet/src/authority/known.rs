@@ -32,7 +32,8 @@ impl Authorities {
     pub(crate) fn load(store: &Store, signer: &SignerClient, base_url: &str) -> Result<Self, FleetError> {
         let mut by_id = BTreeMap::new();
         for record in store.authorities()? {
-            let stored = store.authority_certificate(record.id)?.ok_or(FleetError::Bug("authority without certificate"))?;
+            let stored =
+                store.authority_certificate(record.id)?.ok_or(FleetError::Bug("authority without certificate"))?;
             let issuer = Issuer::from_certificate(record.id, &stored.der, record.shard_count, base_url)
                 .map_err(|_not_an_issuer| FleetError::Bug("stored authority is no CA"))?;
             let key = store.key(record.key)?.ok_or(FleetError::Bug("authority without key"))?;
@@ -84,6 +85,14 @@ impl Authorities {
             .ok_or_else(no_authority)
     }
 
+    /// Issuing CAs that may serve a device: the product line's own, or the default and those of facilities.
+    pub(crate) fn serving(&self, of_line: Option<AuthorityId>) -> impl Iterator<Item = &Arc<Known>> {
+        self.usable().filter(move |known| match of_line {
+            Some(id) => known.record.id == id,
+            None => known.record.is_default || known.record.facility.is_some(),
+        })
+    }
+
     /// The CA by id, good and issuing.
     pub(crate) fn issuing(&self, id: AuthorityId) -> Result<&Arc<Known>, FleetError> {
         self.usable().find(|known| known.record.id == id).ok_or_else(no_authority)
@@ -132,11 +141,9 @@ pub(crate) fn handle_of(key: &KeyRecord) -> Result<KeyHandle, FleetError> {
             KeyHandle::from_bytes(bytes).map_err(|_unknown| FleetError::Bug("stored key handle"))
         }
         KeyMaterial::Token(label) => Ok(token_handle(key.algorithm, label)),
-        KeyMaterial::Destroyed => Err(FleetError::conflict(
-            "key",
-            format!("{} is destroyed", key.id),
-            "use a CA whose key is active",
-        )),
+        KeyMaterial::Destroyed => {
+            Err(FleetError::conflict("key", format!("{} is destroyed", key.id), "use a CA whose key is active"))
+        }
     }
 }
 

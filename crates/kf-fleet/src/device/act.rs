@@ -38,9 +38,7 @@ impl Fleet {
             departure: request.departure,
             why: request.why.clone(),
         };
-        if let Some(waiting) =
-            self.propose_if_needed(who, act, stake, certificates, Some(found.facility)).await?
-        {
+        if let Some(waiting) = self.propose_if_needed(who, act, stake, certificates, Some(found.facility)).await? {
             return Ok(waiting);
         }
         self.carry_out_change(who, change, permit, Some(found.facility), (act_name(request.act), &request.why)).await
