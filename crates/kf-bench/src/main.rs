@@ -14,9 +14,15 @@
 
 mod error;
 mod figure;
+mod fleet_size;
+mod issuance;
 mod load;
 mod measure;
+mod populated_store;
 mod primitives;
+mod revocation;
+mod scratch_fleet;
+mod status;
 mod trivial_server;
 
 use std::process::ExitCode;
@@ -88,6 +94,10 @@ struct Group {
 const GROUPS: &[Group] = &[
     Group { name: "primitives", measure: primitives::measure },
     Group { name: "yardstick-server", measure: trivial_server::measure },
+    Group { name: "issuance", measure: issuance::measure },
+    Group { name: "status", measure: status::measure },
+    Group { name: "fleet-size", measure: fleet_size::measure },
+    Group { name: "revocation", measure: revocation::measure },
 ];
 
 fn report(arguments: &Arguments) -> Result<(), BenchError> {

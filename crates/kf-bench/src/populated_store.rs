@@ -1,0 +1,201 @@
+//! A registry filled with devices and certificates, and what looking things up in it costs.
+
+use std::path::Path;
+
+use kf_access::Visibility;
+use kf_api::PageRequest;
+use kf_api::certificate::Certificate;
+use kf_api::device::Device;
+use kf_crypto::random_array;
+use kf_key::{
+    AuthorityId, CertificateProfile, CertificateStatus, DeviceId, DeviceState, FacilityId, KeyProtection,
+    ProductLineId, SerialNumber, UnixMillis,
+};
+use kf_log::{Actor, AuditEntry, Phase};
+use kf_store::certificate::{Basis, DeviceIssuance, Issuance};
+use kf_store::device::{DeviceQuery, Registration};
+use kf_store::{Options, Store, StoreError};
+use tokio::runtime::Runtime;
+
+use crate::error::BenchError;
+use crate::measure::cpu_per_operation;
+
+/// Rows registered in one call.
+const ROWS: u32 = 10_000;
+/// Octets of a device's certificate with addresses of CRL and OCSP, P-256.
+const CERTIFICATE_OCTETS: usize = 700;
+
+/// What every row refers to.
+#[derive(Clone, Copy)]
+pub(crate) struct Places {
+    pub(crate) facility: FacilityId,
+    pub(crate) line: ProductLineId,
+    pub(crate) authority: AuthorityId,
+    /// When everything happens.
+    pub(crate) now: UnixMillis,
+}
+
+/// An open registry with devices `device-0` and so on, each with one LDevID.
+pub(crate) struct PopulatedStore {
+    store: Store,
+    places: Places,
+    devices: Vec<(DeviceId, SerialNumber)>,
+}
+
+fn store_error(error: StoreError) -> BenchError {
+    BenchError::Failed { what: "the store", why: error.to_string() }
+}
+
+fn entry(places: &Places, act: &str, subject: String) -> AuditEntry {
+    AuditEntry {
+        v: 1,
+        at: places.now,
+        who: Actor { id: "server".into(), name: "bench".into(), role: "owner".into(), by: "server".into() },
+        act: act.to_owned(),
+        phase: Phase::Done,
+        facility: Some(places.facility),
+        subjects: vec![subject],
+        why: String::new(),
+        detail: std::collections::BTreeMap::new(),
+    }
+}
+
+impl PopulatedStore {
+    /// Opens the registry at `path`, in which `places` must exist, and adds `count` devices with certificates.
+    pub(crate) fn fill(runtime: &Runtime, path: &Path, places: Places, count: u32) -> Result<Self, BenchError> {
+        let store = Store::open(path, Options::default()).map_err(store_error)?;
+        let mut this = Self { store, places, devices: Vec::new() };
+        for first in (0..count).step_by(usize::try_from(ROWS).unwrap_or(1)) {
+            let rows = ROWS.min(count - first);
+            runtime.block_on(this.add(first, rows))?;
+            eprint!("\r{} of {count} devices with certificates", first + rows);
+        }
+        eprintln!();
+        Ok(this)
+    }
+
+    async fn add(&mut self, first: u32, rows: u32) -> Result<(), BenchError> {
+        let mut devices = Vec::new();
+        for number in first..first + rows {
+            let id = DeviceId::from_parts(self.places.now, random()?);
+            devices.push((device(&self.places, id, number), entry(&self.places, "device.register", id.to_string())));
+        }
+        let ids: Vec<DeviceId> = devices.iter().map(|(device, _)| device.id).collect();
+        let registered = self.store.register_devices(devices).await.map_err(store_error)?;
+        if let Some(other) = registered.iter().find(|row| !matches!(row, Registration::Registered { .. })) {
+            return Err(BenchError::Failed { what: "registering devices", why: format!("{other:?}") });
+        }
+        let mut running = tokio::task::JoinSet::new();
+        for device in ids {
+            let issuance = issuance(&self.places, device)?;
+            let serial = issuance.certificate.serial;
+            self.devices.push((device, serial));
+            let audit = entry(&self.places, "certificate.issue", format!("cert:{serial}"));
+            let store = self.store.clone();
+            running.spawn(async move { store.record_issuance(issuance, audit).await.map(drop) });
+            while running.len() >= 1_024 {
+                finish(running.join_next().await)?;
+            }
+        }
+        while !running.is_empty() {
+            finish(running.join_next().await)?;
+        }
+        Ok(())
+    }
+
+    /// Closes the registry.
+    pub(crate) fn close(self, runtime: &Runtime) {
+        runtime.block_on(self.store.close());
+    }
+
+    /// CPU seconds of looking up a device by name, its certificate by serial number, and its status.
+    pub(crate) fn look_up(&self, count: u32) -> Result<f64, BenchError> {
+        let stride = usize::try_from(7_919_u32).unwrap_or(1);
+        let places = self.places;
+        cpu_per_operation(count, || {
+            let mut place = 0;
+            for _ in 0..count {
+                place = (place + stride) % self.devices.len();
+                let Some((_, serial)) = self.devices.get(place) else { break };
+                let name = format!("device-{place}");
+                let device = self.store.device_by_name(&name, &Visibility::Fleet).map_err(store_error)?;
+                let certificate = self.store.certificate(*serial, &Visibility::Fleet).map_err(store_error)?;
+                self.store.status(places.authority, *serial).map_err(store_error)?;
+                if device.is_none() || certificate.is_none() {
+                    return Err(BenchError::Failed { what: "a look-up", why: format!("{name} is not there") });
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// CPU seconds of one page of 100 devices from the middle of the listing.
+    pub(crate) fn list(&self, count: u32) -> Result<f64, BenchError> {
+        let middle = self.devices.get(self.devices.len() / 2).map(|(id, _)| id.to_string());
+        let page = PageRequest { after: middle, limit: Some(100) };
+        let query = DeviceQuery { facility: Some(self.places.facility), page, ..DeviceQuery::default() };
+        cpu_per_operation(count, || {
+            for _ in 0..count {
+                let page = self.store.devices(&query, &Visibility::Fleet).map_err(store_error)?;
+                if page.items.len() != 100 {
+                    let why = format!("a page of {} rows", page.items.len());
+                    return Err(BenchError::Failed { what: "a listing", why });
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+fn finish(ended: Option<Result<Result<(), StoreError>, tokio::task::JoinError>>) -> Result<(), BenchError> {
+    match ended {
+        Some(ended) => ended.map_err(BenchError::failed("a task"))?.map_err(store_error),
+        None => Ok(()),
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], BenchError> {
+    random_array().map_err(BenchError::failed("random octets"))
+}
+
+fn device(places: &Places, id: DeviceId, number: u32) -> Device {
+    Device {
+        id,
+        name: format!("device-{number}"),
+        facility: places.facility,
+        product_line: places.line,
+        state: DeviceState::Registered,
+        batch: Some(format!("batch-{}", number / 1_000)),
+        attributes: std::collections::BTreeMap::new(),
+        protection: KeyProtection::default(),
+        created: places.now,
+        last_seen: None,
+    }
+}
+
+fn issuance(places: &Places, device: DeviceId) -> Result<Issuance, BenchError> {
+    let spki: [u8; 32] = random()?;
+    let serial = SerialNumber::from_parts(places.now, random()?);
+    let mut der = vec![0x30; CERTIFICATE_OCTETS];
+    // Signature and key make a third of a certificate incompressible.
+    for (octet, random) in der.iter_mut().zip(random::<240>()?) {
+        *octet = random;
+    }
+    let certificate = Certificate {
+        serial,
+        authority: places.authority,
+        profile: CertificateProfile::LDevId,
+        device: Some(device),
+        operator: None,
+        facility: Some(places.facility),
+        subject: format!("CN={device},O=bench"),
+        spki_sha256: spki.iter().map(|octet| format!("{octet:02x}")).collect(),
+        not_before: places.now,
+        not_after: places.now.plus(90 * UnixMillis::DAY),
+        status: CertificateStatus::Good,
+        revoked: None,
+        reason: None,
+    };
+    let seen = DeviceIssuance { seen: DeviceState::Registered, protection: None, max_live_ldevids: Some(2) };
+    Ok(Issuance { certificate, der, device: Some(seen), basis: Basis::Standing, at: places.now })
+}

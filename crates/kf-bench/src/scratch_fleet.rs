@@ -1,0 +1,212 @@
+//! A fleet in a scratch folder, in this process: the use cases without a network.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use kf_access::Principal;
+use kf_api::certificate::IssueRequest;
+use kf_api::device::ImportFormat;
+use kf_api::enrolment::CodeRequest;
+use kf_api::facility::NewFacility;
+use kf_api::operator::{Credential, Role};
+use kf_api::product_line::{EnrolmentPolicy, NewProductLine};
+use kf_backend::SoftwareBackend;
+use kf_crypto::{PrivateKey, random_secret};
+use kf_fleet::{DataDir, Fleet, FleetConfig, FleetError, InitOptions, ListenConfig, SystemClock, init};
+use kf_key::{CertificateProfile, KeyAlgorithm, SecretBytes, SerialNumber};
+use kf_pki::request::make_request;
+use kf_signer::{RateCeilings, SignerClient, SignerConfig};
+use tokio::runtime::Runtime;
+
+use crate::error::BenchError;
+
+/// The facility of every device.
+pub(crate) const FACILITY: &str = "plant";
+/// The product line of every device.
+pub(crate) const LINE: &str = "meter";
+/// Requests in flight at the same time.
+pub(crate) const IN_FLIGHT: usize = 64;
+
+/// A fleet, opened.
+pub(crate) struct ScratchFleet {
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) owner: Principal,
+    directory: DataDir,
+    signer: SignerClient,
+    folder: tempfile::TempDir,
+}
+
+/// The files of a fleet that is closed.
+pub(crate) struct ClosedFleet {
+    pub(crate) directory: DataDir,
+    signer: SignerClient,
+    _folder: tempfile::TempDir,
+}
+
+/// The error with its causes.
+pub(crate) fn fleet_error(error: FleetError) -> BenchError {
+    let mut why = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        why = format!("{why}: {cause}");
+        source = cause.source();
+    }
+    BenchError::Failed { what: "the fleet", why }
+}
+
+fn configuration() -> FleetConfig {
+    FleetConfig {
+        fleet: "bench".to_owned(),
+        listen: ListenConfig::default(),
+        signer: SignerConfig::default(),
+        witness_dir: None,
+        single_control: true,
+        dual_control_above: 10_000_000,
+        crl_lifetime_seconds: 86_400,
+        ocsp_lifetime_seconds: 3_600,
+        broker: Vec::new(),
+        demo: false,
+    }
+}
+
+impl ScratchFleet {
+    /// A fleet with one facility and one product line.
+    pub(crate) fn create(runtime: &Runtime) -> Result<Self, BenchError> {
+        runtime.block_on(Self::create_async())
+    }
+
+    async fn create_async() -> Result<Self, BenchError> {
+        let folder = tempfile::tempdir().map_err(BenchError::io("a scratch folder"))?;
+        let directory = DataDir::new(folder.path().join("fleet"));
+        let root = random_secret::<32>().map_err(BenchError::failed("a root key"))?;
+        let backend = SoftwareBackend::new(root, "benchmark".to_owned()).map_err(BenchError::failed("a back end"))?;
+        let ceilings =
+            RateCeilings { root_ca_per_minute: u32::MAX, issuing_ca_per_minute: u32::MAX, log_per_minute: u32::MAX };
+        let signer = SignerClient::in_process(Arc::new(backend), ceilings).map_err(BenchError::failed("the signer"))?;
+        let options = InitOptions {
+            config: configuration(),
+            owner: "owner".to_owned(),
+            algorithm: KeyAlgorithm::P256,
+            root_lifetime_hours: 24 * 365 * 20,
+        };
+        init(&directory, signer.clone(), Arc::new(SystemClock), options).await.map_err(fleet_error)?;
+        let fleet = open(&directory, &signer).await?;
+        let credential = Credential::Certificate;
+        let owner = Principal::new("owner".to_owned(), "owner".to_owned(), Role::Owner, [], credential);
+        let facility = NewFacility { name: FACILITY.to_owned(), description: String::new() };
+        fleet.facility_create(&owner, facility).await.map_err(fleet_error)?;
+        let policy = EnrolmentPolicy { max_live_ldevids: 16, ..EnrolmentPolicy::default() };
+        let line = NewProductLine { name: LINE.to_owned(), authority: None, policy };
+        fleet.product_line_create(&owner, line).await.map_err(fleet_error)?;
+        Ok(Self { fleet, owner, directory, signer, folder })
+    }
+
+    /// Closes the fleet; its files stay as long as the value.
+    pub(crate) fn close(self, runtime: &Runtime) -> ClosedFleet {
+        runtime.block_on(self.fleet.close());
+        ClosedFleet { directory: self.directory, signer: self.signer, _folder: self.folder }
+    }
+
+    /// Registers devices named `PREFIX-0` and so on; returns their names.
+    pub(crate) fn register(&self, runtime: &Runtime, prefix: &str, count: u32) -> Result<Vec<String>, BenchError> {
+        let names: Vec<String> = (0..count).map(|number| format!("{prefix}-{number}")).collect();
+        let mut csv = String::from("name,facility,product_line\n");
+        for name in &names {
+            csv.push_str(&format!("{name},{FACILITY},{LINE}\n"));
+        }
+        let import = self.fleet.device_import(&self.owner, ImportFormat::Csv, csv.as_bytes(), false);
+        let report = runtime.block_on(import).map_err(fleet_error)?;
+        if report.registered == u64::from(count) {
+            return Ok(names);
+        }
+        Err(BenchError::Failed { what: "registering devices", why: format!("{:?}", report.errors.first()) })
+    }
+
+    /// A one-time code for each device.
+    pub(crate) fn codes(&self, runtime: &Runtime, devices: &[String]) -> Result<Vec<SecretBytes>, BenchError> {
+        runtime.block_on(async {
+            let mut codes = Vec::with_capacity(devices.len());
+            for device in devices {
+                let request = CodeRequest { device: device.clone(), lifetime_hours: None };
+                let code = self.fleet.code_create(&self.owner, request).await.map_err(fleet_error)?;
+                // Exposed to be sent back as the device would.
+                codes.push(SecretBytes::from_vec(code.code.expose().as_bytes().to_vec()));
+            }
+            Ok(codes)
+        })
+    }
+
+    /// LDevIDs for devices, on the word of the owner; returns their serial numbers.
+    pub(crate) fn issue(
+        &self,
+        runtime: &Runtime,
+        requests: Vec<IssueRequest>,
+    ) -> Result<Vec<SerialNumber>, BenchError> {
+        runtime.block_on(in_flight(requests, |request| {
+            let (fleet, owner) = (Arc::clone(&self.fleet), self.owner.clone());
+            async move {
+                let issued = fleet.certificate_issue(&owner, request).await.map_err(fleet_error)?;
+                Ok(issued.certificate.serial)
+            }
+        }))
+    }
+}
+
+impl ClosedFleet {
+    /// Wall seconds of opening the fleet: registry, log, CAs, CRLs.
+    pub(crate) fn open(&self, runtime: &Runtime) -> Result<f64, BenchError> {
+        let start = Instant::now();
+        let fleet = runtime.block_on(open(&self.directory, &self.signer))?;
+        let time = start.elapsed().as_secs_f64();
+        runtime.block_on(fleet.close());
+        Ok(time)
+    }
+}
+
+async fn open(directory: &DataDir, signer: &SignerClient) -> Result<Arc<Fleet>, BenchError> {
+    let config = directory.load_config().map_err(fleet_error)?;
+    Fleet::open(directory.clone(), config, signer.clone(), Arc::new(SystemClock)).await.map_err(fleet_error)
+}
+
+/// A PKCS#10 request with a fresh key, DER.
+pub(crate) fn request() -> Result<Vec<u8>, BenchError> {
+    let key = PrivateKey::generate(KeyAlgorithm::P256).map_err(BenchError::failed("a device's key"))?;
+    make_request(&key, "").map_err(BenchError::failed("a request"))
+}
+
+/// An operator's request for a device's LDevID with a fresh key.
+pub(crate) fn issue_request(device: &str) -> Result<IssueRequest, BenchError> {
+    Ok(IssueRequest {
+        profile: CertificateProfile::LDevId,
+        csr_pem: kf_pki::pem::encode("CERTIFICATE REQUEST", &request()?),
+        device: Some(device.to_owned()),
+        operator: None,
+        dns_names: Vec::new(),
+        authority: None,
+        lifetime_hours: None,
+        dry_run: false,
+    })
+}
+
+/// Does `act` for every item, [`IN_FLIGHT`] at a time; results in any order.
+pub(crate) async fn in_flight<T, R, F>(items: Vec<T>, act: impl Fn(T) -> F) -> Result<Vec<R>, BenchError>
+where
+    T: Send + 'static,
+    R: Send + 'static,
+    F: Future<Output = Result<R, BenchError>> + Send + 'static,
+{
+    let mut results = Vec::with_capacity(items.len());
+    let mut running = tokio::task::JoinSet::new();
+    for item in items {
+        while running.len() >= IN_FLIGHT {
+            let Some(ended) = running.join_next().await else { break };
+            results.push(ended.map_err(BenchError::failed("a task"))??);
+        }
+        running.spawn(act(item));
+    }
+    while let Some(ended) = running.join_next().await {
+        results.push(ended.map_err(BenchError::failed("a task"))??);
+    }
+    Ok(results)
+}
