@@ -15,7 +15,10 @@ pub use aead::{AEAD_OVERHEAD, open, seal};
 pub use digest::{Sha256, hmac_sha256, sha1, sha256, sha384, sha512};
 pub use passphrase::{Argon2Cost, derive_from_passphrase};
 pub use random::{fill_random, random_array, random_secret};
-pub use signature::{PrivateKey, SpkiError, public_key_of_spki, spki_of_public_key, verify, verify_rsa_pkcs1};
+pub use signature::{
+    PrivateKey, SignatureHash, SpkiError, is_public_key, public_key_of_spki, spki_of_public_key, verify,
+    verify_rsa_pkcs1, verify_with_hash,
+};
 
 /// A cryptographic operation failed. Opaque on purpose: which step failed is an oracle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -192,9 +192,74 @@ pub fn verify_rsa_pkcs1(public_key: &[u8], message: &[u8], signature: &[u8]) -> 
         .map_err(|aws_lc_rs::error::Unspecified| CryptoError)
 }
 
+/// The hash of a signature that somebody else made: requests come with any of them (keytool takes SHA-384 for P-384 and
+/// for RSA-3072).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignatureHash {
+    /// SHA-256.
+    Sha256,
+    /// SHA-384.
+    Sha384,
+    /// SHA-512.
+    Sha512,
+}
+
+/// Verifies a signature whose hash is named apart from the key: ECDSA on P-256 or P-384 (raw point, DER
+/// `Ecdsa-Sig-Value`), or RSASSA-PKCS1-v1_5 (RSAPublicKey DER of 2048 to 8192 bits).
+///
+/// # Errors
+/// [`CryptoError`] for a wrong signature, a bad key, and Ed25519, which names no hash.
+pub fn verify_with_hash(
+    algorithm: KeyAlgorithm,
+    hash: SignatureHash,
+    public_key: &[u8],
+    message: &[u8],
+    signature: &[u8],
+) -> Result<(), CryptoError> {
+    use KeyAlgorithm::{Ed25519, P256, P384, Rsa2048, Rsa3072, Rsa4096};
+    use SignatureHash::{Sha256, Sha384, Sha512};
+    let scheme: &dyn signature::VerificationAlgorithm = match (algorithm, hash) {
+        (P256, Sha256) => &signature::ECDSA_P256_SHA256_ASN1,
+        (P256, Sha384) => &signature::ECDSA_P256_SHA384_ASN1,
+        (P256, Sha512) => &signature::ECDSA_P256_SHA512_ASN1,
+        (P384, Sha256) => &signature::ECDSA_P384_SHA256_ASN1,
+        (P384, Sha384) => &signature::ECDSA_P384_SHA384_ASN1,
+        (P384, Sha512) => &signature::ECDSA_P384_SHA512_ASN1,
+        (Rsa2048 | Rsa3072 | Rsa4096, Sha256) => &signature::RSA_PKCS1_2048_8192_SHA256,
+        (Rsa2048 | Rsa3072 | Rsa4096, Sha384) => &signature::RSA_PKCS1_2048_8192_SHA384,
+        (Rsa2048 | Rsa3072 | Rsa4096, Sha512) => &signature::RSA_PKCS1_2048_8192_SHA512,
+        (Ed25519, _) => return Err(CryptoError),
+    };
+    UnparsedPublicKey::new(scheme, public_key)
+        .verify(message, signature)
+        .map_err(|aws_lc_rs::error::Unspecified| CryptoError)
+}
+
+/// Whether the provider takes these octets as a public key of the algorithm: a point on its curve and not at infinity
+/// (SP 800-56A section 5.6.2.3.3), 32 octets of Ed25519, or an RSAPublicKey DER.
+#[must_use]
+pub fn is_public_key(algorithm: KeyAlgorithm, public_key: &[u8]) -> bool {
+    let scheme: &'static dyn signature::VerificationAlgorithm = match algorithm {
+        KeyAlgorithm::P256 => &signature::ECDSA_P256_SHA256_ASN1,
+        KeyAlgorithm::P384 => &signature::ECDSA_P384_SHA384_ASN1,
+        KeyAlgorithm::Ed25519 => &signature::ED25519,
+        KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => &signature::RSA_PKCS1_2048_8192_SHA256,
+    };
+    signature::ParsedPublicKey::new(scheme, public_key).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_point_off_its_curve_is_no_public_key() {
+        let mut point = PrivateKey::generate(KeyAlgorithm::P256).unwrap().public_key().to_vec();
+        assert!(is_public_key(KeyAlgorithm::P256, &point));
+        point[40] ^= 1;
+        assert!(!is_public_key(KeyAlgorithm::P256, &point));
+        assert!(!is_public_key(KeyAlgorithm::P256, &[0]));
+    }
 
     const SIGNING: [KeyAlgorithm; 3] = [KeyAlgorithm::P256, KeyAlgorithm::P384, KeyAlgorithm::Ed25519];
 

@@ -1,8 +1,22 @@
 //! Check, then permit, then sign: the only way to a certificate leads through [`CheckedTbs`].
 
+mod extensions;
+mod parsed;
+mod presented;
+mod profile;
+
+pub use presented::{PresentedCertificate, facts_of_tbs, recheck_tbs_certificate};
+pub use profile::max_lifetime_days;
+
+pub(crate) use extensions::{write as write_extension, write_authority_key_identifier, write_distribution_point_name};
+pub(crate) use parsed::{Certificate, Extension, Extensions};
+
 use kf_key::{CertificateProfile, DeviceId, KeyAlgorithm, SerialNumber, UnixMillis};
 
+use crate::asn1::{Writer, tag};
 use crate::issuer::Issuer;
+use crate::name;
+use crate::public_key::{bits_of_spki, signed, write_signature_algorithm};
 use crate::request::RequestedKey;
 
 /// Whom a certificate names. Every value comes from the registry.
@@ -15,7 +29,8 @@ pub enum Subject {
         /// Organisation: the fleet's name.
         organization: String,
     },
-    /// A device: CN = name, serialNumber = id; SAN URI `urn:uuid:…`; an IDevID also hardwareModuleName (RFC 4108).
+    /// A device: CN = name, serialNumber = the 32 hexadecimal digits of its id (a PrintableString holds no underscore);
+    /// SAN URI `urn:uuid:…`; an IDevID also hardwareModuleName (RFC 4108).
     Device {
         /// Organisation: the fleet's name.
         organization: String,
@@ -81,6 +96,12 @@ pub enum IssueRefusal {
     /// The key does not fit the profile.
     #[error("a {0} key does not fit the profile")]
     Key(KeyAlgorithm),
+    /// The issuer's path length allows no CA below it.
+    #[error("this CA may not issue CA certificates")]
+    PathLength,
+    /// The profile is not issued this way: a root by [`check_root`], anything else by [`check_issuance`].
+    #[error("profile {0} is not issued this way")]
+    Profile(CertificateProfile),
     /// DER encoding failed: a bug of ours.
     #[error("the certificate could not be encoded; please report this")]
     Encoding,
@@ -134,8 +155,10 @@ pub struct IssuedCertificate {
 /// # Errors
 /// [`IssueRefusal`].
 pub fn check_issuance(issuer: &Issuer, request: IssuanceRequest) -> Result<CheckedTbs, IssueRefusal> {
-    let _ = (issuer, request);
-    todo!()
+    if request.profile == CertificateProfile::Root {
+        return Err(IssueRefusal::Profile(request.profile));
+    }
+    build(Some(issuer), request)
 }
 
 /// Builds a self-signed root; `request.profile` must be `Root`.
@@ -143,8 +166,56 @@ pub fn check_issuance(issuer: &Issuer, request: IssuanceRequest) -> Result<Check
 /// # Errors
 /// [`IssueRefusal`].
 pub fn check_root(request: IssuanceRequest) -> Result<CheckedTbs, IssueRefusal> {
-    let _ = request;
-    todo!()
+    if request.profile != CertificateProfile::Root {
+        return Err(IssueRefusal::Profile(request.profile));
+    }
+    build(None, request)
+}
+
+fn build(issuer: Option<&Issuer>, request: IssuanceRequest) -> Result<CheckedTbs, IssueRefusal> {
+    let validity = profile::check(issuer, &request)?;
+    let IssuanceRequest { profile, subject, key, serial, not_before: _, not_after: _ } = request;
+    let subject_name = profile::subject_name(&subject);
+    let subject_key_identifier = kf_crypto::sha1(bits_of_spki(&key.spki).ok_or(IssueRefusal::Encoding)?);
+    let (signature_algorithm, issuer_name, authority_key_identifier) = match issuer {
+        Some(issuer) => (issuer.algorithm, issuer.name.as_ref(), &issuer.key_identifier),
+        None => (key.algorithm, subject_name.as_slice(), &subject_key_identifier),
+    };
+    let extensions = extensions::Extensions {
+        profile,
+        subject: &subject,
+        subject_is_empty: subject_name.len() <= 2,
+        subject_key_identifier: &subject_key_identifier,
+        authority_key_identifier,
+        issuer,
+        shard: issuer.map_or(0, |issuer| serial.shard(issuer.shard_count)),
+    };
+    let tbs = Writer::build(1024, |w| {
+        w.sequence(|w| {
+            // RFC 5280 section 4.1.2.1: version v3(2).
+            w.nested(tag::context_constructed(0), |w| w.unsigned(2));
+            w.primitive(tag::INTEGER, serial.as_bytes());
+            write_signature_algorithm(w, signature_algorithm);
+            w.raw(issuer_name);
+            w.sequence(|w| {
+                w.time(validity.not_before);
+                w.time(validity.not_after);
+            });
+            w.raw(&subject_name);
+            w.raw(&key.spki);
+            w.nested(tag::context_constructed(3), |w| extensions.write(w));
+        });
+    });
+    let facts = CertificateFacts {
+        serial,
+        profile,
+        subject: name::to_rfc4514(&subject_name).ok_or(IssueRefusal::Encoding)?,
+        spki_sha256: kf_crypto::sha256(&key.spki),
+        not_before: validity.not_before,
+        not_after: validity.not_after,
+        signature_algorithm,
+    };
+    Ok(CheckedTbs { tbs, facts })
 }
 
 impl CheckedTbs {
@@ -165,60 +236,11 @@ impl CheckedTbs {
     /// # Errors
     /// [`IssueRefusal::Encoding`].
     pub fn complete(self, signature: &[u8]) -> Result<IssuedCertificate, IssueRefusal> {
-        let _ = signature;
-        todo!()
+        let Self { tbs, facts } = self;
+        if signature.is_empty() {
+            return Err(IssueRefusal::Encoding);
+        }
+        let der = signed(&tbs, facts.signature_algorithm, signature);
+        Ok(IssuedCertificate { der, facts })
     }
-}
-
-/// A certificate that somebody presents, parsed but not trusted.
-#[derive(Clone, Debug)]
-pub struct PresentedCertificate {
-    /// Serial number, if it is one that we could have issued.
-    pub serial: Option<SerialNumber>,
-    /// Issuer Name, DER.
-    pub issuer: Vec<u8>,
-    /// AuthorityKeyIdentifier keyIdentifier, if present.
-    pub authority_key_identifier: Option<Vec<u8>>,
-    /// Subject Name, DER.
-    pub subject: Vec<u8>,
-    /// subjectAltName extension value, DER, if present.
-    pub subject_alt_name: Option<Vec<u8>>,
-    /// SHA-256 of the SubjectPublicKeyInfo.
-    pub spki_sha256: [u8; 32],
-    /// SubjectPublicKeyInfo, DER.
-    pub spki: Vec<u8>,
-    /// First moment of validity.
-    pub not_before: UnixMillis,
-    /// Last moment of validity.
-    pub not_after: UnixMillis,
-}
-
-impl PresentedCertificate {
-    /// Parses a certificate of at most 16 KiB.
-    ///
-    /// # Errors
-    /// `None` when it is not one.
-    #[must_use]
-    pub fn from_der(der: &[u8]) -> Option<Self> {
-        let _ = der;
-        todo!()
-    }
-}
-
-/// Checks that DER is the TBSCertificate of an end entity or CA named as issued by `issuer_name`, with a serial number of our form: what
-/// the signer re-checks before it signs, independent of who asks. `may_be_authority` is true for keys whose policy lets
-/// them sign CA certificates (the root).
-///
-/// # Errors
-/// A short reason, for the alarm.
-pub fn recheck_tbs_certificate(tbs: &[u8], issuer_name: &[u8], may_be_authority: bool) -> Result<(), &'static str> {
-    let _ = (tbs, issuer_name, may_be_authority);
-    todo!()
-}
-
-/// The facts of a TBSCertificate that was recorded before its signature, for the revocation of an orphan.
-#[must_use]
-pub fn facts_of_tbs(tbs: &[u8]) -> Option<CertificateFacts> {
-    let _ = tbs;
-    todo!()
 }

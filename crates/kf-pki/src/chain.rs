@@ -1,6 +1,27 @@
 //! Path validation, by rustls-webpki alone, and what TLS client certificates mean to us.
 
+use core::time::Duration;
+
 use kf_key::UnixMillis;
+use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+
+use crate::certificate::Certificate;
+
+/// The most intermediates that a client may send.
+const MAX_INTERMEDIATES: usize = 8;
+
+/// What manufacturers' CAs sign with; ours use the first three rows.
+static ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
+    webpki::aws_lc_rs::ECDSA_P256_SHA256,
+    webpki::aws_lc_rs::ECDSA_P384_SHA384,
+    webpki::aws_lc_rs::ED25519,
+    webpki::aws_lc_rs::ECDSA_P256_SHA384,
+    webpki::aws_lc_rs::ECDSA_P384_SHA256,
+    webpki::aws_lc_rs::RSA_PKCS1_2048_8192_SHA256,
+    webpki::aws_lc_rs::RSA_PKCS1_2048_8192_SHA384,
+    webpki::aws_lc_rs::RSA_PKCS1_2048_8192_SHA512,
+];
 
 /// How a presented client certificate stands in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +56,25 @@ pub fn verify_client(
     anchors: &[&[u8]],
     now: UnixMillis,
 ) -> Result<Currency, PathError> {
-    let _ = (leaf, intermediates, anchors, now);
-    todo!()
+    let validity = Certificate::from_der(leaf).ok_or(PathError::Untrusted)?.tbs;
+    if now < validity.not_before {
+        return Err(PathError::NotYetValid);
+    }
+    let (at, currency) =
+        if now > validity.not_after { (validity.not_after, Currency::Expired) } else { (now, Currency::Current) };
+    if intermediates.len() > MAX_INTERMEDIATES {
+        return Err(PathError::Untrusted);
+    }
+    let leaf = CertificateDer::from(leaf);
+    let intermediates: Vec<CertificateDer<'_>> = intermediates.iter().map(|der| CertificateDer::from(*der)).collect();
+    let anchors: Vec<CertificateDer<'_>> = anchors.iter().map(|der| CertificateDer::from(*der)).collect();
+    // An anchor that cannot be read anchors nothing; the others still do.
+    let anchors: Vec<TrustAnchor<'_>> = anchors.iter().filter_map(|der| anchor_from_trusted_cert(der).ok()).collect();
+    let end_entity = EndEntityCert::try_from(&leaf).map_err(|_error| PathError::Untrusted)?;
+    let at = UnixTime::since_unix_epoch(Duration::from_millis(at.0));
+    match end_entity.verify_for_usage(ALGORITHMS, &anchors, &intermediates, at, KeyUsage::client_auth(), None, None) {
+        Ok(_path) => Ok(currency),
+        Err(webpki::Error::CertNotValidYet { .. }) => Err(PathError::NotYetValid),
+        Err(_untrusted) => Err(PathError::Untrusted),
+    }
 }

@@ -2,7 +2,13 @@
 
 use kf_key::{KeyAlgorithm, RevocationReason, SerialNumber, UnixMillis};
 
+use crate::asn1::{Writer, is_canonical, oid, only, tag, time_of};
+use crate::certificate::{Extensions, write_authority_key_identifier, write_distribution_point_name, write_extension};
 use crate::issuer::Issuer;
+use crate::public_key::{signed, write_signature_algorithm};
+
+/// A usual entry: 20 octets of serial number, a UTCTime, a reason.
+const ENTRY_OCTETS: usize = 54;
 
 /// One revoked or held certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +29,26 @@ impl CrlEntry {
     /// Encodes the entry.
     #[must_use]
     pub fn encode(&self) -> EncodedEntry {
-        todo!()
+        let der = Writer::build(ENTRY_OCTETS, |w| {
+            w.sequence(|w| {
+                w.primitive(tag::INTEGER, self.serial.as_bytes());
+                w.time(self.revoked);
+                if has_reason_code(self.reason) {
+                    w.sequence(|w| {
+                        write_extension(w, &oid::CRL_REASON, false, |w| {
+                            w.primitive(tag::ENUMERATED, &[self.reason.code()]);
+                        });
+                    });
+                }
+            });
+        });
+        EncodedEntry(der.into_boxed_slice())
     }
+}
+
+/// `unspecified` is left out, and `removeFromCRL` belongs in delta CRLs only, which there are none of.
+const fn has_reason_code(reason: RevocationReason) -> bool {
+    !matches!(reason, RevocationReason::Unspecified | RevocationReason::RemoveFromCrl)
 }
 
 impl EncodedEntry {
@@ -63,8 +87,45 @@ pub fn check_crl<'a>(
     next_update: UnixMillis,
     entries: impl ExactSizeIterator<Item = &'a EncodedEntry>,
 ) -> Result<CheckedCrl, &'static str> {
-    let _ = (issuer, scope, number, this_update, next_update, entries.len());
-    todo!()
+    if next_update.seconds() <= this_update.seconds() {
+        return Err("nextUpdate is not after thisUpdate");
+    }
+    if matches!(scope, CrlScope::Shard(shard) if shard >= issuer.shard_count.max(1)) {
+        return Err("the CA has no such shard");
+    }
+    let tbs = Writer::build(512 + entries.len() * ENTRY_OCTETS, |w| {
+        w.sequence(|w| {
+            // RFC 5280 section 5.1.2.1: version v2(1).
+            w.unsigned(1);
+            write_signature_algorithm(w, issuer.algorithm);
+            w.raw(&issuer.name);
+            w.time(this_update);
+            w.time(next_update);
+            // RFC 5280 section 5.1.2.6: absent, not empty, when nothing is revoked.
+            if entries.len() > 0 {
+                w.sequence(|w| entries.for_each(|entry| w.raw(entry.as_der())));
+            }
+            w.nested(tag::context_constructed(0), |w| write_extensions(w, issuer, scope, number));
+        });
+    });
+    Ok(CheckedCrl { tbs, algorithm: issuer.algorithm })
+}
+
+fn write_extensions(w: &mut Writer, issuer: &Issuer, scope: CrlScope, number: u64) {
+    w.sequence(|w| {
+        write_authority_key_identifier(w, &issuer.key_identifier);
+        write_extension(w, &oid::CRL_NUMBER, false, |w| w.unsigned(number));
+        if let CrlScope::Shard(shard) = scope {
+            // RFC 5280 section 5.2.5: critical, and the name is octet for octet the one in the certificates.
+            write_extension(w, &oid::ISSUING_DISTRIBUTION_POINT, true, |w| {
+                w.sequence(|w| {
+                    write_distribution_point_name(w, &issuer.shard_url(shard));
+                    // onlyContainsUserCerts: CA certificates are in the full CRL.
+                    w.primitive(tag::context(1), &[0xff]);
+                });
+            });
+        }
+    });
 }
 
 impl CheckedCrl {
@@ -77,8 +138,7 @@ impl CheckedCrl {
     /// Spends the permission: the signed CRL, DER.
     #[must_use]
     pub fn complete(self, signature: &[u8]) -> Vec<u8> {
-        let _ = (signature, self.algorithm);
-        todo!()
+        signed(&self.tbs, self.algorithm, signature)
     }
 }
 
@@ -87,6 +147,43 @@ impl CheckedCrl {
 /// # Errors
 /// A short reason, for the alarm.
 pub fn recheck_tbs_cert_list(tbs: &[u8], issuer_name: &[u8]) -> Result<(), &'static str> {
-    let _ = (tbs, issuer_name);
-    todo!()
+    if !is_canonical(tbs) {
+        return Err("not DER");
+    }
+    let list = TbsCertList::from_der(tbs).ok_or("not a TBSCertList")?;
+    if list.issuer != issuer_name {
+        return Err("named as issued by somebody else");
+    }
+    if list.next_update <= list.this_update {
+        return Err("nextUpdate is not after thisUpdate");
+    }
+    if list.extensions.get(&oid::CRL_NUMBER).is_none() {
+        return Err("no cRLNumber");
+    }
+    if list.extensions.authority_key_identifier().is_none() {
+        return Err("no authorityKeyIdentifier");
+    }
+    Ok(())
+}
+
+struct TbsCertList<'a> {
+    issuer: &'a [u8],
+    this_update: UnixMillis,
+    next_update: UnixMillis,
+    extensions: Extensions<'a>,
+}
+
+impl<'a> TbsCertList<'a> {
+    fn from_der(der: &'a [u8]) -> Option<Self> {
+        let mut fields = only(der, tag::SEQUENCE)?.elements();
+        fields.expect(tag::INTEGER).filter(|version| version.value == [1])?;
+        let _signature_algorithm = fields.expect(tag::SEQUENCE)?;
+        let issuer = fields.expect(tag::SEQUENCE)?.der;
+        let (this_update, next_update) = (time_of(&fields.any()?)?, time_of(&fields.any()?)?);
+        let _entries = fields.optional(tag::SEQUENCE);
+        let wrapper = fields.expect(tag::context_constructed(0))?;
+        fields.end()?;
+        let extensions = Extensions::of(only(wrapper.value, tag::SEQUENCE)?.elements())?;
+        Some(Self { issuer, this_update, next_update, extensions })
+    }
 }

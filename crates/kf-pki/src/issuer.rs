@@ -4,6 +4,12 @@ use std::sync::Arc;
 
 use kf_key::{AuthorityId, KeyAlgorithm, UnixMillis};
 
+use crate::certificate::Certificate;
+use crate::public_key::PublicKey;
+
+/// KeyUsage bit keyCertSign (5).
+const KEY_CERT_SIGN: u8 = 0b0000_0100;
+
 /// The facts of a CA that go into what it signs. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Issuer {
@@ -13,7 +19,8 @@ pub struct Issuer {
     pub certificate: Arc<[u8]>,
     /// Its subject Name, DER.
     pub name: Arc<[u8]>,
-    /// SHA-1 of the subject public key bits (RFC 5280 section 4.2.1.2 (1)).
+    /// Its subjectKeyIdentifier: SHA-1 of the subject public key bits (RFC 5280 section 4.2.1.2 (1)) in every CA
+    /// certificate of ours.
     pub key_identifier: [u8; 20],
     /// Raw subject public key bits.
     pub public_key: Arc<[u8]>,
@@ -21,6 +28,8 @@ pub struct Issuer {
     pub algorithm: KeyAlgorithm,
     /// Last moment of validity: nothing below may outlive it.
     pub not_after: UnixMillis,
+    /// Whether its path length lets it issue CA certificates.
+    pub may_issue_authorities: bool,
     /// CRL shards of what it issues.
     pub shard_count: u16,
     /// Base of the public addresses baked into certificates, no trailing slash, for example `http://pki.example`.
@@ -43,8 +52,30 @@ impl Issuer {
         shard_count: u16,
         base_url: &str,
     ) -> Result<Self, NotAnIssuer> {
-        let _ = (authority, certificate, shard_count, base_url);
-        todo!()
+        let parsed = Certificate::from_der(certificate).ok_or(NotAnIssuer)?;
+        let extensions = &parsed.tbs.extensions;
+        let constraints = extensions.authority().ok_or(NotAnIssuer)?;
+        let signs_certificates = extensions.key_usage().is_some_and(|usage| usage & KEY_CERT_SIGN != 0);
+        let key = PublicKey::from_spki(parsed.tbs.spki).map_err(|_refusal| NotAnIssuer)?;
+        if !constraints.is_authority || !signs_certificates || !key.algorithm.may_sign_certificates() {
+            return Err(NotAnIssuer);
+        }
+        let key_identifier = extensions
+            .subject_key_identifier()
+            .and_then(|identifier| identifier.try_into().ok())
+            .unwrap_or_else(|| kf_crypto::sha1(key.bits));
+        Ok(Self {
+            authority,
+            certificate: certificate.into(),
+            name: parsed.tbs.subject.into(),
+            key_identifier,
+            public_key: key.bits.into(),
+            algorithm: key.algorithm,
+            not_after: parsed.tbs.not_after,
+            may_issue_authorities: constraints.path_length != Some(0),
+            shard_count,
+            base_url: base_url.into(),
+        })
     }
 
     /// Address of a CRL shard: `{base_url}/crl/{authority}/{shard}.crl`.

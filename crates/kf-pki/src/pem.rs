@@ -1,5 +1,12 @@
 //! PEM (RFC 7468).
 
+use base64::Engine as _;
+
+/// The most blocks that are read.
+const MAX_BLOCKS: usize = 64;
+/// The most octets of a text that is read.
+const MAX_TEXT_OCTETS: usize = 1024 * 1024;
+
 /// PEM of DER with label `CERTIFICATE`.
 #[must_use]
 pub fn certificate(der: &[u8]) -> String {
@@ -12,12 +19,52 @@ pub fn encode(label: &str, der: &[u8]) -> String {
     pem_rfc7468::encode_string(label, pem_rfc7468::LineEnding::LF, der).unwrap_or_default()
 }
 
-/// The DER of every PEM block with this label, at most 64 blocks in at most 1 MiB.
+/// The DER of every PEM block with this label, at most 64 blocks in at most 1 MiB. Text between blocks is skipped
+/// (RFC 7468 section 2), lines may be of any length, because programs differ in how they wrap.
 ///
 /// # Errors
 /// `None` when the text is larger, or a block of this label is broken.
 #[must_use]
 pub fn decode_all(label: &str, text: &str) -> Option<Vec<Vec<u8>>> {
-    let _ = (label, text);
-    todo!()
+    if text.len() > MAX_TEXT_OCTETS {
+        return None;
+    }
+    let (begin, end) = (format!("-----BEGIN {label}-----"), format!("-----END {label}-----"));
+    let mut blocks = Vec::new();
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once(&begin) {
+        let (body, following) = after.split_once(&end)?;
+        if blocks.len() >= MAX_BLOCKS {
+            return None;
+        }
+        let digits: String = body.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+        blocks.push(base64::engine::general_purpose::STANDARD.decode(digits).ok()?);
+        rest = following;
+    }
+    Some(blocks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_one_label_are_found_between_text_and_other_blocks() {
+        let text = format!(
+            "Certificate:\n    Data\n{}noise\r\n{}{}",
+            certificate(b"one"),
+            encode("PRIVATE KEY", b"secret"),
+            certificate(&[7; 100]).replace('\n', "\r\n")
+        );
+        assert_eq!(decode_all("CERTIFICATE", &text), Some(vec![b"one".to_vec(), vec![7; 100]]));
+        assert_eq!(decode_all("X509 CRL", &text), Some(vec![]));
+    }
+
+    #[test]
+    fn broken_blocks_and_too_many_of_them_are_refused() {
+        assert_eq!(decode_all("CERTIFICATE", "-----BEGIN CERTIFICATE-----\nAAAA"), None);
+        assert_eq!(decode_all("CERTIFICATE", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----"), None);
+        assert_eq!(decode_all("CERTIFICATE", &certificate(b"x").repeat(65)), None);
+        assert_eq!(decode_all("CERTIFICATE", &" ".repeat(MAX_TEXT_OCTETS + 1)), None);
+    }
 }

@@ -1,5 +1,11 @@
 //! Keys that must never be certified.
 
+mod known;
+mod rsa;
+
+use kf_key::KeyAlgorithm;
+
+use crate::public_key::{PublicKey, RsaNumbers};
 use crate::request::RequestedKey;
 
 /// Why a key is refused.
@@ -32,6 +38,22 @@ pub enum WeakKey {
 /// # Errors
 /// [`WeakKey`].
 pub fn check_key(key: &RequestedKey, is_blocked: impl Fn(&[u8; 32]) -> bool) -> Result<(), WeakKey> {
-    let _ = (key, is_blocked(&key.spki_sha256));
-    todo!()
+    if known::is_published(&key.spki_sha256) || is_blocked(&key.spki_sha256) {
+        return Err(WeakKey::KnownLeaked);
+    }
+    let is_curve = matches!(key.algorithm, KeyAlgorithm::P256 | KeyAlgorithm::P384 | KeyAlgorithm::Ed25519);
+    let refusal = if is_curve { WeakKey::OffCurve } else { WeakKey::Modulus };
+    let public_key = PublicKey::from_spki(&key.spki).map_err(|_not_ours| refusal)?;
+    if public_key.algorithm != key.algorithm {
+        return Err(refusal);
+    }
+    if is_curve {
+        let is_valid = kf_crypto::is_public_key(public_key.algorithm, public_key.bits);
+        return if is_valid { Ok(()) } else { Err(WeakKey::OffCurve) };
+    }
+    let numbers = RsaNumbers::from_der(public_key.bits).ok_or(WeakKey::Modulus)?;
+    rsa::check(&numbers)
 }
+
+#[cfg(test)]
+mod tests;
