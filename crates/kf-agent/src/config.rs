@@ -1,0 +1,378 @@
+//! The configuration file: TOML, unknown fields refused, references to secrets but never secrets.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kf_key::KeyAlgorithm;
+use serde::Deserialize;
+
+/// The most octets of a configuration file.
+const MAX_CONFIG_OCTETS: u64 = 64 * 1024;
+
+/// Why a configuration is not accepted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration {path} cannot be read")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Larger than any configuration has to be.
+    #[error("the configuration is larger than {MAX_CONFIG_OCTETS} octets")]
+    TooLarge,
+    /// Not TOML, an unknown field, or a value of the wrong type.
+    #[error("the configuration is not valid: {0}")]
+    Syntax(#[from] toml::de::Error),
+    /// A value that cannot work.
+    #[error("`{field}`: {reason}")]
+    Value {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong with it, and what to write.
+        reason: &'static str,
+    },
+}
+
+/// Settings of one device's agent.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `https://host[:port]` of the server.
+    pub server: String,
+    /// EST label of the product line; the server's default when absent.
+    #[serde(default)]
+    pub label: Option<String>,
+    /// Name of the device: the user name that goes with an enrolment code.
+    pub device_name: String,
+    /// Where the identity is kept; made with mode 0700 when missing.
+    pub state_dir: PathBuf,
+    /// Whom to believe.
+    pub trust: Trust,
+    /// How to get the first certificate; may be absent once there is one.
+    #[serde(default)]
+    pub bootstrap: Bootstrap,
+    /// The private key.
+    #[serde(default)]
+    pub key: Key,
+    /// What happens around a renewal.
+    #[serde(default)]
+    pub renewal: Renewal,
+    /// Messages to a broker, to show that the identity works.
+    #[serde(default)]
+    pub telemetry: Option<Telemetry>,
+}
+
+/// The anchor; exactly one of the two.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trust {
+    /// The fleet's root certificate, PEM.
+    #[serde(default)]
+    pub root_file: Option<PathBuf>,
+    /// SHA-256 of the root certificate's DER, hexadecimal. The certificate is fetched and kept.
+    #[serde(default)]
+    pub root_sha256: Option<String>,
+}
+
+/// How to get a certificate without having one. At most one source of a code; an IDevID may be given beside it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bootstrap {
+    /// A file that holds the enrolment code.
+    pub code_file: Option<PathBuf>,
+    /// An inherited file descriptor to read the enrolment code from.
+    pub code_fd: Option<u32>,
+    /// Name of a systemd credential that holds the enrolment code.
+    pub code_credential: Option<String>,
+    /// The IDevID's chain, PEM, leaf first.
+    pub idevid_chain_file: Option<PathBuf>,
+    /// The IDevID's key, PKCS#8 PEM.
+    pub idevid_key_file: Option<PathBuf>,
+}
+
+/// The private key and how it rests.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Key {
+    /// `p-256`, `p-384` or `ed25519`.
+    pub algorithm: KeyAlgorithm,
+    /// An inherited file descriptor to read the seal key from: 32 octets, or 64 hexadecimal digits.
+    pub seal_fd: Option<u32>,
+    /// Name of a systemd credential that holds the seal key.
+    pub seal_credential: Option<String>,
+    /// Keep the key unwrapped in a file of mode 0600. Said on every start.
+    pub allow_plain_key: bool,
+}
+
+impl Default for Key {
+    fn default() -> Self {
+        Self { algorithm: KeyAlgorithm::P256, seal_fd: None, seal_credential: None, allow_plain_key: false }
+    }
+}
+
+/// Around a renewal.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Renewal {
+    /// Program and arguments, run without a shell after every change of the certificate.
+    pub hook: Vec<String>,
+    /// How long the hook may take, 1 to 3,600 seconds.
+    pub hook_deadline_seconds: u32,
+    /// An https address that a new certificate must be able to GET before the old one is dropped; the server's
+    /// `cacerts` when absent.
+    pub prove_url: Option<String>,
+    /// Where to keep a copy of the certificate chain, PEM, for other programs.
+    pub export_chain_file: Option<PathBuf>,
+}
+
+impl Default for Renewal {
+    fn default() -> Self {
+        Self { hook: Vec::new(), hook_deadline_seconds: 60, prove_url: None, export_chain_file: None }
+    }
+}
+
+/// What the broker speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TelemetryKind {
+    /// MQTT 3.1.1 over mutual TLS.
+    Mqtt,
+    /// Lines over mutual TLS that come back: the server's built-in echo.
+    Echo,
+}
+
+/// Counter messages to a broker.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// `mqtt` or `echo`.
+    pub kind: TelemetryKind,
+    /// Host name, as in the broker's certificate.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// MQTT topic, `devices/<name>/up` when absent.
+    #[serde(default)]
+    pub topic: Option<String>,
+    /// Milliseconds between messages, 50 to 86,400,000.
+    pub interval_millis: u32,
+    /// The longest wait before the next attempt to connect, in milliseconds, 50 to 3,600,000.
+    #[serde(default = "default_reconnect_max_millis")]
+    pub reconnect_max_millis: u32,
+}
+
+const fn default_reconnect_max_millis() -> u32 {
+    30_000
+}
+
+const fn refuse(field: &'static str, reason: &'static str) -> ConfigError {
+    ConfigError::Value { field, reason }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+        if std::fs::metadata(path).map_err(failed)?.len() > MAX_CONFIG_OCTETS {
+            return Err(ConfigError::TooLarge);
+        }
+        Self::parse(&std::fs::read_to_string(path).map_err(failed)?)
+    }
+
+    /// Reads and checks a text.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if !self.server.starts_with("https://") {
+            return Err(refuse("server", "begins with https://"));
+        }
+        if self.device_name.is_empty() || self.device_name.len() > 64 || !self.device_name.chars().all(fits_name) {
+            return Err(refuse("device_name", "1 to 64 letters, digits, `-`, `.`, `_` or `:`"));
+        }
+        match (&self.trust.root_file, &self.trust.root_sha256) {
+            (Some(_), None) => {}
+            (None, Some(_)) => {
+                self.root_sha256()?;
+            }
+            _ => return Err(refuse("trust", "give exactly one of root_file and root_sha256")),
+        }
+        self.bootstrap.check()?;
+        self.key.check()?;
+        self.renewal.check()?;
+        self.telemetry.as_ref().map_or(Ok(()), Telemetry::check)
+    }
+
+    /// The pinned fingerprint, if there is one.
+    pub(crate) fn root_sha256(&self) -> Result<Option<[u8; 32]>, ConfigError> {
+        let Some(text) = &self.trust.root_sha256 else { return Ok(None) };
+        let reason = "64 hexadecimal digits: the SHA-256 of the root certificate's DER";
+        hex_octets(&text.replace(':', "")).map(Some).ok_or_else(|| refuse("trust.root_sha256", reason))
+    }
+}
+
+const fn fits_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':')
+}
+
+/// 32 octets from 64 hexadecimal digits.
+pub(crate) fn hex_octets(text: &str) -> Option<[u8; 32]> {
+    let mut octets = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (octet, pair) in octets.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *octet = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(octets)
+}
+
+impl Bootstrap {
+    fn check(&self) -> Result<(), ConfigError> {
+        let sources = [self.code_file.is_some(), self.code_fd.is_some(), self.code_credential.is_some()];
+        if sources.iter().filter(|given| **given).count() > 1 {
+            return Err(refuse("bootstrap", "give one of code_file, code_fd and code_credential"));
+        }
+        if self.idevid_chain_file.is_some() != self.idevid_key_file.is_some() {
+            return Err(refuse("bootstrap", "idevid_chain_file and idevid_key_file go together"));
+        }
+        Ok(())
+    }
+
+    /// Whether a code is configured.
+    pub(crate) const fn has_code(&self) -> bool {
+        self.code_file.is_some() || self.code_fd.is_some() || self.code_credential.is_some()
+    }
+}
+
+impl Key {
+    fn check(&self) -> Result<(), ConfigError> {
+        if !matches!(self.algorithm, KeyAlgorithm::P256 | KeyAlgorithm::P384 | KeyAlgorithm::Ed25519) {
+            return Err(refuse("key.algorithm", "p-256, p-384 or ed25519"));
+        }
+        match (self.seal_fd.is_some(), self.seal_credential.is_some(), self.allow_plain_key) {
+            (true, false, false) | (false, true, false) | (false, false, true) => Ok(()),
+            (false, false, false) => Err(refuse(
+                "key",
+                "give seal_fd or seal_credential, or allow the key to rest unwrapped: allow_plain_key = true",
+            )),
+            _ => Err(refuse("key", "give exactly one of seal_fd, seal_credential and allow_plain_key")),
+        }
+    }
+}
+
+impl Renewal {
+    fn check(&self) -> Result<(), ConfigError> {
+        if !(1..=3_600).contains(&self.hook_deadline_seconds) {
+            return Err(refuse("renewal.hook_deadline_seconds", "1 to 3,600"));
+        }
+        if self.hook.first().is_some_and(|program| !program.starts_with('/')) {
+            return Err(refuse("renewal.hook", "the program is given by its absolute path; there is no shell"));
+        }
+        if self.hook.len() > 64 {
+            return Err(refuse("renewal.hook", "at most 64 arguments"));
+        }
+        if self.prove_url.as_ref().is_some_and(|url| !url.starts_with("https://")) {
+            return Err(refuse("renewal.prove_url", "begins with https://"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn hook_deadline(&self) -> Duration {
+        Duration::from_secs(self.hook_deadline_seconds.into())
+    }
+}
+
+impl Telemetry {
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.host.is_empty() || self.port == 0 {
+            return Err(refuse("telemetry", "host and port name the broker"));
+        }
+        if !(50..=86_400_000).contains(&self.interval_millis) {
+            return Err(refuse("telemetry.interval_millis", "50 to 86,400,000"));
+        }
+        if !(50..=3_600_000).contains(&self.reconnect_max_millis) {
+            return Err(refuse("telemetry.reconnect_max_millis", "50 to 3,600,000"));
+        }
+        if self.topic.as_ref().is_some_and(|topic| topic.is_empty() || topic.contains(['+', '#', '\0'])) {
+            return Err(refuse("telemetry.topic", "a topic without `+` and `#`"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = r#"
+        server = "https://127.0.0.1:8443"
+        device_name = "meter-1"
+        state_dir = "/var/lib/keyfleet-agent"
+        [trust]
+        root_file = "/etc/keyfleet/root.pem"
+        [key]
+        allow_plain_key = true
+    "#;
+
+    #[test]
+    fn the_smallest_configuration_is_accepted_and_the_example_is_too() {
+        let config = Config::parse(MINIMAL).unwrap();
+        assert_eq!(config.key.algorithm, KeyAlgorithm::P256);
+        assert!(!config.bootstrap.has_code());
+        let example = include_str!("../../../contrib/systemd/keyfleet-agent.toml");
+        assert!(Config::parse(example).unwrap().key.seal_credential.is_some());
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_and_named() {
+        let refusal = Config::parse(&format!("{MINIMAL}\nseal_file = \"x\"")).unwrap_err().to_string();
+        assert!(refusal.contains("seal_file"), "{refusal}");
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_its_field() {
+        let table = [
+            ("https://127", "http://127", "server"),
+            ("meter-1", "meter/1", "device_name"),
+            ("root_file = \"/etc/keyfleet/root.pem\"", "", "trust"),
+            ("root_file = \"/etc/keyfleet/root.pem\"", "root_sha256 = \"00\"", "trust.root_sha256"),
+            ("allow_plain_key = true", "", "key"),
+            ("allow_plain_key = true", "allow_plain_key = true\nseal_fd = 3", "key"),
+            ("allow_plain_key = true", "allow_plain_key = true\nalgorithm = \"rsa-2048\"", "key.algorithm"),
+            (
+                "allow_plain_key = true",
+                "allow_plain_key = true\n[bootstrap]\ncode_fd = 3\ncode_file = \"c\"",
+                "bootstrap",
+            ),
+            ("allow_plain_key = true", "allow_plain_key = true\n[bootstrap]\nidevid_key_file = \"c\"", "bootstrap"),
+            ("allow_plain_key = true", "allow_plain_key = true\n[renewal]\nhook = [\"sh\"]", "renewal.hook"),
+            (
+                "allow_plain_key = true",
+                "allow_plain_key = true\n[renewal]\nhook_deadline_seconds = 0",
+                "renewal.hook_deadline_seconds",
+            ),
+        ];
+        for (from, to, field) in table {
+            let text = MINIMAL.replace(from, to);
+            assert_ne!(text, MINIMAL);
+            match Config::parse(&text) {
+                Err(ConfigError::Value { field: named, .. }) => assert_eq!(named, field, "{to}"),
+                other => panic!("{to}: {other:?}"),
+            }
+        }
+    }
+}
