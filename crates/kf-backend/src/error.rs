@@ -18,6 +18,15 @@ pub enum BackendError {
         /// CKA_LABEL that was looked for.
         label: String,
     },
+    /// The operator: the token holds a key of this label already; it is never overwritten.
+    #[error("the token holds a key labelled {label} already; it is never overwritten")]
+    KeyExists {
+        /// CKA_LABEL.
+        label: String,
+    },
+    /// The operator: the root is not the one of the start. Another token was plugged in.
+    #[error("the token's root is another one than at start; plug the right token in")]
+    OtherRoot,
     /// The operator: an object in the token lacks a protection that we set when we make one.
     #[error("the token's key {label} is {problem}; it was not made by this program and is refused")]
     WeakObject {
@@ -54,12 +63,15 @@ pub enum TokenFault {
     /// The PIN was not accepted. Not retried: tokens lock after a few attempts.
     #[error("the login was refused; it is not tried again, because tokens lock after a few attempts")]
     Login,
+    /// The token was tried a moment ago and did not answer.
+    #[error("it did not answer a moment ago and is tried again shortly")]
+    Pause,
     /// A return value of the module.
     #[error("{function} failed with {code}")]
     Call {
         /// PKCS#11 function.
-        function: &'static str,
-        /// Name of the return value, `CKR_…`.
+        function: String,
+        /// Name of the return value.
         code: String,
     },
 }

@@ -123,9 +123,9 @@ impl Info {
         if context.len() > MAX_CONTEXT_OCTETS {
             return Err(too_long);
         }
-        let context_length = u8::try_from(context.len()).map_err(|_| too_long)?;
+        let context_length = u8::try_from(context.len()).map_err(|_out_of_range| too_long)?;
         let purpose = purpose.name().as_bytes();
-        let purpose_length = u8::try_from(purpose.len()).map_err(|_| too_long)?;
+        let purpose_length = u8::try_from(purpose.len()).map_err(|_out_of_range| too_long)?;
         let parts: [&[u8]; 6] = [
             &[VERSION, level.code(), algorithm.code()],
             &OUTPUT_OCTETS.to_be_bytes(),

@@ -1,4 +1,5 @@
 //! The software back end and the sealed file.
+#![allow(clippy::unwrap_used)]
 
 mod handle;
 mod seal;
