@@ -32,7 +32,7 @@ pub enum SignerError {
     Wrapped,
     /// A bug of ours.
     #[error("internal error in the signer ({0}); please report this")]
-    Bug(&'static str),
+    Bug(String),
 }
 
 /// What a key may not do.

@@ -2,18 +2,35 @@
 //!
 //! Requests are typed: generate a key, sign this checked certificate, this checked CRL, this checkpoint, wrap this
 //! secret. Never raw octets to sign. The child checks again what it is asked to sign, counts per key, and refuses what
-//! a key's purpose does not allow.
-#![allow(clippy::todo)]
+//! a key's purpose does not allow. Purposes are fixed when a key is made and authenticated under the root; an issuer's
+//! name is fixed when the key is first loaded in the life of the process.
+//!
+//! What it is not: a defence against root on the host, nor against a server that asks for certificates that its rules
+//! should have refused. It keeps keys from being copied, counts their use, and alarms.
+#![forbid(unsafe_code)]
 
+mod child;
 mod client;
 mod command;
 mod config;
+mod content;
+mod engine;
 mod error;
+mod frame;
+mod handle;
+mod hardening;
+mod protocol;
 mod purpose;
+mod rate;
+mod secret_source;
+mod serve;
+mod start;
 
+pub use child::run_signer;
 pub use client::{SignerClient, SignerHealth};
-pub use command::{SignerCommand, initialise, run_signer};
+pub use command::{SignerCommand, initialise};
 pub use config::{Pkcs11Config, RateCeilings, SealedFileConfig, SecretSource, SignerConfig};
 pub use error::{SignerError, SignerRefusal};
-pub use kf_backend::{BackendKind, HandleError, KeyHandle};
+pub use handle::{HandleError, KeyHandle};
+pub use kf_backend::{BackendKind, SoftwareBackend};
 pub use purpose::{GeneratedKey, KeyFacts, KeyPurpose, SignerCapabilities};

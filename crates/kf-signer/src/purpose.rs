@@ -1,8 +1,10 @@
 //! What a key may be used for, and what the client knows of one.
 
-use kf_backend::{BackendKind, KeyHandle};
+use kf_backend::BackendKind;
 use kf_key::{KeyAlgorithm, KeyId};
 use serde::{Deserialize, Serialize};
+
+use crate::KeyHandle;
 
 /// What a signature key may sign. Fixed when it is generated or registered; the signer refuses everything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -14,6 +16,21 @@ pub enum KeyPurpose {
     IssuingCa,
     /// Checkpoints of the log; always Ed25519 (C2SP signed-note).
     LogCheckpoint,
+}
+
+impl KeyPurpose {
+    /// One octet on disk and on the wire; zero is reserved.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::RootCa => 1,
+            Self::IssuingCa => 2,
+            Self::LogCheckpoint => 3,
+        }
+    }
+
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        [Self::RootCa, Self::IssuingCa, Self::LogCheckpoint].into_iter().find(|purpose| purpose.code() == code)
+    }
 }
 
 /// A key that was just generated; give it to the registry before it is used.

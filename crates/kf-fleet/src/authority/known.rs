@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kf_api::authority::{Authority, AuthorityKind};
 use kf_api::product_line::ProductLine;
-use kf_key::{AuthorityId, CertificateStatus, FacilityId, KeyAlgorithm};
+use kf_key::{AuthorityId, CertificateStatus, FacilityId};
 use kf_pki::issuer::Issuer;
 use kf_pki::ocsp::IssuerHashes;
 use kf_signer::{KeyFacts, KeyHandle, KeyPurpose, SignerClient};
@@ -128,9 +128,10 @@ pub(crate) const fn purpose_of(kind: AuthorityKind) -> KeyPurpose {
 
 /// How the registry keeps a key handle.
 pub(crate) fn material_of(handle: &KeyHandle) -> KeyMaterial {
-    match handle {
-        KeyHandle::Wrapped { .. } => KeyMaterial::Wrapped(handle.to_bytes()),
-        KeyHandle::Token { label, .. } => KeyMaterial::Token(label.clone()),
+    if handle.is_hardware() {
+        KeyMaterial::Token(handle.to_string())
+    } else {
+        KeyMaterial::Wrapped(handle.to_bytes())
     }
 }
 
@@ -140,13 +141,9 @@ pub(crate) fn handle_of(key: &KeyRecord) -> Result<KeyHandle, FleetError> {
         KeyMaterial::Wrapped(bytes) => {
             KeyHandle::from_bytes(bytes).map_err(|_unknown| FleetError::Bug("stored key handle"))
         }
-        KeyMaterial::Token(label) => Ok(token_handle(key.algorithm, label)),
+        KeyMaterial::Token(text) => text.parse().map_err(|_unknown| FleetError::Bug("stored key handle")),
         KeyMaterial::Destroyed => {
             Err(FleetError::conflict("key", format!("{} is destroyed", key.id), "use a CA whose key is active"))
         }
     }
-}
-
-fn token_handle(algorithm: KeyAlgorithm, label: &str) -> KeyHandle {
-    KeyHandle::Token { algorithm, label: label.to_owned() }
 }

@@ -1,0 +1,286 @@
+//! The signer's side of each request.
+
+mod keys;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
+
+use kf_backend::{BackendError, KeyBackend, generate_wrapped, open_wrapped};
+use kf_derive::{FleetRoot, Purpose, SoftwareKey};
+use kf_key::{KeyAlgorithm, KeyId, SecretArray, SecretBytes};
+use kf_log::Checkpoint;
+
+use crate::content;
+use crate::handle::HandleSeal;
+use crate::protocol::{Fields, MAX_CONTEXT_OCTETS, MAX_SECRET_OCTETS, RequestKind, bug, prefix, too_large};
+use crate::{KeyHandle, KeyPurpose, RateCeilings, SignerCapabilities, SignerError, SignerRefusal};
+use keys::LoadedKey;
+
+/// The most keys loaded at a time.
+const MAX_KEYS: usize = 65_536;
+/// Version and epoch in front of a wrapped secret.
+const WRAP_EPOCH: u32 = 1;
+
+/// Holds the back end and the opened keys.
+pub(crate) struct Engine {
+    backend: Arc<dyn KeyBackend>,
+    ceilings: RateCeilings,
+    handle_seal: HandleSeal,
+    wrapping: OnceLock<SecretArray<32>>,
+    keys: RwLock<BTreeMap<KeyId, Arc<LoadedKey>>>,
+}
+
+/// What a request yields.
+pub(crate) enum Answer {
+    Octets(Vec<u8>),
+    Secret(SecretBytes),
+}
+
+impl Engine {
+    pub(crate) fn new(backend: Arc<dyn KeyBackend>, ceilings: RateCeilings) -> Result<Self, BackendError> {
+        backend.health()?;
+        let handle_seal = HandleSeal::new(backend.as_ref())?;
+        Ok(Self { backend, ceilings, handle_seal, wrapping: OnceLock::new(), keys: RwLock::new(BTreeMap::new()) })
+    }
+
+    pub(crate) fn capabilities(&self) -> SignerCapabilities {
+        let declared = self.backend.capabilities();
+        SignerCapabilities {
+            backend: declared.kind,
+            key_algorithms: declared.key_algorithms.clone(),
+            needs_preimage_record: declared.is_hardware,
+            description: declared.description.clone(),
+        }
+    }
+
+    /// Answers one request.
+    pub(crate) fn answer(&self, kind: RequestKind, body: &[u8]) -> Result<Answer, SignerError> {
+        let octets = match kind {
+            RequestKind::Hello => Err(bug("a second hello")),
+            RequestKind::Generate => self.generate(Fields(body)),
+            RequestKind::Load => self.load(Fields(body)),
+            RequestKind::SignRoot => self.sign_root(Fields(body)),
+            RequestKind::SignCertificate => self.sign_certificate(Fields(body)),
+            RequestKind::SignCrl => self.sign_crl(Fields(body)),
+            RequestKind::SignCheckpoint => self.sign_checkpoint(Fields(body)),
+            RequestKind::Wrap => self.wrap(Fields(body)),
+            RequestKind::Unwrap => return self.unwrap(Fields(body)).map(Answer::Secret),
+            RequestKind::Destroy => self.destroy(Fields(body)),
+            RequestKind::Health => self.health(),
+        };
+        octets.map(Answer::Octets)
+    }
+
+    fn generate(&self, mut fields: Fields<'_>) -> Result<Vec<u8>, SignerError> {
+        let key = fields.key().ok_or_else(malformed)?;
+        let purpose = fields.octet().and_then(KeyPurpose::from_code).ok_or_else(malformed)?;
+        let algorithm = fields.octet().and_then(algorithm_of_code).ok_or_else(malformed)?;
+        fields.end().ok_or_else(malformed)?;
+        let suits = match purpose {
+            KeyPurpose::RootCa | KeyPurpose::IssuingCa => self.backend.capabilities().holds(algorithm),
+            KeyPurpose::LogCheckpoint => algorithm == KeyAlgorithm::Ed25519,
+        };
+        if !suits {
+            return Err(SignerError::Refused(SignerRefusal::Algorithm));
+        }
+        // Many tokens lack Ed25519. The log's key may then be software under the token's root; a CA key may not.
+        let pair = if self.backend.capabilities().holds(algorithm) {
+            self.backend.generate_key_pair(key, algorithm)
+        } else {
+            generate_wrapped(self.backend.as_ref(), key, algorithm)
+        }
+        .map_err(back_end)?;
+        let handle = self.handle_seal.seal(key, purpose, pair.handle);
+        self.open(key, &handle, &[])?;
+        Ok([prefix(&pair.spki)?.as_slice(), &pair.spki, &handle.to_bytes()].concat())
+    }
+
+    fn load(&self, mut fields: Fields<'_>) -> Result<Vec<u8>, SignerError> {
+        let key = fields.key().ok_or_else(malformed)?;
+        let handle =
+            KeyHandle::from_bytes(fields.prefixed().ok_or_else(malformed)?).map_err(|_unreadable| unknown(key))?;
+        self.open(key, &handle, fields.rest())?;
+        Ok(Vec::new())
+    }
+
+    /// Opens a key, unless it is open; then only its name may be added, never changed.
+    fn open(&self, key: KeyId, handle: &KeyHandle, issuer_name: &[u8]) -> Result<(), SignerError> {
+        if !self.handle_seal.is_ours(key, handle) {
+            return Err(unknown(key));
+        }
+        if let Ok(loaded) = self.loaded(key) {
+            return loaded.name(issuer_name);
+        }
+        let purpose = handle.purpose();
+        let opened = match handle.inner() {
+            kf_backend::KeyHandle::Wrapped { algorithm, sealed } if purpose == KeyPurpose::LogCheckpoint => {
+                open_wrapped(self.backend.as_ref(), key, *algorithm, sealed)
+            }
+            inner => self.backend.open_key(key, inner),
+        }
+        .map_err(|error| if error == BackendError::Handle { unknown(key) } else { back_end(error) })?;
+        let loaded = LoadedKey::new(purpose, opened, self.ceiling(purpose), Instant::now());
+        loaded.name(issuer_name)?;
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if keys.len() >= MAX_KEYS {
+            return Err(too_large(MAX_KEYS));
+        }
+        // Two requests may have opened it at once: the first stays, with its counts.
+        keys.entry(key).or_insert_with(|| Arc::new(loaded));
+        Ok(())
+    }
+
+    const fn ceiling(&self, purpose: KeyPurpose) -> u32 {
+        match purpose {
+            KeyPurpose::RootCa => self.ceilings.root_ca_per_minute,
+            KeyPurpose::IssuingCa => self.ceilings.issuing_ca_per_minute,
+            KeyPurpose::LogCheckpoint => self.ceilings.log_per_minute,
+        }
+    }
+
+    fn loaded(&self, key: KeyId) -> Result<Arc<LoadedKey>, SignerError> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.get(&key).cloned().ok_or_else(|| unknown(key))
+    }
+
+    fn sign_root(&self, mut fields: Fields<'_>) -> Result<Vec<u8>, SignerError> {
+        let key = fields.key().ok_or_else(malformed)?;
+        let loaded = self.loaded(key)?;
+        loaded.require(&[KeyPurpose::RootCa])?;
+        let tbs = fields.rest();
+        let name = content::check_root(tbs, loaded.spki())?;
+        loaded.name(&name)?;
+        loaded.sign(key, tbs, Instant::now())
+    }
+
+    fn sign_certificate(&self, mut fields: Fields<'_>) -> Result<Vec<u8>, SignerError> {
+        let key = fields.key().ok_or_else(malformed)?;
+        let loaded = self.loaded(key)?;
+        loaded.require(&[KeyPurpose::RootCa, KeyPurpose::IssuingCa])?;
+        let tbs = fields.rest();
+        match loaded.purpose() {
+            KeyPurpose::RootCa => content::check_below_root(tbs, loaded.issuer_name()?)?,
+            KeyPurpose::IssuingCa | KeyPurpose::LogCheckpoint => {
+                content::check_end_entity(tbs, loaded.issuer_name()?)?;
+            }
+        }
+        loaded.sign(key, tbs, Instant::now())
+    }
+
+    fn sign_crl(&self, mut fields: Fields<'_>) -> Result<Vec<u8>, SignerError> {
+        let key = fields.key().ok_or_else(malformed)?;
+        let loaded = self.loaded(key)?;
+        loaded.require(&[KeyPurpose::RootCa, KeyPurpose::IssuingCa])?;
+        let tbs = fields.rest();
+        content::check_crl(tbs, loaded.issuer_name()?)?;
+        loaded.sign(key, tbs, Instant::now())
+    }
+
+    fn sign_checkpoint(&self, mut fields: Fields<'_>) -> Result<Vec<u8>, SignerError> {
+        let key = fields.key().ok_or_else(malformed)?;
+        let size = fields.array().map(u64::from_be_bytes).ok_or_else(malformed)?;
+        let root: [u8; 32] = fields.array().ok_or_else(malformed)?;
+        let loaded = self.loaded(key)?;
+        loaded.require(&[KeyPurpose::LogCheckpoint])?;
+        let origin = content::check_origin(fields.rest())?;
+        // The note is built here, so that the key can sign nothing but a checkpoint (C2SP tlog-checkpoint).
+        let note = Checkpoint { origin: origin.to_owned(), size, root }.to_text();
+        loaded.sign_checkpoint(key, size, root, note.as_bytes(), Instant::now())
+    }
+
+    fn wrap(&self, mut fields: Fields<'_>) -> Result<Vec<u8>, SignerError> {
+        let context = fields.prefixed().ok_or_else(malformed)?;
+        let secret = fields.rest();
+        if secret.len() > MAX_SECRET_OCTETS {
+            return Err(too_large(MAX_SECRET_OCTETS));
+        }
+        let header = wrap_header();
+        let context = wrap_context(&header, context)?;
+        let sealed = kf_crypto::seal(self.wrapping_key()?, &context, secret).map_err(|_opaque| SignerError::Wrapped)?;
+        Ok([header.as_slice(), &sealed].concat())
+    }
+
+    fn unwrap(&self, mut fields: Fields<'_>) -> Result<SecretBytes, SignerError> {
+        let context = fields.prefixed().ok_or_else(malformed)?;
+        let header = wrap_header();
+        let sealed = fields.rest().strip_prefix(header.as_slice()).ok_or(SignerError::Wrapped)?;
+        let context = wrap_context(&header, context)?;
+        kf_crypto::open(self.wrapping_key()?, &context, sealed).map_err(|_opaque| SignerError::Wrapped)
+    }
+
+    /// One HMAC under the root in this life of the process, then kept: a token would do ten thousand a second at most.
+    fn wrapping_key(&self) -> Result<&SecretArray<32>, SignerError> {
+        if let Some(key) = self.wrapping.get() {
+            return Ok(key);
+        }
+        let info = FleetRoot::<SoftwareKey>::wrapping_info(Purpose::WrapRegistry, WRAP_EPOCH)
+            .map_err(|_too_long| bug("wrapping info"))?;
+        let key = self.backend.expand_root(&info).map_err(back_end)?;
+        Ok(self.wrapping.get_or_init(|| key))
+    }
+
+    fn destroy(&self, mut fields: Fields<'_>) -> Result<Vec<u8>, SignerError> {
+        let key = fields.key().ok_or_else(malformed)?;
+        let handle = KeyHandle::from_bytes(fields.rest()).map_err(|_unreadable| unknown(key))?;
+        if !self.handle_seal.is_ours(key, &handle) {
+            return Err(unknown(key));
+        }
+        if handle.is_hardware() == self.backend.capabilities().is_hardware {
+            self.backend.destroy_key(key, handle.inner()).map_err(back_end)?;
+        }
+        self.keys.write().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        Ok(Vec::new())
+    }
+
+    fn health(&self) -> Result<Vec<u8>, SignerError> {
+        self.backend.health().map_err(back_end)?;
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(keys
+            .iter()
+            .flat_map(|(key, loaded)| key.as_bytes().iter().copied().chain(loaded.signed().to_be_bytes()))
+            .collect())
+    }
+}
+
+fn malformed() -> SignerError {
+    bug("malformed request")
+}
+
+const fn unknown(key: KeyId) -> SignerError {
+    SignerError::Refused(SignerRefusal::UnknownKey(key))
+}
+
+/// What the back end says, with its cause: for the log and the operator.
+#[allow(clippy::needless_pass_by_value, reason = "fits map_err")]
+pub(crate) fn back_end(error: BackendError) -> SignerError {
+    SignerError::Backend(error.to_string())
+}
+
+fn wrap_header() -> [u8; 5] {
+    let [e0, e1, e2, e3] = WRAP_EPOCH.to_be_bytes();
+    [1, e0, e1, e2, e3]
+}
+
+fn wrap_context(header: &[u8], context: &[u8]) -> Result<Vec<u8>, SignerError> {
+    if context.len() > MAX_CONTEXT_OCTETS {
+        return Err(too_large(MAX_CONTEXT_OCTETS));
+    }
+    Ok([header, context].concat())
+}
+
+/// One octet per algorithm on the wire; zero is reserved.
+pub(crate) const fn algorithm_code(algorithm: KeyAlgorithm) -> u8 {
+    match algorithm {
+        KeyAlgorithm::P256 => 1,
+        KeyAlgorithm::P384 => 2,
+        KeyAlgorithm::Ed25519 => 3,
+        KeyAlgorithm::Rsa2048 => 4,
+        KeyAlgorithm::Rsa3072 => 5,
+        KeyAlgorithm::Rsa4096 => 6,
+    }
+}
+
+fn algorithm_of_code(code: u8) -> Option<KeyAlgorithm> {
+    KeyAlgorithm::ALL.into_iter().find(|algorithm| algorithm_code(*algorithm) == code)
+}

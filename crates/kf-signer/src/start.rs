@@ -1,0 +1,69 @@
+//! From configuration to a back end that works.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use kf_backend::{BackendKind, KeyBackend, SoftwareBackend, create_sealed_root, open_sealed_root};
+use kf_crypto::Argon2Cost;
+use kf_key::SecretBytes;
+use kf_pkcs11::{TokenBackend, TokenConfig};
+
+use crate::{SignerConfig, SignerError, secret_source};
+
+/// Reads the secret, creates the root if told to, and opens the back end.
+pub(crate) fn open_backend(config: &SignerConfig, create_root: bool) -> Result<Arc<dyn KeyBackend>, SignerError> {
+    match config.backend {
+        BackendKind::SealedFile => open_sealed_file(config, create_root),
+        BackendKind::Pkcs11 => open_token(config, create_root),
+    }
+}
+
+fn open_sealed_file(config: &SignerConfig, create_root: bool) -> Result<Arc<dyn KeyBackend>, SignerError> {
+    let path = &config.sealed_file.path;
+    let what = format!("Passphrase of {}", path.display());
+    let passphrase = read_secret(config, &what, create_root)?;
+    let root = if create_root {
+        create_sealed_root(path, &passphrase, Argon2Cost::FLOOR)
+    } else {
+        open_sealed_root(path, &passphrase)
+    }
+    .map_err(|error| start(&error))?;
+    let backend = SoftwareBackend::new(root, path.display().to_string()).map_err(|error| start(&error))?;
+    Ok(Arc::new(backend))
+}
+
+fn open_token(config: &SignerConfig, create_root: bool) -> Result<Arc<dyn KeyBackend>, SignerError> {
+    let Some(token) = &config.pkcs11 else {
+        return Err(SignerError::Start("backend = \"pkcs11\" needs a [signer.pkcs11] table".to_owned()));
+    };
+    let pin = read_secret(config, &format!("PIN of token {}", token.token), false)?;
+    let token = TokenConfig {
+        module: token.module.clone(),
+        token: token.token.clone(),
+        root_label: token.root_label.clone(),
+        reconnect_pause: TokenConfig::RECONNECT_PAUSE,
+    };
+    if create_root {
+        // Exposed to its own copy: creation and use are two logins.
+        let pin = SecretBytes::fill(pin.len(), |copy| copy.copy_from_slice(pin.expose()));
+        TokenBackend::create_root(&token, pin).map_err(|error| start(&error))?;
+    }
+    let backend = TokenBackend::open(token, pin).map_err(|error| start(&error))?;
+    Ok(Arc::new(backend))
+}
+
+fn read_secret(config: &SignerConfig, what: &str, is_new: bool) -> Result<SecretBytes, SignerError> {
+    secret_source::read(&config.unlock, what, is_new).map_err(|error| start(&error))
+}
+
+/// An error with its causes in one line, for whoever started the signer.
+pub(crate) fn start(error: &dyn Error) -> SignerError {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    SignerError::Start(text)
+}
