@@ -50,7 +50,7 @@ fn enrol_by_code(
 ) -> Result<f64, BenchError> {
     let devices = fleet.register(runtime, prefix, count)?;
     let codes = fleet.codes(runtime, &devices)?;
-    let requests = (0..count).map(|_| request()).collect::<Result<Vec<_>, _>>()?;
+    let requests = (0..count).map(|_| request("")).collect::<Result<Vec<_>, _>>()?;
     let attempts: Vec<_> = devices.into_iter().zip(codes).zip(requests).collect();
     cpu_per_operation(count, || {
         let all = in_flight(attempts, |((user, password), body)| {

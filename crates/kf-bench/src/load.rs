@@ -103,25 +103,69 @@ pub(crate) async fn exchange(stream: &mut dyn Stream, request: &[u8]) -> Result<
     };
     let (status, length) = parse_head(read.get(..head).unwrap_or_default())?;
     let mut body = read.split_off(head);
-    while body.len() < length {
+    let is_whole = |body: &[u8]| match length {
+        Length::Octets(octets) => body.len() >= octets,
+        Length::Chunked => body.ends_with(b"0\r\n\r\n"),
+    };
+    while !is_whole(&body) {
         if stream.read_buf(&mut body).await.map_err(BenchError::io("reading an answer"))? == 0 {
             return Err(BenchError::Failed { what: "reading an answer", why: "it ends too early".to_owned() });
         }
     }
+    let body = if matches!(length, Length::Chunked) { without_chunks(&body) } else { body };
     Ok(Answer { status, body })
 }
 
-fn parse_head(head: &[u8]) -> Result<(u16, usize), BenchError> {
+/// Where a body ends.
+#[derive(Clone, Copy)]
+enum Length {
+    Octets(usize),
+    Chunked,
+}
+
+/// Joins the chunks of a body (RFC 9112 section 7.1).
+fn without_chunks(mut body: &[u8]) -> Vec<u8> {
+    let mut joined = Vec::new();
+    while let Some(end) = body.windows(2).position(|window| window == b"\r\n") {
+        let (line, rest) = body.split_at(end);
+        let length = usize::from_str_radix(String::from_utf8_lossy(line).trim(), 16).unwrap_or(0);
+        let Some((chunk, after)) = rest.get(2..).and_then(|rest| rest.split_at_checked(length)) else { break };
+        if length == 0 {
+            break;
+        }
+        joined.extend_from_slice(chunk);
+        body = after.strip_prefix(b"\r\n").unwrap_or(after);
+    }
+    joined
+}
+
+fn parse_head(head: &[u8]) -> Result<(u16, Length), BenchError> {
     let text = String::from_utf8_lossy(head);
     let no_status = || BenchError::Failed { what: "reading an answer", why: format!("no status in {text}") };
     let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(no_status)?;
-    let length = text
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .and_then(|(_, value)| value.trim().parse().ok())
-        .unwrap_or(0);
+    let field = |wanted: &str| {
+        let mut fields = text.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim())
+    };
+    let length = match field("transfer-encoding") {
+        Some("chunked") => Length::Chunked,
+        _ => Length::Octets(field("content-length").and_then(|value| value.parse().ok()).unwrap_or(0)),
+    };
     Ok((status, length))
+}
+
+/// Sends one request on a connection of its own and reads a JSON answer; the status must be one of success.
+pub(crate) async fn ask_json(target: &Target, request: &[u8]) -> Result<serde_json::Value, BenchError> {
+    let mut stream = target.connect().await?;
+    let answer = exchange(&mut stream, request).await?;
+    if !(200..300).contains(&answer.status) {
+        let why = format!("status {}: {}", answer.status, String::from_utf8_lossy(&answer.body));
+        return Err(BenchError::Failed { what: "a request", why });
+    }
+    if answer.body.is_empty() {
+        return Ok(serde_json::Value::Null);
+    }
+    serde_json::from_slice(&answer.body).map_err(BenchError::failed("reading an answer"))
 }
 
 /// Whether connections are kept.

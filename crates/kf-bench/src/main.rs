@@ -18,6 +18,7 @@ mod fleet_size;
 mod issuance;
 mod load;
 mod measure;
+mod peers;
 mod populated_store;
 mod primitives;
 mod revocation;
@@ -95,6 +96,7 @@ const GROUPS: &[Group] = &[
     Group { name: "primitives", measure: primitives::measure },
     Group { name: "yardstick-server", measure: trivial_server::measure },
     Group { name: "issuance", measure: issuance::measure },
+    Group { name: "peers", measure: peers::measure },
     Group { name: "status", measure: status::measure },
     Group { name: "fleet-size", measure: fleet_size::measure },
     Group { name: "revocation", measure: revocation::measure },
@@ -102,6 +104,7 @@ const GROUPS: &[Group] = &[
 
 fn report(arguments: &Arguments) -> Result<(), BenchError> {
     let effort = if arguments.quick { Effort::quick() } else { Effort::full() };
+    let effort = Effort { openbao: arguments.openbao.clone(), ..effort };
     let wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| name.contains(only));
     if arguments.format == Format::Text {
         println!("{}", Figure::HEADING);

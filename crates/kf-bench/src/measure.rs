@@ -1,6 +1,7 @@
 //! CPU time, alternating rounds, medians.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -8,7 +9,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::error::BenchError;
 
 /// How much is measured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Effort {
     /// Rounds of each kind; odd, so that the median is one of them.
     pub(crate) rounds: usize,
@@ -16,15 +17,17 @@ pub(crate) struct Effort {
     pub(crate) scale: u32,
     /// Rows of the large store.
     pub(crate) large: u32,
+    /// The `bao` program, when it is to be measured.
+    pub(crate) openbao: Option<PathBuf>,
 }
 
 impl Effort {
     pub(crate) const fn full() -> Self {
-        Self { rounds: 5, scale: 4, large: 1_000_000 }
+        Self { rounds: 5, scale: 4, large: 1_000_000, openbao: None }
     }
 
     pub(crate) const fn quick() -> Self {
-        Self { rounds: 3, scale: 1, large: 50_000 }
+        Self { rounds: 3, scale: 1, large: 50_000, openbao: None }
     }
 }
 

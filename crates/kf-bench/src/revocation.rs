@@ -1,8 +1,6 @@
 //! Revoking certificates one by one, durable and in effect in OCSP when the call returns; and a CRL of 100,000.
 
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,6 +12,7 @@ use kf_pki::crl::{CrlEntry, CrlScope, EncodedEntry, check_crl};
 use crate::error::BenchError;
 use crate::figure::{Aim, Figure};
 use crate::measure::{Effort, alternate, cpu_per_operation, cpu_time_of_ended_children, micros};
+use crate::peers::run_quietly;
 use crate::primitives::Bare;
 use crate::scratch_fleet::{ScratchFleet, fleet_error, in_flight, issue_request};
 use crate::status::issuer;
@@ -166,18 +165,4 @@ impl OpensslCa {
 
 fn hexadecimal(serial: SerialNumber) -> String {
     serial.as_bytes().iter().map(|byte| format!("{byte:02X}")).collect()
-}
-
-/// Runs a peer's program; its talk is shown only when it fails.
-pub(crate) fn run_quietly(program: &'static str, arguments: &str, folder: &Path) -> Result<(), BenchError> {
-    let output = Command::new(program)
-        .args(arguments.split_whitespace())
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(BenchError::io(program))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(BenchError::Failed { what: program, why: String::from_utf8_lossy(&output.stderr).into_owned() })
 }

@@ -169,17 +169,17 @@ async fn open(directory: &DataDir, signer: &SignerClient) -> Result<Arc<Fleet>, 
     Fleet::open(directory.clone(), config, signer.clone(), Arc::new(SystemClock)).await.map_err(fleet_error)
 }
 
-/// A PKCS#10 request with a fresh key, DER.
-pub(crate) fn request() -> Result<Vec<u8>, BenchError> {
+/// A PKCS#10 request with a fresh key, DER; an empty name for us, who take none from it.
+pub(crate) fn request(common_name: &str) -> Result<Vec<u8>, BenchError> {
     let key = PrivateKey::generate(KeyAlgorithm::P256).map_err(BenchError::failed("a device's key"))?;
-    make_request(&key, "").map_err(BenchError::failed("a request"))
+    make_request(&key, common_name).map_err(BenchError::failed("a request"))
 }
 
 /// An operator's request for a device's LDevID with a fresh key.
 pub(crate) fn issue_request(device: &str) -> Result<IssueRequest, BenchError> {
     Ok(IssueRequest {
         profile: CertificateProfile::LDevId,
-        csr_pem: kf_pki::pem::encode("CERTIFICATE REQUEST", &request()?),
+        csr_pem: kf_pki::pem::encode("CERTIFICATE REQUEST", &request("")?),
         device: Some(device.to_owned()),
         operator: None,
         dns_names: Vec::new(),

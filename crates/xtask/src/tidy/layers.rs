@@ -102,7 +102,10 @@ const IMPURE_CRATES: &[&str] = &[
 /// What the code of a pure crate never names.
 const IMPURE_NAMES: &[&str] = &[
     "std::fs",
-    "std::net",
+    "TcpStream",
+    "TcpListener",
+    "UdpSocket",
+    "UnixStream",
     "std::env",
     "std::process",
     "std::thread",
