@@ -1,1 +1,85 @@
-fn main() {}
+//! The command line of Keyfleet: the server, its administration over HTTPS, and the demonstration.
+//!
+//! Standard output carries data, standard error carries talk; exit codes are stable ([`failure::exit`]). The nouns are
+//! those of the API, one file each below `command`. Nothing here decides: the server does, and says why.
+#![forbid(unsafe_code)]
+
+mod api;
+mod arguments;
+mod ask;
+mod command;
+mod demo;
+mod failure;
+mod file;
+mod moment;
+mod output;
+mod profile;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser as _;
+
+use crate::api::Context;
+use crate::arguments::{Arguments, Noun};
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let context = Context {
+        format: arguments.format,
+        data: arguments.data,
+        profile: arguments.profile,
+        timeout: arguments.timeout.map(Duration::from_secs),
+    };
+    match run(&context, arguments.noun) {
+        Ok(code) => code,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(context: &Context, noun: Noun) -> Result<ExitCode, Failure> {
+    match noun {
+        // The signer starts no threads and no runtime before it has locked its memory.
+        Noun::Signer => Ok(kf_signer::run_signer()),
+        Noun::Serve(serve) => command::serve::run(context, &serve),
+        Noun::Demo(demo) => command::demo::run(context, &demo),
+        Noun::Completions { shell } => command::completions::run(shell).map(|()| ExitCode::SUCCESS),
+        Noun::Man { directory } => command::man::run(&directory).map(|()| ExitCode::SUCCESS),
+        other => block_on(talk(context, other)).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// A client needs no more than one thread.
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        Failure::local(format!("no event loop: {error}"), "raise the limits on open files and processes")
+    })?;
+    runtime.block_on(work)
+}
+
+async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
+    match noun {
+        Noun::Init(init) => command::init::run(context, &init).await,
+        Noun::Profile(verb) => command::profile::run(context, &verb).await,
+        Noun::Facility(verb) => command::facility::run(context, verb).await,
+        Noun::ProductLine(verb) => command::product_line::run(context, verb).await,
+        Noun::Device(verb) => command::device::run(context, *verb).await,
+        Noun::Authority(verb) => command::authority::run(context, verb).await,
+        Noun::Certificate(verb) => command::certificate::run(context, *verb).await,
+        Noun::Revoke(revoke) => command::revoke::run(context, revoke).await,
+        Noun::Code(verb) => command::code::run(context, verb).await,
+        Noun::Enrolment(verb) => command::enrolment::run(context, verb).await,
+        Noun::Operator(verb) => command::operator::run(context, verb).await,
+        Noun::Token(verb) => command::token::run(context, verb).await,
+        Noun::Proposal(verb) => command::proposal::run(context, verb).await,
+        Noun::Key(verb) => command::key::run(context, verb).await,
+        Noun::Issuance(verb) => command::issuance::run(context, verb).await,
+        Noun::Status => command::status::run(context).await,
+        Noun::Whoami => command::status::who_am_i(context).await,
+        Noun::Audit(verb) => command::audit::run(context, verb).await,
+        Noun::Doctor(doctor) => command::doctor::run(context, &doctor).await,
+        // Taken care of in `run`, which needs no event loop for them.
+        Noun::Serve(_) | Noun::Demo(_) | Noun::Completions { .. } | Noun::Man { .. } | Noun::Signer => Ok(()),
+    }
+}

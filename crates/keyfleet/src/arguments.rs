@@ -1,0 +1,116 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::command;
+use crate::output::Format;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed
+  2  the command line or a field of the request is wrong
+  3  there is no such thing, or you may not know of it
+  4  not authenticated, or not allowed
+  5  it contradicts the state of the fleet, or would overwrite something
+  6  not wholly done: some items failed, or it waits for a second person
+  10-13  `doctor`: the worst finding is SUCCESS with remarks, WARNING, ERROR or CRITICAL
+
+Data goes to standard output, everything else to standard error. Secrets are never arguments or variables.";
+
+/// Key management for IoT fleets: device identities from factory to revocation
+#[derive(Debug, Parser)]
+#[command(name = "keyfleet", version, after_help = EXIT_CODES, propagate_version = true)]
+pub(crate) struct Arguments {
+    /// How data is written
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// The data directory of a fleet on this host; its cli.toml is the profile
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The profile: server, root and credential [default: ~/.config/keyfleet/cli.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile: Option<PathBuf>,
+    /// How long one call to the server may take
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout: Option<u64>,
+    #[command(subcommand)]
+    pub(crate) noun: Noun,
+}
+
+/// The nouns.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Noun {
+    /// Create a fleet: root, issuing CA, log, first owner
+    Init(Box<command::init::Init>),
+    /// Run the server
+    Serve(Box<command::serve::Serve>),
+    /// Run a whole small fleet on this machine, from nothing to a proven revocation
+    Demo(command::demo::Demo),
+    /// Whom this command line talks to, and as whom
+    #[command(subcommand)]
+    Profile(command::profile::Verb),
+    /// Sites and factories
+    #[command(subcommand)]
+    Facility(command::facility::Verb),
+    /// Kinds of devices with their enrolment policy
+    #[command(subcommand)]
+    ProductLine(command::product_line::Verb),
+    /// Devices in the registry
+    #[command(subcommand)]
+    Device(Box<command::device::Verb>),
+    /// Certification authorities
+    #[command(subcommand)]
+    Authority(command::authority::Verb),
+    /// Certificates
+    #[command(subcommand)]
+    Certificate(Box<command::certificate::Verb>),
+    /// Revoke, hold or release: a certificate, a device, a batch, a facility or a CA
+    Revoke(command::revoke::Revoke),
+    /// One-time enrolment codes
+    #[command(subcommand)]
+    Code(command::code::Verb),
+    /// Enrolments that wait for a person
+    #[command(subcommand)]
+    Enrolment(command::enrolment::Verb),
+    /// People and machines that operate the fleet
+    #[command(subcommand)]
+    Operator(command::operator::Verb),
+    /// API tokens
+    #[command(subcommand)]
+    Token(command::token::Verb),
+    /// Acts that wait for a second person
+    #[command(subcommand)]
+    Proposal(command::proposal::Verb),
+    /// Keys that are never certified
+    #[command(subcommand)]
+    Key(command::key::Verb),
+    /// The switch that stops all issuance
+    #[command(subcommand)]
+    Issuance(command::issuance::Verb),
+    /// The state of the server at a glance
+    Status,
+    /// Who the server takes you for
+    Whoami,
+    /// The log of who did what
+    #[command(subcommand)]
+    Audit(command::audit::Verb),
+    /// Look for what is wrong or soon will be, each finding with its remedy
+    Doctor(command::doctor::Doctor),
+    /// Completions for a shell, on standard output
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+    /// Man pages, one for each verb
+    Man {
+        /// Where to write them; made when missing
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+    /// The process that alone holds the root; started by init, serve and demo
+    #[command(hide = true)]
+    Signer,
+}

@@ -1,0 +1,57 @@
+//! `keyfleet status` and `keyfleet whoami`.
+
+use kf_api::operator::WhoAmI;
+use kf_api::status::{FleetStatus, Issuance};
+
+use crate::api::{Context, names_for};
+use crate::failure::Failure;
+use crate::moment;
+use crate::output::{Format, Names, object, printable, raw};
+
+pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
+    let status: FleetStatus = context.api()?.get("/v1/status").await?;
+    match context.format {
+        Format::Table => raw(for_people(&status).as_bytes()),
+        other => object(other, &status, &Names::new()),
+    }
+}
+
+/// The state as lines, what needs a person last.
+fn for_people(status: &FleetStatus) -> String {
+    let issuance = match &status.issuance {
+        Issuance::Running => "running".to_owned(),
+        Issuance::Stopped(why) => format!("STOPPED: {why}"),
+        Issuance::StoreFull => "STOPPED: the store is full".to_owned(),
+        Issuance::Fenced(why) => format!("FENCED: {why}"),
+    };
+    let devices: Vec<String> = status.devices.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let (good, held, revoked) = status.certificates;
+    let mut lines = vec![
+        ("fleet", status.fleet.clone()),
+        ("version", status.version.clone()),
+        ("issuance", issuance),
+        ("devices", devices.join(", ")),
+        ("certificates", format!("{good} good, {held} held, {revoked} revoked")),
+        ("log", format!("{} entries", status.log_size)),
+        (
+            "witness",
+            if status.witness { "yes" } else { "NONE: a rollback of the database cannot be noticed" }.to_owned(),
+        ),
+        ("control", if status.single_control { "single (delayed acts)" } else { "dual" }.to_owned()),
+        ("signer", if status.signer_up { "up" } else { "DOWN" }.to_owned()),
+        ("next CRL", status.crl_next_update.map_or_else(|| "-".to_owned(), moment::text)),
+    ];
+    lines.extend(status.warnings.iter().map(|warning| ("WARNING", warning.clone())));
+    lines.iter().map(|(what, value)| format!("{what:14}{}\n", printable(value))).collect()
+}
+
+pub(crate) async fn who_am_i(context: &Context) -> Result<(), Failure> {
+    let mut api = context.api()?;
+    let who: WhoAmI = api.get("/v1/whoami").await?;
+    let names = if who.facilities.is_empty() {
+        Names::new()
+    } else {
+        names_for(context.format, &mut api, &["facilities"]).await
+    };
+    object(context.format, &who, &names)
+}

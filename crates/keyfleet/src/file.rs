@@ -1,0 +1,97 @@
+//! Files: read within a limit, written without ever overwriting, private ones for their owner only.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use kf_key::SecretBytes;
+
+use crate::failure::Failure;
+
+/// The most octets of a file that is read whole, imports aside: certificates, requests, profiles, policies.
+pub(crate) const MAX_SMALL_OCTETS: u64 = 1024 * 1024;
+
+/// The contents of a small file.
+///
+/// # Errors
+/// [`Failure::File`]; [`Failure::Local`] when it is larger than [`MAX_SMALL_OCTETS`].
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_SMALL_OCTETS + 1).read_to_end(&mut bytes))
+        .map_err(|error| Failure::file("read", path, error))?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length <= MAX_SMALL_OCTETS) {
+        return Ok(bytes);
+    }
+    Err(Failure::local(format!("{} is larger than 1 MiB", path.display()), "check that it is the file you meant"))
+}
+
+/// The contents of a small text file.
+///
+/// # Errors
+/// As [`read`], and [`Failure::Local`] when it is not UTF-8.
+pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
+    String::from_utf8(read(path)?)
+        .map_err(|_binary| Failure::local(format!("{} is not text", path.display()), "give a PEM or text file"))
+}
+
+/// The contents of a file that holds a secret: only its owner may be able to read it.
+///
+/// # Errors
+/// As [`read`], and [`Failure::Local`] when others may read it.
+pub(crate) fn read_secret(path: &Path) -> Result<SecretBytes, Failure> {
+    let metadata = fs::metadata(path).map_err(|error| Failure::file("read", path, error))?;
+    if metadata.permissions().mode() & 0o077 != 0 {
+        return Err(Failure::local(
+            format!("{} holds a secret and others may read it", path.display()),
+            format!("chmod 600 {}", path.display()),
+        ));
+    }
+    read(path).map(SecretBytes::from_vec)
+}
+
+/// Writes a new file that everybody may read.
+///
+/// # Errors
+/// [`Failure::File`], also when it exists.
+pub(crate) fn write_new(path: &Path, contents: &[u8]) -> Result<(), Failure> {
+    write(path, contents, 0o644)
+}
+
+/// Writes a new file that only its owner may read.
+///
+/// # Errors
+/// As [`write_new`].
+pub(crate) fn write_private(path: &Path, contents: &[u8]) -> Result<(), Failure> {
+    write(path, contents, 0o600)
+}
+
+fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), Failure> {
+    let refused = |error| Failure::file("write", path, error);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(refused)?;
+    file.write_all(contents).and_then(|()| file.sync_all()).map_err(refused)
+}
+
+/// Refuses to go on when the file that is to be written later exists already, before anything is asked of the server.
+///
+/// # Errors
+/// [`Failure::InTheWay`].
+pub(crate) fn must_be_free(path: Option<&Path>) -> Result<(), Failure> {
+    match path {
+        Some(path) if path.symlink_metadata().is_ok() => Err(Failure::InTheWay {
+            problem: format!("{} exists", path.display()),
+            remedy: "choose another name; nothing is overwritten".to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a directory, with its parents, that only its owner may enter.
+///
+/// # Errors
+/// [`Failure::File`].
+pub(crate) fn private_directory(path: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| Failure::file("create", path, error))
+}

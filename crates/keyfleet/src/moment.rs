@@ -1,0 +1,59 @@
+//! Moments as people write and read them.
+
+use kf_key::UnixMillis;
+
+/// RFC 3339 in UTC, whole seconds.
+pub(crate) fn text(moment: UnixMillis) -> String {
+    let seconds = i64::try_from(moment.seconds()).unwrap_or(i64::MAX);
+    // Beyond the year 9999 there is no RFC 3339 form; IDevIDs that never expire end exactly there.
+    jiff::Timestamp::from_second(seconds).map_or_else(|_out_of_range| "never".to_owned(), |moment| moment.to_string())
+}
+
+/// Reads `2027-01-31`, `2027-01-31T12:00:00Z`, or a distance from now such as `30d` or `12h`.
+///
+/// # Errors
+/// A sentence that says what is expected.
+pub(crate) fn parse(text: &str, now: UnixMillis) -> Result<UnixMillis, String> {
+    let expected =
+        || "expected a date (2027-01-31), a moment (2027-01-31T12:00:00Z), or a distance (30d, 12h)".to_owned();
+    let distance = |digits: &str, unit: u64| {
+        digits.parse::<u64>().ok().and_then(|count| count.checked_mul(unit)).map(|distance| now.plus(distance))
+    };
+    let relative = match (text.strip_suffix('d'), text.strip_suffix('h')) {
+        (Some(days), _) => distance(days, UnixMillis::DAY),
+        (None, Some(hours)) => distance(hours, UnixMillis::HOUR),
+        (None, None) => None,
+    };
+    if let Some(moment) = relative {
+        return Ok(moment);
+    }
+    let full = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    let moment: jiff::Timestamp = full.parse().map_err(|_unreadable| expected())?;
+    u64::try_from(moment.as_millisecond()).map(UnixMillis).map_err(|_before_1970| expected())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_moments_and_distances_are_read() {
+        let now = UnixMillis(1_700_000_000_000);
+        assert_eq!(parse("30d", now), Ok(now.plus(30 * UnixMillis::DAY)));
+        assert_eq!(parse("12h", now), Ok(now.plus(12 * UnixMillis::HOUR)));
+        assert_eq!(parse("2023-11-14T22:13:20Z", now), Ok(now));
+        assert_eq!(parse("1970-01-02", now), Ok(UnixMillis(UnixMillis::DAY)));
+    }
+
+    #[test]
+    fn anything_else_is_refused_with_what_is_expected() {
+        for text in ["", "d", "tomorrow", "-3d", "1969-12-31", "2023-13-01", "99999999999999999999d"] {
+            assert!(parse(text, UnixMillis(0)).is_err_and(|refusal| refusal.contains("2027-01-31")), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_last_moment_of_a_certificate_that_never_expires_is_readable() {
+        assert_eq!(super::text(UnixMillis::from_seconds(253_402_300_799)), "9999-12-31T23:59:59Z");
+    }
+}

@@ -1,0 +1,37 @@
+use serde_json::json;
+
+use super::*;
+
+#[test]
+fn a_terminal_never_gets_control_characters_from_the_server() {
+    let row = json!({"name": "a\u{1b}[31mred\u{7}"});
+    assert_eq!(table_cell(&row, "name", &Names::new()), "a?[31mred?");
+    assert_eq!(details(&row, &Names::new()), "name  a?[31mred?\n");
+}
+
+#[test]
+fn columns_are_as_wide_as_their_widest_cell() {
+    let mut listing = Listing::new(Format::Table, &["name", "product_line"]);
+    let mut text = String::new();
+    listing.table_rows(
+        &[json!({"name": "thermo-0001"}), json!({"name": "x", "product_line": "line_1"})],
+        &Names::new(),
+        &mut text,
+    );
+    assert_eq!(text, "NAME         PRODUCT LINE\nthermo-0001  -\nx            line_1\n");
+}
+
+#[test]
+fn moments_are_written_in_utc() {
+    assert_eq!(plain("created", &json!(1_700_000_000_123_u64)), "2023-11-14T22:13:20Z");
+    assert_eq!(plain("rows", &json!(1_700_000_000_123_u64)), "1700000000123");
+}
+
+#[test]
+fn identifiers_get_their_names_in_tables_only() {
+    let names = Names::from([("fac_1".to_owned(), "lyon".to_owned())]);
+    let row = json!({"facility": "fac_1"});
+    assert_eq!(table_cell(&row, "facility", &names), "lyon");
+    assert_eq!(plain_cell(&row, "facility"), "fac_1");
+    assert_eq!(details(&row, &names), "facility  lyon (fac_1)\n");
+}
