@@ -64,11 +64,5 @@ fn can_prompt() -> bool {
 
 /// The signer as a child of this program.
 pub(crate) fn signer_command(dir: &DataDir, config: SignerConfig, create_root: bool) -> SignerCommand {
-    SignerCommand {
-        program: PathBuf::from("/proc/self/exe"),
-        arguments: vec!["signer".to_owned()],
-        config: config.below(dir.path()),
-        throwaway_passphrase: None,
-        create_root,
-    }
+    SignerCommand { create_root, ..SignerCommand::of_this_program("signer", config.below(dir.path())) }
 }
