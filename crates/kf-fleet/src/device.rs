@@ -1,12 +1,22 @@
 //! Devices: registration, import, and the acts that change their place in the fleet.
 
 mod act;
+mod facts;
+mod import;
 
-use kf_access::Principal;
-use kf_api::Page;
-use kf_api::device::{Device, DeviceFilter, DeviceHistory, ImportFormat, ImportReport, NewDevice};
+use kf_access::{Action, Principal, Target, Visibility, authorize};
+use kf_api::audit::AuditRecord;
+use kf_api::device::{Device, DeviceFilter, DeviceHistory, NewDevice};
+use kf_api::{Page, PageRequest};
+use kf_key::{DeviceId, DeviceState, FacilityId, KeyProtection, ProductLineId, UnixMillis};
+use kf_store::device::{DeviceQuery, Registration};
 
+use crate::entry::Entry;
 use crate::{Fleet, FleetError};
+use facts::check_new_device;
+
+/// Log entries shown with a device; older ones are in the log.
+const MAX_EVENT_PAGES: u32 = 10;
 
 impl Fleet {
     /// Registers a device. Registering the same facts again answers with the device that is there.
@@ -14,33 +24,47 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::Invalid`], [`FleetError::Conflict`], [`FleetError::NotFound`], [`FleetError::Denied`].
     pub async fn device_register(&self, who: &Principal, new: NewDevice) -> Result<Device, FleetError> {
-        let _ = (who, new);
-        todo!()
+        check_new_device(&new)?;
+        let facility = self.find_facility(&new.facility, &who.visibility())?.id;
+        authorize(who, Action::DeviceRegister, Target::Facility(facility))?;
+        let product_line = self.find_product_line(&new.product_line)?.id;
+        let device = self.device_of(new, facility, product_line)?;
+        let entry = registration_entry(who, &device, device.created).build();
+        let row = (device.clone(), entry);
+        let outcome = self.store.register_devices(vec![row]).await?.pop();
+        match outcome.ok_or(FleetError::Bug("a registration without outcome"))? {
+            Registration::Registered { .. } => Ok(device),
+            Registration::AlreadyThere { id, same_facts: true } => {
+                self.store.device(id, &who.visibility())?.ok_or(FleetError::NotFound("device"))
+            }
+            Registration::AlreadyThere { same_facts: false, .. } => Err(name_in_use()),
+            Registration::Refused(error) => Err(error.into()),
+        }
     }
 
-    /// Registers many devices, in transactions of 1,000 rows. At most 64 MiB and 1,000,000 rows; sending the same
-    /// file again resumes.
+    /// Devices that match; in the order of their names when a prefix is given, otherwise of their registration.
     ///
     /// # Errors
-    /// [`FleetError::Invalid`] when the text as a whole cannot be read; single rows are in the report.
-    pub async fn device_import(
-        &self,
-        who: &Principal,
-        format: ImportFormat,
-        text: &[u8],
-        dry_run: bool,
-    ) -> Result<ImportReport, FleetError> {
-        let _ = (who, format, text, dry_run);
-        todo!()
-    }
-
-    /// Devices that match, in the order of their names.
-    ///
-    /// # Errors
-    /// [`FleetError::Invalid`], [`FleetError::Denied`].
+    /// [`FleetError::Invalid`], [`FleetError::NotFound`] for a facility or product line, [`FleetError::Denied`].
     pub async fn device_list(&self, who: &Principal, filter: DeviceFilter) -> Result<Page<Device>, FleetError> {
-        let _ = (who, filter);
-        todo!()
+        let permit = authorize(who, Action::DeviceRead, Target::Visible)?;
+        let facility = match &filter.facility {
+            Some(reference) => Some(self.find_facility(reference, permit.visibility())?.id),
+            None => None,
+        };
+        let product_line = match &filter.product_line {
+            Some(reference) => Some(self.find_product_line(reference)?.id),
+            None => None,
+        };
+        let query = DeviceQuery {
+            facility,
+            product_line,
+            state: filter.state,
+            batch: filter.batch,
+            name_prefix: filter.name_prefix,
+            page: PageRequest { after: filter.after, limit: filter.limit },
+        };
+        Ok(self.store.devices(&query, permit.visibility())?)
     }
 
     /// A device by name or id, with its certificates and log entries.
@@ -48,7 +72,78 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::NotFound`].
     pub async fn device_show(&self, who: &Principal, device: &str) -> Result<DeviceHistory, FleetError> {
-        let _ = (who, device);
-        todo!()
+        let device = self.find_device(device, &who.visibility())?;
+        let permit = authorize(who, Action::DeviceRead, Target::Facility(device.facility))?;
+        let visibility = permit.visibility();
+        let facility = self.store.facility(device.facility, visibility)?.ok_or(FleetError::NotFound("facility"))?;
+        let line = self.store.product_line(device.product_line)?.ok_or(FleetError::NotFound("product line"))?;
+        Ok(DeviceHistory {
+            facility_name: facility.name,
+            product_line_name: line.name,
+            certificates: self.store.certificates_of_device(device.id, visibility)?,
+            events: self.events_about(device.id, visibility)?,
+            device,
+        })
     }
+
+    /// The log entries about a device, oldest first.
+    fn events_about(&self, device: DeviceId, visibility: &Visibility) -> Result<Vec<AuditRecord>, FleetError> {
+        let subject = device.to_string();
+        let mut page = PageRequest { after: None, limit: Some(kf_api::page::MAX_LIMIT) };
+        let mut events = Vec::new();
+        for _ in 0..MAX_EVENT_PAGES {
+            let found = self.store.log_list(Some(&subject), visibility, &page)?;
+            events.extend(found.items);
+            page.after = found.next;
+            if page.after.is_none() {
+                break;
+            }
+        }
+        events.sort_by_key(|event| event.index);
+        Ok(events)
+    }
+
+    /// A device that is about to be registered.
+    fn device_of(
+        &self,
+        new: NewDevice,
+        facility: FacilityId,
+        product_line: ProductLineId,
+    ) -> Result<Device, FleetError> {
+        let now = self.now();
+        Ok(Device {
+            id: DeviceId::from_parts(now, kf_crypto::random_array()?),
+            name: new.name,
+            facility,
+            product_line,
+            state: DeviceState::Registered,
+            batch: new.batch,
+            attributes: new.attributes,
+            protection: KeyProtection::Unknown,
+            created: now,
+            last_seen: None,
+        })
+    }
+}
+
+/// The entry of a registration.
+fn registration_entry(who: &Principal, device: &Device, at: UnixMillis) -> Entry {
+    let entry = Entry::done(who, "device.register", at)
+        .about(device.id)
+        .at_facility(Some(device.facility))
+        .with("name", &device.name)
+        .with("product_line", device.product_line);
+    match &device.batch {
+        Some(batch) => entry.with("batch", batch),
+        None => entry,
+    }
+}
+
+/// The refusal of a name that a device with other facts has, perhaps at a facility that the caller does not see.
+fn name_in_use() -> FleetError {
+    FleetError::conflict(
+        "name",
+        "a device of this name is registered with other facts",
+        "choose another name, or correct facility, product line, batch and attributes to those of the registered one",
+    )
 }
