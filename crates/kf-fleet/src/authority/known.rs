@@ -128,11 +128,7 @@ pub(crate) const fn purpose_of(kind: AuthorityKind) -> KeyPurpose {
 
 /// How the registry keeps a key handle.
 pub(crate) fn material_of(handle: &KeyHandle) -> KeyMaterial {
-    if handle.is_hardware() {
-        KeyMaterial::Token(handle.to_string())
-    } else {
-        KeyMaterial::Wrapped(handle.to_bytes())
-    }
+    if handle.is_hardware() { KeyMaterial::Token(handle.to_string()) } else { KeyMaterial::Wrapped(handle.to_bytes()) }
 }
 
 /// The key handle that the registry keeps.

@@ -1,0 +1,132 @@
+use kf_api::operator::Role;
+use kf_api::proposal::{ProposalDecision, ProposalState};
+use kf_api::revocation::{RevocationTarget, RevokeOutcome, RevokeRequest};
+use kf_fleet::{FleetError, Principal};
+use kf_key::{CertificateStatus, RevocationReason, UnixMillis};
+
+use crate::scratch::Scratch;
+
+const YES: fn() -> ProposalDecision = || ProposalDecision { approve: true, why: "agreed".into() };
+const NO: fn() -> ProposalDecision = || ProposalDecision { approve: false, why: "mistake".into() };
+
+async fn scratch(single_control: bool) -> Scratch {
+    let scratch = Scratch::with(|config| {
+        config.dual_control_above = 1;
+        config.single_control = single_control;
+    })
+    .await;
+    for name in ["thermo-1", "thermo-2"] {
+        scratch.device(name).await;
+        scratch.enrol(name).await;
+    }
+    scratch
+}
+
+async fn revoke_all(scratch: &Scratch, who: &Principal, reason: RevocationReason) -> RevokeOutcome {
+    let target = RevocationTarget::Facility("plant-a".into());
+    let request = RevokeRequest { target, reason, why: "theft".into(), verify: false, dry_run: false };
+    scratch.fleet.revoke(who, request).await.unwrap()
+}
+
+async fn revoked(scratch: &Scratch) -> usize {
+    let page = scratch.fleet.certificate_list(&scratch.owner, Default::default()).await.unwrap();
+    page.items.iter().filter(|certificate| certificate.status == CertificateStatus::Revoked).count()
+}
+
+#[tokio::test]
+async fn one_person_holds_a_whole_facility_at_once() {
+    let scratch = scratch(false).await;
+    let outcome = revoke_all(&scratch, &scratch.owner, RevocationReason::CertificateHold).await;
+    assert!(outcome.done);
+    assert_eq!(outcome.certificates, 2);
+}
+
+#[tokio::test]
+async fn a_permanent_act_at_scale_waits_for_a_second_person() {
+    let scratch = scratch(false).await;
+    let outcome = revoke_all(&scratch, &scratch.owner, RevocationReason::KeyCompromise).await;
+    assert!(!outcome.done);
+    assert_eq!(revoked(&scratch).await, 0);
+    let id = outcome.proposal.unwrap();
+    let own = scratch.fleet.proposal_decide(&scratch.owner, id, YES()).await;
+    assert!(matches!(own, Err(FleetError::Conflict { .. })), "{own:?}");
+    let second = scratch.operator("pavel", Role::FleetOperator, &[]).await;
+    let done = scratch.fleet.proposal_decide(&second, id, YES()).await.unwrap();
+    assert_eq!(done.state, ProposalState::Done);
+    assert_eq!(revoked(&scratch).await, 2);
+    let twice = scratch.fleet.proposal_decide(&second, id, YES()).await;
+    assert!(matches!(twice, Err(FleetError::Conflict { .. })), "{twice:?}");
+}
+
+#[tokio::test]
+async fn a_second_person_needs_the_scope_for_the_act() {
+    let scratch = scratch(false).await;
+    let id = revoke_all(&scratch, &scratch.owner, RevocationReason::KeyCompromise).await.proposal.unwrap();
+    let stranger = scratch.operator("boris", Role::FacilityOperator, &["plant-b"]).await;
+    let outcome = scratch.fleet.proposal_decide(&stranger, id, YES()).await;
+    assert!(matches!(outcome, Err(FleetError::NotFound(_))), "{outcome:?}");
+    let auditor = scratch.operator("anna", Role::Auditor, &[]).await;
+    let outcome = scratch.fleet.proposal_decide(&auditor, id, YES()).await;
+    assert!(matches!(outcome, Err(FleetError::Denied(_))), "{outcome:?}");
+    let local = scratch.operator("lena", Role::FacilityOperator, &["plant-a"]).await;
+    scratch.fleet.proposal_decide(&local, id, YES()).await.unwrap();
+    assert_eq!(revoked(&scratch).await, 2);
+}
+
+#[tokio::test]
+async fn a_cancelled_or_lapsed_proposal_is_never_carried_out() {
+    let scratch = scratch(false).await;
+    let second = scratch.operator("pavel", Role::FleetOperator, &[]).await;
+    let id = revoke_all(&scratch, &scratch.owner, RevocationReason::KeyCompromise).await.proposal.unwrap();
+    scratch.fleet.proposal_decide(&scratch.owner, id, NO()).await.unwrap();
+    assert!(scratch.fleet.proposal_decide(&second, id, YES()).await.is_err());
+    let id = revoke_all(&scratch, &scratch.owner, RevocationReason::KeyCompromise).await.proposal.unwrap();
+    scratch.pass(8 * UnixMillis::DAY);
+    scratch.fleet.turn().await;
+    assert!(scratch.fleet.proposal_decide(&second, id, YES()).await.is_err());
+    let lapsed = scratch.fleet.proposal_show(&scratch.owner, id).await.unwrap();
+    assert_eq!(lapsed.state, ProposalState::Expired);
+    assert_eq!(revoked(&scratch).await, 0);
+}
+
+#[tokio::test]
+async fn single_control_waits_a_day_and_the_evidence_says_so() {
+    let scratch = scratch(true).await;
+    let outcome = revoke_all(&scratch, &scratch.owner, RevocationReason::KeyCompromise).await;
+    let id = outcome.proposal.unwrap();
+    scratch.pass(23 * UnixMillis::HOUR);
+    scratch.fleet.turn().await;
+    assert_eq!(revoked(&scratch).await, 0);
+    scratch.pass(2 * UnixMillis::HOUR);
+    scratch.fleet.turn().await;
+    assert_eq!(revoked(&scratch).await, 2);
+    assert_eq!(scratch.fleet.proposal_show(&scratch.owner, id).await.unwrap().state, ProposalState::Done);
+    let page = scratch.fleet.audit_list(&scratch.owner, Default::default()).await.unwrap();
+    let revocation = page.items.iter().find(|record| record.entry["act"] == "certificate.revoke").unwrap();
+    assert_eq!(revocation.entry["detail"]["control"], "single");
+}
+
+#[tokio::test]
+async fn a_delayed_act_can_be_cancelled_until_its_delay_is_over() {
+    let scratch = scratch(true).await;
+    let id = revoke_all(&scratch, &scratch.owner, RevocationReason::KeyCompromise).await.proposal.unwrap();
+    scratch.fleet.proposal_decide(&scratch.owner, id, NO()).await.unwrap();
+    scratch.pass(2 * UnixMillis::DAY);
+    scratch.fleet.turn().await;
+    assert_eq!(revoked(&scratch).await, 0);
+}
+
+#[tokio::test]
+async fn a_move_between_facilities_waits_for_a_second_person() {
+    let scratch = scratch(false).await;
+    let outcome = scratch
+        .fleet
+        .device_move(&scratch.owner, "thermo-1", "plant-b", "sent to the other site".into())
+        .await
+        .unwrap();
+    let id = outcome.proposal.unwrap();
+    let second = scratch.operator("pavel", Role::FleetOperator, &[]).await;
+    scratch.fleet.proposal_decide(&second, id, YES()).await.unwrap();
+    let local = scratch.operator("boris", Role::FacilityOperator, &["plant-b"]).await;
+    assert!(scratch.fleet.device_show(&local, "thermo-1").await.is_ok());
+}

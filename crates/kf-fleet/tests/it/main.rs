@@ -1,0 +1,9 @@
+//! Use cases, against a real registry, a real signer thread and a clock that the tests move.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod approvals;
+mod enrolment;
+mod revocation;
+mod rollback;
+mod scope;
+mod scratch;
