@@ -147,8 +147,11 @@ impl Fleet {
         Ok(())
     }
 
-    /// The full CRLs of all issuing CAs, PEM, as brokers need them.
-    pub(crate) async fn full_crls(&self) -> Result<Vec<PublishedCrl>, FleetError> {
+    /// The full CRLs of all CAs, PEM, as brokers need them.
+    ///
+    /// # Errors
+    /// [`FleetError::Signer`].
+    pub async fn broker_crls(&self) -> Result<Vec<PublishedCrl>, FleetError> {
         let mut lists = Vec::new();
         for known in self.authorities().all() {
             let authority = known.record.id;

@@ -203,7 +203,7 @@ impl Fleet {
         if brokers.is_empty() {
             return Vec::new();
         }
-        let crls = match self.full_crls().await {
+        let crls = match self.broker_crls().await {
             Ok(crls) => crls,
             Err(error) => {
                 tracing::error!(error = %error, "no CRL for the brokers");
