@@ -90,7 +90,11 @@ async fn play(options: &DemoOptions, report: &mut Report) -> Result<(), DemoErro
     proof::certificates(&stage, &names, report).await?;
     devices.wait_for_all("connected", PATIENCE).await?;
     devices.wait_for_all("published", PATIENCE).await?;
-    report.check("connect", &format!("{} devices hold mutual-TLS sessions at {}", names.len(), broker.describe()), true);
+    report.check(
+        "connect",
+        &format!("{} devices hold mutual-TLS sessions at {}", names.len(), broker.describe()),
+        true,
+    );
     let Some(victim) = names.get(1) else { return Err(failed("options", "no second device")) };
     prove_revocation(&stage, &broker, &mut devices, victim, report).await?;
     devices.stop().await;
@@ -119,11 +123,8 @@ async fn prove_revocation(
         dry_run: false,
     };
     devices.mark(victim);
-    let outcome: RevokeOutcome = stage
-        .owner
-        .send_json(Method::POST, &stage.url("/v1/revocations"), &request)
-        .await
-        .map_err(at("revoke"))?;
+    let outcome: RevokeOutcome =
+        stage.owner.send_json(Method::POST, &stage.url("/v1/revocations"), &request).await.map_err(at("revoke"))?;
     let broker_verified = !outcome.brokers.is_empty() && outcome.brokers.iter().all(|broker| broker.verified);
     let trouble: Vec<_> = outcome.brokers.iter().filter_map(|broker| broker.failure.clone()).collect();
     let said = if trouble.is_empty() { String::new() } else { format!(" ({})", trouble.join("; ")) };

@@ -1,11 +1,14 @@
 //! Certificate revocation lists: sharded with a critical issuingDistributionPoint, and full (RFC 5280 section 5).
 
+mod verified;
+
 use kf_key::{KeyAlgorithm, RevocationReason, SerialNumber, UnixMillis};
 
 use crate::asn1::{Writer, is_canonical, oid, only, tag, time_of};
 use crate::certificate::{Extensions, write_authority_key_identifier, write_distribution_point_name, write_extension};
 use crate::issuer::Issuer;
 use crate::public_key::{signed, write_signature_algorithm};
+pub use verified::VerifiedCrl;
 
 /// A usual entry: 20 octets of serial number, a UTCTime, a reason.
 const ENTRY_OCTETS: usize = 54;

@@ -113,9 +113,8 @@ impl Devices {
             note(&mut self.counts, &mut self.last, seen);
         }
         for name in self.names.clone().into_iter().filter(|name| name != but) {
-            let published = |counts: &BTreeMap<_, u64>| {
-                counts.get(&(name.clone(), "published".to_owned())).copied().unwrap_or(0)
-            };
+            let published =
+                |counts: &BTreeMap<_, u64>| counts.get(&(name.clone(), "published".to_owned())).copied().unwrap_or(0);
             let so_far = published(&self.counts);
             let dropped = self.counts.contains_key(&(name.clone(), "disconnected".to_owned()));
             if dropped || self.wait_for_count(&name, "published", so_far + 1, patience).await.is_err() {
@@ -156,8 +155,7 @@ fn configuration(stage: &Stage, broker: &Broker, name: &str, root_file: &Path, d
 fn write_secret(path: &Path, octets: &[u8]) -> Result<(), DemoError> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(at(STEP))?;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(at(STEP))?;
     file.write_all(octets).map_err(at(STEP))
 }
 

@@ -48,12 +48,7 @@ async fn issuer(stage: &Stage) -> Result<Issuer, DemoError> {
 }
 
 /// A live OCSP answer with a nonce, over plain HTTP, its signature verified.
-pub(crate) async fn status_of(
-    stage: &Stage,
-    name: &str,
-    revoked: bool,
-    report: &mut Report,
-) -> Result<(), DemoError> {
+pub(crate) async fn status_of(stage: &Stage, name: &str, revoked: bool, report: &mut Report) -> Result<(), DemoError> {
     let issuer = issuer(stage).await?;
     let serial = ldevid_of(stage, name).await?.serial;
     let nonce: [u8; 16] = kf_crypto::random_array().map_err(at("ocsp"))?;
@@ -62,8 +57,8 @@ pub(crate) async fn status_of(
     let headers = [(header::CONTENT_TYPE, HeaderValue::from_static("application/ocsp-request"))];
     let answer = client.request(Method::POST, &issuer.ocsp_url(), &headers, request).await.map_err(at("ocsp"))?;
     let now = stage.fleet.clock().now();
-    let status = verify_response(&answer.body, &issuer, serial, Some(&nonce), now)
-        .map_err(|reason| failed("ocsp", reason))?;
+    let status =
+        verify_response(&answer.body, &issuer, serial, Some(&nonce), now).map_err(|reason| failed("ocsp", reason))?;
     let (said, holds) = match status {
         CertStatus::Good => ("good", !revoked),
         CertStatus::Revoked { reason: RevocationReason::KeyCompromise, .. } => ("revoked (keyCompromise)", revoked),
@@ -84,7 +79,10 @@ pub(crate) async fn crl_carries(stage: &Stage, name: &str, report: &mut Report) 
     let crl = kf_pki::crl::VerifiedCrl::from_der(&answer.body, &issuer).map_err(|reason| failed("crl", reason))?;
     report.check(
         "crl",
-        &format!("the CRL shard at the certificate's own address carries {name}; signature verified, number {}", crl.number()),
+        &format!(
+            "the CRL shard at the certificate's own address carries {name}; signature verified, number {}",
+            crl.number()
+        ),
         crl.revokes(serial) && crl.next_update() > stage.fleet.clock().now(),
     );
     Ok(())

@@ -59,7 +59,10 @@ impl Stage {
         let fleet = Fleet::open(data, config, signer, Arc::new(SystemClock)).await.map_err(at("open"))?;
         report.check(
             "root",
-            &format!("fleet root and issuing CA made by a signer process of its own (root sha256 {}…)", first(&made.root_fingerprint)),
+            &format!(
+                "fleet root and issuing CA made by a signer process of its own (root sha256 {}…)",
+                first(&made.root_fingerprint)
+            ),
             true,
         );
         let (stop, stopped) = watch::channel(false);
