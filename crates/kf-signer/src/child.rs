@@ -44,6 +44,7 @@ fn run() -> Result<(), SignerError> {
     // The server went away before it said anything.
     let Some(hello) = hello else { return Ok(()) };
     let engine = greet(hello.kind, &hello.body);
+    let _signals = ignore_signals().map_err(|error| start(&error))?;
     let answer = match &engine {
         Ok(engine) => {
             let capabilities =
@@ -54,7 +55,6 @@ fn run() -> Result<(), SignerError> {
     };
     let answer = answer.map_err(|error| start(&error))?;
     (&stream).write_all(&answer).map_err(|error| start(&error))?;
-    let _signals = ignore_signals().map_err(|error| start(&error))?;
     serve(&engine?, &stream, inbox);
     Ok(())
 }

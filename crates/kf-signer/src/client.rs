@@ -5,7 +5,7 @@ mod process;
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use kf_backend::KeyBackend;
@@ -55,6 +55,8 @@ struct Shared {
     registered: Mutex<BTreeMap<KeyId, (KeyHandle, KeyFacts)>>,
     capabilities: Arc<SignerCapabilities>,
     restarts: AtomicU64,
+    /// Zero when the signer runs in this process.
+    process_id: AtomicU32,
     is_stopping: AtomicBool,
     /// Shut down, or given up.
     has_ended: watch::Sender<bool>,
@@ -67,6 +69,7 @@ impl Shared {
             registered: Mutex::new(BTreeMap::new()),
             capabilities: Arc::new(capabilities),
             restarts: AtomicU64::new(0),
+            process_id: AtomicU32::new(0),
             is_stopping: AtomicBool::new(false),
             has_ended: watch::Sender::new(false),
         })
@@ -247,6 +250,12 @@ impl SignerClient {
     #[must_use]
     pub fn capabilities(&self) -> Arc<SignerCapabilities> {
         Arc::clone(&self.shared.capabilities)
+    }
+
+    /// The process that runs or ran last; `None` for one within this process.
+    #[must_use]
+    pub fn process_id(&self) -> Option<u32> {
+        Some(self.shared.process_id.load(Ordering::Relaxed)).filter(|id| *id != 0)
     }
 
     /// Lets the signer finish what it has and waits until it ended. Afterwards every call is [`SignerError::Unavailable`].

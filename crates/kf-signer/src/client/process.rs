@@ -34,6 +34,7 @@ struct Started {
     ended: Ended,
     exited: oneshot::Receiver<std::io::Result<ExitStatus>>,
     capabilities: SignerCapabilities,
+    process_id: u32,
 }
 
 /// Starts the signer and a task that watches it.
@@ -41,13 +42,14 @@ pub(super) async fn spawn(mut command: SignerCommand) -> Result<Arc<Shared>, Sig
     let started = start_process(&command).await?;
     command.create_root = false;
     let shared = Shared::new(started.capabilities.clone(), Arc::clone(&started.link));
+    shared.process_id.store(started.process_id, Ordering::Relaxed);
     drop(tokio::spawn(watch(command, Arc::downgrade(&shared), started)));
     Ok(shared)
 }
 
 async fn start_process(command: &SignerCommand) -> Result<Started, SignerError> {
     let (ours, theirs) = UnixStream::pair().map_err(|error| start(&error))?;
-    let exited = keep_process(command.to_command(theirs)?).await?;
+    let (process_id, exited) = keep_process(command.to_command(theirs)?).await?;
     let (link, ended) = Link::open(ours)?;
     let hello = Hello { config: command.child_config(), create_root: command.create_root };
     let hello = serde_json::to_vec(&hello).map_err(|_cannot_fail| bug("hello"))?;
@@ -57,14 +59,14 @@ async fn start_process(command: &SignerCommand) -> Result<Started, SignerError> 
         other => other,
     })?;
     let capabilities = serde_json::from_slice(&answer).map_err(|_syntax| bug("unreadable capabilities"))?;
-    Ok(Started { link, ended, exited, capabilities })
+    Ok(Started { link, ended, exited, capabilities, process_id })
 }
 
 /// Starts the process from a thread that lives as long as the process does: the signal that ends the child with its
 /// parent (PR_SET_PDEATHSIG) is about the parent's thread, not its process.
 async fn keep_process(
     mut command: std::process::Command,
-) -> Result<oneshot::Receiver<std::io::Result<ExitStatus>>, SignerError> {
+) -> Result<(u32, oneshot::Receiver<std::io::Result<ExitStatus>>), SignerError> {
     let (report_start, started) = oneshot::channel();
     let (report_exit, exited) = oneshot::channel();
     let keeper = std::thread::Builder::new().name("signer-keeper".to_owned()).spawn(move || {
@@ -73,7 +75,7 @@ async fn keep_process(
         drop(command);
         match spawned {
             Ok(mut child) => {
-                drop(report_start.send(Ok(())));
+                drop(report_start.send(Ok(child.id())));
                 drop(report_exit.send(child.wait()));
             }
             Err(error) => drop(report_start.send(Err(error))),
@@ -81,7 +83,7 @@ async fn keep_process(
     });
     keeper.map_err(|error| start(&error))?;
     match started.await {
-        Ok(Ok(())) => Ok(exited),
+        Ok(Ok(process_id)) => Ok((process_id, exited)),
         Ok(Err(error)) => Err(start(&error)),
         Err(_gone) => Err(bug("the keeper of the signer ended")),
     }
@@ -136,6 +138,7 @@ async fn restart(command: &SignerCommand, shared: &Weak<Shared>, attempts: &mut 
             Ok(started) => {
                 let client = shared.upgrade()?;
                 client.restarts.fetch_add(1, Ordering::Relaxed);
+                client.process_id.store(started.process_id, Ordering::Relaxed);
                 client.set_link(Some(Arc::clone(&started.link)));
                 if is_over(shared) {
                     // Told to stop while it started: whoever waits for the end must get it.

@@ -1,0 +1,9 @@
+//! The signer through its client: in threads of this process, and as a process of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::indexing_slicing)]
+
+mod authority;
+mod cost;
+mod process;
+mod requests;
+mod token;
+mod wire;
