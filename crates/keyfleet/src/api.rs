@@ -140,6 +140,18 @@ impl Api {
         Ok(self.session.request(method, &url, &headers, body).await?.json()?)
     }
 
+    /// Sends a body of any type and reads the answer as it is.
+    pub(crate) async fn post_raw(
+        &mut self,
+        path: &str,
+        content_type: HeaderValue,
+        body: Vec<u8>,
+    ) -> Result<Vec<u8>, Failure> {
+        let url = format!("{}{path}", self.base);
+        let answer = self.session.request(Method::POST, &url, &[(CONTENT_TYPE, content_type)], body).await?;
+        Ok(answer.success()?.body.to_vec())
+    }
+
     /// Deletes a resource.
     pub(crate) async fn delete(&mut self, path: &str) -> Result<(), Failure> {
         let url = format!("{}{path}", self.base);
