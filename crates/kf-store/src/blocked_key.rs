@@ -2,7 +2,11 @@
 
 use kf_key::UnixMillis;
 
-use crate::{Audit, Logged, Store, StoreError};
+use crate::act::Class;
+use crate::column::millis;
+use crate::{Audit, Logged, Store, StoreError, sql};
+
+const MAX_AT_ONCE: usize = 100_000;
 
 impl Store {
     /// Blocks public keys (at most 100,000 at once), by the SHA-256 of their SubjectPublicKeyInfo. Says how many were new.
@@ -15,8 +19,18 @@ impl Store {
         at: UnixMillis,
         audit: impl Into<Audit>,
     ) -> Result<Logged<u64>, StoreError> {
-        let _ = (spki_sha256, at, audit.into());
-        todo!()
+        self.logged(Class::Reserved, audit.into(), move |act| {
+            if spki_sha256.len() > MAX_AT_ONCE {
+                return Err(StoreError::Invalid { field: "keys", problem: "at most 100,000 at once" });
+            }
+            let mut fresh = 0_u64;
+            for sha256 in &spki_sha256 {
+                let sql = "INSERT OR IGNORE INTO blocked_spki (sha256, at) VALUES (?1, ?2)";
+                fresh += u64::try_from(act.execute(sql, (sha256, millis(at)))?).unwrap_or(0);
+            }
+            Ok(fresh)
+        })
+        .await
     }
 
     /// Whether a public key is blocked.
@@ -24,7 +38,6 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn is_key_blocked(&self, spki_sha256: &[u8; 32]) -> Result<bool, StoreError> {
-        let _ = spki_sha256;
-        todo!()
+        self.read(|connection| sql::exists(connection, "SELECT 1 FROM blocked_spki WHERE sha256 = ?1", [spki_sha256]))
     }
 }

@@ -8,8 +8,94 @@ use kf_key::{
     KeyProtection, OperatorId, RevocationReason, SerialNumber, UnixMillis,
 };
 
+use rusqlite::{Connection, Row};
+
+use crate::act::Class;
+use crate::column::{self, millis};
 use crate::revocation::StatusChange;
+use crate::sql::{self, in_scope, scope};
 use crate::{Audit, Store, StoreError};
+
+pub(crate) mod issuance;
+mod listed;
+
+/// The statement that reads whole rows; `{}` stands for one more column.
+macro_rules! columns {
+    () => {
+        columns!("")
+    };
+    ($more:literal) => {
+        concat!(
+            "SELECT c.serial, c.authority, c.profile, c.device, b.operator, c.facility, b.subject, b.spki, b.not_before,
+                c.not_after, c.status, c.revoked, c.reason",
+            $more,
+            " FROM certificate c JOIN certificate_body b ON b.body = c.body"
+        )
+    };
+}
+pub(crate) use columns;
+
+pub(crate) fn certificate_row(row: &Row<'_>) -> rusqlite::Result<Certificate> {
+    Ok(Certificate {
+        serial: column::serial(row, 0)?,
+        authority: column::id(row, 1)?,
+        profile: column::coded(row, 2)?,
+        device: column::optional_id(row, 3)?,
+        operator: column::optional_id(row, 4)?,
+        facility: column::optional_id(row, 5)?,
+        subject: row.get(6)?,
+        spki_sha256: hex::encode(row.get::<_, [u8; 32]>(7)?),
+        not_before: column::time(row, 8)?,
+        not_after: column::time(row, 9)?,
+        status: column::coded(row, 10)?,
+        revoked: column::optional_time(row, 11)?,
+        reason: column::optional_coded(row, 12)?,
+    })
+}
+
+/// A certificate with its DER.
+pub(crate) fn stored(
+    connection: &Connection,
+    serial: SerialNumber,
+    visibility: &Visibility,
+) -> Result<Option<StoredCertificate>, StoreError> {
+    let sql = concat!(columns!(", b.der"), " WHERE c.serial = ?2 AND ", in_scope!("c.facility"));
+    sql::one(connection, sql, (scope(visibility), serial.as_bytes()), |row| {
+        Ok(StoredCertificate { certificate: certificate_row(row)?, der: row.get(13)? })
+    })
+}
+
+/// Status, time and reason in three columns.
+pub(crate) fn status_of(row: &Row<'_>, first: usize) -> rusqlite::Result<StatusAnswer> {
+    Ok(match column::coded::<CertificateStatus>(row, first)? {
+        CertificateStatus::Good => StatusAnswer::Good,
+        CertificateStatus::Held | CertificateStatus::Revoked => {
+            StatusAnswer::Revoked { at: column::time(row, first + 1)?, reason: column::coded(row, first + 2)? }
+        }
+    })
+}
+
+/// Whose a public key is.
+pub(crate) fn holder(connection: &Connection, spki: &[u8; 32]) -> Result<Option<KeyHolder>, StoreError> {
+    let sql = "SELECT holder_kind, holder FROM spki WHERE sha256 = ?1";
+    sql::one(connection, sql, [spki], |row| {
+        Ok(match row.get::<_, u8>(0)? {
+            1 => KeyHolder::Device(column::id(row, 1)?),
+            2 => KeyHolder::Operator(column::id(row, 1)?),
+            _ => KeyHolder::Subject(String::from_utf8_lossy(&row.get::<_, Vec<u8>>(1)?).into_owned()),
+        })
+    })
+}
+
+impl std::fmt::Display for KeyHolder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Device(id) => write!(f, "{id}"),
+            Self::Operator(id) => write!(f, "{id}"),
+            Self::Subject(name) => f.write_str(name),
+        }
+    }
+}
 
 /// A certificate with its DER.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,8 +244,8 @@ impl Store {
         issuance: Issuance,
         audit: impl Into<Audit>,
     ) -> Result<IssuanceOutcome, StoreError> {
-        let _ = (issuance, audit.into());
-        todo!()
+        let audit = audit.into();
+        self.write(Class::Ordinary, move |act| issuance::record(act, &issuance, &audit)).await
     }
 
     /// Whose a public key is, by the SHA-256 of its SubjectPublicKeyInfo: to refuse before signing. The same check runs
@@ -168,8 +254,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn key_holder(&self, spki_sha256: &[u8; 32]) -> Result<Option<KeyHolder>, StoreError> {
-        let _ = spki_sha256;
-        todo!()
+        self.read(|connection| holder(connection, spki_sha256))
     }
 
     /// The certificate that this basis gave before for this key, so that a retry needs no new signature.
@@ -181,8 +266,10 @@ impl Store {
         basis: &Basis,
         spki_sha256: &[u8; 32],
     ) -> Result<Option<StoredCertificate>, StoreError> {
-        let _ = (basis, spki_sha256);
-        todo!()
+        self.read(|connection| {
+            let Some(serial) = issuance::used_before(connection, basis, spki_sha256)? else { return Ok(None) };
+            stored(connection, serial, &Visibility::Fleet)
+        })
     }
 
     /// Records the octets that are about to be signed. Durable before it answers; not logged, because the issuance or
@@ -191,8 +278,17 @@ impl Store {
     /// # Errors
     /// [`StoreError::Conflict`] on `serial`; [`StoreError::Stopped`]; [`StoreError::Full`].
     pub async fn record_tbs(&self, pre_image: PreImage) -> Result<(), StoreError> {
-        let _ = pre_image;
-        todo!()
+        self.write(Class::Ordinary, move |act| {
+            act.require_issuance()?;
+            let PreImage { serial, authority, tbs, at } = &pre_image;
+            if act.exists("SELECT 1 FROM certificate WHERE serial = ?1", [serial.as_bytes()])? {
+                return Err(StoreError::Conflict { field: "serial" });
+            }
+            let sql = "INSERT INTO pre_image (serial, authority, tbs, at) VALUES (?1, ?2, ?3, ?4)";
+            act.execute(sql, (serial.as_bytes(), authority.as_bytes(), tbs, millis(*at)))?;
+            Ok(())
+        })
+        .await
     }
 
     /// Pre-images without a certificate, oldest first, at most 10,000: after a crash between the two records, somebody may
@@ -201,7 +297,17 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn orphans(&self) -> Result<Vec<PreImage>, StoreError> {
-        todo!()
+        let sql = "SELECT serial, authority, tbs, at FROM pre_image ORDER BY serial LIMIT 10000";
+        self.read(|connection| {
+            sql::all(connection, sql, [], |row| {
+                Ok(PreImage {
+                    serial: column::serial(row, 0)?,
+                    authority: column::id(row, 1)?,
+                    tbs: row.get(2)?,
+                    at: column::time(row, 3)?,
+                })
+            })
+        })
     }
 
     /// Turns an orphan into a revoked certificate without DER, so that OCSP and CRL refuse it if it exists.
@@ -214,8 +320,17 @@ impl Store {
         certificate: Certificate,
         audit: impl Into<Audit>,
     ) -> Result<crate::Logged<()>, StoreError> {
-        let _ = (certificate, audit.into());
-        todo!()
+        self.logged(Class::Reserved, audit.into(), move |act| {
+            if certificate.status != CertificateStatus::Revoked {
+                return Err(StoreError::Invalid { field: "status", problem: "an orphan is recorded as revoked" });
+            }
+            let sql = "DELETE FROM pre_image WHERE serial = ?1";
+            if act.execute(sql, [certificate.serial.as_bytes()])? == 0 {
+                return Err(StoreError::NotFound { what: "pre-image" });
+            }
+            issuance::insert(act, &certificate, &[])
+        })
+        .await
     }
 
     /// A certificate by serial number, with its DER; `None` also when it lies outside `visibility`. Certificates of no
@@ -228,8 +343,7 @@ impl Store {
         serial: SerialNumber,
         visibility: &Visibility,
     ) -> Result<Option<StoredCertificate>, StoreError> {
-        let _ = (serial, visibility);
-        todo!()
+        self.read(|connection| stored(connection, serial, visibility))
     }
 
     /// One page of certificates.
@@ -241,8 +355,7 @@ impl Store {
         query: &CertificateQuery,
         visibility: &Visibility,
     ) -> Result<Page<Certificate>, StoreError> {
-        let _ = (query, visibility);
-        todo!()
+        self.read(|connection| listed::page(connection, query, visibility))
     }
 
     /// The certificates of a device, newest first, at most 1,000.
@@ -254,8 +367,13 @@ impl Store {
         device: DeviceId,
         visibility: &Visibility,
     ) -> Result<Vec<Certificate>, StoreError> {
-        let _ = (device, visibility);
-        todo!()
+        let sql = concat!(
+            columns!(),
+            " WHERE c.device = ?2 AND ",
+            in_scope!("c.facility"),
+            " ORDER BY c.serial DESC LIMIT 1000"
+        );
+        self.read(|connection| sql::all(connection, sql, (scope(visibility), device.as_bytes()), certificate_row))
     }
 
     /// What OCSP says about a serial number: one lookup in one tree.
@@ -263,8 +381,11 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn status(&self, authority: AuthorityId, serial: SerialNumber) -> Result<StatusAnswer, StoreError> {
-        let _ = (authority, serial);
-        todo!()
+        let sql = "SELECT status, revoked, reason FROM certificate WHERE serial = ?1 AND authority = ?2";
+        self.read(|connection| {
+            let found = sql::one(connection, sql, (serial.as_bytes(), authority.as_bytes()), |row| status_of(row, 0))?;
+            Ok(found.unwrap_or(StatusAnswer::NeverIssued))
+        })
     }
 
     /// Certificates by status: good, held, revoked; kept as counters.
@@ -272,7 +393,17 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn certificate_counts(&self, visibility: &Visibility) -> Result<(u64, u64, u64), StoreError> {
-        let _ = visibility;
-        todo!()
+        let sql = concat!(
+            "SELECT status, sum(count) FROM certificate_count WHERE ",
+            in_scope!("facility"),
+            " GROUP BY status"
+        );
+        self.read(|connection| {
+            let rows = sql::all(connection, sql, [scope(visibility)], |row| {
+                Ok((column::coded::<CertificateStatus>(row, 0)?, column::count(row, 1)?))
+            })?;
+            let of = |status| rows.iter().find(|(found, _)| *found == status).map_or(0, |(_, count)| *count);
+            Ok((of(CertificateStatus::Good), of(CertificateStatus::Held), of(CertificateStatus::Revoked)))
+        })
     }
 }

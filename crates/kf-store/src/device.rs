@@ -1,13 +1,119 @@
 //! Devices.
 
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
 use kf_access::Visibility;
 use kf_api::device::Device;
 use kf_api::{Page, PageRequest};
 use kf_key::{DeviceId, DeviceState, FacilityId, ProductLineId, RevocationReason, UnixMillis};
 use kf_log::AuditEntry;
 
+use rusqlite::Row;
+
+use crate::act::{Act, Class, is_fatal};
+use crate::column::{self, Coded, millis};
 use crate::revocation::Revoked;
+use crate::sql::{self, in_scope, scope};
 use crate::{Audit, Logged, Store, StoreError};
+
+mod change;
+mod listed;
+
+/// Rows of one registration.
+const MAX_ROWS: usize = 10_000;
+/// Sightings that may wait to be written; further ones are dropped.
+const MAX_TOUCHED: usize = 100_000;
+const MAX_NAME_OCTETS: usize = 64;
+const MAX_BATCH_OCTETS: usize = 128;
+const MAX_ATTRIBUTES_OCTETS: usize = 16_384;
+
+/// Devices that were seen, and when last; written with the next group.
+pub(crate) type Touched = BTreeMap<DeviceId, UnixMillis>;
+
+macro_rules! columns {
+    () => {
+        "SELECT id, name, facility, product_line, state, batch, attributes, protection, created, last_seen FROM device"
+    };
+}
+use columns;
+
+fn device_row(row: &Row<'_>) -> rusqlite::Result<Device> {
+    let attributes = match row.get_ref(6)? {
+        rusqlite::types::ValueRef::Null => BTreeMap::new(),
+        _ => column::json(row, 6)?,
+    };
+    Ok(Device {
+        id: column::id(row, 0)?,
+        name: row.get(1)?,
+        facility: column::id(row, 2)?,
+        product_line: column::id(row, 3)?,
+        state: column::coded(row, 4)?,
+        batch: row.get(5)?,
+        attributes,
+        protection: column::coded(row, 7)?,
+        created: column::time(row, 8)?,
+        last_seen: column::optional_time(row, 9)?,
+    })
+}
+
+fn insert(act: &mut Act<'_>, device: &Device) -> Result<(), StoreError> {
+    let Device { id, name, facility, product_line, state, batch, attributes, protection, created, last_seen } = device;
+    if *state != DeviceState::Registered {
+        return Err(StoreError::Invalid { field: "state", problem: "a new device is registered" });
+    }
+    if name.is_empty() || name.len() > MAX_NAME_OCTETS {
+        return Err(StoreError::Invalid { field: "name", problem: "1 to 64 octets" });
+    }
+    if batch.as_ref().is_some_and(|batch| batch.is_empty() || batch.len() > MAX_BATCH_OCTETS) {
+        return Err(StoreError::Invalid { field: "batch", problem: "1 to 128 octets" });
+    }
+    let attributes = if attributes.is_empty() { None } else { serde_json::to_string(attributes).ok() };
+    if attributes.as_ref().is_some_and(|text| text.len() > MAX_ATTRIBUTES_OCTETS) {
+        return Err(StoreError::Invalid { field: "attributes", problem: "at most 16,384 octets" });
+    }
+    act.require_facility(*facility)?;
+    if !act.exists("SELECT 1 FROM product_line WHERE id = ?1", [product_line.as_bytes()])? {
+        return Err(StoreError::NotFound { what: "product line" });
+    }
+    let sql = "INSERT INTO device (id, name, facility, product_line, state, batch, attributes, protection, created,
+        last_seen) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    act.execute(
+        sql,
+        (
+            id.as_bytes(),
+            name,
+            facility.as_bytes(),
+            product_line.as_bytes(),
+            state.code(),
+            batch,
+            attributes,
+            protection.code(),
+            millis(*created),
+            last_seen.map(millis),
+        ),
+    )?;
+    act.counts.device(*facility, *state, 1);
+    Ok(())
+}
+
+/// One row of a registration: what is there already or refused writes nothing and fails nothing.
+fn register(act: &mut Act<'_>, device: &Device, entry: &AuditEntry) -> Result<Registration, StoreError> {
+    let there = act.one(concat!(columns!(), " WHERE name = ?1"), [&device.name], device_row)?;
+    if let Some(there) = there {
+        let same_facts = there.facility == device.facility
+            && there.product_line == device.product_line
+            && there.batch == device.batch
+            && there.attributes == device.attributes;
+        return Ok(Registration::AlreadyThere { id: there.id, same_facts });
+    }
+    match insert(act, device) {
+        Ok(()) => Ok(Registration::Registered { index: act.log(&entry.clone().into())? }),
+        // A statement that fails undoes itself, and `insert` is one statement after its checks.
+        Err(error) if !is_fatal(&error) => Ok(Registration::Refused(error)),
+        Err(error) => Err(error),
+    }
+}
 
 /// What became of one row of a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,8 +205,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Conflict`] on `name` or `id`; [`StoreError::NotFound`] for its facility or product line.
     pub async fn register_device(&self, device: Device, audit: impl Into<Audit>) -> Result<Logged<()>, StoreError> {
-        let _ = (device, audit.into());
-        todo!()
+        self.logged(Class::Ordinary, audit.into(), move |act| insert(act, &device)).await
     }
 
     /// Registers many devices (at most 10,000) in one transaction, each with its own log entry. A refused row is not
@@ -109,8 +214,13 @@ impl Store {
     /// # Errors
     /// Only when nothing at all could be written.
     pub async fn register_devices(&self, rows: Vec<(Device, AuditEntry)>) -> Result<Vec<Registration>, StoreError> {
-        let _ = rows;
-        todo!()
+        self.write(Class::Ordinary, move |act| {
+            if rows.len() > MAX_ROWS {
+                return Err(StoreError::Invalid { field: "rows", problem: "at most 10,000 at once" });
+            }
+            rows.iter().map(|(device, entry)| register(act, device, entry)).collect()
+        })
+        .await
     }
 
     /// A device by id; `None` also when it lies outside `visibility`.
@@ -118,8 +228,8 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn device(&self, id: DeviceId, visibility: &Visibility) -> Result<Option<Device>, StoreError> {
-        let _ = (id, visibility);
-        todo!()
+        let sql = concat!(columns!(), " WHERE id = ?2 AND ", in_scope!("facility"));
+        self.read(|connection| sql::one(connection, sql, (scope(visibility), id.as_bytes()), device_row))
     }
 
     /// A device by name; `None` also when it lies outside `visibility`.
@@ -127,8 +237,8 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn device_by_name(&self, name: &str, visibility: &Visibility) -> Result<Option<Device>, StoreError> {
-        let _ = (name, visibility);
-        todo!()
+        let sql = concat!(columns!(), " WHERE name = ?2 AND ", in_scope!("facility"));
+        self.read(|connection| sql::one(connection, sql, (scope(visibility), name), device_row))
     }
 
     /// One page of devices.
@@ -136,8 +246,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn devices(&self, query: &DeviceQuery, visibility: &Visibility) -> Result<Page<Device>, StoreError> {
-        let _ = (query, visibility);
-        todo!()
+        self.read(|connection| listed::page(connection, query, visibility))
     }
 
     /// Devices by state, in the order of [`DeviceState::ALL`]; kept as counters, so it costs the same at any size.
@@ -145,8 +254,15 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn device_counts(&self, visibility: &Visibility) -> Result<Vec<(DeviceState, u64)>, StoreError> {
-        let _ = visibility;
-        todo!()
+        let sql =
+            concat!("SELECT state, sum(count) FROM device_count WHERE ", in_scope!("facility"), " GROUP BY state");
+        self.read(|connection| {
+            let rows = sql::all(connection, sql, [scope(visibility)], |row| {
+                Ok((column::coded::<DeviceState>(row, 0)?, column::count(row, 1)?))
+            })?;
+            let of = |state| rows.iter().find(|(found, _)| *found == state).map_or(0, |(_, count)| *count);
+            Ok(DeviceState::ALL.into_iter().map(|state| (state, of(state))).collect())
+        })
     }
 
     /// Changes the state of devices and the status of their certificates together. A mass act never leaves
@@ -161,8 +277,17 @@ impl Store {
         visibility: Visibility,
         audit: impl Into<Audit>,
     ) -> Result<Logged<Revoked>, StoreError> {
-        let _ = (change, visibility, audit.into());
-        todo!()
+        let audit = audit.into();
+        // Taking a device out of service goes on when the disk is full; bringing it back does not.
+        let resumes = matches!(change.to, DeviceState::Active | DeviceState::Registered);
+        let class = if resumes { Class::Ordinary } else { Class::Reserved };
+        self.write(class, move |act| {
+            let revoked = change::carry_out(act, &change, &visibility)?;
+            let audit = audit.with_detail("devices", revoked.devices);
+            let index = act.log(&audit.with_detail("certificates", revoked.certificates))?;
+            Ok(Logged { value: revoked, index })
+        })
+        .await
     }
 
     /// How many devices and certificates [`Store::change_devices`] would touch: `(devices, certificates)`.
@@ -174,8 +299,7 @@ impl Store {
         change: &DeviceChange,
         visibility: &Visibility,
     ) -> Result<(u64, u64), StoreError> {
-        let _ = (change, visibility);
-        todo!()
+        self.read(|connection| change::count(connection, change, visibility))
     }
 
     /// Moves a device, and its certificates with it, from one facility to another.
@@ -189,13 +313,47 @@ impl Store {
         to: FacilityId,
         audit: impl Into<Audit>,
     ) -> Result<Logged<()>, StoreError> {
-        let _ = (device, from, to, audit.into());
-        todo!()
+        self.logged(Class::Ordinary, audit.into(), move |act| {
+            act.require_facility(to)?;
+            let sql = "SELECT state, facility FROM device WHERE id = ?1";
+            let found = act.one(sql, [device.as_bytes()], |row| {
+                Ok((column::coded::<DeviceState>(row, 0)?, column::id::<FacilityId>(row, 1)?))
+            })?;
+            let (state, facility) = found.ok_or(StoreError::NotFound { what: "device" })?;
+            if facility != from {
+                return Err(StoreError::IllegalState {
+                    what: "facility of the device",
+                    found: facility.to_string(),
+                    expected: from.to_string(),
+                });
+            }
+            act.execute("UPDATE device SET facility = ?2 WHERE id = ?1", (device.as_bytes(), to.as_bytes()))?;
+            act.counts.device(from, state, -1);
+            act.counts.device(to, state, 1);
+            let sql = "UPDATE certificate SET facility = ?2 WHERE device = ?1 RETURNING status";
+            let statuses = act.all(sql, (device.as_bytes(), to.as_bytes()), |row| column::coded(row, 0))?;
+            for status in statuses {
+                act.counts.certificate(Some(from), status, -1);
+                act.counts.certificate(Some(to), status, 1);
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Notes that a device authenticated. Not logged, written with the next group, lost in a crash; never waits.
     pub fn touch_device(&self, device: DeviceId, at: UnixMillis) {
-        let _ = (device, at);
-        todo!()
+        let first = {
+            let mut touched = self.shared().touched.lock().unwrap_or_else(PoisonError::into_inner);
+            let first = touched.is_empty();
+            if touched.len() < MAX_TOUCHED || touched.contains_key(&device) {
+                let latest = touched.entry(device).or_insert(at);
+                *latest = at.max(*latest);
+            }
+            first
+        };
+        if first {
+            self.wake();
+        }
     }
 }

@@ -5,7 +5,22 @@ use kf_api::facility::Facility;
 use kf_api::{Page, PageRequest};
 use kf_key::FacilityId;
 
+use rusqlite::Row;
+
+use crate::act::Class;
+use crate::column::{self, millis};
+use crate::listing::{BAD_CURSOR, next_of};
+use crate::sql::{self, in_scope, scope};
 use crate::{Audit, Logged, Store, StoreError};
+
+fn row(row: &Row<'_>) -> rusqlite::Result<Facility> {
+    Ok(Facility {
+        id: column::id(row, 0)?,
+        name: row.get(1)?,
+        description: row.get(2)?,
+        created: column::time(row, 3)?,
+    })
+}
 
 impl Store {
     /// Adds a facility.
@@ -13,8 +28,13 @@ impl Store {
     /// # Errors
     /// [`StoreError::Conflict`] on `name` or `id`.
     pub async fn insert_facility(&self, facility: Facility, audit: impl Into<Audit>) -> Result<Logged<()>, StoreError> {
-        let _ = (facility, audit.into());
-        todo!()
+        self.logged(Class::Ordinary, audit.into(), move |act| {
+            let Facility { id, name, description, created } = &facility;
+            let sql = "INSERT INTO facility (id, name, description, created) VALUES (?1, ?2, ?3, ?4)";
+            act.execute(sql, (id.as_bytes(), name, description, millis(*created)))?;
+            Ok(())
+        })
+        .await
     }
 
     /// A facility by id; `None` also when it lies outside `visibility`.
@@ -22,8 +42,8 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn facility(&self, id: FacilityId, visibility: &Visibility) -> Result<Option<Facility>, StoreError> {
-        let _ = (id, visibility);
-        todo!()
+        let sql = concat!("SELECT id, name, description, created FROM facility WHERE id = ?2 AND ", in_scope!("id"));
+        self.read(|connection| sql::one(connection, sql, (scope(visibility), id.as_bytes()), row))
     }
 
     /// A facility by name; `None` also when it lies outside `visibility`.
@@ -31,8 +51,8 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn facility_by_name(&self, name: &str, visibility: &Visibility) -> Result<Option<Facility>, StoreError> {
-        let _ = (name, visibility);
-        todo!()
+        let sql = concat!("SELECT id, name, description, created FROM facility WHERE name = ?2 AND ", in_scope!("id"));
+        self.read(|connection| sql::one(connection, sql, (scope(visibility), name), row))
     }
 
     /// Facilities in the order of their ids.
@@ -40,7 +60,20 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn facilities(&self, visibility: &Visibility, page: &PageRequest) -> Result<Page<Facility>, StoreError> {
-        let _ = (visibility, page);
-        todo!()
+        let after = match &page.after {
+            None => None,
+            Some(text) => Some(text.parse::<FacilityId>().map_err(|_detail| BAD_CURSOR)?),
+        };
+        let after = after.as_ref().map_or(&[][..], |id| &id.as_bytes()[..]);
+        let sql = concat!(
+            "SELECT id, name, description, created FROM facility WHERE id > ?2 AND ",
+            in_scope!("id"),
+            " ORDER BY id LIMIT ?3"
+        );
+        let rows = usize::try_from(page.rows()).unwrap_or(usize::MAX);
+        let mut items =
+            self.read(|connection| sql::all(connection, sql, (scope(visibility), after, page.rows() + 1), row))?;
+        let next = next_of(&mut items, rows, |last| last.id.to_string());
+        Ok(Page { items, next })
     }
 }

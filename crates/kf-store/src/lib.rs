@@ -12,22 +12,30 @@
 //! no randomness, and cannot unwrap the keys it holds.
 #![forbid(unsafe_code)]
 
+mod act;
 pub mod authority;
 pub mod blocked_key;
 pub mod certificate;
+mod column;
+mod connection;
 pub mod device;
 pub mod enrolment;
 mod error;
 pub mod facility;
 pub mod intent;
 pub mod key;
+mod listing;
 pub mod log;
 pub mod operator;
 pub mod product_line;
 pub mod proposal;
+mod reserve;
 pub mod revocation;
+mod schema;
 pub mod setting;
+mod sql;
 mod store;
+mod writer;
 
 pub use error::StoreError;
 pub use log::{Audit, Logged};

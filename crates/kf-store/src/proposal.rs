@@ -5,7 +5,47 @@ use kf_api::proposal::{Proposal, ProposalState};
 use kf_api::{Page, PageRequest};
 use kf_key::{FacilityId, OperatorId, ProposalId, UnixMillis};
 
+use rusqlite::Row;
+use rusqlite::types::Value;
+
+use crate::act::Class;
+use crate::column::{self, Coded, integer, millis};
+use crate::listing::{BAD_CURSOR, Branch, Listing, next_of, scopes};
+use crate::sql::{self, in_scope, scope};
 use crate::{Audit, Logged, Store, StoreError};
+
+macro_rules! columns {
+    () => {
+        "SELECT id, state, act, devices, certificates, proposer, proposer_name, decided_by, created, expires, effective
+            FROM proposal"
+    };
+}
+
+fn proposal_row(row: &Row<'_>) -> rusqlite::Result<Proposal> {
+    Ok(Proposal {
+        id: column::id(row, 0)?,
+        state: column::coded(row, 1)?,
+        act: column::json(row, 2)?,
+        devices: column::count(row, 3)?,
+        certificates: column::count(row, 4)?,
+        proposer: column::id(row, 5)?,
+        proposer_name: row.get(6)?,
+        decided_by: column::optional_id(row, 7)?,
+        created: column::time(row, 8)?,
+        expires: column::time(row, 9)?,
+        effective: column::optional_time(row, 10)?,
+    })
+}
+
+const fn state_name(state: ProposalState) -> &'static str {
+    match state {
+        ProposalState::Waiting => "waiting",
+        ProposalState::Done => "done",
+        ProposalState::Cancelled => "cancelled",
+        ProposalState::Expired => "expired",
+        ProposalState::Failed => "failed",
+    }
+}
 
 /// A decision on a proposal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +71,34 @@ impl Store {
         facility: Option<FacilityId>,
         audit: impl Into<Audit>,
     ) -> Result<Logged<()>, StoreError> {
-        let _ = (proposal, facility, audit.into());
-        todo!()
+        self.logged(Class::Ordinary, audit.into(), move |act| {
+            let Proposal { id, act: proposed, devices, certificates, proposer, proposer_name, .. } = &proposal;
+            let Proposal { decided_by, created, expires, effective, state, .. } = &proposal;
+            let proposed = serde_json::to_string(proposed)
+                .map_err(|_detail| StoreError::Invalid { field: "act", problem: "cannot be written down" })?;
+            let sql =
+                "INSERT INTO proposal (id, state, act, devices, certificates, proposer, proposer_name, decided_by,
+                created, expires, effective, facility) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+            act.execute(
+                sql,
+                (
+                    id.as_bytes(),
+                    state.code(),
+                    proposed,
+                    integer(*devices),
+                    integer(*certificates),
+                    proposer.as_bytes(),
+                    proposer_name,
+                    decided_by.as_ref().map(OperatorId::as_bytes),
+                    millis(*created),
+                    millis(*expires),
+                    effective.map(millis),
+                    facility.as_ref().map(FacilityId::as_bytes),
+                ),
+            )?;
+            Ok(())
+        })
+        .await
     }
 
     /// Decides a proposal: exactly one of two concurrent decisions succeeds.
@@ -44,8 +110,31 @@ impl Store {
         change: ProposalChange,
         audit: impl Into<Audit>,
     ) -> Result<Logged<Proposal>, StoreError> {
-        let _ = (change, audit.into());
-        todo!()
+        self.logged(Class::Reserved, audit.into(), move |act| {
+            let ProposalChange { id, seen, to, by } = change;
+            let sql = concat!(columns!(), " WHERE id = ?1");
+            let found = act.one(sql, [id.as_bytes()], proposal_row)?;
+            let mut proposal = found.ok_or(StoreError::NotFound { what: "proposal" })?;
+            let legal = match seen {
+                ProposalState::Waiting => to != ProposalState::Waiting,
+                ProposalState::Done => to == ProposalState::Failed,
+                ProposalState::Cancelled | ProposalState::Expired | ProposalState::Failed => false,
+            };
+            if proposal.state != seen || !legal {
+                return Err(StoreError::IllegalState {
+                    what: "proposal",
+                    found: state_name(proposal.state).into(),
+                    expected: state_name(seen).into(),
+                });
+            }
+            proposal.state = to;
+            proposal.decided_by = by.or(proposal.decided_by);
+            let sql = "UPDATE proposal SET state = ?2, decided_by = ?3 WHERE id = ?1";
+            let decided_by = proposal.decided_by.as_ref().map(OperatorId::as_bytes);
+            act.execute(sql, (id.as_bytes(), to.code(), decided_by))?;
+            Ok(proposal)
+        })
+        .await
     }
 
     /// A proposal by id, with its facility; `None` also when it lies outside `visibility`.
@@ -53,8 +142,8 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn proposal(&self, id: ProposalId, visibility: &Visibility) -> Result<Option<Proposal>, StoreError> {
-        let _ = (id, visibility);
-        todo!()
+        let sql = concat!(columns!(), " WHERE id = ?2 AND ", in_scope!("facility"));
+        self.read(|connection| sql::one(connection, sql, (scope(visibility), id.as_bytes()), proposal_row))
     }
 
     /// Proposals, newest first, of one state or of all.
@@ -67,8 +156,34 @@ impl Store {
         visibility: &Visibility,
         page: &PageRequest,
     ) -> Result<Page<Proposal>, StoreError> {
-        let _ = (state, visibility, page);
-        todo!()
+        let before = match &page.after {
+            None => Value::Blob(vec![0xff; 17]),
+            Some(text) => {
+                let id = text.parse::<ProposalId>().map_err(|_detail| BAD_CURSOR)?;
+                Value::Blob(id.as_bytes().to_vec())
+            }
+        };
+        let states: Vec<_> = match state {
+            None => ProposalState::CODES.iter().map(|(code, _)| *code).collect(),
+            Some(state) => vec![state.code()],
+        };
+        let branches = states.into_iter().flat_map(|state| {
+            scopes(visibility).into_iter().map(move |facility| {
+                Branch::new("proposal")
+                    .with("state = ?", state)
+                    .with_optional("facility = ?", facility.map(|id| id.as_bytes().to_vec()))
+            })
+        });
+        let listing = Listing::descending("id", branches.collect());
+        let rows = usize::try_from(page.rows()).unwrap_or(usize::MAX);
+        self.read(|connection| {
+            let mut items = Vec::new();
+            for key in listing.keys(connection, before, rows + 1)? {
+                items.extend(sql::one(connection, concat!(columns!(), " WHERE id = ?1"), [key], proposal_row)?);
+            }
+            let next = next_of(&mut items, rows, |last: &Proposal| last.id.to_string());
+            Ok(Page { items, next })
+        })
     }
 
     /// Waiting proposals of single-control mode whose delay is over at `now`, oldest first, at most 100.
@@ -76,8 +191,8 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn due_proposals(&self, now: UnixMillis) -> Result<Vec<Proposal>, StoreError> {
-        let _ = now;
-        todo!()
+        let sql = concat!(columns!(), " WHERE state = 1 AND effective <= ?1 ORDER BY id LIMIT 100");
+        self.read(|connection| sql::all(connection, sql, [millis(now)], proposal_row))
     }
 
     /// Waiting proposals that nobody approved before they lapsed at `now`, oldest first, at most 100.
@@ -85,7 +200,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn lapsed_proposals(&self, now: UnixMillis) -> Result<Vec<Proposal>, StoreError> {
-        let _ = now;
-        todo!()
+        let sql = concat!(columns!(), " WHERE state = 1 AND effective IS NULL AND expires < ?1 ORDER BY id LIMIT 100");
+        self.read(|connection| sql::all(connection, sql, [millis(now)], proposal_row))
     }
 }

@@ -2,7 +2,24 @@
 
 use kf_api::status::Issuance;
 
-use crate::{Audit, Logged, Store, StoreError};
+use std::sync::PoisonError;
+
+use rusqlite::Connection;
+
+use crate::act::Class;
+use crate::{Audit, Logged, Store, StoreError, sql};
+
+/// The setting that stops issuance; its value says why.
+const STOPPED: &str = "issuance-stopped";
+const SET: &str = "INSERT INTO setting (key, value) VALUES (?1, ?2)
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+const MAX_KEY_OCTETS: usize = 64 + 5;
+const MAX_VALUE_OCTETS: usize = 65_536;
+
+/// Why issuance is stopped, if it is.
+pub(crate) fn stopped(connection: &Connection) -> Result<Option<String>, StoreError> {
+    sql::one(connection, "SELECT value FROM setting WHERE key = 'issuance-stopped'", [], |row| row.get(0))
+}
 
 impl Store {
     /// Turns issuance on (`None`) or off (why). Durable and in force for every issuance that commits afterwards.
@@ -14,14 +31,29 @@ impl Store {
         stopped: Option<String>,
         audit: impl Into<Audit>,
     ) -> Result<Logged<()>, StoreError> {
-        let _ = (stopped, audit.into());
-        todo!()
+        self.logged(Class::Reserved, audit.into(), move |act| {
+            match &stopped {
+                None => act.execute("DELETE FROM setting WHERE key = ?1", [STOPPED])?,
+                Some(why) => act.execute(SET, (STOPPED, why))?,
+            };
+            Ok(())
+        })
+        .await
     }
 
     /// Whether certificates are being issued: fenced, full, stopped or running, from memory.
     #[must_use]
     pub fn issuance(&self) -> Issuance {
-        todo!()
+        let health = self.shared().health();
+        if let Some(why) = health.fenced {
+            return Issuance::Fenced(why);
+        }
+        let stopped = self.shared().stopped.read().unwrap_or_else(PoisonError::into_inner).clone();
+        match stopped {
+            Some(why) => Issuance::Stopped(why),
+            None if health.full => Issuance::StoreFull,
+            None => Issuance::Running,
+        }
     }
 
     /// Keeps a fact about the fleet under a key of at most 64 octets; at most 65,536 octets, never a secret.
@@ -29,8 +61,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::Invalid`] beyond the limits.
     pub async fn set_fact(&self, key: &str, value: String, audit: impl Into<Audit>) -> Result<Logged<()>, StoreError> {
-        let _ = (key, value, audit.into());
-        todo!()
+        let key = format!("fact:{key}");
+        self.logged(Class::Ordinary, audit.into(), move |act| {
+            if key.len() > MAX_KEY_OCTETS || value.len() > MAX_VALUE_OCTETS {
+                return Err(StoreError::Invalid { field: "fact", problem: "at most 64 and 65,536 octets" });
+            }
+            act.execute(SET, (&key, &value))?;
+            Ok(())
+        })
+        .await
     }
 
     /// A fact about the fleet.
@@ -38,7 +77,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn fact(&self, key: &str) -> Result<Option<String>, StoreError> {
-        let _ = key;
-        todo!()
+        let sql = "SELECT value FROM setting WHERE key = ?1";
+        self.read(|connection| sql::one(connection, sql, [format!("fact:{key}")], |row| row.get(0)))
     }
 }

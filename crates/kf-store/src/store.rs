@@ -1,9 +1,19 @@
 //! Opening, closing, and the state of the store as a whole.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
-use crate::StoreError;
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::act::{Act, Class};
+use crate::connection::{Durability, Readers, open_writer};
+use crate::reserve::Reserve;
+use crate::writer::{Message, Shared, Typed, Writer};
+use crate::{Audit, Logged, StoreError, schema};
 
 /// How a store is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +36,6 @@ impl Default for Options {
     }
 }
 
-/// The registry. Cheap to clone; the writer ends when the last clone is dropped or [`Store::close`] is called.
-#[derive(Clone)]
-pub struct Store {
-    _inner: Arc<()>,
-}
-
 /// Whether the store takes writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
@@ -41,40 +45,178 @@ pub struct Health {
     pub fenced: Option<String>,
 }
 
+/// The registry. Cheap to clone; the writer ends when the last clone is dropped or [`Store::close`] is called.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    queue: Mutex<Option<mpsc::Sender<Message>>>,
+    shared: Arc<Shared>,
+    readers: Readers,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Held as long as the store is open: a second process with its own idea of the log would fork it.
+    _lock: File,
+    throw_away: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Store")
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.queue.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            // The thread has nothing left to wait for; a panic in it has been reported by its own hook.
+            let _panicked = thread.join();
+        }
+        if let Some(directory) = &self.throw_away
+            && let Err(error) = std::fs::remove_dir_all(directory)
+        {
+            tracing::warn!(%error, "a throw-away store was left behind");
+        }
+    }
+}
+
+fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> StoreError {
+    move |error| StoreError::Io { what: format!("{what}: {error}") }
+}
+
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-lock");
+    let file = File::options().create(true).truncate(false).write(true).open(PathBuf::from(name));
+    let file = file.map_err(io("the lock file could not be opened"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(error) => Err(StoreError::Io { what: format!("another process has this database open: {error}") }),
+    }
+}
+
 impl Store {
     /// Opens the database at `path`, makes it when it is not there, and brings its schema up to date.
     ///
     /// # Errors
     /// [`StoreError::NewerSchema`] for a file of a newer version, [`StoreError::Corrupt`] when the log does not fit its
-    /// stored tree, [`StoreError::Io`].
+    /// stored tree, [`StoreError::Io`] also when another process has it open.
     pub fn open(path: &Path, options: Options) -> Result<Self, StoreError> {
-        let _ = (path, options);
-        todo!()
+        Self::start(path, &options, Durability::Full, None)
     }
 
-    /// A store that lives in memory: for tests.
+    /// A store for tests: in a directory of its own below the system's temporary one, removed on drop, and not flushed
+    /// to disk; everything else is as in a real one.
     ///
     /// # Errors
     /// As [`Store::open`].
     pub fn in_memory() -> Result<Self, StoreError> {
-        todo!()
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("kf-store-{}-{number}", std::process::id()));
+        if directory.exists() {
+            std::fs::remove_dir_all(&directory).map_err(io("an older throw-away store could not be removed"))?;
+        }
+        std::fs::create_dir_all(&directory).map_err(io("the directory could not be made"))?;
+        let path = directory.join("registry.db");
+        let options = Options { reserve_octets: 0, ..Options::default() };
+        Self::start(&path, &options, Durability::None, Some(directory))
+    }
+
+    fn start(
+        path: &Path,
+        options: &Options,
+        durability: Durability,
+        throw_away: Option<PathBuf>,
+    ) -> Result<Self, StoreError> {
+        let lock = lock(path)?;
+        let mut connection = open_writer(path, durability)?;
+        schema::migrate(&mut connection)?;
+        let readers = Readers::open(path, options.readers)?;
+        let shared = Arc::new(Shared::default());
+        let reserve = Reserve::new(path, options.reserve_octets, options.max_pages);
+        let writer = Writer::new(connection, shared.clone(), reserve, options.group)?;
+        let (queue, receiver) = mpsc::channel(options.queue.max(1));
+        let thread = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || writer.serve(receiver))
+            .map_err(io("the writer thread could not be started"))?;
+        let queue = Mutex::new(Some(queue));
+        let thread = Mutex::new(Some(thread));
+        Ok(Self { inner: Arc::new(Inner { queue, shared, readers, thread, _lock: lock, throw_away }) })
     }
 
     /// Whether the store takes writes.
     #[must_use]
     pub fn health(&self) -> Health {
-        todo!()
+        self.inner.shared.health()
     }
 
     /// Refuses every write but revocations from now on (until reopened): the database was found to be older than a
     /// witness says.
     pub fn fence(&self, why: String) {
-        let _ = why;
-        todo!()
+        self.inner.shared.set_health(|health| health.fenced = Some(why));
     }
 
     /// Writes what waits, then ends the writer; later writes are answered with [`StoreError::Closed`].
     pub async fn close(&self) {
-        todo!()
+        let queue = self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(queue) = queue {
+            let (done, ended) = oneshot::channel();
+            if queue.send(Message::Close(done)).await.is_ok() {
+                // An error means that the writer ended on its own.
+                let _ended = ended.await;
+            }
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
+    /// Runs a read on one of the reading connections.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.inner.readers.with(read)
+    }
+
+    fn queue(&self) -> Result<mpsc::Sender<Message>, StoreError> {
+        let queue = self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.clone().ok_or(StoreError::Closed)
+    }
+
+    /// Wakes the writer to write sightings; when its queue is full it is awake anyway.
+    pub(crate) fn wake(&self) {
+        if let Ok(queue) = self.queue() {
+            let _awake = queue.try_send(Message::Touched);
+        }
+    }
+
+    /// Has the writer run an operation and waits until it is durable.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        class: Class,
+        operation: impl FnMut(&mut Act<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Typed::boxed(class, operation, reply);
+        self.queue()?.send(Message::Job(job)).await.map_err(|_closed| StoreError::Closed)?;
+        answer.await.map_err(|_gone| StoreError::Closed)?
+    }
+
+    /// As [`Store::write`], followed by the log entries.
+    pub(crate) async fn logged<T: Send + 'static>(
+        &self,
+        class: Class,
+        audit: Audit,
+        mut operation: impl FnMut(&mut Act<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<Logged<T>, StoreError> {
+        self.write(class, move |act| {
+            let value = operation(act)?;
+            let index = act.log(&audit)?;
+            Ok(Logged { value, index })
+        })
+        .await
     }
 }

@@ -1,0 +1,331 @@
+//! Recording an issuance: what must still hold, and what is written with it.
+
+use kf_api::certificate::Certificate;
+use kf_api::enrolment::EnrolmentState;
+use kf_key::{
+    CertificateProfile, CertificateStatus, DeviceId, DeviceState, FacilityId, OperatorId, RevocationReason,
+    SerialNumber, UnixMillis,
+};
+use rusqlite::Connection;
+
+use super::{Basis, DeviceIssuance, Issuance, IssuanceOutcome, KeyHolder, StoredCertificate, holder, stored};
+use crate::act::Act;
+use crate::column::{self, Coded, millis, sha256_of_hex};
+use crate::enrolment::state_name;
+use crate::error::DeviceTransition;
+use crate::revocation::{StatusChange, shard_of};
+use crate::{Audit, StoreError, sql};
+
+const MAX_DER_OCTETS: usize = 65_536;
+const MAX_VOUCHER_OCTETS: usize = 128;
+
+/// See [`crate::Store::record_issuance`].
+pub(super) fn record(act: &mut Act<'_>, issuance: &Issuance, audit: &Audit) -> Result<IssuanceOutcome, StoreError> {
+    act.require_issuance()?;
+    let Issuance { certificate, der, device, basis, at } = issuance;
+    let spki = sha256_of_hex("spki_sha256", &certificate.spki_sha256)?;
+    if let Some(before) = check_basis(act, basis, certificate.device, &spki, *at)? {
+        return Ok(IssuanceOutcome::Before(Box::new(before)));
+    }
+    if certificate.status != CertificateStatus::Good {
+        return Err(StoreError::Invalid { field: "status", problem: "a new certificate is good" });
+    }
+    check_device(act, certificate, device.as_ref())?;
+    insert_with_key(act, certificate, der)?;
+    let superseded = match device {
+        None => Vec::new(),
+        Some(device) => update_device(act, certificate, device, *at)?,
+    };
+    use_basis(act, basis, certificate.serial, &spki, *at)?;
+    act.execute("DELETE FROM pre_image WHERE serial = ?1", [certificate.serial.as_bytes()])?;
+    let index = if superseded.is_empty() {
+        act.log(audit)?
+    } else {
+        let serials: Vec<_> = superseded.iter().map(|change| change.serial.to_string()).collect();
+        act.log(&audit.with_detail("superseded", serials.join(" ")))?
+    };
+    Ok(IssuanceOutcome::Recorded { index, superseded })
+}
+
+/// The device is there, is what the certificate says, and is in the state the caller saw.
+fn check_device(act: &Act<'_>, certificate: &Certificate, issuance: Option<&DeviceIssuance>) -> Result<(), StoreError> {
+    let (Some(id), Some(issuance)) = (certificate.device, issuance) else {
+        return match (certificate.device, issuance) {
+            (None, None) => Ok(()),
+            _ => Err(StoreError::Invalid { field: "device", problem: "a device certificate needs its device" }),
+        };
+    };
+    let sql = "SELECT state, facility FROM device WHERE id = ?1";
+    let found = act.one(sql, [id.as_bytes()], |row| {
+        Ok((column::coded::<DeviceState>(row, 0)?, column::id::<FacilityId>(row, 1)?))
+    })?;
+    let (state, facility) = found.ok_or(StoreError::NotFound { what: "device" })?;
+    if state != issuance.seen || !state.may_enrol() {
+        let expected = if issuance.seen.may_enrol() { issuance.seen.name() } else { "one that may enrol" };
+        return Err(StoreError::IllegalState { what: "device", found: state.name().into(), expected: expected.into() });
+    }
+    if certificate.facility != Some(facility) {
+        return Err(StoreError::IllegalState {
+            what: "facility of the device",
+            found: facility.to_string(),
+            expected: certificate.facility.map_or_else(String::new, |facility| facility.to_string()),
+        });
+    }
+    Ok(())
+}
+
+/// Inserts a certificate and binds its public key to its subject.
+pub(crate) fn insert_with_key(act: &mut Act<'_>, certificate: &Certificate, der: &[u8]) -> Result<(), StoreError> {
+    let spki = sha256_of_hex("spki_sha256", &certificate.spki_sha256)?;
+    if act.exists("SELECT 1 FROM blocked_spki WHERE sha256 = ?1", [spki])? {
+        return Err(StoreError::IllegalState {
+            what: "public key",
+            found: "blocked".into(),
+            expected: "not known to be compromised".into(),
+        });
+    }
+    let subject = match (certificate.device, certificate.operator) {
+        (Some(device), _) => KeyHolder::Device(device),
+        (None, Some(operator)) => KeyHolder::Operator(operator),
+        (None, None) => KeyHolder::Subject(certificate.subject.clone()),
+    };
+    match holder(act.connection(), &spki)? {
+        Some(found) if found == subject => {}
+        Some(found) => return Err(StoreError::KeyInUse { holder: found.to_string() }),
+        None => {
+            let (kind, octets) = match &subject {
+                KeyHolder::Device(id) => (1, &id.as_bytes()[..]),
+                KeyHolder::Operator(id) => (2, &id.as_bytes()[..]),
+                KeyHolder::Subject(name) => (3, name.as_bytes()),
+            };
+            let sql = "INSERT INTO spki (sha256, holder_kind, holder) VALUES (?1, ?2, ?3)";
+            act.execute(sql, (spki, kind, octets))?;
+        }
+    }
+    insert(act, certificate, der)
+}
+
+/// Inserts the two halves of a certificate.
+pub(super) fn insert(act: &mut Act<'_>, certificate: &Certificate, der: &[u8]) -> Result<(), StoreError> {
+    let Certificate { serial, authority, profile, device, operator, facility, subject, spki_sha256, .. } = certificate;
+    let Certificate { not_before, not_after, status, revoked, reason, .. } = certificate;
+    if der.len() > MAX_DER_OCTETS {
+        return Err(StoreError::Invalid { field: "der", problem: "at most 65,536 octets" });
+    }
+    let revoked_fits =
+        (*status == CertificateStatus::Good) == revoked.is_none() && revoked.is_some() == reason.is_some();
+    if !revoked_fits {
+        return Err(StoreError::Invalid { field: "status", problem: "status, time and reason do not fit together" });
+    }
+    if !act.exists("SELECT 1 FROM authority WHERE id = ?1", [authority.as_bytes()])? {
+        return Err(StoreError::NotFound { what: "authority" });
+    }
+    let spki = sha256_of_hex("spki_sha256", spki_sha256)?;
+    let sql = "INSERT INTO certificate_body (spki, operator, not_before, subject, der) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let operator = operator.as_ref().map(OperatorId::as_bytes);
+    act.execute(sql, (spki, operator, millis(*not_before), subject, der))?;
+    let sql = "INSERT INTO certificate
+        (serial, authority, status, revoked, reason, profile, device, facility, not_after, body)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    act.execute(
+        sql,
+        (
+            serial.as_bytes(),
+            authority.as_bytes(),
+            status.code(),
+            revoked.map(millis),
+            reason.map(Coded::code),
+            profile.code(),
+            device.as_ref().map(DeviceId::as_bytes),
+            facility.as_ref().map(FacilityId::as_bytes),
+            millis(*not_after),
+            act.connection().last_insert_rowid(),
+        ),
+    )?;
+    act.counts.certificate(*facility, *status, 1);
+    Ok(())
+}
+
+/// What a device certificate does to its device and to its older LDevIDs.
+fn update_device(
+    act: &mut Act<'_>,
+    certificate: &Certificate,
+    issuance: &DeviceIssuance,
+    at: UnixMillis,
+) -> Result<Vec<StatusChange>, StoreError> {
+    let (Some(id), Some(facility)) = (certificate.device, certificate.facility) else { return Ok(Vec::new()) };
+    if let Some(protection) = issuance.protection {
+        let sql = "UPDATE device SET protection = ?2 WHERE id = ?1 AND protection <> ?2";
+        act.execute(sql, (id.as_bytes(), protection.code()))?;
+    }
+    if certificate.profile != CertificateProfile::LDevId {
+        return Ok(Vec::new());
+    }
+    if issuance.seen == DeviceState::Registered {
+        issuance.seen.transition(DeviceState::Active).map_err(DeviceTransition)?;
+        let sql = "UPDATE device SET state = ?2 WHERE id = ?1";
+        act.execute(sql, (id.as_bytes(), DeviceState::Active.code()))?;
+        act.counts.device(facility, issuance.seen, -1);
+        act.counts.device(facility, DeviceState::Active, 1);
+    }
+    let Some(keep) = issuance.max_live_ldevids else { return Ok(Vec::new()) };
+    supersede(act, id, facility, keep, at)
+}
+
+/// Revokes the oldest good LDevIDs of a device beyond `keep`.
+fn supersede(
+    act: &mut Act<'_>,
+    device: DeviceId,
+    facility: FacilityId,
+    keep: u8,
+    at: UnixMillis,
+) -> Result<Vec<StatusChange>, StoreError> {
+    let sql = "SELECT serial, authority, not_after FROM certificate
+        WHERE device = ?1 AND status = 1 AND profile = 4 AND not_after >= ?2 ORDER BY serial DESC LIMIT 100 OFFSET ?3";
+    let old = act.all(sql, (device.as_bytes(), millis(at), keep.max(1)), |row| {
+        Ok((column::serial(row, 0)?, column::id(row, 1)?, column::time(row, 2)?))
+    })?;
+    let reason = RevocationReason::Superseded;
+    let mut changes = Vec::with_capacity(old.len());
+    for (serial, authority, not_after) in old {
+        let sql = "UPDATE certificate SET status = 3, revoked = ?2, reason = ?3 WHERE serial = ?1";
+        act.execute(sql, (serial.as_bytes(), millis(at), Coded::code(reason)))?;
+        act.counts.certificate(Some(facility), CertificateStatus::Good, -1);
+        act.counts.certificate(Some(facility), CertificateStatus::Revoked, 1);
+        let shard = shard_of(act.connection(), authority, serial)?;
+        let revoked = Some((at, reason));
+        changes.push(StatusChange { serial, authority, shard, revoked, not_after, device: Some(device) });
+    }
+    Ok(changes)
+}
+
+/// The serial number that a basis gave for this key, if it was used with it.
+pub(super) fn used_before(
+    connection: &Connection,
+    basis: &Basis,
+    spki: &[u8; 32],
+) -> Result<Option<SerialNumber>, StoreError> {
+    let read = |row: &rusqlite::Row<'_>| column::serial(row, 0);
+    match basis {
+        Basis::Standing => Ok(None),
+        Basis::Code(id) => {
+            let sql = "SELECT serial FROM code WHERE id = ?1 AND used_with = ?2 AND withdrawn = 0";
+            sql::one(connection, sql, (id.as_bytes(), spki), read)
+        }
+        Basis::Voucher { id, .. } => {
+            let sql = "SELECT serial FROM voucher WHERE id = ?1 AND used_with = ?2";
+            sql::one(connection, sql, (id, spki), read)
+        }
+        Basis::Enrolment(id) => {
+            let sql = "SELECT serial FROM enrolment WHERE id = ?1 AND spki = ?2 AND serial IS NOT NULL";
+            sql::one(connection, sql, (id.as_bytes(), spki), read)
+        }
+    }
+}
+
+fn illegal(what: &'static str, found: &str, expected: &str) -> StoreError {
+    StoreError::IllegalState { what, found: found.into(), expected: expected.into() }
+}
+
+/// Refuses unless the basis may be used now; the certificate that it gave before for the same key.
+fn check_basis(
+    act: &Act<'_>,
+    basis: &Basis,
+    device: Option<DeviceId>,
+    spki: &[u8; 32],
+    at: UnixMillis,
+) -> Result<Option<StoredCertificate>, StoreError> {
+    let (what, unused) = match basis {
+        Basis::Standing => return Ok(None),
+        Basis::Code(id) => ("code", check_code(act, *id, device, at)?),
+        Basis::Voucher { id, .. } => ("voucher", check_voucher(act, id)?),
+        Basis::Enrolment(id) => ("enrolment", check_enrolment(act, *id, device, spki)?),
+    };
+    if unused {
+        return Ok(None);
+    }
+    let before = match used_before(act.connection(), basis, spki)? {
+        None => None,
+        Some(serial) => stored(act.connection(), serial, &kf_access::Visibility::Fleet)?,
+    };
+    match before {
+        // What was revoked since is not handed out again.
+        Some(before) if before.certificate.status == CertificateStatus::Good => Ok(Some(before)),
+        _ if what == "voucher" => Err(StoreError::Conflict { field: "voucher" }),
+        _ => Err(illegal(what, "used", "unused")),
+    }
+}
+
+/// Whether a code is unused; refuses what can be neither used nor used again.
+fn check_code(act: &Act<'_>, id: kf_key::CodeId, device: Option<DeviceId>, at: UnixMillis) -> Result<bool, StoreError> {
+    let sql = "SELECT id, device, hash, expires, used, used_with, withdrawn FROM code WHERE id = ?1";
+    let found = act.one(sql, [id.as_bytes()], crate::enrolment::code_row)?;
+    let record = found.filter(|record| Some(record.code.device) == device);
+    let code = record.ok_or(StoreError::NotFound { what: "code" })?.code;
+    if code.withdrawn {
+        return Err(illegal("code", "withdrawn", "unused"));
+    }
+    if code.expires < at {
+        return Err(illegal("code", "expired", "unused"));
+    }
+    Ok(code.used.is_none())
+}
+
+fn check_voucher(act: &Act<'_>, id: &str) -> Result<bool, StoreError> {
+    if id.is_empty() || id.len() > MAX_VOUCHER_OCTETS {
+        return Err(StoreError::Invalid { field: "voucher", problem: "an identifier has 1 to 128 octets" });
+    }
+    Ok(!act.exists("SELECT 1 FROM voucher WHERE id = ?1", [id])?)
+}
+
+fn check_enrolment(
+    act: &Act<'_>,
+    id: kf_key::EnrolmentId,
+    device: Option<DeviceId>,
+    spki: &[u8; 32],
+) -> Result<bool, StoreError> {
+    let sql = "SELECT state, device FROM enrolment WHERE id = ?1 AND spki = ?2";
+    let found = act.one(sql, (id.as_bytes(), spki), |row| {
+        Ok((column::coded::<EnrolmentState>(row, 0)?, column::id::<DeviceId>(row, 1)?))
+    })?;
+    match found {
+        Some((EnrolmentState::Approved, holder)) if Some(holder) == device => Ok(true),
+        Some((EnrolmentState::Issued, holder)) if Some(holder) == device => Ok(false),
+        Some((state, holder)) if Some(holder) == device => {
+            Err(illegal("enrolment", state_name(state), state_name(EnrolmentState::Approved)))
+        }
+        _ => Err(StoreError::NotFound { what: "enrolment" }),
+    }
+}
+
+/// Uses the basis up.
+fn use_basis(
+    act: &Act<'_>,
+    basis: &Basis,
+    serial: SerialNumber,
+    spki: &[u8; 32],
+    at: UnixMillis,
+) -> Result<(), StoreError> {
+    match basis {
+        Basis::Standing => {}
+        Basis::Code(id) => {
+            let sql = "UPDATE code SET used = ?2, used_with = ?3, serial = ?4 WHERE id = ?1";
+            act.execute(sql, (id.as_bytes(), millis(at), spki, serial.as_bytes()))?;
+            let sql = "DELETE FROM failed_attempt WHERE device = (SELECT device FROM code WHERE id = ?1)";
+            act.execute(sql, [id.as_bytes()])?;
+        }
+        Basis::Voucher { id, station, expires } => {
+            // A few forgotten ones leave with each that comes, so that the table stays as large as what is in force.
+            let sql = "DELETE FROM voucher WHERE id IN
+                (SELECT id FROM voucher WHERE expires < ?1 ORDER BY expires LIMIT 4)";
+            act.execute(sql, [millis(at)])?;
+            let sql = "INSERT INTO voucher (id, station, expires, used_with, serial) VALUES (?1, ?2, ?3, ?4, ?5)";
+            act.execute(sql, (id, station.as_bytes(), millis(*expires), spki, serial.as_bytes()))?;
+        }
+        Basis::Enrolment(id) => {
+            let sql = "UPDATE enrolment SET state = ?2, serial = ?3 WHERE id = ?1";
+            act.execute(sql, (id.as_bytes(), EnrolmentState::Issued.code(), serial.as_bytes()))?;
+        }
+    }
+    Ok(())
+}

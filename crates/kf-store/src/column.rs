@@ -1,0 +1,178 @@
+//! How values are stored in columns: identifiers as their octets, times as milliseconds, enumerations as codes that are
+//! written down here and never change.
+
+use kf_api::authority::AuthorityKind;
+use kf_api::enrolment::EnrolmentState;
+use kf_api::operator::Role;
+use kf_api::proposal::ProposalState;
+use kf_key::{
+    AuthorityId, CertificateProfile, CertificateStatus, CodeId, DeviceId, DeviceState, EnrolmentId, FacilityId,
+    IntentId, KeyAlgorithm, KeyId, KeyProtection, KeyState, KeyType, OperatorId, ProductLineId, ProposalId,
+    RevocationReason, SerialNumber, TokenId, UnixMillis,
+};
+use rusqlite::Row;
+use rusqlite::types::{FromSqlError, Type};
+
+use crate::StoreError;
+
+/// A value that is stored as a code.
+pub(crate) trait Coded: Copy + PartialEq + 'static {
+    /// Every value with its code; 0 is never used.
+    const CODES: &'static [(u8, Self)];
+
+    /// The code.
+    fn code(self) -> u8 {
+        Self::CODES.iter().find(|(_, value)| *value == self).map_or(0, |(code, _)| *code)
+    }
+}
+
+macro_rules! coded {
+    ($($name:ident: $($code:literal $variant:ident)+;)+) => {$(
+        impl Coded for $name {
+            const CODES: &'static [(u8, Self)] = &[$(($code, Self::$variant)),+];
+        }
+    )+};
+}
+
+coded! {
+    DeviceState: 1 Registered 2 Active 3 Suspended 4 Quarantined 5 Decommissioned;
+    KeyProtection: 1 Unknown 2 Plain 3 Wrapped 4 Tpm 5 SecureElement 6 Token;
+    KeyState: 1 PreActivation 2 Active 3 Suspended 4 Deactivated 5 Compromised 6 Destroyed;
+    KeyAlgorithm: 1 P256 2 P384 3 Ed25519 4 Rsa2048 5 Rsa3072 6 Rsa4096;
+    KeyType: 1 PrivateSignature 2 PublicSignatureVerification 3 SymmetricAuthentication 4 PrivateAuthentication
+        5 PublicAuthentication 6 SymmetricDataEncryption 7 SymmetricKeyWrapping 8 SymmetricRandomBitGeneration
+        9 SymmetricMaster 10 PrivateKeyTransport 11 PublicKeyTransport 12 SymmetricKeyAgreement
+        13 PrivateStaticKeyAgreement 14 PublicStaticKeyAgreement 15 PrivateEphemeralKeyAgreement
+        16 PublicEphemeralKeyAgreement 17 SymmetricAuthorization 18 PrivateAuthorization 19 PublicAuthorization;
+    CertificateProfile: 1 Root 2 IssuingCa 3 IDevId 4 LDevId 5 TlsServer 6 OcspSigner 7 Operator;
+    CertificateStatus: 1 Good 2 Held 3 Revoked;
+    // The codes of RFC 5280 section 5.3.1, plus one.
+    RevocationReason: 1 Unspecified 2 KeyCompromise 3 CaCompromise 4 AffiliationChanged 5 Superseded
+        6 CessationOfOperation 7 CertificateHold 9 RemoveFromCrl 10 PrivilegeWithdrawn 11 AaCompromise;
+    AuthorityKind: 1 Root 2 Issuing;
+    Role: 1 Owner 2 FleetOperator 3 FacilityOperator 4 Auditor 5 Station 6 Device;
+    EnrolmentState: 1 Waiting 2 Approved 3 Refused 4 Issued;
+    ProposalState: 1 Waiting 2 Done 3 Cancelled 4 Expired 5 Failed;
+}
+
+/// An identifier of 16 octets.
+pub(crate) trait Id: Sized {
+    /// From the stored octets.
+    fn from_octets(octets: [u8; 16]) -> Self;
+}
+
+macro_rules! identifiers {
+    ($($name:ident)+) => {$(
+        impl Id for $name {
+            fn from_octets(octets: [u8; 16]) -> Self {
+                Self::from_bytes(octets)
+            }
+        }
+    )+};
+}
+
+identifiers! {
+    AuthorityId CodeId DeviceId EnrolmentId FacilityId IntentId KeyId OperatorId ProductLineId ProposalId TokenId
+}
+
+fn unreadable(column: usize, kind: Type, what: &'static str) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, kind, Box::new(FromSqlError::Other(what.into())))
+}
+
+pub(crate) fn id<T: Id>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    row.get(column).map(T::from_octets)
+}
+
+pub(crate) fn optional_id<T: Id>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
+    Ok(row.get::<_, Option<[u8; 16]>>(column)?.map(T::from_octets))
+}
+
+pub(crate) fn serial(row: &Row<'_>, column: usize) -> rusqlite::Result<SerialNumber> {
+    let octets: [u8; 20] = row.get(column)?;
+    SerialNumber::from_der_contents(&octets).ok_or_else(|| unreadable(column, Type::Blob, "not a serial number"))
+}
+
+pub(crate) fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let value: i64 = row.get(column)?;
+    u64::try_from(value).map_err(|_negative| unreadable(column, Type::Integer, "a count is negative"))
+}
+
+pub(crate) fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<UnixMillis> {
+    count(row, column).map(UnixMillis)
+}
+
+pub(crate) fn optional_time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<UnixMillis>> {
+    match row.get::<_, Option<i64>>(column)? {
+        None => Ok(None),
+        Some(_) => time(row, column).map(Some),
+    }
+}
+
+pub(crate) fn coded<T: Coded>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    let code: u8 = row.get(column)?;
+    T::CODES
+        .iter()
+        .find(|(known, _)| *known == code)
+        .map(|(_, value)| *value)
+        .ok_or_else(|| unreadable(column, Type::Integer, "a code is not known"))
+}
+
+pub(crate) fn optional_coded<T: Coded>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
+    match row.get::<_, Option<u8>>(column)? {
+        None => Ok(None),
+        Some(_) => coded(row, column).map(Some),
+    }
+}
+
+/// A value kept as JSON.
+pub(crate) fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    let text: String = row.get(column)?;
+    serde_json::from_str(&text)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))
+}
+
+/// A time as stored.
+pub(crate) fn millis(at: UnixMillis) -> i64 {
+    integer(at.0)
+}
+
+/// A count as stored; beyond 2^63 it stays there.
+pub(crate) fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// The 32 octets of a SHA-256 in hexadecimal.
+pub(crate) fn sha256_of_hex(field: &'static str, text: &str) -> Result<[u8; 32], StoreError> {
+    let mut octets = [0; 32];
+    hex::decode_to_slice(text, &mut octets)
+        .map_err(|_detail| StoreError::Invalid { field, problem: "expected 64 hexadecimal digits" })?;
+    Ok(octets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<T: Coded + std::fmt::Debug>(all: &[T]) {
+        let mut codes: Vec<_> = all.iter().map(|value| value.code()).collect();
+        assert!(!codes.contains(&0), "{all:?}");
+        assert_eq!(T::CODES.len(), all.len(), "{all:?}");
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), all.len(), "{all:?}");
+    }
+
+    #[test]
+    fn every_value_has_a_code_of_its_own() {
+        check(&DeviceState::ALL);
+        check(&KeyState::ALL);
+        check(&KeyType::ALL);
+        check(&KeyAlgorithm::ALL);
+        check(&CertificateProfile::ALL);
+        check(&RevocationReason::ALL);
+        check(&Role::ALL);
+        for reason in RevocationReason::ALL {
+            assert_eq!(Coded::code(reason), RevocationReason::code(reason) + 1);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The writing connection and the pool of reading ones.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::StoreError;
+
+/// Statements kept prepared on each connection; there are fewer in this crate.
+const CACHED_STATEMENTS: usize = 384;
+/// A reader never waits for the writer in WAL mode; this covers recovery at start and checkpoints that reset the WAL.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pages of 4,096 octets in the WAL before it is written back: rarer than SQLite's 1,000, because a page that changed
+/// in many commits is written back once.
+const CHECKPOINT_PAGES: i64 = 4_000;
+
+/// Whether commits reach the disk before they are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// `synchronous=FULL`.
+    Full,
+    /// For stores that are thrown away.
+    None,
+}
+
+/// Opens the connection of the writer.
+pub(crate) fn open_writer(path: &Path, durability: Durability) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(StoreError::Io { what: format!("the file system does not support WAL (journal mode {mode})") });
+    }
+    let synchronous = match durability {
+        Durability::Full => "FULL",
+        Durability::None => "OFF",
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    // Savepoint journals and sorts stay in memory: no temporary files, which would also fail on a full disk.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -65_536)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", CHECKPOINT_PAGES * 4_096)?;
+    connection.pragma_update(None, "secure_delete", "FAST")?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    Ok(connection)
+}
+
+fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+    connection.pragma_update(None, "query_only", true)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -16_384)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    Ok(connection)
+}
+
+/// Idle read-only connections. A caller that finds none opens one of its own, so that nobody waits; those beyond the
+/// pool's size are closed afterwards.
+#[derive(Debug)]
+pub(crate) struct Readers {
+    path: PathBuf,
+    keep: usize,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Readers {
+    pub(crate) fn open(path: &Path, keep: usize) -> Result<Self, StoreError> {
+        let keep = keep.clamp(1, 64);
+        let first = open_reader(path)?;
+        Ok(Self { path: path.into(), keep, idle: Mutex::new(vec![first]) })
+    }
+
+    /// Runs `read` on one connection, in one snapshot of the database where `read` opens a transaction.
+    pub(crate) fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => open_reader(&self.path)?,
+        };
+        let result = read(&connection);
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < self.keep {
+            idle.push(connection);
+        }
+        result
+    }
+}

@@ -1,0 +1,255 @@
+-- Identifiers are 16 octets and time-ordered, serial numbers 20 octets and time-ordered: inserts go to the right edge
+-- of their trees. Times are milliseconds since 1970. Enumerations are the codes of column.rs; 0 is never used.
+
+CREATE TABLE facility (
+    id BLOB NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    description TEXT NOT NULL,
+    created INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE product_line (
+    id BLOB NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    authority BLOB,
+    policy TEXT NOT NULL,
+    created INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE device (
+    id BLOB NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    facility BLOB NOT NULL,
+    product_line BLOB NOT NULL,
+    state INTEGER NOT NULL,
+    batch TEXT,
+    attributes TEXT,
+    protection INTEGER NOT NULL,
+    created INTEGER NOT NULL,
+    last_seen INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE INDEX device_by_facility ON device (facility, state, id);
+CREATE INDEX device_by_product_line ON device (product_line, id);
+CREATE INDEX device_by_batch ON device (batch, id) WHERE batch IS NOT NULL;
+
+CREATE TABLE device_count (
+    facility BLOB NOT NULL,
+    state INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (facility, state)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE key (
+    id BLOB NOT NULL PRIMARY KEY,
+    key_type INTEGER NOT NULL,
+    algorithm INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    purpose TEXT NOT NULL,
+    material_kind INTEGER NOT NULL,
+    material BLOB,
+    spki BLOB NOT NULL,
+    created INTEGER NOT NULL,
+    activated INTEGER,
+    suspended INTEGER,
+    deactivated INTEGER,
+    compromised INTEGER,
+    destroyed INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE INDEX key_by_purpose ON key (purpose, id);
+
+CREATE TABLE authority (
+    id BLOB NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    kind INTEGER NOT NULL,
+    issuer BLOB,
+    facility BLOB,
+    is_default INTEGER NOT NULL,
+    algorithm INTEGER NOT NULL,
+    key BLOB NOT NULL,
+    subject TEXT NOT NULL,
+    shard_count INTEGER NOT NULL,
+    serial BLOB NOT NULL,
+    pem TEXT NOT NULL,
+    not_before INTEGER NOT NULL,
+    not_after INTEGER NOT NULL,
+    crl_number INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The hot half of a certificate: what status, listings and revocation need.
+CREATE TABLE certificate (
+    serial BLOB NOT NULL PRIMARY KEY,
+    authority BLOB NOT NULL,
+    status INTEGER NOT NULL,
+    revoked INTEGER,
+    reason INTEGER,
+    profile INTEGER NOT NULL,
+    device BLOB,
+    facility BLOB,
+    not_after INTEGER NOT NULL,
+    body INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX certificate_by_authority ON certificate (authority, status, serial);
+CREATE INDEX certificate_by_facility ON certificate (facility, status, serial) WHERE facility IS NOT NULL;
+CREATE INDEX certificate_by_device ON certificate (device, serial) WHERE device IS NOT NULL;
+CREATE INDEX certificate_by_expiry ON certificate (not_after, serial);
+-- Profiles other than IDevID (3) and LDevID (4) are rare.
+CREATE INDEX certificate_by_rare_profile ON certificate (profile, serial) WHERE profile NOT IN (3, 4);
+
+-- The cold half, which never changes; appended in the order of issue.
+CREATE TABLE certificate_body (
+    body INTEGER PRIMARY KEY,
+    spki BLOB NOT NULL,
+    operator BLOB,
+    not_before INTEGER NOT NULL,
+    subject TEXT NOT NULL,
+    der BLOB NOT NULL
+) STRICT;
+
+-- The facility of certificates without one is the empty blob.
+CREATE TABLE certificate_count (
+    facility BLOB NOT NULL,
+    status INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (facility, status)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE spki (
+    sha256 BLOB NOT NULL PRIMARY KEY,
+    holder_kind INTEGER NOT NULL,
+    holder BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE blocked_spki (
+    sha256 BLOB NOT NULL PRIMARY KEY,
+    at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE pre_image (
+    serial BLOB NOT NULL PRIMARY KEY,
+    authority BLOB NOT NULL,
+    tbs BLOB NOT NULL,
+    at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE code (
+    id BLOB NOT NULL PRIMARY KEY,
+    device BLOB NOT NULL,
+    hash BLOB NOT NULL UNIQUE,
+    expires INTEGER NOT NULL,
+    used INTEGER,
+    used_with BLOB,
+    serial BLOB,
+    withdrawn INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX code_by_device ON code (device, id);
+
+CREATE TABLE failed_attempt (
+    device BLOB NOT NULL PRIMARY KEY,
+    count INTEGER NOT NULL,
+    last INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE voucher (
+    id TEXT NOT NULL PRIMARY KEY,
+    station BLOB NOT NULL,
+    expires INTEGER NOT NULL,
+    used_with BLOB NOT NULL,
+    serial BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX voucher_by_expiry ON voucher (expires);
+
+CREATE TABLE enrolment (
+    id BLOB NOT NULL PRIMARY KEY,
+    device BLOB NOT NULL,
+    spki BLOB NOT NULL,
+    requested INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    serial BLOB,
+    UNIQUE (device, spki)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX enrolment_by_state ON enrolment (state, id);
+
+CREATE TABLE operator (
+    id BLOB NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    role INTEGER NOT NULL,
+    enabled INTEGER NOT NULL,
+    voucher_key TEXT,
+    created INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE operator_facility (
+    operator BLOB NOT NULL,
+    facility BLOB NOT NULL,
+    PRIMARY KEY (operator, facility)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE token (
+    id BLOB NOT NULL PRIMARY KEY,
+    hash BLOB NOT NULL UNIQUE,
+    operator BLOB NOT NULL,
+    created INTEGER NOT NULL,
+    expires INTEGER NOT NULL,
+    withdrawn INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX token_by_operator ON token (operator, id);
+
+CREATE TABLE proposal (
+    id BLOB NOT NULL PRIMARY KEY,
+    state INTEGER NOT NULL,
+    act TEXT NOT NULL,
+    devices INTEGER NOT NULL,
+    certificates INTEGER NOT NULL,
+    proposer BLOB NOT NULL,
+    proposer_name TEXT NOT NULL,
+    decided_by BLOB,
+    created INTEGER NOT NULL,
+    expires INTEGER NOT NULL,
+    effective INTEGER,
+    facility BLOB
+) STRICT, WITHOUT ROWID;
+CREATE INDEX proposal_by_state ON proposal (state, id);
+
+CREATE TABLE intent (
+    id BLOB NOT NULL PRIMARY KEY,
+    act TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    outcome TEXT
+) STRICT, WITHOUT ROWID;
+CREATE INDEX intent_open ON intent (id) WHERE outcome IS NULL;
+
+CREATE TABLE setting (
+    key TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The log. A leaf is the exact octets of its entry.
+CREATE TABLE log (
+    idx INTEGER PRIMARY KEY,
+    entry BLOB NOT NULL
+) STRICT;
+
+-- Completed hash tiles, id = level * 2^56 + index: 256 hashes each, never changed again.
+CREATE TABLE log_tile (
+    id INTEGER PRIMARY KEY,
+    hashes BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE log_subject (
+    subject BLOB NOT NULL,
+    idx INTEGER NOT NULL,
+    PRIMARY KEY (subject, idx)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE log_facility (
+    facility BLOB NOT NULL,
+    idx INTEGER NOT NULL,
+    PRIMARY KEY (facility, idx)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE checkpoint (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    size INTEGER NOT NULL,
+    note TEXT NOT NULL
+) STRICT;

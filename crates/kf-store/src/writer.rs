@@ -1,0 +1,344 @@
+//! The writer: one thread, one connection, group commit.
+//!
+//! It takes what is queued (up to the group limit, without waiting for more: while one group is being flushed to disk
+//! the next one gathers by itself), runs each operation in a savepoint, commits once, and only then answers.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use kf_log::Tree;
+use kf_log::tree::CompletedTile;
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::act::{Act, Class, Pending};
+use crate::column::millis;
+use crate::device::Touched;
+use crate::reserve::Reserve;
+use crate::{Health, StoreError, log, sql};
+
+/// How long a store that is full waits before it looks whether there is space again.
+const LOOK_FOR_SPACE_EVERY: Duration = Duration::from_secs(1);
+/// Sightings of devices written with one group.
+const TOUCHES_PER_GROUP: usize = 1_000;
+
+/// What readers see of the writer.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    pub(crate) tree: RwLock<Arc<Tree>>,
+    pub(crate) health: RwLock<Health>,
+    pub(crate) stopped: RwLock<Option<String>>,
+    pub(crate) touched: Mutex<Touched>,
+}
+
+impl Shared {
+    pub(crate) fn health(&self) -> Health {
+        self.health.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_health(&self, change: impl FnOnce(&mut Health)) {
+        change(&mut self.health.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(crate) fn tree(&self) -> Arc<Tree> {
+        self.tree.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_tree(&self, tree: Arc<Tree>) {
+        *self.tree.write().unwrap_or_else(PoisonError::into_inner) = tree;
+    }
+}
+
+/// What is sent to the writer.
+pub(crate) enum Message {
+    /// An operation.
+    Job(Box<dyn Job>),
+    /// Sightings wait to be written.
+    Touched,
+    /// Finish what is queued, then end.
+    Close(oneshot::Sender<()>),
+}
+
+/// An operation on its way through the writer.
+pub(crate) trait Job: Send {
+    fn class(&self) -> Class;
+    /// Runs it; may be called again when the group it was in could not be committed.
+    fn run(&mut self, pending: &mut Pending, connection: &Connection) -> Result<(), StoreError>;
+    /// Answers the caller: with its own outcome when the group was committed.
+    fn answer(self: Box<Self>, group: Result<(), StoreError>);
+}
+
+/// An operation with its type.
+pub(crate) struct Typed<T, F> {
+    class: Class,
+    operation: F,
+    outcome: Option<Result<T, StoreError>>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, F> Typed<T, F>
+where
+    T: Send + 'static,
+    F: FnMut(&mut Act<'_>) -> Result<T, StoreError> + Send + 'static,
+{
+    pub(crate) fn boxed(class: Class, operation: F, reply: oneshot::Sender<Result<T, StoreError>>) -> Box<dyn Job> {
+        Box::new(Self { class, operation, outcome: None, reply })
+    }
+}
+
+impl<T, F> Job for Typed<T, F>
+where
+    T: Send,
+    F: FnMut(&mut Act<'_>) -> Result<T, StoreError> + Send,
+{
+    fn class(&self) -> Class {
+        self.class
+    }
+
+    fn run(&mut self, pending: &mut Pending, connection: &Connection) -> Result<(), StoreError> {
+        match pending.run(connection, &mut self.operation) {
+            Err(error) if crate::act::is_fatal(&error) => Err(error),
+            outcome => {
+                self.outcome = Some(outcome);
+                Ok(())
+            }
+        }
+    }
+
+    fn answer(self: Box<Self>, group: Result<(), StoreError>) {
+        let Self { outcome, reply, .. } = *self;
+        let answer = match (group, outcome) {
+            (Err(error), _) => Err(error),
+            (Ok(()), Some(outcome)) => outcome,
+            (Ok(()), None) => Err(StoreError::Closed),
+        };
+        // Whoever asked may have gone; what was committed stays committed.
+        let _gone = reply.send(answer);
+    }
+}
+
+/// The writer's own state.
+pub(crate) struct Writer {
+    connection: Connection,
+    tree: Arc<Tree>,
+    shared: Arc<Shared>,
+    reserve: Reserve,
+    group: usize,
+    looked_for_space: Option<Instant>,
+}
+
+impl Writer {
+    /// A writer on a connection whose schema is up to date.
+    ///
+    /// # Errors
+    /// When the log does not fit its tree, or the reserve cannot be read.
+    pub(crate) fn new(
+        connection: Connection,
+        shared: Arc<Shared>,
+        reserve: Reserve,
+        group: usize,
+    ) -> Result<Self, StoreError> {
+        let tree = Arc::new(log::load_tree(&connection)?);
+        shared.set_tree(tree.clone());
+        let stopped = crate::setting::stopped(&connection)?;
+        *shared.stopped.write().unwrap_or_else(PoisonError::into_inner) = stopped;
+        let mut writer =
+            Self { connection, tree, shared, reserve, group: group.clamp(1, 4_096), looked_for_space: None };
+        if !writer.reserve.arm(&writer.connection)? {
+            writer.enter_full()?;
+        }
+        Ok(writer)
+    }
+
+    /// Serves until every sender is gone or somebody closes.
+    pub(crate) fn serve(mut self, mut queue: mpsc::Receiver<Message>) {
+        let mut closing = None;
+        while closing.is_none() {
+            let Some(first) = queue.blocking_recv() else { break };
+            let mut jobs = Vec::new();
+            let mut next = Some(first);
+            while let Some(message) = next {
+                match message {
+                    Message::Job(job) => jobs.push(job),
+                    Message::Touched => {}
+                    Message::Close(done) => {
+                        closing = Some(done);
+                        queue.close();
+                    }
+                }
+                next = if jobs.len() < self.group { queue.try_recv().ok() } else { None };
+            }
+            self.group(jobs);
+        }
+        while let Some(message) = queue.blocking_recv() {
+            if let Message::Job(job) = message {
+                self.group(vec![job]);
+            }
+        }
+        drop(self);
+        if let Some(done) = closing {
+            let _gone = done.send(());
+        }
+    }
+
+    /// Carries out one group and answers every operation in it.
+    fn group(&mut self, jobs: Vec<Box<dyn Job>>) {
+        let mut admitted = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            match self.admit(job.class()) {
+                Ok(()) => admitted.push(job),
+                Err(error) => job.answer(Err(error)),
+            }
+        }
+        match self.commit_group(&mut admitted) {
+            Ok(()) => answer_all(admitted, &Ok(())),
+            Err(StoreError::Full) => self.full(admitted),
+            // Another program holds the file's lock: nothing was written, and nothing is wrong with the disk.
+            Err(StoreError::Busy) => answer_all(admitted, &Err(StoreError::Busy)),
+            Err(error) => {
+                tracing::error!(%error, "a commit failed: only revocations are written from now on");
+                self.shared.set_health(|health| {
+                    health.fenced.get_or_insert_with(|| format!("a write failed: {error}"));
+                });
+                answer_all(admitted, &Err(error));
+            }
+        }
+    }
+
+    fn admit(&mut self, class: Class) -> Result<(), StoreError> {
+        if class == Class::Reserved {
+            return Ok(());
+        }
+        let health = self.shared.health();
+        if let Some(why) = health.fenced {
+            return Err(StoreError::Fenced { why });
+        }
+        if health.full && !self.space_again() {
+            return Err(StoreError::Full);
+        }
+        Ok(())
+    }
+
+    /// Whether a store that was full has its reserve again.
+    fn space_again(&mut self) -> bool {
+        let now = Instant::now();
+        if self.looked_for_space.is_some_and(|last| now.duration_since(last) < LOOK_FOR_SPACE_EVERY) {
+            return false;
+        }
+        self.looked_for_space = Some(now);
+        let armed = matches!(self.reserve.arm(&self.connection), Ok(true));
+        if armed {
+            self.shared.set_health(|health| health.full = false);
+        }
+        armed
+    }
+
+    fn enter_full(&mut self) -> Result<(), StoreError> {
+        self.shared.set_health(|health| health.full = true);
+        self.looked_for_space = Some(Instant::now());
+        self.reserve.release(&self.connection)
+    }
+
+    /// The disk is full: refuses what is ordinary, writes the rest from the reserve.
+    fn full(&mut self, jobs: Vec<Box<dyn Job>>) {
+        tracing::error!("the disk is full: only revocations are written until there is space again");
+        let released = self.enter_full();
+        let (mut reserved, ordinary): (Vec<_>, Vec<_>) =
+            jobs.into_iter().partition(|job| job.class() == Class::Reserved);
+        answer_all(ordinary, &Err(StoreError::Full));
+        let result = released.and_then(|()| self.commit_group(&mut reserved));
+        answer_all(reserved, &result);
+    }
+
+    /// One transaction: every operation, the counters, the completed tiles, the commit.
+    fn commit_group(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
+        let touched = self.take_touched();
+        if jobs.is_empty() && touched.is_empty() {
+            return Ok(());
+        }
+        let result = self.try_commit(jobs, &touched);
+        match &result {
+            Ok(tree) => {
+                self.tree = tree.clone();
+                self.shared.set_tree(tree.clone());
+                self.read_switch();
+            }
+            Err(_) => self.roll_back(),
+        }
+        result.map(drop)
+    }
+
+    fn try_commit(&mut self, jobs: &mut [Box<dyn Job>], touched: &Touched) -> Result<Arc<Tree>, StoreError> {
+        sql::execute(&self.connection, "BEGIN IMMEDIATE", [])?;
+        let mut pending = Pending::new(self.tree.size());
+        for job in jobs {
+            job.run(&mut pending, &self.connection)?;
+        }
+        for (device, at) in touched {
+            let sql = "UPDATE device SET last_seen = ?2 WHERE id = ?1 AND coalesce(last_seen, 0) < ?2";
+            sql::execute(&self.connection, sql, (device.as_bytes(), millis(*at)))?;
+        }
+        pending.write_counts(&self.connection)?;
+        let mut tree = self.tree.clone();
+        if !pending.leaves().is_empty() {
+            let grown = Arc::make_mut(&mut tree);
+            let mut completed: Vec<CompletedTile> = Vec::new();
+            for leaf in pending.leaves() {
+                grown.append(*leaf, &mut completed);
+            }
+            log::store_tiles(&self.connection, &completed)?;
+        }
+        sql::execute(&self.connection, "COMMIT", [])?;
+        Ok(tree)
+    }
+
+    fn roll_back(&mut self) {
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.connection.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "a transaction could not be rolled back");
+        }
+        // A commit whose flush failed may have reached the file all the same: what counts is what is read back.
+        match log::load_tree(&self.connection) {
+            Ok(tree) if tree != *self.tree => {
+                self.tree = Arc::new(tree);
+                self.shared.set_tree(self.tree.clone());
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(%error, "the log could not be read back");
+                self.shared.set_health(|health| health.fenced = Some(error.to_string()));
+            }
+        }
+    }
+
+    fn take_touched(&self) -> Touched {
+        let mut touched = self.shared.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        let health = self.shared.health();
+        if touched.is_empty() || health.full || health.fenced.is_some() {
+            return Touched::new();
+        }
+        match touched.keys().nth(TOUCHES_PER_GROUP).copied() {
+            None => std::mem::take(&mut *touched),
+            Some(rest_from) => {
+                let rest = touched.split_off(&rest_from);
+                std::mem::replace(&mut *touched, rest)
+            }
+        }
+    }
+
+    fn read_switch(&self) {
+        if let Ok(stopped) = crate::setting::stopped(&self.connection) {
+            let mut shared = self.shared.stopped.write().unwrap_or_else(PoisonError::into_inner);
+            if *shared != stopped {
+                *shared = stopped;
+            }
+        }
+    }
+}
+
+fn answer_all(jobs: Vec<Box<dyn Job>>, result: &Result<(), StoreError>) {
+    for job in jobs {
+        job.answer(result.clone());
+    }
+}
