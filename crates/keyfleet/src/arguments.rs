@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -113,4 +114,11 @@ pub(crate) enum Noun {
     /// The process that alone holds the root; started by init, serve and demo
     #[command(hide = true)]
     Signer,
+    /// The device agent, as `keyfleet-agent`
+    #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
+    Agent {
+        /// Arguments of keyfleet-agent
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
 }

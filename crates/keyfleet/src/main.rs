@@ -42,6 +42,7 @@ fn run(context: &Context, noun: Noun) -> Result<ExitCode, Failure> {
     match noun {
         // The signer starts no threads and no runtime before it has locked its memory.
         Noun::Signer => Ok(kf_signer::run_signer()),
+        Noun::Agent { arguments } => Ok(command::agent::run(arguments)),
         Noun::Serve(serve) => command::serve::run(context, &serve),
         Noun::Demo(demo) => command::demo::run(context, &demo),
         Noun::Completions { shell } => command::completions::run(shell).map(|()| ExitCode::SUCCESS),
@@ -80,6 +81,11 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         Noun::Audit(verb) => command::audit::run(context, verb).await,
         Noun::Doctor(doctor) => command::doctor::run(context, &doctor).await,
         // Taken care of in `run`, which needs no event loop for them.
-        Noun::Serve(_) | Noun::Demo(_) | Noun::Completions { .. } | Noun::Man { .. } | Noun::Signer => Ok(()),
+        Noun::Serve(_)
+        | Noun::Demo(_)
+        | Noun::Completions { .. }
+        | Noun::Man { .. }
+        | Noun::Signer
+        | Noun::Agent { .. } => Ok(()),
     }
 }

@@ -16,7 +16,7 @@ pub(crate) struct Demo {
     #[arg(long)]
     keep: bool,
     /// How many devices
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=200))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=64))]
     devices: u32,
 }
 

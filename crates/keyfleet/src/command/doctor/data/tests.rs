@@ -32,6 +32,7 @@ fn a_file_that_others_may_read_is_an_error() {
     let seal = scratch.path().join("root.seal");
     fs::write(&seal, "").unwrap();
     fs::set_permissions(&seal, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let mut findings = Vec::new();
     permissions(&dir, &mut findings);
     assert_eq!(severity_of(&findings, "permissions"), Some(Severity::Success), "{findings:?}");
