@@ -44,5 +44,5 @@ pub fn derive_from_passphrase(
     let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, Some(32)).map_err(|_too_large| CryptoError)?;
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
     // Exposed to the one function that stretches it.
-    SecretArray::try_fill(|key| argon2.hash_password_into(passphrase.expose(), salt, key).map_err(|_| CryptoError))
+    SecretArray::try_fill(|key| argon2.hash_password_into(passphrase.expose(), salt, key).map_err(|_error| CryptoError))
 }

@@ -1,4 +1,4 @@
-use crypto_bigint::{BoxedUint, Resize as _};
+use crypto_bigint::{BoxedUint, ConcatenatingMul as _, Resize as _};
 use kf_crypto::PrivateKey;
 
 use super::*;

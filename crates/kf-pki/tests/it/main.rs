@@ -3,7 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod certificate;
+mod chain;
+mod cms;
 mod crl;
 mod fleet;
 mod lint;
+mod malformed;
 mod ocsp;
+mod request;
+mod signer;
