@@ -3,6 +3,7 @@
 
 mod approvals;
 mod enrolment;
+mod registry;
 mod revocation;
 mod rollback;
 mod scope;
