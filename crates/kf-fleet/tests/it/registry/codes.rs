@@ -27,6 +27,7 @@ async fn a_new_code_carries_a_claim_and_withdraws_the_earlier_ones() {
     let root = scratch.fleet.root_certificate().unwrap();
     assert_eq!(claim.root_sha256, kf_crypto::sha256(&root));
 
+    scratch.pass(1);
     let second = scratch.fleet.code_create(&scratch.owner, request("t-1", Some(1))).await.unwrap();
     let codes = scratch.fleet.code_list(&scratch.owner, "t-1").await.unwrap();
     assert_eq!(

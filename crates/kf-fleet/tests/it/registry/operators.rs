@@ -37,6 +37,7 @@ async fn an_unknown_withdrawn_or_expired_token_is_out_at_once() {
     let scratch = Scratch::new().await;
     scratch.operator("fred", Role::FleetOperator, &[]).await;
     let (id, withdrawn) = token(&scratch, "fred", None).await;
+    scratch.pass(1);
     let (_, other) = token(&scratch, "fred", Some(1)).await;
     assert!(scratch.fleet.authenticate_token(&withdrawn).await.is_ok());
     scratch.fleet.token_withdraw(&scratch.owner, id).await.unwrap();
