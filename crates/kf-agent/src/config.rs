@@ -251,11 +251,6 @@ impl Bootstrap {
         }
         Ok(())
     }
-
-    /// Whether a code is configured.
-    pub(crate) const fn has_code(&self) -> bool {
-        self.code_file.is_some() || self.code_fd.is_some() || self.code_credential.is_some()
-    }
 }
 
 impl Key {
@@ -332,7 +327,7 @@ mod tests {
     fn the_smallest_configuration_is_accepted_and_the_example_is_too() {
         let config = Config::parse(MINIMAL).unwrap();
         assert_eq!(config.key.algorithm, KeyAlgorithm::P256);
-        assert!(!config.bootstrap.has_code());
+        assert_eq!(config.bootstrap, Bootstrap::default());
         let example = include_str!("../../../contrib/systemd/keyfleet-agent.toml");
         assert!(Config::parse(example).unwrap().key.seal_credential.is_some());
     }

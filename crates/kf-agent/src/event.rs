@@ -42,7 +42,7 @@ pub enum Event {
     Retry {
         /// What was tried.
         step: &'static str,
-        /// In how many seconds.
+        /// In how many seconds at least.
         after_seconds: u64,
         /// What went wrong.
         reason: String,

@@ -1,15 +1,30 @@
 //! `keyfleet-agent`: a device's identity on Linux. It makes the key, enrols over EST (RFC 7030), renews at two thirds
 //! of the lifetime, proves a new certificate before it lets go of the old one, and survives power loss and long absence.
 //!
-//! What it decides is a pure function of what is stored, the time and a random number (`machine`); what it stores goes
-//! through a disk whose every step can fail (`slots`). The key stays behind `KeySource`, so that a TPM or a
+//! What it decides is a pure function of what is stored, the time and a random number ([`machine`]); what it stores goes
+//! through a disk whose every step can fail ([`slots`]). The key stays behind [`key_source::KeySource`], so that a TPM or a
 //! token can take its place.
 #![forbid(unsafe_code)]
 
+mod agent;
+mod chain;
+mod clock;
 mod command;
 mod config;
+pub mod disk;
+mod enrolment;
 mod event;
+mod failure;
+mod hook;
+mod identity;
+pub mod key_source;
+pub mod machine;
+pub mod schedule;
+mod secret_source;
+pub mod slots;
+mod telemetry;
 
-pub use command::main_with;
+pub use agent::{Agent, RunOutcome};
+pub use command::{main_with, run_with};
 pub use config::{Config, ConfigError, Telemetry, TelemetryKind};
 pub use event::{Event, EventSink};

@@ -1,0 +1,487 @@
+//! The rim: carries out what [`crate::machine`] decides, on a disk, a clock and a network.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kf_key::UnixMillis;
+use rustix::fs::{FlockOperation, flock};
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::disk::{DirectoryDisk, Disk as _, replace};
+use crate::enrolment::{Attempt, FactoryIdentity, Server, Shown, Trouble, fetch_root};
+use crate::event::{Event, EventSink};
+use crate::failure::{Failure, chain_of};
+use crate::identity::Identity;
+use crate::key_source::{KeySource, SoftwareKeys};
+use crate::machine::{Attention, Credential, Outcome, Spare, State, Step, decide};
+use crate::secret_source::{self, CodeSource};
+use crate::slots::{Contents, SLOTS, Slots, StoredIdentity, StoredSpare};
+use crate::telemetry::Material;
+use crate::{chain, hook, telemetry};
+
+/// The longest sleep: a clock that is set in the meantime is noticed after it.
+const LONGEST_NAP: Duration = Duration::from_secs(600);
+/// The file that names the certificate whose hook has run.
+const HOOKED: &str = "hooked";
+/// The file that holds the pinned root once it was fetched.
+const ROOT: &str = "root.der";
+/// The file that holds the time of the last proven contact.
+const LAST_SEEN: &str = "last-seen";
+/// How much later a contact has to be to be written down.
+const LAST_SEEN_STEP: u64 = UnixMillis::HOUR;
+
+/// How a run ended, for the exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunOutcome {
+    /// A valid certificate is in use.
+    pub is_valid: bool,
+    /// Nothing is under way: no request waits, nothing failed.
+    pub is_settled: bool,
+    /// Somebody has to act.
+    pub needs_attention: bool,
+}
+
+/// One device's agent.
+pub struct Agent {
+    config: Config,
+    events: EventSink,
+    clock: Clock,
+    slots: Slots<DirectoryDisk>,
+    keys: Box<dyn KeySource>,
+    code: CodeSource,
+    factory: Option<FactoryIdentity>,
+    server: Option<Server>,
+    state: State,
+    in_use: watch::Sender<Option<Arc<Material>>>,
+    candidate: Option<Identity>,
+    needs_attention: bool,
+    _lock: File,
+}
+
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Agent").field("device", &self.config.device_name).finish_non_exhaustive()
+    }
+}
+
+impl Agent {
+    /// Opens the state, takes its lock, and finishes what a power cut interrupted.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn open(config: Config, events: EventSink) -> Result<Self, Failure> {
+        let seal_key = secret_source::seal_key(&config.key)?;
+        let keys = Box::new(SoftwareKeys::new(config.key.algorithm, seal_key));
+        Self::open_with(config, events, keys)
+    }
+
+    /// As [`Agent::open`], with keys from elsewhere.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn open_with(config: Config, events: EventSink, keys: Box<dyn KeySource>) -> Result<Self, Failure> {
+        let path = config.state_dir.clone();
+        let failed = |source| Failure::State { path: path.clone(), source };
+        let disk = DirectoryDisk::open(&path, &SLOTS).map_err(failed)?;
+        let lock = lock(&path)?;
+        let mut slots = Slots::new(disk);
+        let contents = slots.recover().map_err(failed)?;
+        let clock = Clock::system();
+        if let Some(seen) = slots.disk().read(LAST_SEEN).map_err(failed)? {
+            clock.not_before(parse_millis(&seen).unwrap_or_default());
+        }
+        let code = CodeSource::open(&config.bootstrap)?;
+        let factory = match (&config.bootstrap.idevid_chain_file, &config.bootstrap.idevid_key_file) {
+            (Some(chain), Some(key)) => Some(FactoryIdentity::read(chain, key)?),
+            _ => None,
+        };
+        let server = open_server(&config, &clock, slots.disk()).map_err(|error| match error {
+            RootFailure::Start(failure) => failure,
+            RootFailure::Disk(source) => failed(source),
+        })?;
+        events.tell(&Event::Started { device: config.device_name.clone(), version: env!("CARGO_PKG_VERSION") });
+        if !keys.is_protected_at_rest() {
+            events.tell(&Event::KeyNotSealed);
+        }
+        let mut agent = Self {
+            state: State::new(None, Spare::Empty, code.is_available(), factory.is_some(), false),
+            config,
+            events,
+            clock,
+            slots,
+            keys,
+            code,
+            factory,
+            server,
+            in_use: watch::Sender::new(None),
+            candidate: None,
+            needs_attention: false,
+            _lock: lock,
+        };
+        agent.take_over(contents).map_err(failed)?;
+        Ok(agent)
+    }
+
+    /// Brings the state machine to what the slots hold.
+    fn take_over(&mut self, contents: Contents) -> io::Result<()> {
+        if let Some(identity) = contents.in_use.and_then(|stored| self.usable(&stored)) {
+            // A certificate cannot be in use before its time: the clock must be wrong.
+            self.clock.not_before(identity.validity.not_before);
+            let hooked = self.slots.disk().read(HOOKED)?;
+            self.state.hook_due = hooked.as_deref() != Some(identity.fingerprint().as_bytes());
+            self.state.in_use = Some(identity.validity);
+            self.publish(identity);
+        }
+        match contents.spare {
+            StoredSpare::Empty => {}
+            StoredSpare::Requested { .. } => self.state.spare = Spare::Requested,
+            StoredSpare::Issued(stored) => match self.usable(&stored) {
+                Some(identity) => {
+                    self.state.spare = Spare::Issued(identity.validity);
+                    self.candidate = Some(identity);
+                }
+                None => self.slots.discard()?,
+            },
+        }
+        Ok(())
+    }
+
+    fn usable(&self, stored: &StoredIdentity) -> Option<Identity> {
+        let key = match self.keys.load(&stored.key) {
+            Ok(key) => key,
+            Err(error) => {
+                tracing::error!(%error, "a stored identity cannot be used");
+                return None;
+            }
+        };
+        let chain = kf_pki::pem::decode_all("CERTIFICATE", std::str::from_utf8(&stored.chain).ok()?)?;
+        Identity::pair(chain, key.tls_key())
+    }
+
+    fn publish(&self, identity: Identity) {
+        let roots = self.server.as_ref().map(|server| server.roots().to_vec()).unwrap_or_default();
+        self.in_use.send_replace(Some(Arc::new(Material { identity, roots })));
+    }
+
+    /// Runs until `stop` is ready.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> RunOutcome {
+        let telemetry = self.config.telemetry.clone().map(|settings| {
+            let (name, clock) = (self.config.device_name.clone(), self.clock.clone());
+            tokio::spawn(telemetry::run(settings, name, clock, self.events.clone(), self.in_use.subscribe()))
+        });
+        let live = async {
+            loop {
+                let until = self.advance().await;
+                let left = Duration::from_millis(until.since(self.clock.now()));
+                tokio::time::sleep(left.min(LONGEST_NAP)).await;
+            }
+        };
+        tokio::select! {
+            () = stop => {}
+            () = live => {}
+        }
+        if let Some(telemetry) = telemetry {
+            telemetry.abort();
+        }
+        self.events.tell(&Event::Stopped);
+        self.outcome()
+    }
+
+    /// Does what is due now, without waiting.
+    pub async fn once(mut self) -> RunOutcome {
+        self.advance().await;
+        self.events.tell(&Event::Stopped);
+        self.outcome()
+    }
+
+    fn outcome(&self) -> RunOutcome {
+        let now = self.clock.now();
+        let is_settled = self.state.spare == Spare::Empty && now >= self.state.rest_until;
+        RunOutcome { is_valid: self.state.is_valid(now), is_settled, needs_attention: self.needs_attention }
+    }
+
+    /// Carries out steps until there is nothing to do but wait; says until when.
+    async fn advance(&mut self) -> UnixMillis {
+        loop {
+            self.state.has_code = self.code.is_available();
+            let now = self.clock.now();
+            let outcome = match decide(&self.state, now) {
+                Step::Wait { until } => return until,
+                Step::RunHook => self.run_hook().await,
+                Step::MakeRequest => self.make_request(),
+                Step::Enrol(credential) => self.enrol(credential).await,
+                Step::Prove => self.prove().await,
+                Step::Adopt => self.adopt(),
+                Step::AskForAttention(attention) => self.ask_for_attention(attention),
+            };
+            // A failing random source must not stop a renewal: it only spreads waits.
+            let random = kf_crypto::random_array().map(u64::from_be_bytes).unwrap_or_default();
+            self.state.observe(outcome, self.clock.now(), random);
+            if self.state.gives_up_proof() {
+                self.give_up_candidate(random);
+            }
+        }
+    }
+
+    fn give_up_candidate(&mut self, random: u64) {
+        self.candidate = None;
+        let outcome = match self.slots.discard() {
+            Ok(()) => Outcome::Discarded,
+            Err(error) => self.failed("discard", &error),
+        };
+        self.state.observe(outcome, self.clock.now(), random);
+    }
+
+    fn failed(&self, step: &'static str, error: &(dyn std::error::Error + 'static)) -> Outcome {
+        self.retry(step, chain_of(error));
+        Outcome::Failed { retry_after: 0 }
+    }
+
+    fn retry(&self, step: &'static str, reason: String) {
+        // Told before the wait is drawn: the least that it will be.
+        let doublings = self.state.failures.min(20);
+        let least = (crate::schedule::FIRST_WAIT_MILLIS << doublings).min(crate::schedule::LONGEST_WAIT_MILLIS) / 2;
+        self.events.tell(&Event::Retry { step, after_seconds: least.div_ceil(1_000), reason });
+    }
+
+    async fn run_hook(&mut self) -> Outcome {
+        let Some(material) = self.in_use.borrow().clone() else { return Outcome::HookRan };
+        if let Some(path) = &self.config.renewal.export_chain_file
+            && let Err(error) = export(path, material.identity.chain_pem().as_bytes())
+        {
+            self.events.tell(&Event::Hook { succeeded: false, outcome: format!("export: {error}") });
+        }
+        if !self.config.renewal.hook.is_empty() {
+            let ran = hook::run(&self.config.renewal.hook, self.config.renewal.hook_deadline()).await;
+            let outcome = ran.as_ref().err().cloned().unwrap_or_else(|| "done".to_owned());
+            self.events.tell(&Event::Hook { succeeded: ran.is_ok(), outcome });
+        }
+        // Written after the act: it runs at least once for every certificate, even when the power fails in between.
+        if let Err(error) = replace(self.slots.disk(), HOOKED, material.identity.fingerprint().as_bytes()) {
+            tracing::warn!(%error, "the hook may run again");
+        }
+        Outcome::HookRan
+    }
+
+    fn make_request(&mut self) -> Outcome {
+        let made = self.keys.generate().and_then(|(key, stored)| Ok((key.certification_request()?, stored)));
+        match made {
+            Err(error) => self.failed("key", &error),
+            Ok((request, stored)) => match self.slots.begin(&stored, &request) {
+                Ok(()) => Outcome::RequestMade,
+                Err(error) => self.failed("store", &error),
+            },
+        }
+    }
+
+    async fn enrol(&mut self, credential: Credential) -> Outcome {
+        let contents = match self.slots.read() {
+            Ok(contents) => contents,
+            Err(error) => return self.failed("store", &error),
+        };
+        let StoredSpare::Requested { key, request } = contents.spare else {
+            return Outcome::RequestRefused;
+        };
+        if let Err(outcome) = self.know_server().await {
+            return outcome;
+        }
+        let attempt = match (&self.server, self.shown(credential)) {
+            (Some(server), Ok(shown)) => server.enrol(credential, shown, &request).await,
+            (_, Err(error)) => return self.failed("credential", &error),
+            (None, _) => return Outcome::Failed { retry_after: 0 },
+        };
+        match attempt {
+            Attempt::Issued(certificates) => self.keep_issued(&key, &certificates),
+            Attempt::Other(outcome, trouble) => self.tell_trouble(credential, outcome, trouble),
+        }
+    }
+
+    fn shown(&self, credential: Credential) -> io::Result<Shown<'_>> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "the credential is gone");
+        match credential {
+            Credential::Code => Ok(Shown::Code { device_name: &self.config.device_name, code: self.code.read()? }),
+            Credential::IDevId => {
+                let factory = self.factory.as_ref().ok_or_else(missing)?;
+                Ok(Shown::Chain { chain: factory.chain.clone(), key: factory.key.clone() })
+            }
+            Credential::Certificate => {
+                let material = self.in_use.borrow().clone().ok_or_else(missing)?;
+                Ok(Shown::Chain { chain: material.identity.chain.clone(), key: material.identity.key.clone() })
+            }
+        }
+    }
+
+    fn tell_trouble(&mut self, credential: Credential, outcome: Outcome, trouble: Trouble) -> Outcome {
+        let Trouble { status, reason } = trouble;
+        match outcome {
+            Outcome::Pending { retry_after } => {
+                self.events.tell(&Event::Pending { retry_after_seconds: retry_after / 1_000 });
+            }
+            Outcome::Refused(_) | Outcome::RequestRefused => {
+                self.events.tell(&Event::EnrolmentRefused { credential: credential.name(), status, reason });
+            }
+            _ => self.retry("enrol", reason),
+        }
+        if outcome == Outcome::RequestRefused
+            && let Err(error) = self.slots.discard()
+        {
+            return self.failed("discard", &error);
+        }
+        outcome
+    }
+
+    fn keep_issued(&mut self, key: &kf_key::SecretBytes, certificates: &[Vec<u8>]) -> Outcome {
+        let key = match self.keys.load(key) {
+            Ok(key) => key.tls_key(),
+            Err(error) => return self.failed("key", &error),
+        };
+        let identity = chain::build(&key.spki(), certificates).and_then(|chain| Identity::pair(chain, key));
+        let Some(identity) = identity else {
+            self.retry("enrol", "the server sent no certificate for the key of the request".to_owned());
+            return Outcome::Failed { retry_after: 0 };
+        };
+        if identity.validity.not_after < self.clock.now() {
+            self.retry("enrol", "the server sent a certificate that has expired already".to_owned());
+            return Outcome::Failed { retry_after: 0 };
+        }
+        if let Err(error) = self.slots.store_chain(identity.chain_pem().as_bytes()) {
+            return self.failed("store", &error);
+        }
+        let validity = identity.validity;
+        self.needs_attention = false;
+        self.candidate = Some(identity);
+        Outcome::Issued(validity)
+    }
+
+    async fn prove(&mut self) -> Outcome {
+        if let Err(outcome) = self.know_server().await {
+            return outcome;
+        }
+        let (Some(server), Some(candidate)) = (&self.server, &self.candidate) else {
+            return Outcome::ProofRefused;
+        };
+        match server.prove(candidate, self.config.renewal.prove_url.as_deref()).await {
+            Ok(()) => {
+                self.remember_contact();
+                Outcome::Proved
+            }
+            Err((outcome, Trouble { reason, .. })) => {
+                self.retry("prove", reason);
+                outcome
+            }
+        }
+    }
+
+    fn adopt(&mut self) -> Outcome {
+        if let Err(error) = self.slots.adopt() {
+            return self.failed("adopt", &error);
+        }
+        let Some(identity) = self.candidate.take() else { return Outcome::Failed { retry_after: 0 } };
+        let seen = identity.seen();
+        let is_first = self.in_use.borrow().is_none();
+        self.clock.not_before(identity.validity.not_before);
+        self.publish(identity);
+        self.events.tell(&if is_first { Event::Enrolled(seen) } else { Event::Renewed(seen) });
+        Outcome::Adopted
+    }
+
+    fn ask_for_attention(&mut self, attention: Attention) -> Outcome {
+        let (reason, remedy) = match attention {
+            Attention::NoBootstrap => (
+                "there is no certificate in use and nothing to get one with",
+                "make an enrolment code for this device (keyfleet code new) and hand it over as the configuration says",
+            ),
+            Attention::AllRefused => (
+                "the server refused everything this device can show",
+                "look at the device in the registry: release its hold, or make it a new enrolment code",
+            ),
+        };
+        self.events.tell(&Event::NeedsAttention { reason: reason.to_owned(), remedy: remedy.to_owned() });
+        self.needs_attention = true;
+        Outcome::AttentionAsked
+    }
+
+    /// Fetches the pinned root if it is not known yet.
+    async fn know_server(&mut self) -> Result<(), Outcome> {
+        if self.server.is_some() {
+            return Ok(());
+        }
+        let Ok(Some(pin)) = self.config.root_sha256() else { return Err(Outcome::Failed { retry_after: 0 }) };
+        let root = fetch_root(&self.config, pin).await.map_err(|error| self.failed("trust", &error))?;
+        replace(self.slots.disk(), ROOT, &root).map_err(|error| self.failed("store", &error))?;
+        let server = Server::new(&self.config, self.clock.clone(), vec![root]);
+        self.server = Some(server.map_err(|error| self.failed("trust", &error))?);
+        Ok(())
+    }
+
+    /// Writes down the time of a contact whose certificates were verified at that time: a clock far in the future would
+    /// not have got so far.
+    fn remember_contact(&mut self) {
+        let now = self.clock.now();
+        let known = self.slots.disk().read(LAST_SEEN).ok().flatten();
+        let known = known.and_then(|text| parse_millis(&text)).unwrap_or_default();
+        if now.since(known) < LAST_SEEN_STEP {
+            return;
+        }
+        if let Err(error) = replace(self.slots.disk(), LAST_SEEN, now.0.to_string().as_bytes()) {
+            tracing::warn!(%error, "the time of this contact is not kept");
+        }
+    }
+}
+
+enum RootFailure {
+    Start(Failure),
+    Disk(io::Error),
+}
+
+/// The server with its roots, if they are known: from the file, or from an earlier fetch by fingerprint.
+fn open_server(config: &Config, clock: &Clock, disk: &DirectoryDisk) -> Result<Option<Server>, RootFailure> {
+    let field = "trust.root_file";
+    let roots = match (&config.trust.root_file, config.root_sha256().map_err(|e| RootFailure::Start(e.into()))?) {
+        (Some(path), _) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| RootFailure::Start(Failure::Source { field, source }))?;
+            let roots = kf_pki::pem::decode_all("CERTIFICATE", &text).filter(|roots| !roots.is_empty());
+            let expected = "a certificate in PEM";
+            roots.ok_or(RootFailure::Start(Failure::Content { field, expected }))?
+        }
+        (None, Some(pin)) => match disk.read(ROOT).map_err(RootFailure::Disk)? {
+            Some(root) if kf_crypto::sha256(&root) == pin => vec![root],
+            _ => return Ok(None),
+        },
+        (None, None) => return Ok(None),
+    };
+    let server = Server::new(config, clock.clone(), roots);
+    let expected = "an https address, with a label of letters, digits, `-`, `.` or `_`";
+    server.map(Some).map_err(|_unusable| RootFailure::Start(Failure::Content { field: "server", expected }))
+}
+
+/// Holds the state directory for one agent as long as the file is open.
+fn lock(path: &Path) -> Result<File, Failure> {
+    let failed = |source| Failure::State { path: path.to_owned(), source };
+    let file = File::create(path.join("lock")).map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::Locked { path: path.to_owned() }),
+        Err(errno) => Err(failed(errno.into())),
+    }
+}
+
+fn parse_millis(text: &[u8]) -> Option<UnixMillis> {
+    std::str::from_utf8(text).ok()?.trim().parse().ok().map(UnixMillis)
+}
+
+/// Replaces a file that other programs read.
+fn export(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let mut file = File::create(&temporary)?;
+    io::Write::write_all(&mut file, content)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)
+}

@@ -1,0 +1,182 @@
+//! The talk with the server: EST as each credential, and the proof of a new certificate.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kf_client::est::{self, EstError, Service};
+use kf_client::{Client, ClientBuilder, ClientError, Method, TlsKey};
+use kf_crypto::PrivateKey;
+use kf_key::{KeyAlgorithm, SecretBytes};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::failure::{Failure, chain_of};
+use crate::identity::Identity;
+use crate::machine::{Credential, Outcome};
+use crate::secret_source;
+
+/// How long one call to the server may take.
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What a device shows that has no certificate of its own yet.
+pub(crate) enum Shown<'a> {
+    Code { device_name: &'a str, code: SecretBytes },
+    Chain { chain: Vec<Vec<u8>>, key: Arc<dyn TlsKey> },
+}
+
+/// What an attempt to enrol brought, with the words for an event.
+pub(crate) enum Attempt {
+    /// Certificates, DER, the server's CA certificates among them.
+    Issued(Vec<Vec<u8>>),
+    Other(Outcome, Trouble),
+}
+
+/// Why it brought nothing.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    pub(crate) status: u16,
+    pub(crate) reason: String,
+}
+
+/// The server, as this device knows it.
+pub(crate) struct Server {
+    service: Service,
+    clock: Clock,
+    /// Root certificates, DER.
+    roots: Vec<Vec<u8>>,
+}
+
+impl Server {
+    pub(crate) fn new(config: &Config, clock: Clock, roots: Vec<Vec<u8>>) -> Result<Self, ClientError> {
+        Ok(Self { service: Service::new(&config.server, config.label.as_deref())?, clock, roots })
+    }
+
+    pub(crate) fn roots(&self) -> &[Vec<u8>] {
+        &self.roots
+    }
+
+    fn client(&self) -> ClientBuilder {
+        Client::builder().roots(self.roots.clone()).time(Arc::new(self.clock.clone())).deadline(CALL_DEADLINE)
+    }
+
+    /// Sends a request and, when it is granted, fetches the CA certificates that belong to it.
+    pub(crate) async fn enrol(&self, credential: Credential, shown: Shown<'_>, request: &[u8]) -> Attempt {
+        match self.try_enrol(credential, shown, request).await {
+            Ok(est::Enrolment::Issued(mut certificates)) => {
+                // What is granted is granted: without the CA certificates the chain is just shorter.
+                let anonymous = self.client().build();
+                if let Ok(client) = anonymous
+                    && let Ok(authorities) = est::cacerts(&client, &self.service).await
+                {
+                    certificates.extend(authorities);
+                }
+                Attempt::Issued(certificates)
+            }
+            Ok(est::Enrolment::Pending { retry_after }) => {
+                let trouble = Trouble { status: 202, reason: "it waits for approval".to_owned() };
+                Attempt::Other(Outcome::Pending { retry_after: millis(retry_after) }, trouble)
+            }
+            Err(error) => classify(credential, &error),
+        }
+    }
+
+    async fn try_enrol(
+        &self,
+        credential: Credential,
+        shown: Shown<'_>,
+        request: &[u8],
+    ) -> Result<est::Enrolment, EstError> {
+        let client = match shown {
+            Shown::Code { device_name, code } => self.client().basic(device_name, &code),
+            Shown::Chain { chain, key } => self.client().identity(chain, key),
+        };
+        let client = client.build()?;
+        match credential {
+            Credential::Certificate => est::simple_reenroll(&client, &self.service, request).await,
+            Credential::Code | Credential::IDevId => est::simple_enroll(&client, &self.service, request).await,
+        }
+    }
+
+    /// Connects with a new certificate. Any answer but a refusal of the certificate counts: the handshake is the proof.
+    pub(crate) async fn prove(&self, identity: &Identity, url: Option<&str>) -> Result<(), (Outcome, Trouble)> {
+        let url = url.map_or_else(|| self.service.url("cacerts"), str::to_owned);
+        let client = self.client().identity(identity.chain.clone(), identity.key.clone()).build();
+        let answer = match client {
+            Ok(client) => client.request(Method::GET, &url, &[], Vec::new()).await,
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(answer) if matches!(answer.status.as_u16(), 401 | 403) => {
+                let status = answer.status.as_u16();
+                Err((
+                    Outcome::ProofRefused,
+                    Trouble { status, reason: "the new certificate is not accepted".to_owned() },
+                ))
+            }
+            Ok(answer) if answer.status.is_server_error() => {
+                let status = answer.status.as_u16();
+                let reason = format!("the server answered {status}");
+                Err((Outcome::Failed { retry_after: 0 }, Trouble { status, reason }))
+            }
+            Ok(_) => Ok(()),
+            Err(error @ ClientError::Refused(_)) => Err((Outcome::ProofRefused, trouble(0, &error))),
+            Err(error) => Err((Outcome::Failed { retry_after: 0 }, trouble(0, &error))),
+        }
+    }
+}
+
+/// Fetches the pinned root from a server that is not trusted yet.
+pub(crate) async fn fetch_root(config: &Config, sha256: [u8; 32]) -> Result<Vec<u8>, EstError> {
+    let service = Service::new(&config.server, config.label.as_deref())?;
+    est::root_by_fingerprint(&service, sha256, CALL_DEADLINE).await
+}
+
+fn trouble(status: u16, error: &(dyn std::error::Error + 'static)) -> Trouble {
+    Trouble { status, reason: chain_of(error) }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn classify(credential: Credential, error: &EstError) -> Attempt {
+    let retry_after = error.retry_after().map_or(0, millis);
+    let status = error.status().unwrap_or_default();
+    let outcome = match (error, status) {
+        (_, 401 | 403) | (EstError::Call(ClientError::Refused(_)), _) => Outcome::Refused(credential),
+        // The request itself is at fault: the same one would be refused for ever.
+        (_, 400 | 409 | 413 | 422) => Outcome::RequestRefused,
+        _ => Outcome::Failed { retry_after },
+    };
+    let reason = match error {
+        EstError::Refused { refusal, .. } => chain_of(refusal.as_ref()),
+        other => chain_of(other),
+    };
+    Attempt::Other(outcome, Trouble { status, reason })
+}
+
+/// The IDevID from the factory.
+#[derive(Debug)]
+pub(crate) struct FactoryIdentity {
+    pub(crate) chain: Vec<Vec<u8>>,
+    pub(crate) key: Arc<dyn TlsKey>,
+}
+
+impl FactoryIdentity {
+    /// Reads chain and key, of whichever algorithm.
+    pub(crate) fn read(chain_file: &Path, key_file: &Path) -> Result<Self, Failure> {
+        let field = "bootstrap.idevid_chain_file";
+        let text = std::fs::read_to_string(chain_file).map_err(|source| Failure::Source { field, source })?;
+        let chain = kf_pki::pem::decode_all("CERTIFICATE", &text)
+            .filter(|chain| !chain.is_empty())
+            .ok_or(Failure::Content { field, expected: "a certificate chain in PEM" })?;
+        let field = "bootstrap.idevid_key_file";
+        let pkcs8 = secret_source::private_key_pem(key_file, field)?;
+        let key = [KeyAlgorithm::P256, KeyAlgorithm::P384, KeyAlgorithm::Ed25519]
+            .into_iter()
+            .find_map(|algorithm| PrivateKey::from_pkcs8(algorithm, &pkcs8).ok())
+            .ok_or(Failure::Content { field, expected: "a P-256, P-384 or Ed25519 key in PKCS#8" })?;
+        Ok(Self { chain, key: Arc::new(key) })
+    }
+}

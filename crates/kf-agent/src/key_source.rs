@@ -1,0 +1,198 @@
+//! Where the device's private key lives. Software now; a TPM or a PKCS#11 token comes through the same trait, storing a
+//! handle or a wrapped blob instead of the key.
+
+use std::sync::Arc;
+
+use kf_client::TlsKey;
+use kf_crypto::PrivateKey;
+use kf_key::{KeyAlgorithm, SecretArray, SecretBytes};
+
+/// A key that cannot be made, read or used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// It could not be made.
+    #[error("the key could not be generated")]
+    Generate,
+    /// The stored form is damaged, or was sealed under another key.
+    #[error("the stored key cannot be opened: it is damaged, or the seal key is another one")]
+    Open,
+    /// It is sealed and no seal key was given, or the other way round.
+    #[error("the stored key is {0}, the configuration says otherwise")]
+    Protection(&'static str),
+    /// It did not sign the certification request.
+    #[error("the key did not sign")]
+    Sign,
+}
+
+/// A key of the device, wherever it lives.
+pub trait DeviceKey: Send + Sync {
+    /// Signing for TLS.
+    fn tls_key(&self) -> Arc<dyn TlsKey>;
+
+    /// A PKCS#10 request with an empty subject, DER: names come from the registry, and RFC 7030 section 4.2.2 lets a
+    /// renewal leave them out.
+    ///
+    /// # Errors
+    /// [`KeyError::Sign`].
+    fn certification_request(&self) -> Result<Vec<u8>, KeyError>;
+}
+
+/// Makes keys and finds them again.
+pub trait KeySource: Send + Sync {
+    /// A fresh key and what is to be stored so that it can be found again.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    fn generate(&self) -> Result<(Box<dyn DeviceKey>, SecretBytes), KeyError>;
+
+    /// The key that was stored so.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    fn load(&self, stored: &SecretBytes) -> Result<Box<dyn DeviceKey>, KeyError>;
+
+    /// Whether what is stored is of no use to whoever copies the disk.
+    fn is_protected_at_rest(&self) -> bool;
+}
+
+/// Keys in files, wrapped (AES-256-GCM) under a key that is handed over at each start, or plain where that is allowed.
+#[derive(Debug)]
+pub struct SoftwareKeys {
+    algorithm: KeyAlgorithm,
+    seal_key: Option<SecretArray<32>>,
+}
+
+const PLAIN: u8 = 1;
+const SEALED: u8 = 2;
+const SEAL_CONTEXT: &[u8] = b"keyfleet-agent private key v1";
+
+#[derive(Debug)]
+struct SoftwareKey(Arc<PrivateKey>);
+
+impl SoftwareKeys {
+    /// Keys of this algorithm.
+    #[must_use]
+    pub const fn new(algorithm: KeyAlgorithm, seal_key: Option<SecretArray<32>>) -> Self {
+        Self { algorithm, seal_key }
+    }
+
+    /// One octet of version and protection, one of algorithm, then PKCS#8 or its seal.
+    fn store(&self, key: &PrivateKey) -> Result<SecretBytes, KeyError> {
+        let pkcs8 = key.to_pkcs8().map_err(|_opaque| KeyError::Generate)?;
+        let algorithm = algorithm_octet(self.algorithm);
+        let (kind, body) = match &self.seal_key {
+            // Exposed to the file that the configuration allows.
+            None => (PLAIN, pkcs8),
+            Some(seal_key) => {
+                // Exposed to the seal.
+                let sealed = kf_crypto::seal(seal_key, SEAL_CONTEXT, pkcs8.expose());
+                (SEALED, sealed.map(SecretBytes::from_vec).map_err(|_opaque| KeyError::Generate)?)
+            }
+        };
+        Ok(SecretBytes::fill(body.len().saturating_add(2), |out| {
+            let octets = [kind, algorithm].into_iter().chain(body.expose().iter().copied());
+            out.iter_mut().zip(octets).for_each(|(out, octet)| *out = octet);
+        }))
+    }
+}
+
+const fn algorithm_octet(algorithm: KeyAlgorithm) -> u8 {
+    match algorithm {
+        KeyAlgorithm::P256 => 1,
+        KeyAlgorithm::P384 => 2,
+        KeyAlgorithm::Ed25519 => 3,
+        KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => 0,
+    }
+}
+
+impl KeySource for SoftwareKeys {
+    fn generate(&self) -> Result<(Box<dyn DeviceKey>, SecretBytes), KeyError> {
+        let key = PrivateKey::generate(self.algorithm).map_err(|_opaque| KeyError::Generate)?;
+        let stored = self.store(&key)?;
+        Ok((Box::new(SoftwareKey(Arc::new(key))), stored))
+    }
+
+    fn load(&self, stored: &SecretBytes) -> Result<Box<dyn DeviceKey>, KeyError> {
+        // Exposed to open it.
+        let [kind, algorithm, body @ ..] = stored.expose() else { return Err(KeyError::Open) };
+        let algorithm = [KeyAlgorithm::P256, KeyAlgorithm::P384, KeyAlgorithm::Ed25519]
+            .into_iter()
+            .find(|candidate| algorithm_octet(*candidate) == *algorithm)
+            .ok_or(KeyError::Open)?;
+        let pkcs8 = match (*kind, &self.seal_key) {
+            (PLAIN, None) => SecretBytes::fill(body.len(), |out| out.copy_from_slice(body)),
+            (SEALED, Some(seal_key)) => {
+                kf_crypto::open(seal_key, SEAL_CONTEXT, body).map_err(|_opaque| KeyError::Open)?
+            }
+            (PLAIN, Some(_)) => return Err(KeyError::Protection("not sealed")),
+            (SEALED, None) => return Err(KeyError::Protection("sealed")),
+            _ => return Err(KeyError::Open),
+        };
+        let key = PrivateKey::from_pkcs8(algorithm, &pkcs8).map_err(|_opaque| KeyError::Open)?;
+        Ok(Box::new(SoftwareKey(Arc::new(key))))
+    }
+
+    fn is_protected_at_rest(&self) -> bool {
+        self.seal_key.is_some()
+    }
+}
+
+impl DeviceKey for SoftwareKey {
+    fn tls_key(&self) -> Arc<dyn TlsKey> {
+        self.0.clone()
+    }
+
+    fn certification_request(&self) -> Result<Vec<u8>, KeyError> {
+        kf_pki::request::make_request(&self.0, "").map_err(|_refused| KeyError::Sign)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sealed_under(octet: u8) -> SoftwareKeys {
+        SoftwareKeys::new(KeyAlgorithm::P256, Some(SecretArray::fill(|key| key.fill(octet))))
+    }
+
+    #[test]
+    fn a_sealed_key_opens_under_its_seal_key_only_and_its_file_does_not_hold_it() {
+        let keys = sealed_under(1);
+        let (key, stored) = keys.generate().unwrap();
+        let again = keys.load(&stored).unwrap();
+        assert_eq!(again.tls_key().spki(), key.tls_key().spki());
+        assert_eq!(sealed_under(2).load(&stored).err(), Some(KeyError::Open));
+        let plain = SoftwareKeys::new(KeyAlgorithm::P256, None);
+        assert_eq!(plain.load(&stored).err(), Some(KeyError::Protection("sealed")));
+        let (_, stored_plain) = plain.generate().unwrap();
+        assert_eq!(keys.load(&stored_plain).err(), Some(KeyError::Protection("not sealed")));
+        // PKCS#8 begins with SEQUENCE, version 0: visible in the plain form, absent from the sealed one.
+        let shows = |stored: &SecretBytes| stored.expose().windows(3).any(|window| window == [0x02, 0x01, 0x00]);
+        assert!(shows(&stored_plain) && !shows(&stored));
+    }
+
+    #[test]
+    fn damaged_keys_are_refused() {
+        let keys = sealed_under(1);
+        let (_, stored) = keys.generate().unwrap();
+        for position in 0..stored.len() {
+            let mut octets = stored.expose().to_vec();
+            octets[position] ^= 1;
+            assert!(keys.load(&SecretBytes::from_vec(octets)).is_err(), "octet {position}");
+        }
+        for length in 0..stored.len() {
+            assert!(keys.load(&SecretBytes::from_vec(stored.expose()[..length].to_vec())).is_err());
+        }
+    }
+
+    #[test]
+    fn a_request_carries_the_key_and_no_name() {
+        for algorithm in [KeyAlgorithm::P256, KeyAlgorithm::P384, KeyAlgorithm::Ed25519] {
+            let (key, _) = SoftwareKeys::new(algorithm, None).generate().unwrap();
+            let request = key.certification_request().unwrap();
+            let parsed = kf_pki::request::CertificationRequest::from_der(&request).unwrap();
+            assert_eq!((parsed.key.spki, parsed.subject), (key.tls_key().spki(), vec![0x30, 0]));
+        }
+    }
+}
