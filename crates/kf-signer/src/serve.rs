@@ -132,17 +132,31 @@ struct Waiting {
     is_closed: bool,
 }
 
+impl Waiting {
+    fn has_room(&self) -> bool {
+        self.frames.len() < MAX_WAITING && self.octets <= MAX_WAITING_OCTETS
+    }
+}
+
 impl Queue {
+    /// Adds what was read, under one lock as far as there is room, and waits for room otherwise.
     fn push(&self, frames: &mut Vec<Frame>) {
-        for frame in frames.drain(..) {
+        let mut frames = frames.drain(..).peekable();
+        while frames.peek().is_some() {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            while waiting.frames.len() >= MAX_WAITING || waiting.octets > MAX_WAITING_OCTETS {
+            while !waiting.has_room() {
                 waiting = self.emptied.wait(waiting).unwrap_or_else(PoisonError::into_inner);
             }
-            waiting.octets += frame.body.len();
-            waiting.frames.push_back(frame);
+            let mut added = 0;
+            while waiting.has_room()
+                && let Some(frame) = frames.next()
+            {
+                waiting.octets += frame.body.len();
+                waiting.frames.push_back(frame);
+                added += 1;
+            }
             drop(waiting);
-            self.filled.notify_one();
+            if added == 1 { self.filled.notify_one() } else { self.filled.notify_all() }
         }
     }
 

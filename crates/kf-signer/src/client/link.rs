@@ -175,6 +175,13 @@ async fn write_frames(mut writer: OwnedWriteHalf, mut waiting: mpsc::Receiver<Ou
     let mut batch = Vec::with_capacity(MAX_JOINED);
     let mut joined = Vec::new();
     while waiting.recv_many(&mut batch, MAX_JOINED).await > 0 {
+        // Callers that a batch of answers just woke get to add their next requests to the same write.
+        tokio::task::yield_now().await;
+        while batch.len() < MAX_JOINED
+            && let Ok(outgoing) = waiting.try_recv()
+        {
+            batch.push(outgoing);
+        }
         let mut has_secret = false;
         let mut outcome = Ok(());
         for mut outgoing in batch.drain(..) {
