@@ -93,8 +93,9 @@ impl Board {
         due
     }
 
-    /// Builds the list of a scope, to be signed under `number`, which must never have been used by this CA. Entries that expired before the last list of their shard have
-    /// appeared on a list after their expiry and leave (RFC 5280 section 3.3).
+    /// Builds the list of a scope, to be signed under `number`, which must never have been used by this CA. An entry
+    /// leaves once it has been on a list of this scope that was made after its certificate expired (RFC 5280 section
+    /// 3.3).
     pub(crate) fn draft(
         &mut self,
         scope: CrlScope,
@@ -102,27 +103,31 @@ impl Board {
         now: UnixMillis,
         lifetime: u64,
     ) -> Result<Draft, &'static str> {
-        self.drop_expired();
+        self.forget_long_expired(now);
         let next_update = now.plus(lifetime);
-        let (changes, checked) = match scope {
-            CrlScope::Full => {
-                let entries: Vec<&EncodedEntry> =
-                    self.shards.iter().flat_map(|(entries, _)| entries.values().map(|e| &e.encoded)).collect();
-                (self.full.changes, check_crl(&self.issuer, scope, number, now, next_update, entries.into_iter())?)
-            }
+        let (slot, shards) = match scope {
+            CrlScope::Full => (&self.full, self.shards.as_slice()),
             CrlScope::Shard(index) => {
-                let (entries, slot) = self.shards.get(usize::from(index)).ok_or("no such shard")?;
-                let encoded = entries.values().map(|e| &e.encoded);
-                (slot.changes, check_crl(&self.issuer, scope, number, now, next_update, encoded)?)
+                let shard = self.shards.get(usize::from(index)).ok_or("no such shard")?;
+                (&shard.1, std::slice::from_ref(shard))
             }
         };
+        let last = slot.current.as_ref().map(|crl| crl.this_update);
+        let entries: Vec<&EncodedEntry> = shards
+            .iter()
+            .flat_map(|(entries, _)| entries.values())
+            .filter(|revoked| last.is_none_or(|last| revoked.not_after >= last))
+            .map(|revoked| &revoked.encoded)
+            .collect();
+        let changes = slot.changes;
+        let checked = check_crl(&self.issuer, scope, number, now, next_update, entries.into_iter())?;
         Ok(Draft { scope, key: self.key, checked, number, this_update: now, next_update, changes })
     }
 
-    fn drop_expired(&mut self) {
-        for (entries, slot) in &mut self.shards {
-            let Some(last) = slot.current.as_ref().map(|crl| crl.this_update) else { continue };
-            entries.retain(|_, revoked| revoked.not_after >= last);
+    /// No list needs entries that expired a month ago; the registry keeps them.
+    fn forget_long_expired(&mut self, now: UnixMillis) {
+        for (entries, _) in &mut self.shards {
+            entries.retain(|_, revoked| revoked.not_after.plus(30 * UnixMillis::DAY) >= now);
         }
     }
 

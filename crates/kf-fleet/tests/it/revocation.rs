@@ -140,6 +140,8 @@ async fn an_expired_entry_leaves_the_crl_after_it_was_on_one_past_its_expiry() {
     scratch.fleet.turn().await;
     scratch.pass(91 * UnixMillis::DAY);
     scratch.fleet.turn().await;
+    let authority = issuing(&scratch).await;
+    scratch.fleet.crl(authority.id, CrlScope::Full).await.unwrap();
     assert!(crl_holds(&scratch, serial).await, "it must be on one list past its expiry");
     scratch.pass(UnixMillis::DAY);
     scratch.fleet.turn().await;

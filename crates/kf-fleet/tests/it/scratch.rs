@@ -22,22 +22,22 @@ use kf_store::{Options, Store};
 use tempfile::TempDir;
 
 /// 2026-11-01T00:00:00Z.
-pub const START: UnixMillis = UnixMillis(1_793_491_200_000);
-pub const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+pub(crate) const START: UnixMillis = UnixMillis(1_793_491_200_000);
+pub(crate) const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-pub struct Scratch {
-    pub dir: TempDir,
-    pub fleet: Arc<Fleet>,
-    pub clock: Arc<TestClock>,
-    pub owner: Principal,
+pub(crate) struct Scratch {
+    pub(crate) dir: TempDir,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) clock: Arc<TestClock>,
+    pub(crate) owner: Principal,
     root: [u8; 32],
 }
 
 /// What a device holds after it enrolled.
-pub struct Identity {
-    pub key: PrivateKey,
-    pub chain: Vec<Vec<u8>>,
-    pub serial: SerialNumber,
+pub(crate) struct Identity {
+    pub(crate) key: PrivateKey,
+    pub(crate) chain: Vec<Vec<u8>>,
+    pub(crate) serial: SerialNumber,
 }
 
 fn signer(root: [u8; 32]) -> SignerClient {
@@ -46,12 +46,12 @@ fn signer(root: [u8; 32]) -> SignerClient {
 }
 
 impl Scratch {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
     /// A fleet with facilities `plant-a` and `plant-b` and product line `thermo`.
-    pub async fn with(adjust: impl FnOnce(&mut FleetConfig)) -> Self {
+    pub(crate) async fn with(adjust: impl FnOnce(&mut FleetConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = kf_crypto::random_array().unwrap();
         let clock = Arc::new(TestClock::at(START));
@@ -80,20 +80,20 @@ impl Scratch {
     }
 
     /// Closes the fleet and opens it again from what is on disk.
-    pub async fn reopen(mut self) -> Self {
+    pub(crate) async fn reopen(mut self) -> Self {
         self.fleet.close().await;
         self.fleet = self.open().await;
         self
     }
 
-    pub async fn open(&self) -> Arc<Fleet> {
+    pub(crate) async fn open(&self) -> Arc<Fleet> {
         let data = DataDir::new(self.dir.path().join("data"));
         let config = data.load_config().unwrap();
         Fleet::open(data, config, signer(self.root), self.clock.clone()).await.unwrap()
     }
 
     /// Opens the fleet's registry with these options instead.
-    pub async fn reopen_with(mut self, options: Options) -> Self {
+    pub(crate) async fn reopen_with(mut self, options: Options) -> Self {
         self.fleet.close().await;
         let data = DataDir::new(self.dir.path().join("data"));
         let config = data.load_config().unwrap();
@@ -102,20 +102,20 @@ impl Scratch {
         self
     }
 
-    pub fn pass(&self, milliseconds: u64) {
+    pub(crate) fn pass(&self, milliseconds: u64) {
         self.clock.set(self.clock.now().plus(milliseconds));
     }
 
-    pub async fn line(&self, name: &str, policy: EnrolmentPolicy) {
+    pub(crate) async fn line(&self, name: &str, policy: EnrolmentPolicy) {
         let new = NewProductLine { name: name.into(), authority: None, policy };
         self.fleet.product_line_create(&self.owner, new).await.unwrap();
     }
 
-    pub async fn device(&self, name: &str) -> Device {
+    pub(crate) async fn device(&self, name: &str) -> Device {
         self.device_at(name, "plant-a", "thermo").await
     }
 
-    pub async fn device_at(&self, name: &str, facility: &str, line: &str) -> Device {
+    pub(crate) async fn device_at(&self, name: &str, facility: &str, line: &str) -> Device {
         let new = NewDevice {
             name: name.into(),
             facility: facility.into(),
@@ -126,7 +126,7 @@ impl Scratch {
         self.fleet.device_register(&self.owner, new).await.unwrap()
     }
 
-    pub async fn operator(&self, name: &str, role: Role, facilities: &[&str]) -> Principal {
+    pub(crate) async fn operator(&self, name: &str, role: Role, facilities: &[&str]) -> Principal {
         let new = NewOperator {
             name: name.into(),
             role,
@@ -137,62 +137,62 @@ impl Scratch {
         Principal::new(made.id.to_string(), made.name, made.role, made.facilities, Credential::Token)
     }
 
-    pub async fn code(&self, device: &str) -> String {
+    pub(crate) async fn code(&self, device: &str) -> String {
         let request = CodeRequest { device: device.into(), lifetime_hours: None };
         self.fleet.code_create(&self.owner, request).await.unwrap().code.expose().to_owned()
     }
 
     /// Enrols a registered device with a fresh code and a fresh key.
-    pub async fn enrol(&self, device: &str) -> Identity {
+    pub(crate) async fn enrol(&self, device: &str) -> Identity {
         let code = self.code(device).await;
         let key = PrivateKey::generate(KeyAlgorithm::P256).unwrap();
         let chain = issued(self.enrol_with(device, &code, &csr(&key)).await.unwrap());
         Identity { serial: serial_of(&chain), key, chain }
     }
 
-    pub async fn enrol_with(&self, device: &str, code: &str, csr: &[u8]) -> Result<EnrolOutcome, FleetError> {
+    pub(crate) async fn enrol_with(&self, device: &str, code: &str, csr: &[u8]) -> Result<EnrolOutcome, FleetError> {
         let client = TlsClient::anonymous(HERE);
         self.fleet.est_simple_enroll(EstLabel::Line("thermo"), client, basic(device, code), csr).await
     }
 
-    pub async fn renew(&self, identity: &Identity, csr: &[u8]) -> Result<EnrolOutcome, FleetError> {
+    pub(crate) async fn renew(&self, identity: &Identity, csr: &[u8]) -> Result<EnrolOutcome, FleetError> {
         let certificate = self.client(identity);
         let client = TlsClient::with_certificate(&certificate, HERE);
         self.fleet.est_simple_reenroll(EstLabel::None, client, csr).await
     }
 
     /// The client certificate as the TLS handshake would see it.
-    pub fn client(&self, identity: &Identity) -> ClientCertificate {
+    pub(crate) fn client(&self, identity: &Identity) -> ClientCertificate {
         let intermediates: Vec<&[u8]> = identity.chain[1..].iter().map(Vec::as_slice).collect();
         self.fleet.verify_client_path(&identity.chain[0], &intermediates).unwrap()
     }
 }
 
-pub fn basic(device: &str, password: &str) -> EnrolCredential {
+pub(crate) fn basic(device: &str, password: &str) -> EnrolCredential {
     EnrolCredential::Basic { user: device.into(), password: SecretBytes::from_vec(password.as_bytes().to_vec()) }
 }
 
-pub fn csr(key: &PrivateKey) -> Vec<u8> {
+pub(crate) fn csr(key: &PrivateKey) -> Vec<u8> {
     make_request(key, "").unwrap()
 }
 
-pub fn fresh_csr() -> Vec<u8> {
+pub(crate) fn fresh_csr() -> Vec<u8> {
     csr(&PrivateKey::generate(KeyAlgorithm::P256).unwrap())
 }
 
-pub fn issued(outcome: EnrolOutcome) -> Vec<Vec<u8>> {
+pub(crate) fn issued(outcome: EnrolOutcome) -> Vec<Vec<u8>> {
     match outcome {
         EnrolOutcome::Issued(chain) => chain,
         EnrolOutcome::Waiting { .. } => panic!("waits for a person"),
     }
 }
 
-pub fn serial_of(chain: &[Vec<u8>]) -> SerialNumber {
+pub(crate) fn serial_of(chain: &[Vec<u8>]) -> SerialNumber {
     PresentedCertificate::from_der(&chain[0]).unwrap().serial.unwrap()
 }
 
 /// The field that an error names.
-pub fn field_of(error: &FleetError) -> &str {
+pub(crate) fn field_of(error: &FleetError) -> &str {
     match error {
         FleetError::Invalid { field, .. }
         | FleetError::Conflict { field, .. }
