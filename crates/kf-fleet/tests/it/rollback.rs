@@ -23,14 +23,13 @@ async fn a_rolled_back_registry_is_noticed_and_fenced_and_still_revokes() {
     let scratch = Scratch::new().await;
     scratch.device("thermo-1").await;
     let serial = scratch.enrol("thermo-1").await.serial;
-    let mut scratch = scratch.reopen().await;
     scratch.fleet.close().await;
     let data = scratch.dir.path().join("data");
     let backup = scratch.dir.path().join("backup");
     std::fs::create_dir_all(&backup).unwrap();
     copy(&data, &backup);
 
-    scratch.fleet = scratch.open().await;
+    let scratch = scratch.reopen().await;
     scratch.device("thermo-2").await;
     let code = scratch.code("thermo-2").await;
     scratch.fleet.close().await;
@@ -38,7 +37,7 @@ async fn a_rolled_back_registry_is_noticed_and_fenced_and_still_revokes() {
     std::fs::remove_dir_all(&data).unwrap();
     std::fs::create_dir_all(&data).unwrap();
     copy(&backup, &data);
-    scratch.fleet = scratch.open().await;
+    let scratch = scratch.reopen().await;
     assert!(matches!(scratch.fleet.issuance(), Issuance::Fenced(_)), "{:?}", scratch.fleet.issuance());
     assert!(!scratch.fleet.not_ready().await.is_empty());
     let refused = scratch.enrol_with("thermo-1", &code, &fresh_csr()).await;

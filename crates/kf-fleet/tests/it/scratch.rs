@@ -80,26 +80,20 @@ impl Scratch {
     }
 
     /// Closes the fleet and opens it again from what is on disk.
-    pub(crate) async fn reopen(mut self) -> Self {
-        self.fleet.close().await;
-        self.fleet = self.open().await;
-        self
+    pub(crate) async fn reopen(self) -> Self {
+        self.reopen_with(Options::default()).await
     }
 
-    pub(crate) async fn open(&self) -> Arc<Fleet> {
-        let data = DataDir::new(self.dir.path().join("data"));
-        let config = data.load_config().unwrap();
-        Fleet::open(data, config, signer(self.root), self.clock.clone()).await.unwrap()
-    }
-
-    /// Opens the fleet's registry with these options instead.
-    pub(crate) async fn reopen_with(mut self, options: Options) -> Self {
-        self.fleet.close().await;
-        let data = DataDir::new(self.dir.path().join("data"));
+    /// As [`Scratch::reopen`], with these options of the registry.
+    pub(crate) async fn reopen_with(self, options: Options) -> Self {
+        let Self { dir, fleet, clock, owner, root } = self;
+        fleet.close().await;
+        drop(fleet);
+        let data = DataDir::new(dir.path().join("data"));
         let config = data.load_config().unwrap();
         let store = Store::open(&data.database(), options).unwrap();
-        self.fleet = Fleet::open_with_store(data, config, signer(self.root), self.clock.clone(), store).await.unwrap();
-        self
+        let fleet = Fleet::open_with_store(data, config, signer(root), clock.clone(), store).await.unwrap();
+        Self { dir, fleet, clock, owner, root }
     }
 
     pub(crate) fn pass(&self, milliseconds: u64) {
