@@ -39,11 +39,11 @@ impl Fleet {
     /// [`FleetError::Signer`] when the list cannot be signed and none was before.
     pub async fn crl(&self, authority: AuthorityId, scope: CrlScope) -> Result<Option<CurrentCrl>, FleetError> {
         let Some(board) = self.board(authority).filter(|board| locked(board).has(scope)) else { return Ok(None) };
-        let current = locked(&board).current(scope);
+        let current = locked(&board).current(scope, self.now());
         match (current, scope) {
             (Some((crl, true)), _) | (Some((crl, false)), CrlScope::Shard(_)) => Ok(Some(crl)),
             (stale, _) => match self.sign_crl(authority, &board, scope).await {
-                Ok(()) => Ok(locked(&board).current(scope).map(|(crl, _)| crl)),
+                Ok(()) => Ok(locked(&board).current(scope, self.now()).map(|(crl, _)| crl)),
                 Err(error) => stale.map(|(crl, _)| Some(crl)).ok_or(error),
             },
         }

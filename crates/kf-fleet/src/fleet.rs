@@ -21,7 +21,6 @@ use crate::{Clock, DataDir, FleetConfig, FleetError};
 /// One fleet, opened. Shared by all surfaces behind an `Arc`.
 pub struct Fleet {
     pub(crate) config: FleetConfig,
-    pub(crate) dir: DataDir,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) signer: SignerClient,
     pub(crate) store: Store,
@@ -81,7 +80,6 @@ impl Fleet {
         let authorities = Authorities::load(&store, &signer, &config.listen.public_http)?;
         let fleet = Arc::new(Self {
             config,
-            dir,
             clock,
             signer,
             store,

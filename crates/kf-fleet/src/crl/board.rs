@@ -140,14 +140,14 @@ impl Board {
         }
     }
 
-    /// The newest list of a scope, and whether nothing changed since.
-    pub(crate) fn current(&self, scope: CrlScope) -> Option<(CurrentCrl, bool)> {
+    /// The newest list of a scope, and whether it is fresh: nothing changed since, and its life is not half over.
+    pub(crate) fn current(&self, scope: CrlScope, now: UnixMillis) -> Option<(CurrentCrl, bool)> {
         let slot = match scope {
             CrlScope::Full => &self.full,
             CrlScope::Shard(index) => &self.shards.get(usize::from(index))?.1,
         };
         let current = slot.current.clone()?;
-        Some((current, slot.signed_changes == Some(slot.changes)))
+        Some((current, !slot.is_due(now)))
     }
 
     /// Whether the scope exists.
