@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use kf_backend::{BackendError, KeyBackend, SoftwareBackend, TokenFault, conformance};
+use kf_backend::{BackendError, KeyBackend, SoftwareBackend, TokenFault, conformance, generate_wrapped};
 use kf_key::{KeyAlgorithm, KeyId, SecretArray, SecretBytes};
 use kf_pkcs11::{TokenBackend, TokenConfig};
 use kf_testkit::{SoftHsm, Tool};
@@ -17,9 +17,10 @@ const TOKENS: &str = "KEYFLEET_TEST_TOKENS";
 
 type Scenario = (&'static str, fn());
 
-const SCENARIOS: [Scenario; 9] = [
+const SCENARIOS: [Scenario; 10] = [
     ("the_token_conforms", the_token_conforms),
     ("token_and_software_derive_the_same_keys_from_one_root", token_and_software_derive_the_same),
+    ("a_key_that_a_token_cannot_hold_is_wrapped_under_its_root", a_key_is_wrapped_under_the_token),
     ("a_root_is_never_replaced", a_root_is_never_replaced),
     ("keys_in_the_token_are_sensitive_and_never_extractable", keys_are_never_extractable),
     ("an_extractable_root_is_refused", an_extractable_root_is_refused),
@@ -108,6 +109,16 @@ fn token_and_software_derive_the_same() {
     let token = TokenBackend::open(config(), pin()).unwrap();
     let software = SoftwareBackend::new(root(), "test".to_owned()).unwrap();
     conformance::check_same_root(&token, &software).unwrap();
+}
+
+fn a_key_is_wrapped_under_the_token() {
+    let backend = backend();
+    let pair = generate_wrapped(&backend, key(1), KeyAlgorithm::Ed25519).unwrap();
+    assert!(!pair.handle.is_hardware());
+    let signature = backend.open_key(key(1), &pair.handle).unwrap().sign(b"message").unwrap();
+    let (algorithm, public) = kf_crypto::public_key_of_spki(&pair.spki).unwrap();
+    kf_crypto::verify(algorithm, public, b"message", &signature).unwrap();
+    assert_eq!(backend.open_key(key(2), &pair.handle).err(), Some(BackendError::Handle));
 }
 
 fn a_root_is_never_replaced() {

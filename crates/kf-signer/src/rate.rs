@@ -11,29 +11,38 @@ pub(crate) struct RateWindow {
     ceiling: u32,
     started: Instant,
     count: u32,
+    has_refused: bool,
+}
+
+/// Whether a signature lies below the ceiling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    Admitted,
+    /// The first of this minute that does not: the moment to alarm.
+    FirstRefusal,
+    Refused,
 }
 
 impl RateWindow {
     pub(crate) const fn new(ceiling: u32, now: Instant) -> Self {
-        Self { ceiling, started: now, count: 0 }
+        Self { ceiling, started: now, count: 0, has_refused: false }
     }
 
     pub(crate) const fn ceiling(&self) -> u32 {
         self.ceiling
     }
 
-    /// Counts one signature; false when the ceiling is reached.
+    /// Counts one signature.
     #[must_use]
-    pub(crate) fn admit(&mut self, now: Instant) -> bool {
+    pub(crate) fn admit(&mut self, now: Instant) -> Admission {
         if now.saturating_duration_since(self.started) >= MINUTE {
-            self.started = now;
-            self.count = 0;
+            *self = Self::new(self.ceiling, now);
         }
-        if self.count >= self.ceiling {
-            return false;
+        if self.count < self.ceiling {
+            self.count += 1;
+            return Admission::Admitted;
         }
-        self.count += 1;
-        true
+        if std::mem::replace(&mut self.has_refused, true) { Admission::Refused } else { Admission::FirstRefusal }
     }
 }
 
@@ -45,9 +54,10 @@ mod tests {
     fn the_ceiling_holds_within_a_minute_and_is_lifted_after_it() {
         let start = Instant::now();
         let mut window = RateWindow::new(2, start);
-        assert!(window.admit(start));
-        assert!(window.admit(start + Duration::from_secs(59)));
-        assert!(!window.admit(start + Duration::from_secs(59)));
-        assert!(window.admit(start + Duration::from_secs(60)));
+        let late = start + Duration::from_secs(59);
+        let expected = [Admission::Admitted, Admission::Admitted, Admission::FirstRefusal, Admission::Refused];
+        assert_eq!([start, late, late, late].map(|now| window.admit(now)), expected);
+        let next = start + Duration::from_secs(60);
+        assert_eq!([next; 4].map(|now| window.admit(now)), expected);
     }
 }

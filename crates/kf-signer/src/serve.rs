@@ -102,7 +102,7 @@ fn append_answer(engine: &Engine, frame: &Frame, answers: &mut Vec<u8>) {
         catch_unwind(AssertUnwindSafe(|| engine.answer(kind, &frame.body)))
             .unwrap_or_else(|_panic| Err(bug("a request panicked")))
     });
-    if let Err(error @ (SignerError::Rate { .. } | SignerError::Refused(_))) = &outcome {
+    if let Err(error @ SignerError::Refused(_)) = &outcome {
         tracing::warn!(%error, "request refused");
     }
     let encoded = match &outcome {

@@ -8,7 +8,7 @@ use kf_backend::SignatureKey;
 use kf_key::KeyId;
 
 use super::back_end;
-use crate::rate::RateWindow;
+use crate::rate::{Admission, RateWindow};
 use crate::{KeyPurpose, SignerError, SignerRefusal};
 
 pub(crate) struct LoadedKey {
@@ -94,9 +94,12 @@ impl LoadedKey {
 
     fn count(&self, key: KeyId, now: Instant) -> Result<(), SignerError> {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        if window.admit(now) {
-            return Ok(());
+        let per_minute = window.ceiling();
+        match window.admit(now) {
+            Admission::Admitted => return Ok(()),
+            Admission::FirstRefusal => tracing::warn!(%key, per_minute, "a key reached its ceiling of signatures"),
+            Admission::Refused => {}
         }
-        Err(SignerError::Rate { key, per_minute: window.ceiling() })
+        Err(SignerError::Rate { key, per_minute })
     }
 }

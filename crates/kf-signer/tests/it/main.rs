@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::indexing_slicing)]
 
 mod authority;
+mod config;
 mod process;
+mod prompt;
 mod requests;
 mod token;
 mod wire;
