@@ -1,1 +1,90 @@
+use kf_access::Visibility;
+use kf_key::DeviceState;
+use kf_store::StoreError;
 
+use crate::fixture::{certificate, device, done, enrol, fleet, issuance, register, serial};
+
+#[tokio::test]
+async fn a_failing_operation_does_not_hurt_its_neighbours() {
+    let store = fleet().await;
+    register(&store, 200).await;
+    let size = store.tree().size;
+    // Every third one claims a key that another device holds, or a serial number that is taken.
+    let waiting: Vec<_> = (1..=200)
+        .map(|number: u64| {
+            let mut wanted = issuance(certificate(number, Some(&device(number))), DeviceState::Registered);
+            if number.is_multiple_of(3) {
+                wanted.certificate.spki_sha256 = certificate(1, None).spki_sha256;
+            }
+            let store = store.clone();
+            (number, tokio::spawn(async move { store.record_issuance(wanted, done()).await }))
+        })
+        .collect();
+    let mut recorded = 0;
+    for (number, task) in waiting {
+        let result = task.await.unwrap();
+        if number.is_multiple_of(3) {
+            assert!(matches!(result, Err(StoreError::KeyInUse { .. })), "{number}: {result:?}");
+            assert_eq!(store.certificate(serial(number), &Visibility::Fleet).unwrap(), None);
+            let device = store.device(device(number).id, &Visibility::Fleet).unwrap().unwrap();
+            assert_eq!(device.state, DeviceState::Registered);
+        } else {
+            assert!(result.is_ok(), "{number}: {result:?}");
+            recorded += 1;
+        }
+    }
+    assert_eq!(store.tree().size, size + recorded);
+    assert_eq!(store.certificate_counts(&Visibility::Fleet).unwrap().0, recorded + 1);
+}
+
+#[tokio::test]
+async fn log_indices_are_given_once_and_without_gaps() {
+    let store = fleet().await;
+    let size = store.tree().size;
+    let tasks: Vec<_> = (0..300)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.append_log(done()).await.unwrap().index })
+        })
+        .collect();
+    let mut indices = Vec::new();
+    for task in tasks {
+        indices.push(task.await.unwrap());
+    }
+    indices.sort_unstable();
+    assert_eq!(indices, (size..size + 300).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn an_act_without_a_log_entry_is_refused() {
+    let store = fleet().await;
+    let result = store.register_device(device(1), Vec::new()).await;
+    assert!(matches!(result, Err(StoreError::Invalid { field: "audit", .. })));
+    assert_eq!(store.device(device(1).id, &Visibility::Fleet).unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_closed_store_answers_what_waited_and_refuses_the_rest() {
+    let store = fleet().await;
+    enrol(&store, 1).await;
+    store.close().await;
+    assert_eq!(store.append_log(done()).await.unwrap_err(), StoreError::Closed);
+    assert!(store.certificate(serial(1), &Visibility::Fleet).unwrap().is_some(), "reading goes on");
+}
+
+#[tokio::test]
+async fn a_fenced_store_revokes_and_issues_nothing() {
+    let store = fleet().await;
+    enrol(&store, 2).await;
+    store.fence("older than the witness".into());
+    let wanted = issuance(certificate(5, Some(&device(1))), DeviceState::Active);
+    assert!(matches!(store.record_issuance(wanted, done()).await, Err(StoreError::Fenced { .. })));
+    assert!(matches!(store.issuance(), kf_api::status::Issuance::Fenced(_)));
+    let revocation = kf_store::revocation::Revocation {
+        selection: kf_store::revocation::Selection::Certificate(serial(1)),
+        profiles: kf_store::revocation::Profiles::All,
+        reason: kf_key::RevocationReason::KeyCompromise,
+        at: crate::fixture::NOW,
+    };
+    assert!(store.revoke(revocation, Visibility::Fleet, done()).await.is_ok());
+}
