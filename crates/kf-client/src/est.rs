@@ -26,7 +26,7 @@ pub struct Service {
 /// What an enrolment brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Enrolment {
-    /// Certificates, DER: the new one first, then what the server adds.
+    /// Certificates, DER: the new one first, then the CA certificates of the server.
     Issued(Vec<Vec<u8>>),
     /// Accepted, not decided: ask again with the same request (RFC 7030 section 4.2.3).
     Pending {
@@ -133,7 +133,7 @@ pub async fn csrattrs(client: &Client, service: &Service) -> Result<Option<Vec<u
 /// # Errors
 /// [`EstError`].
 pub async fn simple_enroll(client: &Client, service: &Service, request_der: &[u8]) -> Result<Enrolment, EstError> {
-    enrol(client, &service.url("simpleenroll"), request_der).await
+    enrol(client, service, "simpleenroll", request_der).await
 }
 
 /// Renews the certificate that the client authenticates with (RFC 7030 section 4.2.2).
@@ -141,19 +141,30 @@ pub async fn simple_enroll(client: &Client, service: &Service, request_der: &[u8
 /// # Errors
 /// [`EstError`].
 pub async fn simple_reenroll(client: &Client, service: &Service, request_der: &[u8]) -> Result<Enrolment, EstError> {
-    enrol(client, &service.url("simplereenroll"), request_der).await
+    enrol(client, service, "simplereenroll", request_der).await
 }
 
-async fn enrol(client: &Client, url: &str, request_der: &[u8]) -> Result<Enrolment, EstError> {
+async fn enrol(
+    client: &Client,
+    service: &Service,
+    operation: &str,
+    request_der: &[u8],
+) -> Result<Enrolment, EstError> {
     let content_type = HeaderValue::from_static("application/pkcs10");
     // One line of base64, no Content-Transfer-Encoding (RFC 8951 section 3.1).
     let body = BASE64_STANDARD.encode(request_der);
-    let answer = client.request(Method::POST, url, &[(CONTENT_TYPE, content_type)], body).await?;
+    let answer = client.request(Method::POST, &service.url(operation), &[(CONTENT_TYPE, content_type)], body).await?;
     if answer.status == StatusCode::ACCEPTED {
         let retry_after = retry_after(&answer.headers).unwrap_or(DEFAULT_RETRY_AFTER);
         return Ok(Enrolment::Pending { retry_after });
     }
-    certificates(&accepted(answer)?).map(Enrolment::Issued)
+    let mut issued = certificates(&accepted(answer)?)?;
+    // The answer holds the new certificate alone (RFC 7030 section 4.2.3); who issued it is told by `cacerts`. Without
+    // that the certificate is as good, so a failure there loses nothing.
+    if let Ok(issuers) = cacerts(client, service).await {
+        issued.extend(issuers);
+    }
+    Ok(Enrolment::Issued(issued))
 }
 
 fn accepted(answer: Response) -> Result<Response, EstError> {

@@ -5,8 +5,9 @@ use kf_signer::SignerError;
 use kf_store::StoreError;
 
 /// Why a use case did not happen. Nothing was written unless the variant says otherwise.
+///
+/// Exhaustive on purpose: a surface must decide what each variant becomes, and the compiler must notice when it has not.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum FleetError {
     /// The caller's input is wrong: which field, what is wrong, what to do.
     #[error("{field}: {problem}")]

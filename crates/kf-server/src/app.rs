@@ -1,5 +1,6 @@
 //! What all requests share, and how one of them is answered.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -66,14 +67,7 @@ impl App {
         let id = self.next_request_id();
         let (method, address) = (request.method().clone(), peer.address);
         let app = Arc::clone(&self);
-        let reply = match tokio::spawn(async move { app.answer_act(peer, request).await }).await {
-            Ok(reply) => reply,
-            Err(error) => {
-                tracing::error!(id, surface = name, panicked = error.is_panic(), "a request ended in a bug");
-                metering::panicked();
-                Failure::internal().into_problem()
-            }
-        };
+        let reply = isolated(name, async move { app.answer_act(peer, request).await }).await;
         let spent = begun.elapsed();
         metering::request(name, reply.status(), spent);
         tracing::info!(
@@ -130,5 +124,43 @@ impl App {
                 api::answer(&self.router, request).await
             }
         }
+    }
+}
+
+/// Runs `work` in a task of its own, which a client that hangs up does not end; a panic in it becomes an answer of 500.
+async fn isolated(surface: &'static str, work: impl Future<Output = Reply> + Send + 'static) -> Reply {
+    match tokio::spawn(work).await {
+        Ok(reply) => reply,
+        Err(error) => {
+            tracing::error!(surface, panicked = error.is_panic(), "a request ended in a bug");
+            metering::panicked();
+            Failure::internal().into_problem()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_costs_one_answer_and_what_was_begun_outlives_its_client() {
+        let reply = isolated("test", async { panic!("on purpose") }).await;
+        assert_eq!(reply.status(), http::StatusCode::INTERNAL_SERVER_ERROR);
+
+        let (done, ended) = tokio::sync::oneshot::channel();
+        let client = isolated("test", async move {
+            tokio::task::yield_now().await;
+            done.send(()).unwrap();
+            health::live()
+        });
+        let mut client = Box::pin(client);
+        tokio::select! {
+            biased;
+            _ = client.as_mut() => panic!("answered before it was polled twice"),
+            () = std::future::ready(()) => {}
+        }
+        drop(client);
+        ended.await.unwrap();
     }
 }

@@ -84,8 +84,8 @@ impl Exchange<'_> {
         let client = self.peer.as_tls_client();
         let ServerKey { key_pkcs8, chain } =
             self.app.fleet.est_server_keygen(self.label, client, credential, &request).await?;
-        let chain: Vec<&[u8]> = chain.iter().map(Vec::as_slice).collect();
-        let certificates = kf_pki::cms::certs_only(&chain);
+        let certificate: Vec<&[u8]> = chain.first().map(Vec::as_slice).into_iter().collect();
+        let certificates = kf_pki::cms::certs_only(&certificate);
         Ok(multipart::key_and_certificates(&key_pkcs8, &certificates, self.wrapping().await))
     }
 
@@ -100,7 +100,8 @@ impl Exchange<'_> {
 
     async fn outcome(&self, outcome: EnrolOutcome) -> Result<Reply, Failure> {
         match outcome {
-            EnrolOutcome::Issued(chain) => self.certs_only(&chain).await,
+            // Only the certificate that was issued; its issuers are at cacerts (RFC 7030 section 4.2.3).
+            EnrolOutcome::Issued(chain) => self.certs_only(chain.get(..1).unwrap_or_default()).await,
             // RFC 7030 section 4.2.3.
             EnrolOutcome::Waiting { retry_after_seconds } => {
                 Ok(with_header(empty(StatusCode::ACCEPTED), RETRY_AFTER, &retry_after_seconds.to_string()))

@@ -150,6 +150,9 @@ impl From<FleetError> for Failure {
             FleetError::Unauthenticated => Self::unauthenticated(),
             FleetError::Denied(denied) => Self::new(StatusCode::FORBIDDEN, "denied", denied.to_string())
                 .remedy("ask somebody whose role and scope allow it"),
+            FleetError::Forbidden { field, problem, remedy } => {
+                Self::new(StatusCode::FORBIDDEN, "forbidden", shortened(&problem)).field(&field).remedy(&remedy)
+            }
             FleetError::NotFound(what) => {
                 Self::new(StatusCode::NOT_FOUND, "not-found", format!("there is no {what} here"))
             }
@@ -175,7 +178,7 @@ impl From<FleetError> for Failure {
                 log_cause(&error);
                 unavailable("signer", "the signer is not available").remedy("try again later").retry_after(30)
             }
-            _ => {
+            FleetError::Store(_) | FleetError::Local { .. } | FleetError::Bug(_) => {
                 log_cause(&error);
                 Self::internal()
             }

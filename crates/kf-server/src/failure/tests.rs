@@ -17,6 +17,11 @@ fn every_error() -> Vec<(FleetError, u16, &'static str)> {
         ),
         (FleetError::Unauthenticated, 401, "unauthenticated"),
         (FleetError::Denied(denied), 403, "denied"),
+        (
+            FleetError::Forbidden { field: field.clone(), problem: problem.clone(), remedy: remedy.clone() },
+            403,
+            "forbidden",
+        ),
         (FleetError::NotFound("device"), 404, "not-found"),
         (FleetError::Conflict { field, problem, remedy }, 409, "conflict"),
         (FleetError::TooMany { retry_after_seconds: 7 }, 429, "too-many"),

@@ -28,7 +28,7 @@ impl Hints {
     pub(super) fn current(&self, fleet: &Fleet) -> Arc<[DistinguishedName]> {
         let anchors = fleet.client_anchors();
         if let Some((of, hints)) = self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref()
-            && Arc::ptr_eq(of, &anchors)
+            && *of == anchors
         {
             return Arc::clone(hints);
         }
@@ -100,11 +100,11 @@ impl ClientCertVerifier for ClientVerifier {
         let certificate = self
             .fleet
             .verify_client_path(end_entity, &intermediates)
-            .map_err(|_| Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+            .map_err(|_refused| Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
         // A second certificate on one connection cannot happen without renegotiation, which rustls does not have.
         self.verified
             .set(certificate)
-            .map_err(|_| Error::General("more than one client certificate in a handshake".into()))?;
+            .map_err(|_second| Error::General("more than one client certificate in a handshake".into()))?;
         Ok(ClientCertVerified::assertion())
     }
 

@@ -93,10 +93,12 @@ async fn fetch(fleet: &Fleet) -> Result<(CertifiedKey, Due), FleetError> {
     let ServerIdentity { chain, key_pkcs8, renew_at, ocsp_staple } = fleet.server_identity().await?;
     // Exposed to the TLS library's own key type; the PKCS#8 form is wiped when this function ends.
     let key = any_supported_type(&PrivateKeyDer::Pkcs8(key_pkcs8.expose().into()))
-        .map_err(|_| FleetError::Bug("the TLS library refused the server's key"))?;
+        .map_err(|_refused| FleetError::Bug("the TLS library refused the server's key"))?;
     let mut due = Due { renew_at, staple_at: UnixMillis(0), staple_of: staple_subject(&chain) };
     let mut certified = CertifiedKey::new(chain.into_iter().map(CertificateDer::from).collect(), key);
-    certified.keys_match().map_err(|_| FleetError::Bug("the server's key and certificate do not belong together"))?;
+    certified
+        .keys_match()
+        .map_err(|_refused| FleetError::Bug("the server's key and certificate do not belong together"))?;
     certified.ocsp = match ocsp_staple {
         Some(answer) => Some(answer),
         None => staple(fleet, &due).await,

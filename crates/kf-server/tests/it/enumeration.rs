@@ -1,0 +1,171 @@
+//! Every route of the API, without a credential and from the wrong facility. A route that is not judged here fails the
+//! test, so that no route can be added without somebody deciding who may use it.
+
+use kf_api::operator::Role;
+use kf_server::ROUTES;
+
+use crate::rig::Rig;
+
+/// What an operator of `factory-b` gets when everything they ask about is in `factory-a`.
+#[derive(Clone, Copy, Debug)]
+enum Expected {
+    /// The thing does not exist for them, or they may not do this at all.
+    Refused,
+    /// An answer that mentions nothing of `factory-a`.
+    Silent,
+    /// Something that all facilities share.
+    Shared,
+}
+use Expected::{Refused, Shared, Silent};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_credential_no_route_answers_but_the_public_ones() {
+    let rig = Rig::start().await;
+    for (method, path, access) in ROUTES {
+        let (method, url) = (method.to_uppercase(), rig.https_url(&path.replace(['{', '}', '*'], "")));
+        for credential in [None, Some("Authorization: Bearer kft_wrong"), Some("Authorization: Basic b2xnYTp4")] {
+            let mut arguments = vec!["-X", method.as_str()];
+            arguments.extend(credential.into_iter().flat_map(|credential| ["-H", credential]));
+            arguments.push(&url);
+            let answer = rig.curl(&arguments);
+            match *access {
+                "operator" => assert_eq!(answer.status, 401, "{method} {path}: {}", answer.head),
+                "public" => assert_eq!(answer.status, 200, "{method} {path}: {}", answer.head),
+                other => panic!("{method} {path} has an unknown access {other}"),
+            }
+        }
+        let plain = rig.curl(&["-X", &method, &rig.http_url(&path.replace(['{', '}', '*'], ""))]);
+        assert_eq!(plain.status, 403, "{method} {path} over plain HTTP: {}", plain.head);
+    }
+}
+
+/// Concrete requests about things of `factory-a`, one per route.
+fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static str, String, Option<String>, Expected)> {
+    let none = "00000000000000000000000000000000";
+    let row = |method, route, path: &str, body: Option<&str>, expected| {
+        (method, route, path.to_owned(), body.map(str::to_owned), expected)
+    };
+    let code_path = format!("/v1/codes/{code}");
+    let issue = serde_json::json!({"profile": "ldevid", "csr_pem": csr, "device": "pump-1"}).to_string();
+    let revoke = serde_json::json!(
+        {"target": {"kind": "certificate", "of": serial}, "reason": "keyCompromise"}
+    )
+    .to_string();
+    let block = serde_json::json!({"spki_sha256": ["00".repeat(32)], "why": "x"}).to_string();
+    let certificate = format!("/v1/certificates/{serial}");
+    let enrolment = format!("/v1/enrolments/enr_{none}/decision");
+    let proposal = format!("/v1/proposals/prop_{none}");
+    let token = format!("/v1/tokens/tok_{none}");
+    vec![
+        row("get", "/v1/whoami", "/v1/whoami", None, Silent),
+        row("get", "/v1/status", "/v1/status", None, Shared),
+        row("put", "/v1/issuance", "/v1/issuance", Some(r#"{"run":false,"why":"x"}"#), Refused),
+        row("get", "/v1/facilities", "/v1/facilities", None, Silent),
+        row("post", "/v1/facilities", "/v1/facilities", Some(r#"{"name":"mine"}"#), Refused),
+        row("get", "/v1/facilities/{facility}", "/v1/facilities/factory-a", None, Refused),
+        row("get", "/v1/product-lines", "/v1/product-lines", None, Shared),
+        row("post", "/v1/product-lines", "/v1/product-lines", Some(r#"{"name":"mine"}"#), Refused),
+        row("get", "/v1/product-lines/{line}", "/v1/product-lines/pumps", None, Shared),
+        row("put", "/v1/product-lines/{line}/policy", "/v1/product-lines/pumps/policy", Some("{}"), Refused),
+        row("get", "/v1/devices", "/v1/devices?name_prefix=pump", None, Silent),
+        row(
+            "post",
+            "/v1/devices",
+            "/v1/devices",
+            Some(r#"{"name":"pump-9","facility":"factory-a","product_line":"pumps"}"#),
+            Refused,
+        ),
+        row(
+            "post",
+            "/v1/devices/import",
+            "/v1/devices/import?format=json",
+            Some(r#"[{"name":"pump-9","facility":"factory-a","product_line":"pumps"}]"#),
+            Silent,
+        ),
+        row("get", "/v1/devices/{device}", "/v1/devices/pump-1", None, Refused),
+        row("post", "/v1/devices/{device}/act", "/v1/devices/pump-1/act", Some(r#"{"act":"suspend"}"#), Refused),
+        row(
+            "post",
+            "/v1/devices/{device}/move",
+            "/v1/devices/pump-1/move",
+            Some(r#"{"facility":"factory-b"}"#),
+            Refused,
+        ),
+        row("get", "/v1/authorities", "/v1/authorities", None, Shared),
+        row("post", "/v1/authorities", "/v1/authorities", Some(r#"{"name":"mine"}"#), Refused),
+        row("get", "/v1/authorities/{authority}", "/v1/authorities/none", None, Refused),
+        row("get", "/v1/certificates", "/v1/certificates", None, Silent),
+        row("post", "/v1/certificates", "/v1/certificates", Some(&issue), Refused),
+        row("get", "/v1/certificates/{serial}", &certificate, None, Refused),
+        row("post", "/v1/revocations", "/v1/revocations", Some(&revoke), Refused),
+        row("post", "/v1/blocked-keys", "/v1/blocked-keys", Some(&block), Refused),
+        row("post", "/v1/codes", "/v1/codes", Some(r#"{"device":"pump-1"}"#), Refused),
+        row("get", "/v1/codes", "/v1/codes?device=pump-1", None, Refused),
+        row("delete", "/v1/codes/{id}", &code_path, None, Refused),
+        row("get", "/v1/enrolments", "/v1/enrolments", None, Silent),
+        row("post", "/v1/enrolments/{id}/decision", &enrolment, Some(r#"{"approve":true}"#), Refused),
+        row("get", "/v1/operators", "/v1/operators", None, Refused),
+        row("post", "/v1/operators", "/v1/operators", Some(r#"{"name":"eve","role":"owner"}"#), Refused),
+        row(
+            "post",
+            "/v1/operators/{operator}/enable",
+            "/v1/operators/olga/enable",
+            Some(r#"{"enabled":false}"#),
+            Refused,
+        ),
+        row("post", "/v1/tokens", "/v1/tokens", Some(r#"{"operator":"olga"}"#), Refused),
+        row("get", "/v1/tokens", "/v1/tokens?operator=olga", None, Refused),
+        row("delete", "/v1/tokens/{id}", &token, None, Refused),
+        row("get", "/v1/proposals", "/v1/proposals", None, Silent),
+        row("get", "/v1/proposals/{id}", &proposal, None, Refused),
+        row(
+            "post",
+            "/v1/proposals/{id}/decision",
+            &format!("{proposal}/decision"),
+            Some(r#"{"approve":true}"#),
+            Refused,
+        ),
+        row("get", "/v1/audit", "/v1/audit", None, Silent),
+        row("get", "/v1/audit/log/{*path}", "/v1/audit/log/checkpoint", None, Refused),
+        row("get", "/v1/audit/verifier-key", "/v1/audit/verifier-key", None, Shared),
+        row("get", "/metrics", "/metrics", None, Shared),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_of_one_facility_can_neither_see_nor_touch_another() {
+    let rig = Rig::start().await;
+    let (request, certificate) = rig.enrolled("pump-1").await;
+    let serial = rig.serial(&certificate);
+    rig.code("pump-1").await;
+    let code = rig.fleet.code_list(&rig.owner, "pump-1").await.unwrap()[0].id.to_string();
+    let csr = crate::rig::openssl(&["req", "-inform", "DER", "-in", request.der.to_str().unwrap()]).stdout_text();
+    let bob = rig.operator("bob", Role::FacilityOperator, &["factory-b"]).await;
+    let factory_a = rig.fleet.facility_show(&rig.owner, "factory-a").await.unwrap().id.to_string();
+    let rows = judged(&serial.to_string(), &code, &csr);
+
+    let known: Vec<_> = rows.iter().map(|(method, route, ..)| (*method, *route)).collect();
+    let routes: Vec<_> = ROUTES.iter().map(|(method, path, _)| (*method, *path)).collect();
+    assert_eq!(known, routes, "every route is judged, in the order of the table");
+
+    for (method, route, path, body, expected) in rows {
+        let answer = rig.api(&bob, &method.to_uppercase(), &path, body.as_deref());
+        let text = answer.text();
+        match expected {
+            Refused => assert!(matches!(answer.status, 403 | 404), "{method} {route}: {}{text}", answer.head),
+            Silent | Shared => assert_eq!(answer.status, 200, "{method} {route}: {text}"),
+        }
+        if !matches!(expected, Shared) {
+            for secret in ["factory-a", &factory_a, &serial.to_string()] {
+                // What the caller sent may come back in an error about it.
+                let echoed = path.contains(secret) || body.as_deref().is_some_and(|body| body.contains(secret));
+                assert!(echoed || !text.contains(secret), "{method} {route} tells of {secret}: {text}");
+            }
+        }
+    }
+    // Nothing happened to the device.
+    let shown = rig.show(serial).await;
+    assert_eq!(shown.certificate.status, kf_key::CertificateStatus::Good);
+    let device = rig.fleet.device_show(&rig.owner, "pump-1").await.unwrap().device;
+    assert_eq!(device.facility.to_string(), factory_a);
+}

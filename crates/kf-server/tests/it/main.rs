@@ -1,0 +1,20 @@
+//! The server as clients that we did not write see it: curl, openssl, strongSwan, GnuTLS; and as those see it who mean
+//! it harm.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod api;
+mod caching;
+mod enumeration;
+mod est;
+mod expired;
+mod limits;
+mod ocsp;
+mod rig;
+mod strongswan;
+mod tls;
