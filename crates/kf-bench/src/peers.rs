@@ -1,7 +1,7 @@
 //! Programs of others on the same machine in the same run: what is there is measured, what is not is named.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -52,7 +52,7 @@ impl Peer {
         run_quietly(program, arguments, self.path())
     }
 
-    fn serve(&self, program: &Path, arguments: &str, port: u16) -> Result<Served, BenchError> {
+    fn serve(&self, program: &Path, arguments: &str, port: u16, ready: &str) -> Result<Served, BenchError> {
         let log = fs::File::create(self.path().join("server.log")).map_err(BenchError::io("a log"))?;
         let child = Command::new(program)
             .args(arguments.split_whitespace())
@@ -64,7 +64,8 @@ impl Peer {
             .map_err(BenchError::io(program.display().to_string()))?;
         let served = Served { child, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) };
         let deadline = Instant::now() + START;
-        while TcpStream::connect(served.address).is_err() {
+        // Told by its log and not by a connection: openssl spins on one that is closed without a request.
+        while !fs::read_to_string(self.path().join("server.log")).is_ok_and(|log| log.contains(ready)) {
             if Instant::now() > deadline {
                 let why = format!("{} does not listen", program.display());
                 return Err(BenchError::Failed { what: "a peer", why });
@@ -194,7 +195,7 @@ fn openssl_ocsp(effort: &Effort, runtime: &Runtime) -> Result<Figure, BenchError
     let request = post("/", "application/ocsp-request", "", &body);
     let port = free_port()?;
     let arguments = format!("ocsp -index index.txt -port {port} -rsigner ca.pem -rkey ca.key -CA ca.pem -ndays 1");
-    let served = peer.serve(Path::new("openssl"), &arguments, port)?;
+    let served = peer.serve(Path::new("openssl"), &arguments, port, "waiting for OCSP client")?;
     let bare = Bare::new()?;
     let costs = alternate(
         effort.rounds,
@@ -215,9 +216,8 @@ fn cfssl(effort: &Effort, runtime: &Runtime, program: &Path) -> Result<Figure, B
     let usages = json!({"signing": {"default": {"expiry": "720h", "usages": ["digital signature", "client auth"]}}});
     peer.write("cfssl.json", &usages.to_string())?;
     let port = free_port()?;
-    let arguments =
-        format!("serve -address 127.0.0.1 -port {port} -ca ca.pem -ca-key ca.key -config cfssl.json -loglevel 5");
-    let served = peer.serve(program, &arguments, port)?;
+    let arguments = format!("serve -address 127.0.0.1 -port {port} -ca ca.pem -ca-key ca.key -config cfssl.json");
+    let served = peer.serve(program, &arguments, port, "Now listening")?;
     let figure = in_units("cfssl serve, sign", effort, count, || {
         let requests = pem_requests(count)?
             .iter()
@@ -245,7 +245,7 @@ fn openbao(effort: &Effort, runtime: &Runtime, program: &Path) -> Result<Figure,
              api_addr = \"http://127.0.0.1:{port}\"\ncluster_addr = \"http://127.0.0.1:{cluster}\"\ndisable_mlock = true\n"
         ),
     )?;
-    let served = peer.serve(program, "server -config=bao.hcl", port)?;
+    let served = peer.serve(program, "server -config=bao.hcl", port, "server started!")?;
     let token = set_up_openbao(&served, runtime)?;
     let figure = in_units("OpenBao, sign and store", effort, count, || {
         let requests = pem_requests(count)?
