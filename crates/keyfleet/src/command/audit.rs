@@ -22,7 +22,7 @@ const COLUMNS: [&str; 8] = [
 /// What can be done with the log.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// List entries, newest first
+    /// List entries
     List {
         /// Only those about this: dev_..., fac_..., op_..., cert:SERIAL, spki:SHA256
         #[arg(long, value_name = "ID")]

@@ -22,7 +22,7 @@ const COLUMNS: [&str; 7] = ["serial", "profile", "status", "subject", "not_after
 pub(crate) enum Verb {
     /// Issue a certificate for a request made elsewhere; its names come from the registry
     Issue(Issue),
-    /// List certificates, newest first
+    /// List certificates
     List(Filter),
     /// Show a certificate
     Show {

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use kf_api::enrolment::{Code, CodeRequest, NewCode};
 use kf_key::CodeId;
 use qrcode::QrCode;
+use qrcode::render::unicode::Dense1x2;
 
 use crate::api::{Context, segment};
 use crate::failure::Failure;
@@ -119,7 +120,9 @@ fn matrix(made: &NewCode) -> Result<QrCode, Failure> {
 /// Half blocks, two rows of modules a line, with the quiet zone of four modules (ISO/IEC 18004).
 fn label(made: &NewCode) -> Result<String, Failure> {
     let code = matrix(made)?;
-    Ok(code.render::<qrcode::render::unicode::Dense1x2>().quiet_zone(true).build())
+    // Most terminals are dark: a light module is what the terminal prints, a dark one is its background.
+    let (light, dark) = (Dense1x2::Dark, Dense1x2::Light);
+    Ok(code.render::<Dense1x2>().quiet_zone(true).light_color(light).dark_color(dark).build())
 }
 
 /// The same matrix as SVG, drawn here: one path, no styles, so that it passes any content security policy.

@@ -104,7 +104,7 @@ fn permissions(dir: &DataDir, findings: &mut Vec<Finding>) {
 
 fn is_secret(path: &Path) -> bool {
     let name = path.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
-    name.starts_with("registry.sqlite") || name.ends_with(".seal") || name.ends_with(".token")
+    name.ends_with(".seal") || name.ends_with(".token")
 }
 
 fn owner_token(dir: &DataDir) -> Finding {
