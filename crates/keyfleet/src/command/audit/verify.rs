@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::error::Error as _;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -15,8 +15,9 @@ use crate::failure::Failure;
 use crate::file;
 use crate::output::{Format, Names, object, printable, say};
 
-/// The most octets of one file of the log: a bundle of 256 of the longest entries.
-const MAX_FILE_OCTETS: u64 = 256 * (kf_log::entry::MAX_ENTRY_OCTETS as u64 + 2);
+/// The most octets of one file of the log: a bundle of 256 entries of 16 KiB (`kf_log::entry::MAX_ENTRY_OCTETS`), each
+/// with its length.
+const MAX_FILE_OCTETS: u64 = 256 * (16 * 1024 + 2);
 /// Files fetched from a server that are kept: the check reads a hash tile twice, its parents often.
 const MAX_KEPT_FILES: usize = 64;
 
@@ -210,11 +211,9 @@ fn read_file(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
         Err(error) => return Err(refused(error)),
     };
     let mut octets = Vec::new();
-    io::Read::take(file, MAX_FILE_OCTETS).read_to_end(&mut octets).map_err(refused)?;
+    file.take(MAX_FILE_OCTETS).read_to_end(&mut octets).map_err(refused)?;
     Ok(Some(octets))
 }
-
-use std::io::Read as _;
 
 async fn fetch(api: &mut Api, path: &str) -> Result<Option<Vec<u8>>, Failure> {
     match api.get_raw(&format!("/v1/audit/log/{path}")).await {
