@@ -24,6 +24,9 @@ pub struct Limits {
     pub connection_age: Duration,
     /// What requests in flight are given when the server stops.
     pub drain: Duration,
+    /// How often the listener's own certificate and staple are compared with the clock: the fleet's clock may jump, so
+    /// nothing sleeps until a moment of it.
+    pub identity_check: Duration,
     /// Octets of a request's head.
     pub head_octets: usize,
     /// Octets of a JSON body.
@@ -50,6 +53,7 @@ impl Default for Limits {
             stalled_write: Duration::from_secs(30),
             connection_age: Duration::from_secs(3_600),
             drain: Duration::from_secs(10),
+            identity_check: Duration::from_secs(30),
             head_octets: 16 * 1024,
             json_octets: 1024 * 1024,
             import_octets: 64 * 1024 * 1024,

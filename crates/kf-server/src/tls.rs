@@ -7,6 +7,7 @@ mod client_verifier;
 mod identity;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use kf_fleet::{ClientCertificate, Fleet, FleetError};
 use rustls::ServerConfig;
@@ -49,8 +50,8 @@ impl Tls {
     }
 
     /// Replaces the identity before it expires and keeps its OCSP staple fresh, until `stop`.
-    pub(crate) async fn keep_current(self: Arc<Self>, stop: watch::Receiver<bool>) {
-        self.identity.keep_current(&self.fleet, stop).await;
+    pub(crate) async fn keep_current(self: Arc<Self>, every: Duration, stop: watch::Receiver<bool>) {
+        self.identity.keep_current(&self.fleet, every, stop).await;
     }
 
     /// Does the handshake. The certificate in the result is the one that was validated in it.

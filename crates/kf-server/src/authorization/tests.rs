@@ -58,3 +58,17 @@ fn a_bearer_token_is_read_and_another_scheme_is_not_taken_for_none() {
         assert!(bearer(&headers(&[value])).is_err(), "{value}");
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_header_panics_and_only_a_named_user_is_a_credential(value: Vec<u8>, decoded: Vec<u8>) {
+        for value in [value, basic_of(&decoded).into_bytes()] {
+            let Ok(value) = http::HeaderValue::from_bytes(&value) else { continue };
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
+            drop(bearer(&headers));
+            if let Ok(EnrolCredential::Basic { user, password }) = enrolment(&headers, false) {
+                proptest::prop_assert!(!user.is_empty() && user.len() <= MAX_USER_OCTETS && !password.is_empty());
+            }
+        }
+    }
+}

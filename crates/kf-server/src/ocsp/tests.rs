@@ -22,3 +22,19 @@ fn what_is_not_base64_or_too_long_is_no_request() {
     assert_eq!(request_of(&"A".repeat(4 * MAX_REQUEST_OCTETS + 1)), None);
     assert_eq!(request_of(&"A".repeat(3 * MAX_REQUEST_OCTETS)), None);
 }
+
+proptest::proptest! {
+    #[test]
+    fn every_request_is_found_again_under_every_escaping(der: Vec<u8>, escape: bool) {
+        // A SEQUENCE, as every request is: its base64 begins with M, never with a slash.
+        let der = [vec![0x30], der].concat();
+        let plain = base64::engine::general_purpose::STANDARD.encode(&der);
+        let path = if escape { plain.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D") } else { plain };
+        proptest::prop_assert_eq!(request_of(&path), Some(der));
+    }
+
+    #[test]
+    fn no_text_panics(text: String) {
+        drop(request_of(&text));
+    }
+}

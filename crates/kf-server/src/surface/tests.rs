@@ -55,3 +55,14 @@ fn only_what_is_signed_in_itself_may_be_plain() {
         assert!(!Surface::of(path).may_be_plain(), "{path}");
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_path_panics_and_none_makes_enrolment_plain(path in "(/|[a-z.%-]|well-known|est|v1|ocsp|crl){0,12}") {
+        let surface = Surface::of(&path);
+        proptest::prop_assert!(!surface.name().is_empty());
+        if path.contains("/.well-known/est/") && matches!(surface, Surface::Est(..)) {
+            proptest::prop_assert!(!surface.may_be_plain());
+        }
+    }
+}

@@ -16,9 +16,6 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 
-/// How often the clock is looked at: the fleet's clock may jump, so no sleep is longer.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
-
 /// The identity in use.
 pub(super) struct Identity {
     key: RwLock<Arc<CertifiedKey>>,
@@ -51,12 +48,12 @@ impl Identity {
         Ok(Arc::new(Self { key: RwLock::new(Arc::new(key)), due: RwLock::new(due) }))
     }
 
-    /// Renews identity and staple when they are due, until `stop`.
-    pub(super) async fn keep_current(&self, fleet: &Fleet, mut stop: watch::Receiver<bool>) {
+    /// Looks every so often whether identity or staple are due and renews them, until `stop`.
+    pub(super) async fn keep_current(&self, fleet: &Fleet, every: Duration, mut stop: watch::Receiver<bool>) {
         loop {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep(every) => {}
             }
             let due = self.due.read().unwrap_or_else(PoisonError::into_inner).clone();
             let now = fleet.clock().now();

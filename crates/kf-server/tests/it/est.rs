@@ -223,3 +223,47 @@ async fn plain_http_gets_no_enrolment() {
     // Nothing was processed: the code still works where it belongs.
     rig.est(ENROLL, &["--user", &code], &request).expect(200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_with_the_same_key_gets_the_same_certificate_and_another_key_gets_none() {
+    let rig = Rig::start().await;
+    rig.device("pump-1").await;
+    let (code, request) = (rig.code("pump-1").await, rig.request("pump-1"));
+    let first = rig.est(ENROLL, &["--user", &code], &request);
+    let again = rig.est(ENROLL, &["--user", &code], &request);
+    assert_eq!(again.expect(200).body, first.expect(200).body);
+    let other = rig.request("other");
+    let refused = rig.est(ENROLL, &["--user", &code], &other);
+    assert!(matches!(refused.status, 401 | 403 | 409), "{}{}", refused.head, refused.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guessing_is_answered_with_429_and_a_number_of_seconds() {
+    let rig = Rig::start().await;
+    rig.device("pump-1").await;
+    let request = rig.request("pump-1");
+    let limited = (0..40)
+        .map(|_| rig.est(ENROLL, &["--user", "pump-1:WRONG"], &request))
+        .find(|answer| answer.status == 429)
+        .expect("forty guesses were allowed");
+    assert!(limited.header("retry-after").unwrap().parse::<u32>().unwrap() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_neither_enrols_under_another_label_nor_once_it_is_suspended() {
+    let rig = Rig::start().await;
+    let line = kf_api::product_line::NewProductLine {
+        name: "valves".into(),
+        authority: None,
+        policy: EnrolmentPolicy::default(),
+    };
+    rig.fleet.product_line_create(&rig.owner, line).await.unwrap();
+    rig.device("pump-1").await;
+    let (code, request) = (rig.code("pump-1").await, rig.request("pump-1"));
+    let refused = rig.est("/.well-known/est/valves/simpleenroll", &["--user", &code], &request);
+    assert!(refused.expect(400).text().starts_with("label: "), "{}", refused.text());
+    let suspend = rig.api(&rig.owner_token, "POST", "/v1/devices/pump-1/act", Some(r#"{"act":"suspend","why":"x"}"#));
+    suspend.expect(200);
+    let refused = rig.est(ENROLL, &["--user", &code], &request);
+    assert!(matches!(refused.status, 401 | 403), "{}{}", refused.head, refused.text());
+}

@@ -227,3 +227,34 @@ async fn when_it_stops_idle_connections_close_and_new_ones_are_refused() {
     rig.stop().await;
     assert!(TcpStream::connect(address).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_it_stops_what_is_in_flight_is_finished() {
+    let rig = rig(Limits::default()).await;
+    let mut stream = TcpStream::connect(rig.http).await.unwrap();
+    stream.write_all(b"POST /ocsp HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab").await.unwrap();
+    // Another connection's answer proves that the server runs; the first one's body is still open.
+    assert_eq!(rig.curl(&[&rig.http_url("/livez")]).status, 200);
+    rig.tell_to_stop();
+    stream.write_all(b"cd").await.unwrap();
+    assert!(rest(&mut stream).await.starts_with("HTTP/1.1 200 "));
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_it_stops_a_request_that_does_not_end_is_cut() {
+    let rig = rig(Limits { drain: SHORT, ..Limits::default() }).await;
+    let mut stream = TcpStream::connect(rig.http).await.unwrap();
+    stream.write_all(b"POST /ocsp HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab").await.unwrap();
+    assert_eq!(rig.curl(&[&rig.http_url("/livez")]).status, 200);
+    tokio::time::timeout(PATIENCE, rig.stop()).await.expect("the server did not stop");
+    assert!(!rest(&mut stream).await.contains("200"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_modern_client_gets_the_hybrid_post_quantum_group() {
+    let rig = rig(Limits::default()).await;
+    let stream = tls(&rig, None).await;
+    let group = stream.get_ref().1.negotiated_key_exchange_group().unwrap().name();
+    assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);
+}

@@ -178,3 +178,21 @@ async fn openssl_refuses_a_revoked_certificate_by_the_shard_named_in_it() {
     };
     verify(&after.body).expect_failure().expect_text("certificate revoked");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_crl_of_another_shard_proves_nothing_to_openssl() {
+    let rig = Rig::start().await;
+    let (_, certificate) = rig.enrolled("pump-1").await;
+    let own = distribution_point(&certificate);
+    let base = own.rsplit_once('/').unwrap().0;
+    let other = (0..8).map(|shard| format!("{base}/{shard}.crl")).find(|url| *url != own).unwrap();
+    let answer = rig.curl(&[&other]);
+    let (der, pem) = (rig.file("other.der"), rig.file("other.pem"));
+    std::fs::write(&der, &answer.expect(200).body).unwrap();
+    openssl(&["crl", "-inform", "DER", "-in", der.to_str().unwrap(), "-out", pem.to_str().unwrap()]).succeeds();
+    let (root, issuer) = (rig.root(), rig.issuer().await);
+    let (root, issuer, crl) = (root.to_str().unwrap(), issuer.to_str().unwrap(), pem.to_str().unwrap());
+    let certificate = certificate.to_str().unwrap();
+    let arguments = ["verify", "-crl_check", "-CRLfile", crl, "-CAfile", root, "-untrusted", issuer, certificate];
+    drop(openssl(&arguments).expect_failure().expect_text("ifferent CRL scope"));
+}

@@ -1,8 +1,13 @@
 //! TLS, with openssl and GnuTLS as the clients.
 
+use std::time::Duration;
+
+use kf_api::product_line::EnrolmentPolicy;
+use kf_fleet::{Clock as _, SystemClock};
+use kf_server::Limits;
 use kf_testkit::Tool;
 
-use crate::rig::{Ends as _, Rig, openssl};
+use crate::rig::{Ends as _, Rig, hours_from, openssl};
 
 fn s_client(rig: &Rig, more: &[&str]) -> String {
     let (address, root) = (rig.https.to_string(), rig.root());
@@ -40,7 +45,7 @@ async fn the_server_staples_a_good_ocsp_answer() {
 async fn no_session_is_resumed_and_http_2_is_not_spoken() {
     let rig = Rig::start().await;
     let text = s_client(&rig, &["-tls1_3", "-quiet", "-ign_eof", "-msg"]);
-    assert!(!text.contains("NewSessionTicket"), "{text}");
+    assert!(text.contains("Finished") && !text.contains("NewSessionTicket"), "{text}");
     let text = s_client(&rig, &["-tls1_2"]);
     assert!(!text.contains("TLS session ticket:"), "{text}");
     let text = s_client(&rig, &["-alpn", "h2"]);
@@ -115,4 +120,46 @@ async fn a_header_cannot_claim_a_certificate() {
         let answer = rig.est("/.well-known/est/pumps/simplereenroll", &["-H", &header], &request);
         assert!(matches!(answer.status, 401 | 403), "{name}: {}", answer.head);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_are_told_which_authorities_their_certificate_may_come_from() {
+    let rig = Rig::start().await;
+    let text = s_client(&rig, &["-tls1_2"]);
+    let names = text.split("Acceptable client certificate CA names").nth(1).unwrap();
+    assert!(names.contains("test-fleet root CA") && names.contains("test-fleet issuing CA"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_renews_over_tls_1_2_and_1_3() {
+    let rig = Rig::start().await;
+    for (name, version) in [("pump-1", "1.2"), ("pump-2", "1.3")] {
+        let (request, certificate) = rig.enrolled(name).await;
+        let pair = ["--cert", certificate.to_str().unwrap(), "--key", request.key.to_str().unwrap()];
+        let more = [&pair[..], &["--tls-max", version]].concat();
+        rig.est("/.well-known/est/pumps/simplereenroll", &more, &rig.renewal()).expect(200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_replaces_its_own_certificate_before_it_expires() {
+    let limits = Limits { identity_check: Duration::from_millis(20), ..Limits::default() };
+    let rig = Rig::start_with(limits, EnrolmentPolicy::default()).await;
+    let serial = || {
+        let address = rig.https.to_string();
+        let shown = Tool::new("openssl").run_with_input(&["s_client", "-connect", &address], b"").text();
+        let pem = format!("-----BEGIN{}", shown.split("-----BEGIN").nth(1).expect(&shown));
+        let text = Tool::new("openssl").run_with_input(&["x509", "-noout", "-serial"], pem.as_bytes());
+        text.expect_success().stdout_text()
+    };
+    let first = serial();
+    assert_eq!(serial(), first);
+    // Half of a week and an hour.
+    rig.clock.set(hours_from(SystemClock.now(), 85));
+    let replaced = async {
+        while serial() == first {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), replaced).await.expect("the old certificate is still served");
 }
