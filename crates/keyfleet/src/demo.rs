@@ -25,6 +25,17 @@ const MAX_DEVICES: u32 = 64;
 /// How long a device may take to enrol and connect on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Which broker the devices talk to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum BrokerChoice {
+    /// Mosquitto where it is installed, else the built-in echo
+    Auto,
+    /// Mosquitto; fails where it is not installed
+    Mosquitto,
+    /// The built-in mutual-TLS echo
+    Echo,
+}
+
 /// What the demonstration is asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct DemoOptions {
@@ -32,6 +43,8 @@ pub(crate) struct DemoOptions {
     pub(crate) keep: bool,
     /// How many devices.
     pub(crate) devices: u32,
+    /// Which broker.
+    pub(crate) broker: BrokerChoice,
     /// One JSON object per check instead of lines for people.
     pub(crate) json: bool,
 }
@@ -84,7 +97,7 @@ async fn play(options: &DemoOptions, report: &mut Report) -> Result<(), DemoErro
     let stage = Stage::set(report).await?;
     let names: Vec<String> = (1..=options.devices).map(|number| format!("thermo-{number:03}")).collect();
     let codes = stage.register(&names, report).await?;
-    let broker = Broker::start(&stage, report).await?;
+    let broker = Broker::start(&stage, options.broker, report).await?;
     let mut devices = Devices::start(&stage, &broker, codes).await?;
     devices.wait_for_all("enrolled", PATIENCE).await?;
     proof::certificates(&stage, &names, report).await?;
@@ -97,11 +110,11 @@ async fn play(options: &DemoOptions, report: &mut Report) -> Result<(), DemoErro
     );
     let Some(victim) = names.get(1) else { return Err(failed("options", "no second device")) };
     prove_revocation(&stage, &broker, &mut devices, victim, report).await?;
-    devices.stop().await;
     proof::audit(&stage, victim, report).await?;
     if options.keep {
-        stage.keep_up(&broker, report).await;
+        stage.keep_up(&broker, report).await?;
     }
+    devices.stop().await;
     broker.stop().await;
     stage.strike().await;
     Ok(())

@@ -144,12 +144,7 @@ pub async fn simple_reenroll(client: &Client, service: &Service, request_der: &[
     enrol(client, service, "simplereenroll", request_der).await
 }
 
-async fn enrol(
-    client: &Client,
-    service: &Service,
-    operation: &str,
-    request_der: &[u8],
-) -> Result<Enrolment, EstError> {
+async fn enrol(client: &Client, service: &Service, operation: &str, request_der: &[u8]) -> Result<Enrolment, EstError> {
     let content_type = HeaderValue::from_static("application/pkcs10");
     // One line of base64, no Content-Transfer-Encoding (RFC 8951 section 3.1).
     let body = BASE64_STANDARD.encode(request_der);

@@ -133,7 +133,7 @@ impl Fleet {
     ) -> Result<EnrolOutcome, FleetError> {
         let label = self.line_of(label)?;
         let claim = self.claim(client, &credential).await?;
-        let request = CertificationRequest::from_body(body).map_err(refusal::of_request)?;
+        let request = CertificationRequest::from_body(body).map_err(of_request)?;
         let outcome = self.bootstrap(label, &claim, client, request.key).await;
         self.note_refusal(&claim.device, claim.credential(), outcome).await
     }
@@ -191,7 +191,7 @@ impl Fleet {
     ) -> Result<EnrolOutcome, FleetError> {
         let label = self.line_of(label)?;
         let (presented, registered, device) = self.device_of_certificate(client)?;
-        let request = CertificationRequest::from_body(body).map_err(refusal::of_request)?;
+        let request = CertificationRequest::from_body(body).map_err(of_request)?;
         let line = self.line(device.product_line)?;
         let facts = Renewal {
             presented: &presented,
@@ -235,7 +235,7 @@ impl Fleet {
             return Err(refusal::no_server_keygen());
         }
         // The request's own key is discarded; its signature still shows that the client formed it (RFC 7030 4.4.1).
-        CertificationRequest::from_body(body).map_err(refusal::of_request)?;
+        CertificationRequest::from_body(body).map_err(of_request)?;
         let algorithm = line.policy.allowed_algorithms.iter().find(|algorithm| algorithm.may_sign_certificates());
         let algorithm = algorithm.ok_or(FleetError::Bug("a policy without an algorithm"))?;
         let key = PrivateKey::generate(*algorithm)?;

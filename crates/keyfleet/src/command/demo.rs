@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::api::Context;
-use crate::demo::DemoOptions;
+use crate::demo::{BrokerChoice, DemoOptions};
 use crate::failure::Failure;
 use crate::output::Format;
 
@@ -18,6 +18,9 @@ pub(crate) struct Demo {
     /// How many devices
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=64))]
     devices: u32,
+    /// Which broker the devices talk to
+    #[arg(long, value_enum, default_value_t = BrokerChoice::Auto)]
+    broker: BrokerChoice,
 }
 
 pub(crate) fn run(context: &Context, demo: &Demo) -> Result<ExitCode, Failure> {
@@ -27,6 +30,6 @@ pub(crate) fn run(context: &Context, demo: &Demo) -> Result<ExitCode, Failure> {
             "leave --data away, or make a real fleet with `keyfleet init --data DIR`",
         ));
     }
-    let Demo { keep, devices } = *demo;
-    Ok(crate::demo::run(DemoOptions { keep, devices, json: context.format == Format::Json }))
+    let Demo { keep, devices, broker } = *demo;
+    Ok(crate::demo::run(DemoOptions { keep, devices, broker, json: context.format == Format::Json }))
 }

@@ -14,7 +14,7 @@ use kf_key::KeyAlgorithm;
 
 use super::report::Report;
 use super::stage::Stage;
-use super::{DemoError, at, failed};
+use super::{BrokerChoice, DemoError, at, failed};
 
 const STEP: &str = "broker";
 const CONTROL_NAME: &str = "keyfleet-server";
@@ -27,14 +27,18 @@ pub(crate) struct Broker {
 }
 
 enum Kind {
-    Mosquitto(MosquittoProcess),
+    Mosquitto(Box<MosquittoProcess>),
     Echo,
 }
 
 impl Broker {
-    pub(crate) async fn start(stage: &Stage, report: &mut Report) -> Result<Self, DemoError> {
-        let broker = match find_mosquitto() {
+    pub(crate) async fn start(stage: &Stage, choice: BrokerChoice, report: &mut Report) -> Result<Self, DemoError> {
+        let program = find_mosquitto().filter(|_| choice != BrokerChoice::Echo);
+        let broker = match program {
             Some(program) => Self::start_mosquitto(stage, &program).await?,
+            None if choice == BrokerChoice::Mosquitto => {
+                return Err(failed(STEP, "Mosquitto is not installed: apt-get install mosquitto"));
+            }
             None => Self::start_echo(stage).await?,
         };
         report.check(STEP, &format!("{} runs on port {}", broker.describe(), broker.port), true);
@@ -45,7 +49,7 @@ impl Broker {
     pub(crate) const fn describe(&self) -> &'static str {
         match self.kind {
             Kind::Mosquitto(_) => "Mosquitto",
-            Kind::Echo => "the built-in mutual-TLS echo (no Mosquitto here)",
+            Kind::Echo => "the built-in mutual-TLS echo",
         }
     }
 
@@ -88,7 +92,7 @@ impl Broker {
         };
         let connector = Mosquitto::open(settings).map_err(at(STEP))?;
         stage.fleet.attach_broker(Arc::new(connector));
-        Ok(Self { kind: Kind::Mosquitto(process), port })
+        Ok(Self { kind: Kind::Mosquitto(Box::new(process)), port })
     }
 
     async fn start_echo(stage: &Stage) -> Result<Self, DemoError> {

@@ -20,6 +20,9 @@ use tokio::task::JoinHandle;
 use super::broker::Broker;
 use super::report::Report;
 use super::{DemoError, at, failed};
+use crate::failure::Failure;
+use crate::file;
+use crate::profile::Profile;
 
 /// Product line and EST label.
 pub(crate) const LINE: &str = "thermo";
@@ -34,6 +37,7 @@ pub(crate) struct Stage {
     /// Speaks to the server as the owner.
     pub(crate) owner: Client,
     pub(crate) verifier_key: String,
+    owner_token: ShownOnce,
     https: String,
     stop: watch::Sender<bool>,
     serving: Vec<JoinHandle<()>>,
@@ -71,6 +75,7 @@ impl Stage {
             owner: owner_client(&made.root, &made.owner_token)?,
             root: made.root,
             verifier_key: made.verifier_key,
+            owner_token: made.owner_token,
             https: format!("https://{https_address}"),
             dir,
             fleet,
@@ -150,17 +155,27 @@ impl Stage {
         self.owner.send_json(Method::POST, &self.url(path), body).await.map_err(at(step))
     }
 
-    /// Leaves everything up until somebody stops it.
-    pub(crate) async fn keep_up(&self, broker: &Broker, report: &Report) {
+    /// Leaves everything up until somebody stops it, with a profile for the command line.
+    pub(crate) async fn keep_up(&self, broker: &Broker, report: &Report) -> Result<(), DemoError> {
+        let data = self.path().join("fleet");
+        let failed_at = |failure: Failure| failed("keep", failure.to_string());
+        // Exposed to the owner's file, mode 0600, in a directory that is thrown away.
+        file::write_private(&data.join("owner.token"), self.owner_token.expose().as_bytes()).map_err(failed_at)?;
+        let profile = Profile {
+            server: self.https.clone(),
+            root: Some("root.pem".into()),
+            token_file: Some("owner.token".into()),
+            ..Profile::default()
+        };
+        crate::command::profile::write(&data.join("cli.toml"), &profile).map_err(failed_at)?;
         report.say(&format!(
-            "the server stays up at {} ({}); explore it with\n  keyfleet --data {} device list\nCtrl-C ends it and removes the directory",
+            "the server stays up at {} with {}; explore it from another terminal:\n  \
+             keyfleet --data {} device list\nCtrl-C ends it and removes the directory",
             self.https,
             broker.describe(),
-            self.path().join("fleet").display()
+            data.display()
         ));
-        if let Err(error) = tokio::signal::ctrl_c().await {
-            report.say(&format!("error: {error}"));
-        }
+        tokio::signal::ctrl_c().await.map_err(at("keep"))
     }
 
     /// Ends the server; the directory goes with it.
