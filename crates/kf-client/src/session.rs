@@ -1,7 +1,5 @@
 //! A connection and the calls on it.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST};
 use http::{HeaderName, HeaderValue, Method, Request};
@@ -120,26 +118,26 @@ impl Session {
 
 async fn connect(client: &Client, address: &Address) -> Result<Connection, ClientError> {
     let endpoint = address.endpoint();
+    let tls = match (address.is_tls, client.settings.tls.clone()) {
+        (false, _) => None,
+        (true, Some(config)) => Some((config, address.server_name()?)),
+        (true, None) => {
+            let reason = "https needs anchors: give the root certificate or its fingerprint".to_owned();
+            return Err(ClientError::Setting { setting: "anchors", reason });
+        }
+    };
     let stream = TcpStream::connect((address.host.as_str(), address.port))
         .await
         .map_err(|source| ClientError::Unreachable { address: endpoint.clone(), source })?;
-    // Small requests must not wait for an acknowledgement; a socket without the option still works.
-    if let Err(error) = stream.set_nodelay(true) {
-        return Err(ClientError::Unreachable { address: endpoint, source: error });
+    // Small requests must not wait for an acknowledgement.
+    if let Err(source) = stream.set_nodelay(true) {
+        return Err(ClientError::Unreachable { address: endpoint, source });
     }
-    if !address.is_tls {
-        return start(address, stream).await;
-    }
-    let Some(config) = client.settings.tls.clone() else {
-        let reason = "https needs anchors: give the root certificate or its fingerprint".to_owned();
-        return Err(ClientError::Setting { setting: "anchors", reason });
-    };
+    let Some((config, name)) = tls else { return start(address, stream).await };
     let stream =
-        TlsConnector::from(Arc::clone(&config)).connect(address.server_name()?, stream).await.map_err(|source| {
-            match crate::alert_in(&source) {
-                Some(alert) => ClientError::Refused(alert),
-                None => ClientError::Tls { address: endpoint, source },
-            }
+        TlsConnector::from(config).connect(name, stream).await.map_err(|source| match crate::alert_in(&source) {
+            Some(alert) => ClientError::Refused(alert),
+            None => ClientError::Tls { address: endpoint, source },
         })?;
     start(address, stream).await
 }

@@ -7,12 +7,14 @@
 #![allow(clippy::panic, clippy::expect_used)]
 
 mod foreign_authority;
+mod https_server;
 mod process;
 mod python;
 mod soft_hsm;
 mod tool;
 
 pub use foreign_authority::{Day, ForeignAuthority, IssuedIdentity};
+pub use https_server::{Answer, ClientCheck, HttpsServer, Received};
 pub use process::Running;
 pub use python::Python;
 pub use soft_hsm::SoftHsm;

@@ -266,7 +266,7 @@ fn observe(state: &mut State, topic: &str, payload: &[u8]) {
     match line {
         LogLine::Reloading => state.reloads = state.reloads.wrapping_add(1),
         LogLine::Ended { by_command: true, .. } => state.closed_by_command = state.closed_by_command.wrapping_add(1),
-        LogLine::Error(error) if state.error_lines.len() < MAX_ERROR_LINES => {
+        LogLine::LoadError(error) if state.error_lines.len() < MAX_ERROR_LINES => {
             state.error_lines.push(error.chars().take(200).collect());
         }
         _ => {}

@@ -9,8 +9,8 @@ pub(crate) enum LogLine<'a> {
     Ended { client_id: &'a str, by_command: bool },
     /// The configuration is being read again.
     Reloading,
-    /// Something went wrong.
-    Error(&'a str),
+    /// A file could not be read again. Refused handshakes log errors too, which are none of a reload's business.
+    LoadError(&'a str),
     /// Nothing that we need.
     Other,
 }
@@ -54,8 +54,8 @@ pub(crate) fn parse(line: &str) -> LogLine<'_> {
     {
         return LogLine::Ended { client_id, by_command: false };
     }
-    if text.starts_with("Error") || text.starts_with("OpenSSL Error") {
-        return LogLine::Error(text);
+    if text.starts_with("Error") && text.contains("load") {
+        return LogLine::LoadError(text);
     }
     LogLine::Other
 }
@@ -89,7 +89,11 @@ mod tests {
             ),
             ("1795415845: Reloading config.", LogLine::Reloading),
             ("1795415844: New connection from 127.0.0.1:52830 on port 18883.", LogLine::Other),
-            ("1795415845: Error: File exists", LogLine::Error("Error: File exists")),
+            (
+                "1795415845: Error: Unable to load certificate revocation file \"/x/crl.pem\". Check crlfile.",
+                LogLine::LoadError("Error: Unable to load certificate revocation file \"/x/crl.pem\". Check crlfile."),
+            ),
+            ("1795415691: OpenSSL Error[0]: error:0A000086:SSL routines::certificate verify failed", LogLine::Other),
         ];
         for (line, expected) in table {
             assert_eq!(parse(line), expected, "{line}");

@@ -51,7 +51,7 @@ impl Sessions {
                 }
             }
             LogLine::Ended { client_id, .. } => self.end(client_id),
-            LogLine::Reloading | LogLine::Error(_) | LogLine::Other => {}
+            LogLine::Reloading | LogLine::LoadError(_) | LogLine::Other => {}
         }
     }
 
