@@ -5,7 +5,7 @@ mod process;
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use kf_backend::KeyBackend;
@@ -57,7 +57,7 @@ struct Shared {
     restarts: AtomicU64,
     /// Zero when the signer runs in this process.
     process_id: AtomicU32,
-    is_stopping: AtomicBool,
+    is_stopping: watch::Sender<bool>,
     /// Shut down, or given up.
     has_ended: watch::Sender<bool>,
 }
@@ -70,7 +70,7 @@ impl Shared {
             capabilities: Arc::new(capabilities),
             restarts: AtomicU64::new(0),
             process_id: AtomicU32::new(0),
-            is_stopping: AtomicBool::new(false),
+            is_stopping: watch::Sender::new(false),
             has_ended: watch::Sender::new(false),
         })
     }
@@ -261,7 +261,7 @@ impl SignerClient {
     /// Lets the signer finish what it has and waits until it ended. Afterwards every call is [`SignerError::Unavailable`].
     pub async fn shutdown(&self) {
         let mut has_ended = self.shared.has_ended.subscribe();
-        self.shared.is_stopping.store(true, Ordering::SeqCst);
+        self.shared.is_stopping.send_replace(true);
         // Requests in flight hold the link; with the last of them the socket closes.
         let link = self.shared.link.write().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(link) = &link {
@@ -288,7 +288,7 @@ impl SignerClient {
             return Ok(link);
         }
         // One load at a time: the first of many waiting requests does it for all.
-        let _turn = link.loading.lock().await;
+        let turn = link.loading.lock().await;
         if !link.has(key) {
             let (handle, facts) = self.registered().get(&key).cloned().ok_or_else(|| unknown(key))?;
             if handle.purpose() != facts.purpose {
@@ -299,7 +299,7 @@ impl SignerClient {
             link.call(RequestKind::Load, &request).await?;
             link.remember(key);
         }
-        drop(_turn);
+        drop(turn);
         Ok(link)
     }
 

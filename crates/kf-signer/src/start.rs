@@ -36,6 +36,10 @@ fn open_token(config: &SignerConfig, create_root: bool) -> Result<Arc<dyn KeyBac
     let Some(token) = &config.pkcs11 else {
         return Err(SignerError::Start("backend = \"pkcs11\" needs a [signer.pkcs11] table".to_owned()));
     };
+    if !token.module.is_absolute() {
+        // A bare name would be looked for along a path that the environment can change.
+        return Err(SignerError::Start("signer.pkcs11.module must be an absolute path".to_owned()));
+    }
     let pin = read_secret(config, &format!("PIN of token {}", token.token), false)?;
     let token = TokenConfig {
         module: token.module.clone(),

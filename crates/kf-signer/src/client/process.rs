@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::{oneshot, watch};
 
 use super::Shared;
 use super::link::{Ended, Link};
@@ -19,8 +20,8 @@ use crate::{SignerCapabilities, SignerCommand, SignerError};
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// The same when somebody types a passphrase.
 const PROMPT_DEADLINE: Duration = Duration::from_secs(600);
-/// How long the process may take to end once its socket is closed.
-const EXIT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the process may take to finish once it is told to stop.
+const EXIT_DEADLINE: Duration = Duration::from_secs(5);
 /// Attempts to restart before giving up.
 const MAX_ATTEMPTS: u32 = 5;
 /// Pause before the first attempt to restart; doubles with each.
@@ -28,11 +29,14 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// A process that lived this long counts as healthy, and the attempts start anew.
 const HEALTHY_LIFE: Duration = Duration::from_secs(60);
 
+/// Reports the end of the process.
+type Exited = oneshot::Receiver<std::io::Result<ExitStatus>>;
+
 /// A started signer.
 struct Started {
     link: Arc<Link>,
     ended: Ended,
-    exited: oneshot::Receiver<std::io::Result<ExitStatus>>,
+    exited: Exited,
     capabilities: SignerCapabilities,
     process_id: u32,
 }
@@ -43,7 +47,7 @@ pub(super) async fn spawn(mut command: SignerCommand) -> Result<Arc<Shared>, Sig
     command.create_root = false;
     let shared = Shared::new(started.capabilities.clone(), Arc::clone(&started.link));
     shared.process_id.store(started.process_id, Ordering::Relaxed);
-    drop(tokio::spawn(watch(command, Arc::downgrade(&shared), started)));
+    drop(tokio::spawn(supervise(command, Arc::downgrade(&shared), started)));
     Ok(shared)
 }
 
@@ -64,9 +68,7 @@ async fn start_process(command: &SignerCommand) -> Result<Started, SignerError> 
 
 /// Starts the process from a thread that lives as long as the process does: the signal that ends the child with its
 /// parent (PR_SET_PDEATHSIG) is about the parent's thread, not its process.
-async fn keep_process(
-    mut command: std::process::Command,
-) -> Result<(u32, oneshot::Receiver<std::io::Result<ExitStatus>>), SignerError> {
+async fn keep_process(mut command: std::process::Command) -> Result<(u32, Exited), SignerError> {
     let (report_start, started) = oneshot::channel();
     let (report_exit, exited) = oneshot::channel();
     let keeper = std::thread::Builder::new().name("signer-keeper".to_owned()).spawn(move || {
@@ -90,17 +92,21 @@ async fn keep_process(
 }
 
 /// Watches the process until the client is gone, shut down, or out of attempts.
-async fn watch(command: SignerCommand, shared: Weak<Shared>, mut started: Started) {
+async fn supervise(command: SignerCommand, shared: Weak<Shared>, mut started: Started) {
     let mut attempts = 0;
     loop {
         let born = Instant::now();
-        let Started { link, ended, exited, .. } = started;
+        let Started { link, ended, exited, process_id, capabilities: _ } = started;
         drop(link);
-        ended.wait().await;
+        let Some(stopping) = shared.upgrade().map(|client| client.is_stopping.subscribe()) else { return };
+        let patience = tokio::select! {
+            () = ended.wait() => EXIT_DEADLINE,
+            () = overdue(stopping) => Duration::ZERO,
+        };
         if let Some(client) = shared.upgrade() {
             client.set_link(None);
         }
-        let status = tokio::time::timeout(EXIT_DEADLINE, exited).await;
+        let status = wait_for_exit(process_id, exited, patience).await;
         if is_over(&shared) {
             return end(&shared);
         }
@@ -115,9 +121,30 @@ async fn watch(command: SignerCommand, shared: Weak<Shared>, mut started: Starte
     }
 }
 
+/// Resolves when the signer was told to stop, or its client dropped, and it had its time to finish.
+async fn overdue(mut stopping: watch::Receiver<bool>) {
+    // An error means that the client is gone.
+    drop(stopping.wait_for(|stopping| *stopping).await);
+    tokio::time::sleep(EXIT_DEADLINE).await;
+}
+
+/// Waits until the process has ended; kills one that hangs, so that no two of them hold the token.
+async fn wait_for_exit(process_id: u32, mut exited: Exited, patience: Duration) -> Option<ExitStatus> {
+    if let Ok(status) = tokio::time::timeout(patience, &mut exited).await {
+        return status.ok()?.ok();
+    }
+    tracing::error!(process_id, "the signer's process hangs and is killed");
+    // The keeper has not collected it yet, so that the number is still its own.
+    let process = i32::try_from(process_id).ok().and_then(Pid::from_raw)?;
+    if let Err(error) = kill_process(process, Signal::KILL) {
+        tracing::error!(%error, process_id, "the signer's process cannot be killed");
+    }
+    tokio::time::timeout(EXIT_DEADLINE, exited).await.ok()?.ok()?.ok()
+}
+
 /// Whether the client is gone or was told to stop.
 fn is_over(shared: &Weak<Shared>) -> bool {
-    shared.upgrade().is_none_or(|client| client.is_stopping.load(Ordering::SeqCst))
+    shared.upgrade().is_none_or(|client| *client.is_stopping.borrow())
 }
 
 fn end(shared: &Weak<Shared>) {

@@ -143,6 +143,15 @@ async fn interrupt_and_termination_do_not_end_the_signer_but_the_end_of_the_clie
 }
 
 #[tokio::test]
+async fn a_signer_that_hangs_is_killed_when_the_server_shuts_down() {
+    let (_directory, signer) = started().await;
+    let pid = pid(&signer);
+    kill_process(pid, Signal::STOP).unwrap();
+    signer.shutdown().await;
+    assert!(test_kill_process(pid).is_err(), "its process was killed and collected");
+}
+
+#[tokio::test]
 async fn the_process_cannot_be_dumped_and_its_command_line_and_environment_hold_no_secret() {
     let (_directory, signer) = started().await;
     let pid = pid(&signer).as_raw_nonzero();

@@ -1,7 +1,7 @@
 //! The signer over a token, in a process of its own because a PKCS#11 module reads the environment.
 
 use kf_key::KeyAlgorithm;
-use kf_signer::{BackendKind, Pkcs11Config, SignerClient, SignerCommand, SignerConfig, SignerError};
+use kf_signer::{BackendKind, Pkcs11Config, SecretSource, SignerClient, SignerCommand, SignerConfig, SignerError};
 use kf_testkit::SoftHsm;
 
 use crate::authority::{Hierarchy, assert_signed_by, device};
@@ -67,4 +67,20 @@ async fn a_wrong_pin_is_reported_without_the_pin() {
     let refused = SignerClient::spawn(token_command(&token, "90909090", true)).await.unwrap_err();
     assert!(matches!(&refused, SignerError::Start(reason) if reason.contains("login was refused")), "{refused}");
     assert!(!format!("{refused:?}").contains("90909090"));
+}
+
+#[tokio::test]
+async fn a_module_without_a_path_and_a_missing_table_are_refused_before_a_pin_is_read() {
+    let token = SoftHsm::new();
+    for (module, reason) in [(Some("libsofthsm2.so"), "absolute path"), (None, "[signer.pkcs11]")] {
+        let mut command = token_command(&token, SoftHsm::PIN, false);
+        command.config.unlock = SecretSource::File("/nonexistent".into());
+        command.config.pkcs11 = module.map(|module| Pkcs11Config {
+            module: module.into(),
+            token: SoftHsm::LABEL.to_owned(),
+            root_label: "fleet root".to_owned(),
+        });
+        let refused = SignerClient::spawn(command).await.unwrap_err();
+        assert!(matches!(&refused, SignerError::Start(text) if text.contains(reason)), "{refused}");
+    }
 }
