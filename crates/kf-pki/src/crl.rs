@@ -2,13 +2,14 @@
 
 mod verified;
 
+pub use verified::VerifiedCrl;
+
 use kf_key::{KeyAlgorithm, RevocationReason, SerialNumber, UnixMillis};
 
-use crate::asn1::{Writer, is_canonical, oid, only, tag, time_of};
+use crate::asn1::{Element, Writer, is_canonical, oid, only, tag, time_of};
 use crate::certificate::{Extensions, write_authority_key_identifier, write_distribution_point_name, write_extension};
 use crate::issuer::Issuer;
 use crate::public_key::{signed, write_signature_algorithm};
-pub use verified::VerifiedCrl;
 
 /// A usual entry: 20 octets of serial number, a UTCTime, a reason.
 const ENTRY_OCTETS: usize = 54;
@@ -119,16 +120,22 @@ fn write_extensions(w: &mut Writer, issuer: &Issuer, scope: CrlScope, number: u6
         write_authority_key_identifier(w, &issuer.key_identifier);
         write_extension(w, &oid::CRL_NUMBER, false, |w| w.unsigned(number));
         if let CrlScope::Shard(shard) = scope {
-            // RFC 5280 section 5.2.5: critical, and the name is octet for octet the one in the certificates.
-            write_extension(w, &oid::ISSUING_DISTRIBUTION_POINT, true, |w| {
-                w.sequence(|w| {
-                    write_distribution_point_name(w, &issuer.shard_url(shard));
-                    // onlyContainsUserCerts: CA certificates are in the full CRL.
-                    w.primitive(tag::context(1), &[0xff]);
-                });
-            });
+            let point = issuing_distribution_point(issuer, shard);
+            write_extension(w, &oid::ISSUING_DISTRIBUTION_POINT, true, |w| w.raw(&point));
         }
     });
+}
+
+/// The IssuingDistributionPoint of a shard (RFC 5280 section 5.2.5), which is critical; its name is octet for octet the
+/// one in the certificates.
+fn issuing_distribution_point(issuer: &Issuer, shard: u16) -> Vec<u8> {
+    Writer::build(128, |w| {
+        w.sequence(|w| {
+            write_distribution_point_name(w, &issuer.shard_url(shard));
+            // onlyContainsUserCerts: CA certificates are in the full CRL.
+            w.primitive(tag::context(1), &[0xff]);
+        });
+    })
 }
 
 impl CheckedCrl {
@@ -173,6 +180,7 @@ struct TbsCertList<'a> {
     issuer: &'a [u8],
     this_update: UnixMillis,
     next_update: UnixMillis,
+    entries: Option<Element<'a>>,
     extensions: Extensions<'a>,
 }
 
@@ -183,10 +191,10 @@ impl<'a> TbsCertList<'a> {
         let _signature_algorithm = fields.expect(tag::SEQUENCE)?;
         let issuer = fields.expect(tag::SEQUENCE)?.der;
         let (this_update, next_update) = (time_of(&fields.any()?)?, time_of(&fields.any()?)?);
-        let _entries = fields.optional(tag::SEQUENCE);
+        let entries = fields.optional(tag::SEQUENCE);
         let wrapper = fields.expect(tag::context_constructed(0))?;
         fields.end()?;
         let extensions = Extensions::of(only(wrapper.value, tag::SEQUENCE)?.elements())?;
-        Some(Self { issuer, this_update, next_update, extensions })
+        Some(Self { issuer, this_update, next_update, entries, extensions })
     }
 }

@@ -8,6 +8,7 @@ use kf_api::certificate::Certificate;
 use kf_client::{Client, HeaderValue, Method, header};
 use kf_key::{CertificateProfile, RevocationReason};
 use kf_log::{TileSource, VerifierKey, verify_log};
+use kf_pki::crl::{CrlScope, VerifiedCrl};
 use kf_pki::issuer::Issuer;
 use kf_pki::ocsp::{CertStatus, make_request, verify_response};
 
@@ -73,17 +74,20 @@ pub(crate) async fn status_of(stage: &Stage, name: &str, revoked: bool, report: 
 pub(crate) async fn crl_carries(stage: &Stage, name: &str, report: &mut Report) -> Result<(), DemoError> {
     let issuer = issuer(stage).await?;
     let serial = ldevid_of(stage, name).await?.serial;
-    let url = issuer.shard_url(serial.shard(issuer.shard_count));
+    let shard = serial.shard(issuer.shard_count);
+    let url = issuer.shard_url(shard);
     let client = Client::builder().build().map_err(at("crl"))?;
     let answer = client.request(Method::GET, &url, &[], Vec::new()).await.map_err(at("crl"))?;
-    let crl = kf_pki::crl::VerifiedCrl::from_der(&answer.body, &issuer).map_err(|reason| failed("crl", reason))?;
+    let now = stage.fleet.clock().now();
+    let crl = VerifiedCrl::from_der(&answer.body, &issuer, CrlScope::Shard(shard), now)
+        .map_err(|reason| failed("crl", reason))?;
     report.check(
         "crl",
         &format!(
-            "the CRL shard at the certificate's own address carries {name}; signature verified, number {}",
+            "the CRL shard at the certificate's own address carries {name}; signature and scope verified, number {}",
             crl.number()
         ),
-        crl.revokes(serial) && crl.next_update() > stage.fleet.clock().now(),
+        crl.revokes(serial),
     );
     Ok(())
 }

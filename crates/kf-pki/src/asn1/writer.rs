@@ -36,7 +36,12 @@ impl Writer {
         let start = self.0.len();
         self.0.extend_from_slice(&[tag, 0]);
         fill(self);
-        let (octets, count) = length_octets(self.0.len().saturating_sub(start + 2));
+        let length = self.0.len().saturating_sub(start + 2);
+        if let (Ok(short @ 0..0x80), Some(octet)) = (u8::try_from(length), self.0.get_mut(start + 1)) {
+            *octet = short;
+            return;
+        }
+        let (octets, count) = length_octets(length);
         let octets = octets.iter().copied().take(count);
         // In DER the length octets come first and their number depends on what follows.
         drop(self.0.splice(start + 1..start + 2, octets));

@@ -56,9 +56,9 @@ impl PresentedCertificate {
     }
 }
 
-/// Checks that DER is the TBSCertificate of an end entity or CA named as issued by `issuer_name`, with a serial number of our form: what
-/// the signer re-checks before it signs, independent of who asks. `may_be_authority` is true for keys whose policy lets
-/// them sign CA certificates (the root).
+/// Checks that DER is the TBSCertificate of an end entity or CA named as issued by `issuer_name`, with a serial number
+/// of our form: what the signer re-checks before it signs, independent of who asks. `may_be_authority` is true for keys
+/// whose policy lets them sign CA certificates (the root).
 ///
 /// # Errors
 /// A short reason, for the alarm.

@@ -1,7 +1,7 @@
 //! CRLs, full and sharded, before openssl, certtool and strongSwan.
 
 use kf_key::{CertificateProfile, KeyAlgorithm, RevocationReason, SerialNumber, UnixMillis};
-use kf_pki::crl::{CrlEntry, CrlScope, EncodedEntry, check_crl};
+use kf_pki::crl::{CrlEntry, CrlScope, EncodedEntry, VerifiedCrl, check_crl};
 use kf_pki::pem;
 
 use crate::fleet::{Authority, Files, Fleet, NOW, SHARDS, SIGNING, serial, tool};
@@ -193,4 +193,63 @@ fn an_ocsp_signer_carries_no_list_and_needs_none() {
     let (issued, _) = fleet.issue(CertificateProfile::OcspSigner);
     let (accepted, shown) = openssl_verify(&fleet, &issued.der, &signed_crl(&fleet.ca, CrlScope::Full, &[]));
     assert!(accepted, "{shown}");
+}
+
+/// The trap that makes devices check the scope themselves. Should a later version of these programs refuse, this test
+/// says so and the warning in the manual can go.
+#[test]
+fn certtool_and_strongswan_take_a_list_of_the_wrong_shard_and_our_own_reader_does_not() {
+    let fleet = Fleet::new(KeyAlgorithm::P256);
+    let (issued, _) = fleet.device_in(1);
+    let crl = signed_crl(&fleet.ca, CrlScope::Shard(0), &[]);
+    let files = Files::new();
+    let ca = files.put("ca.pem", fleet.ca.pem());
+    let (leaf, crl_pem) =
+        (files.put("leaf.pem", pem::certificate(&issued.der)), files.put("crl.pem", pem::encode("X509 CRL", &crl)));
+    let arguments = ["--verify", "--load-ca-certificate", &ca, "--load-crl", &crl_pem, "--infile", &leaf];
+    assert!(tool("certtool").run(&arguments).success());
+    let (ca, root) =
+        (files.put("ca.der", &fleet.ca.issuer.certificate), files.put("root.der", &fleet.root.issuer.certificate));
+    let (leaf, crl_der) = (files.put("leaf.der", &issued.der), files.put("crl.der", &crl));
+    let arguments = ["--verify", "--in", &leaf, "--cacert", &ca, "--cacert", &root, "--crl", &crl_der];
+    assert!(tool("pki").run(&arguments).success());
+    assert!(VerifiedCrl::from_der(&crl, &fleet.ca.issuer, CrlScope::Shard(1), NOW).is_err());
+    assert!(VerifiedCrl::from_der(&crl, &fleet.ca.issuer, CrlScope::Full, NOW).is_err());
+    assert!(VerifiedCrl::from_der(&crl, &fleet.ca.issuer, CrlScope::Shard(0), NOW).is_ok());
+}
+
+#[test]
+fn our_own_reader_finds_every_entry_with_its_reason() {
+    for algorithm in SIGNING {
+        let fleet = Fleet::new(algorithm);
+        let serials: Vec<_> = RevocationReason::ALL.into_iter().map(|reason| (serial(), reason)).collect();
+        let entries: Vec<_> = serials.iter().map(|(serial, reason)| entry(*serial, *reason)).collect();
+        let crl = signed_crl(&fleet.ca, CrlScope::Full, &entries);
+        let read = VerifiedCrl::from_der(&crl, &fleet.ca.issuer, CrlScope::Full, NOW).unwrap();
+        assert_eq!((read.number(), read.len()), (4711, serials.len()));
+        for (serial, reason) in serials {
+            let shown = if reason == RevocationReason::RemoveFromCrl { RevocationReason::Unspecified } else { reason };
+            assert_eq!(read.revocation(&serial), Some((NOW.minus(UnixMillis::HOUR), shown)));
+        }
+        assert_eq!(read.revocation(&serial()), None);
+        assert!(!read.revokes(serial()) && read.next_update() > NOW && read.this_update() < NOW);
+        let empty = signed_crl(&fleet.ca, CrlScope::Shard(2), &[]);
+        assert!(VerifiedCrl::from_der(&empty, &fleet.ca.issuer, CrlScope::Shard(2), NOW).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn our_own_reader_refuses_lists_that_are_stale_foreign_or_changed() {
+    let (fleet, other) = (Fleet::new(KeyAlgorithm::P256), Fleet::new(KeyAlgorithm::P256));
+    let crl = signed_crl(&fleet.ca, CrlScope::Full, &[entry(serial(), RevocationReason::KeyCompromise)]);
+    let read = |der: &[u8], issuer, now| VerifiedCrl::from_der(der, issuer, CrlScope::Full, now).map(drop);
+    assert!(read(&crl, &fleet.ca.issuer, NOW.plus(2 * UnixMillis::DAY)).is_err());
+    assert!(read(&crl, &fleet.ca.issuer, NOW.minus(2 * UnixMillis::HOUR)).is_err());
+    assert!(read(&crl, &other.ca.issuer, NOW).is_err());
+    assert!(read(&crl, &fleet.root.issuer, NOW).is_err());
+    for position in 0..crl.len() {
+        let mut changed = crl.clone();
+        changed[position] ^= 1;
+        assert!(read(&changed, &fleet.ca.issuer, NOW).is_err(), "octet {position}");
+    }
 }

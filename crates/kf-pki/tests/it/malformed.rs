@@ -6,7 +6,7 @@ use kf_key::{CertificateProfile, KeyAlgorithm};
 use kf_pki::certificate::{PresentedCertificate, facts_of_tbs, recheck_tbs_certificate};
 use kf_pki::chain::verify_client;
 use kf_pki::cms::{certificates_of, certs_only};
-use kf_pki::crl::{CrlScope, recheck_tbs_cert_list};
+use kf_pki::crl::{CrlScope, VerifiedCrl, recheck_tbs_cert_list};
 use kf_pki::issuer::Issuer;
 use kf_pki::ocsp::{OcspRequest, make_request as make_ocsp_request};
 use kf_pki::request::{CertificationRequest, RequestedKey, make_request};
@@ -51,6 +51,7 @@ fn read_everything(octets: &[u8]) {
     drop(facts_of_tbs(octets));
     drop(Issuer::from_certificate(issuer.authority, octets, 4, "http://pki.example"));
     drop(OcspRequest::from_der(octets));
+    drop(VerifiedCrl::from_der(octets, issuer, CrlScope::Shard(0), NOW));
     drop(certificates_of(octets));
     drop(kf_pki::name::to_rfc4514(octets));
     drop(kf_pki::pem::decode_all("CERTIFICATE", &String::from_utf8_lossy(octets)));
