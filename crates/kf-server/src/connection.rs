@@ -25,16 +25,16 @@ const MAX_HEADERS: usize = 64;
 
 /// Serves one connection of the HTTPS listener.
 pub(crate) async fn serve_https(
-    app: Arc<App>,
-    tls: Arc<Tls>,
+    (app, tls): (Arc<App>, Arc<Tls>),
     stream: TcpStream,
     address: IpAddr,
+    pace: Arc<Pace>,
     stop: watch::Receiver<bool>,
 ) {
     match tokio::time::timeout(app.limits.handshake, tls.accept(stream)).await {
         Ok(Ok((stream, certificate))) => {
             let peer = Peer { address, secure: true, certificate };
-            serve(app, peer, stream, stop).await;
+            serve(app, peer, stream, pace, stop).await;
         }
         Ok(Err(error)) => {
             metering::handshake_failed();
@@ -48,16 +48,21 @@ pub(crate) async fn serve_https(
 }
 
 /// Serves one connection of the plain HTTP listener.
-pub(crate) async fn serve_http(app: Arc<App>, stream: TcpStream, address: IpAddr, stop: watch::Receiver<bool>) {
-    serve(app, Peer { address, secure: false, certificate: None }, stream, stop).await;
+pub(crate) async fn serve_http(
+    app: Arc<App>,
+    stream: TcpStream,
+    address: IpAddr,
+    pace: Arc<Pace>,
+    stop: watch::Receiver<bool>,
+) {
+    serve(app, Peer { address, secure: false, certificate: None }, stream, pace, stop).await;
 }
 
-async fn serve<S>(app: Arc<App>, peer: Peer, stream: S, mut stop: watch::Receiver<bool>)
+async fn serve<S>(app: Arc<App>, peer: Peer, stream: S, pace: Arc<Pace>, mut stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (limits, address) = (app.limits, peer.address);
-    let pace = Pace::new();
     let stream = TokioIo::new(Paced::new(stream, Arc::clone(&pace), limits));
     let service = service_fn(move |request: Request<Incoming>| {
         pace.request_begins();

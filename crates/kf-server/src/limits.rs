@@ -5,8 +5,8 @@ use std::time::Duration;
 /// Limits of the listeners. The defaults fit a fleet whose devices renew over slow links; tests shorten the deadlines.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Open connections per listener; further ones wait in the kernel's backlog. Counted per listener, so that a flood
-    /// on plain HTTP leaves HTTPS alone.
+    /// Open connections per listener. One more takes the place of the oldest that is not being answered, or waits if
+    /// all are. Counted per listener, so that a flood on plain HTTP leaves HTTPS alone.
     pub connections: usize,
     /// From accept to the end of the TLS handshake.
     pub handshake: Duration,

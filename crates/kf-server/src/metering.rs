@@ -52,6 +52,11 @@ pub(crate) fn connections(listener: &'static str, change: f64) {
     metrics::gauge!("keyfleet_connections", "listener" => listener).increment(change);
 }
 
+/// A waiting connection was closed to make room for another.
+pub(crate) fn cut_for_another() {
+    metrics::counter!("keyfleet_connections_cut_total").increment(1);
+}
+
 /// A handshake failed.
 pub(crate) fn handshake_failed() {
     metrics::counter!("keyfleet_tls_handshakes_failed_total").increment(1);

@@ -47,6 +47,11 @@ impl Pace {
         self.enter(0);
     }
 
+    /// Whether a request is being answered.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.load().1 == Phase::Busy
+    }
+
     fn enter(&self, bits: u64) {
         let changes = self.0.load(Ordering::Acquire) >> 2;
         self.0.store((changes.wrapping_add(1) << 2) | bits, Ordering::Release);

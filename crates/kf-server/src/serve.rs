@@ -1,5 +1,6 @@
 //! The listeners: accept, limit, isolate, stop.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,13 +8,14 @@ use std::time::Duration;
 
 use kf_fleet::{Fleet, FleetError};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::app::App;
 use crate::connection::{serve_http, serve_https};
 use crate::limits::Limits;
 use crate::metering;
+use crate::pace::Pace;
 use crate::tls::Tls;
 
 /// After accept fails (out of file descriptors), how long to wait before the next try.
@@ -59,11 +61,12 @@ pub async fn serve(
         let (app_of_https, app_of_http) = (Arc::clone(&app), app);
         let (stop_of_https, stop_of_http) = (stop.clone(), stop.clone());
         (
-            accept("https", listeners.https, limits, stop.clone(), move |stream, address| {
-                serve_https(Arc::clone(&app_of_https), Arc::clone(&tls), stream, address, stop_of_https.clone())
+            accept("https", listeners.https, limits, stop.clone(), move |stream, address, pace| {
+                let shared = (Arc::clone(&app_of_https), Arc::clone(&tls));
+                serve_https(shared, stream, address, pace, stop_of_https.clone())
             }),
-            accept("http", listeners.http, limits, stop, move |stream, address| {
-                serve_http(Arc::clone(&app_of_http), stream, address, stop_of_http.clone())
+            accept("http", listeners.http, limits, stop, move |stream, address, pace| {
+                serve_http(Arc::clone(&app_of_http), stream, address, pace, stop_of_http.clone())
             }),
         )
     };
@@ -75,20 +78,22 @@ pub async fn serve(
 /// Accepts connections, at most [`Limits::connections`] at a time, each in its own task: a panic in one ends that one.
 async fn accept<F, C>(name: &'static str, listener: TcpListener, limits: Limits, stop: watch::Receiver<bool>, serve: F)
 where
-    F: Fn(TcpStream, IpAddr) -> C,
+    F: Fn(TcpStream, IpAddr, Arc<Pace>) -> C,
     C: Future<Output = ()> + Send + 'static,
 {
-    let places = Arc::new(Semaphore::new(limits.connections));
+    let mut crowd = Crowd::new(limits.connections);
     let mut connections = JoinSet::new();
-    while let Some((stream, address, place)) = next(&listener, &places, stop.clone()).await {
+    while let Some((stream, address, place)) = next(&listener, &mut crowd, stop.clone()).await {
         // Answers are small and complete: waiting to fill a segment only costs time.
         drop(stream.set_nodelay(true));
-        let connection = serve(stream, address);
-        connections.spawn(async move {
+        let pace = Pace::new();
+        let connection = serve(stream, address, Arc::clone(&pace));
+        let handle = connections.spawn(async move {
             let _open = Open::new(name);
             connection.await;
             drop(place);
         });
+        crowd.admit(handle, pace);
         while let Some(ended) = connections.try_join_next() {
             note_panic(name, &ended);
         }
@@ -108,14 +113,16 @@ where
 /// The next connection and its place; `None` once the server stops.
 async fn next(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    crowd: &mut Crowd,
     mut stop: watch::Receiver<bool>,
-) -> Option<(TcpStream, IpAddr, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
     let accepted = async {
-        let place = Arc::clone(places).acquire_owned().await.ok()?;
         loop {
             match listener.accept().await {
-                Ok((stream, address)) => return Some((stream, address.ip().to_canonical(), place)),
+                Ok((stream, address)) => {
+                    let place = crowd.place().await?;
+                    return Some((stream, address.ip().to_canonical(), place));
+                }
                 Err(error) => {
                     tracing::warn!(%error, "accept failed");
                     tokio::time::sleep(ACCEPT_AGAIN).await;
@@ -127,6 +134,47 @@ async fn next(
         biased;
         _ = stop.wait_for(|stop| *stop) => None,
         accepted = accepted => accepted,
+    }
+}
+
+/// The open connections of a listener, oldest first.
+struct Crowd {
+    limit: usize,
+    places: Arc<Semaphore>,
+    open: VecDeque<(AbortHandle, Arc<Pace>)>,
+}
+
+impl Crowd {
+    fn new(limit: usize) -> Self {
+        Self { limit, places: Arc::new(Semaphore::new(limit)), open: VecDeque::new() }
+    }
+
+    /// A place for one more. When all are taken, the oldest connection that is not being answered gives up its own: a
+    /// client that finishes its request soon is not kept out by thousands that never do. When all are being answered,
+    /// the newcomer waits.
+    async fn place(&mut self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Some(place);
+        }
+        self.forget_ended();
+        if let Some(oldest) = self.open.iter().position(|(_, pace)| !pace.is_busy())
+            && let Some((handle, _)) = self.open.remove(oldest)
+        {
+            handle.abort();
+            metering::cut_for_another();
+        }
+        Arc::clone(&self.places).acquire_owned().await.ok()
+    }
+
+    fn admit(&mut self, handle: AbortHandle, pace: Arc<Pace>) {
+        if self.open.len() >= self.limit.saturating_mul(2) {
+            self.forget_ended();
+        }
+        self.open.push_back((handle, pace));
+    }
+
+    fn forget_ended(&mut self) {
+        self.open.retain(|(handle, _)| !handle.is_finished());
     }
 }
 

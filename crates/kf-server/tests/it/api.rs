@@ -90,6 +90,25 @@ async fn a_csv_is_imported_with_a_dry_run_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_large_import_that_waits_for_100_continue_arrives() {
+    let rig = Rig::start().await;
+    let mut rows = String::from("name,facility,product_line,attr.note\n");
+    for number in 0..6_000 {
+        rows.push_str(&format!("pump-{number},factory-a,pumps,{}\n", "x".repeat(200)));
+    }
+    assert!(rows.len() > 1_200_000);
+    let file = rig.file("large.csv");
+    std::fs::write(&file, rows).unwrap();
+    let (bearer, data) = (format!("Authorization: Bearer {}", rig.owner_token), format!("@{}", file.display()));
+    let url = rig.https_url("/v1/devices/import?format=csv&dry_run=true");
+    let arguments =
+        ["-H", &bearer, "-H", "Expect: 100-continue", "-H", "Content-Type: text/csv", "--data-binary", &data, &url];
+    let output = rig.curl(&arguments);
+    let text = format!("{}{}", output.head, output.text());
+    assert!(text.contains("200 OK") && text.contains("\"registered\":6000"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_operator_certificate_signs_in_until_it_is_revoked_and_a_device_certificate_never_does() {
     let rig = Rig::start().await;
     rig.operator("audra", Role::Auditor, &[]).await;

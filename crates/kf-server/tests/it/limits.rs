@@ -178,20 +178,43 @@ async fn what_is_not_http_or_not_tls_ends_that_connection_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn beyond_the_limit_connections_wait_for_a_place() {
+async fn slow_clients_give_way_to_one_that_finishes_its_request() {
+    let rig = rig(Limits { connections: 50, ..Limits::default() }).await;
+    let mut slow = Vec::new();
+    for address in [rig.http, rig.https] {
+        for _ in 0..120 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            // The server may have cut it already for the next one.
+            drop(stream.write_all(b"GET /livez HT").await);
+            slow.push(stream);
+        }
+    }
+    for url in [rig.http_url("/livez"), rig.https_url("/livez")] {
+        assert_eq!(rig.curl(&["--max-time", "5", &url]).status, 200);
+    }
+    assert_eq!(rest(&mut slow[0]).await, "", "the oldest was not cut");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_all_connections_are_being_answered_a_newcomer_waits() {
     let rig = rig(Limits { connections: 2, ..Limits::default() }).await;
-    let get = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
-    let mut first = TcpStream::connect(rig.http).await.unwrap();
-    let mut second = TcpStream::connect(rig.http).await.unwrap();
-    assert_eq!(exchange(&mut first, get).await.0, 200);
-    assert_eq!(exchange(&mut second, get).await.0, 200);
+    let mut busy = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(rig.http).await.unwrap();
+        // The interim answer proves that the server is waiting for this body.
+        let head = b"POST /ocsp HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        let mut interim = [0; 25];
+        stream.read_exact(&mut interim).await.unwrap();
+        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+        busy.push(stream);
+    }
     let mut third = TcpStream::connect(rig.http).await.unwrap();
-    third.write_all(get).await.unwrap();
-    let waited = tokio::time::timeout(SHORT, third.read_u8()).await;
-    assert!(waited.is_err(), "the third connection was served");
+    third.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    assert!(tokio::time::timeout(SHORT, third.read_u8()).await.is_err(), "the third connection was served");
     // A flood on plain HTTP leaves HTTPS alone.
     assert_eq!(rig.curl(&[&rig.https_url("/livez")]).status, 200);
-    drop(first);
+    drop(busy);
     let served = tokio::time::timeout(PATIENCE, third.read_u8()).await;
     assert_eq!(served.expect("no place was freed").unwrap(), b'H');
 }
