@@ -314,7 +314,8 @@ impl Fleet {
         }
     }
 
-    async fn admit_at_brokers(&self, device: &Device) {
+    /// Lets a device that was never enrolled before in at the brokers.
+    pub(crate) async fn admit_at_brokers(&self, device: &Device) {
         if device.state != DeviceState::Registered {
             return;
         }

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, in what it calls as well"
 )]
 
+mod broker;
 mod console;
 mod device_files;
 mod fleet;

@@ -76,7 +76,15 @@ impl Fleet {
         if request.dry_run {
             return self.rehearse(&order);
         }
+        // As it was before: brokers are told of a device's first LDevID only.
+        let newcomer = match (request.profile, request.device.as_deref()) {
+            (CertificateProfile::LDevId, Some(device)) => Some(self.find_device(device, &who.visibility())?),
+            _ => None,
+        };
         let issued = self.issue(order).await?;
+        if let Some(device) = &newcomer {
+            self.admit_at_brokers(device).await;
+        }
         let chain = authorities.chain_without_root(issued.certificate.authority);
         Ok(CertificateWithPem {
             pem: pem::certificate(&issued.der),
