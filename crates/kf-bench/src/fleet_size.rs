@@ -4,10 +4,11 @@ use kf_fleet::DataDir;
 
 use crate::error::BenchError;
 use crate::figure::{Aim, Figure};
-use crate::measure::{Effort, alternate, micros};
+use crate::measure::{Effort, alternate, micros, resident_octets};
+use crate::network::default_issuer;
 use crate::populated_store::{Places, PopulatedStore};
-use crate::scratch_fleet::{FACILITY, LINE, ScratchFleet, fleet_error};
-use crate::status::issuer;
+use crate::real_server::{RealFleet, RealServer};
+use crate::scratch_fleet::{FACILITY, LINE};
 use crate::trivial_server::runtime;
 
 /// Devices of the small fleet.
@@ -15,15 +16,16 @@ const SMALL: u32 = 1_000;
 
 pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let runtime = runtime()?;
-    let (mut stores, mut octets) = (Vec::new(), Vec::new());
-    let mut fleets = Vec::new();
+    let (mut stores, mut octets, mut fleets) = (Vec::new(), Vec::new(), Vec::new());
     for count in [SMALL, effort.large] {
-        let fleet = ScratchFleet::create(&runtime)?;
-        let places = places(&fleet, &runtime)?;
-        let closed = fleet.close(&runtime);
-        stores.push(PopulatedStore::fill(&runtime, &closed.directory.database(), places, count)?);
-        octets.push(database_octets(&closed.directory)? / f64::from(count));
-        fleets.push(closed);
+        let fleet = RealFleet::create()?;
+        let server = fleet.serve()?;
+        server.prepare(&runtime)?;
+        let places = places(&server, &runtime)?;
+        drop(server);
+        stores.push(PopulatedStore::fill(&runtime, &fleet.directory().database(), places, count)?);
+        octets.push(database_octets(&fleet.directory())? / f64::from(count));
+        fleets.push(fleet);
     }
     let [small, large] = &stores[..] else { return Ok(Vec::new()) };
     let (look_ups, pages) = (1_000 * effort.scale, 50 * effort.scale);
@@ -48,21 +50,29 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
         Figure::value("registry on disk", per_device, "octets/device", Aim::None)
             .with_note("device, one certificate of 700 octets, two log entries, indexes"),
     ];
-    if let Some(fleet) = fleets.pop() {
-        let note = "registry, log, CAs and CRLs; without process and signer";
-        let seconds = fleet.open(&runtime)?;
-        figures.push(Figure::value(name("opening a fleet"), seconds, "s", Aim::AtMost(5.0)).with_note(note));
+    if let [start_small, start_large] = &fleets[..] {
+        let (small, large) = (start_small.serve()?, start_large.serve()?);
+        let resident = resident_octets(large.process())?;
+        let megabytes = f64::from(u32::try_from(resident >> 10).unwrap_or(u32::MAX)) / 1_024.0;
+        figures.extend([
+            Figure::value("start at 1,000, until ready", small.start_seconds, "s", Aim::None),
+            Figure::value(name("start, until ready"), large.start_seconds, "s", Aim::AtMost(5.0))
+                .with_note("keyfleet serve with its signer: Argon2id, registry, log, CAs, CRLs"),
+            Figure::value(name("resident memory after start"), megabytes, "MiB", Aim::AtMost(96.0)),
+        ]);
     }
     Ok(figures)
 }
 
-fn places(fleet: &ScratchFleet, runtime: &tokio::runtime::Runtime) -> Result<Places, BenchError> {
-    let authority = issuer(fleet, runtime)?.authority;
-    runtime.block_on(async {
-        let facility = fleet.fleet.facility_show(&fleet.owner, FACILITY).await.map_err(fleet_error)?.id;
-        let line = fleet.fleet.product_line_show(&fleet.owner, LINE).await.map_err(fleet_error)?.id;
-        Ok(Places { facility, line, authority, now: fleet.fleet.clock().now() })
-    })
+fn places(server: &RealServer, runtime: &tokio::runtime::Runtime) -> Result<Places, BenchError> {
+    let authority = default_issuer(server, runtime)?.authority;
+    let facility: kf_api::facility::Facility = read(server.get(runtime, &format!("/v1/facilities/{FACILITY}"))?)?;
+    let line: kf_api::product_line::ProductLine = read(server.get(runtime, &format!("/v1/product-lines/{LINE}"))?)?;
+    Ok(Places { facility: facility.id, line: line.id, authority, now: kf_fleet::Clock::now(&kf_fleet::SystemClock) })
+}
+
+fn read<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> Result<T, BenchError> {
+    serde_json::from_value(value).map_err(BenchError::failed("reading an answer"))
 }
 
 /// The registry with its write-ahead log.

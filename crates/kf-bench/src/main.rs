@@ -18,9 +18,11 @@ mod fleet_size;
 mod issuance;
 mod load;
 mod measure;
+mod network;
 mod peers;
 mod populated_store;
 mod primitives;
+mod real_server;
 mod revocation;
 mod scratch_fleet;
 mod status;
@@ -98,6 +100,7 @@ const GROUPS: &[Group] = &[
     Group { name: "issuance", measure: issuance::measure },
     Group { name: "peers", measure: peers::measure },
     Group { name: "status", measure: status::measure },
+    Group { name: "network", measure: network::measure },
     Group { name: "fleet-size", measure: fleet_size::measure },
     Group { name: "revocation", measure: revocation::measure },
 ];

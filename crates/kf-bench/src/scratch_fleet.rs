@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
 
 use kf_access::Principal;
 use kf_api::certificate::IssueRequest;
@@ -32,15 +31,6 @@ pub(crate) const IN_FLIGHT: usize = 64;
 pub(crate) struct ScratchFleet {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) owner: Principal,
-    directory: DataDir,
-    signer: SignerClient,
-    folder: tempfile::TempDir,
-}
-
-/// The files of a fleet that is closed.
-pub(crate) struct ClosedFleet {
-    pub(crate) directory: DataDir,
-    signer: SignerClient,
     _folder: tempfile::TempDir,
 }
 
@@ -99,13 +89,7 @@ impl ScratchFleet {
         let policy = EnrolmentPolicy { max_live_ldevids: 16, ..EnrolmentPolicy::default() };
         let line = NewProductLine { name: LINE.to_owned(), authority: None, policy };
         fleet.product_line_create(&owner, line).await.map_err(fleet_error)?;
-        Ok(Self { fleet, owner, directory, signer, folder })
-    }
-
-    /// Closes the fleet; its files stay as long as the value.
-    pub(crate) fn close(self, runtime: &Runtime) -> ClosedFleet {
-        runtime.block_on(self.fleet.close());
-        ClosedFleet { directory: self.directory, signer: self.signer, _folder: self.folder }
+        Ok(Self { fleet, owner, _folder: folder })
     }
 
     /// Registers devices named `PREFIX-0` and so on; returns their names.
@@ -150,17 +134,6 @@ impl ScratchFleet {
                 Ok(issued.certificate.serial)
             }
         }))
-    }
-}
-
-impl ClosedFleet {
-    /// Wall seconds of opening the fleet: registry, log, CAs, CRLs.
-    pub(crate) fn open(&self, runtime: &Runtime) -> Result<f64, BenchError> {
-        let start = Instant::now();
-        let fleet = runtime.block_on(open(&self.directory, &self.signer))?;
-        let time = start.elapsed().as_secs_f64();
-        runtime.block_on(fleet.close());
-        Ok(time)
     }
 }
 

@@ -26,7 +26,7 @@ use crate::load::{Call, Connections, Identity, Target, connector, get, send_all}
 use crate::measure::{Effort, alternate, cpu_time_of, micros};
 
 /// Requests in flight at the same time.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// The yardstick server, running; ends when dropped.
 pub(crate) struct TrivialServer {
