@@ -1,4 +1,13 @@
 //! Tests of the registry through its public operations.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests stop where something is wrong"
+)]
+
 mod crash;
 mod device;
 mod enrolment;
