@@ -84,34 +84,65 @@ impl Pending {
         self.counts.write(connection)
     }
 
-    /// Runs one operation in its own savepoint; when it fails, everything it did is undone and nothing else.
+    /// Runs one operation; when it fails, what it did is undone and nothing else.
     ///
     /// # Errors
-    /// The operation's; see [`is_fatal`] for those after which the whole group has to go.
+    /// [`Halt`] when the transaction cannot go on; otherwise the operation's own outcome.
     pub(crate) fn run<T>(
         &mut self,
         connection: &Connection,
+        isolation: Isolation,
         operation: impl FnOnce(&mut Act<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        sql::execute(connection, "SAVEPOINT act", [])?;
-        let entries = self.leaves.len();
-        let mut act = Act { connection, base: self.base, leaves: &mut self.leaves, counts: Counts::default() };
-        match operation(&mut act) {
-            Ok(value) => {
-                let counts = act.counts;
-                sql::execute(connection, "RELEASE act", [])?;
-                self.counts.add(counts);
-                Ok(value)
-            }
-            Err(error) => {
-                self.leaves.truncate(entries);
-                if !is_fatal(&error) {
-                    sql::execute(connection, "ROLLBACK TO act", [])?;
-                    sql::execute(connection, "RELEASE act", [])?;
-                }
-                Err(error)
-            }
+    ) -> Result<Result<T, StoreError>, Halt> {
+        if isolation == Isolation::Savepoint {
+            sql::execute(connection, "SAVEPOINT act", [])?;
         }
+        let (entries, changes) = (self.leaves.len(), connection.total_changes());
+        let mut act = Act { connection, base: self.base, leaves: &mut self.leaves, counts: Counts::default() };
+        let outcome = operation(&mut act);
+        let counts = act.counts;
+        match &outcome {
+            Ok(_) => self.counts.add(counts),
+            Err(error) if is_fatal(error) => return Err(Halt::Failed(error.clone())),
+            Err(_) => self.leaves.truncate(entries),
+        }
+        match (isolation, &outcome) {
+            (Isolation::Savepoint, Err(_)) => {
+                sql::execute(connection, "ROLLBACK TO act", [])?;
+                sql::execute(connection, "RELEASE act", [])?;
+            }
+            (Isolation::Savepoint, Ok(_)) => {
+                sql::execute(connection, "RELEASE act", [])?;
+            }
+            (Isolation::Bare, Err(_)) if connection.total_changes() != changes => return Err(Halt::Unclean),
+            (Isolation::Bare, _) => {}
+        }
+        Ok(outcome)
+    }
+}
+
+/// How the operations of a group are kept apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    /// Not at all, which is a tenth cheaper: nearly every operation that fails does so in its checks, before it has
+    /// changed a row. One that fails later halts the group, which then runs again with savepoints.
+    Bare,
+    /// Each in its own savepoint.
+    Savepoint,
+}
+
+/// Why a group stops in the middle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Halt {
+    /// An operation failed after it had changed rows outside a savepoint.
+    Unclean,
+    /// The transaction cannot go on.
+    Failed(StoreError),
+}
+
+impl From<StoreError> for Halt {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The registry on SQLite: facilities, devices, certificates, keys, operators, and the log of every act on them.
 //!
-//! One writer thread owns the only writing connection. Operations queue up, each runs in its own savepoint, and one
-//! commit makes the whole group durable (WAL, `synchronous=FULL`) before any of them is answered: an acknowledged act
-//! is on disk together with its log entry, or it did not happen. A failing operation undoes itself alone.
+//! One writer thread owns the only writing connection. Operations queue up, run one after the other in one transaction,
+//! and one commit makes the whole group durable (WAL, `synchronous=FULL`) before any of them is answered: an
+//! acknowledged act is on disk together with its log entry, or it did not happen. A failing operation is undone alone.
 //!
 //! Readers are synchronous functions on a small pool of read-only connections; a point lookup takes some microseconds,
 //! so they may be called from an async task. Every read of something that belongs to a facility takes a

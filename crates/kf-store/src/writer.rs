@@ -1,7 +1,8 @@
 //! The writer: one thread, one connection, group commit.
 //!
 //! It takes what is queued (up to the group limit, without waiting for more: while one group is being flushed to disk
-//! the next one gathers by itself), runs each operation in a savepoint, commits once, and only then answers.
+//! the next one gathers by itself), runs each operation so that its failure undoes it alone, commits once, and only
+//! then answers.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use kf_log::tree::CompletedTile;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::act::{Act, Class, Pending};
+use crate::act::{Act, Class, Halt, Isolation, Pending};
 use crate::column::millis;
 use crate::device::Touched;
 use crate::reserve::Reserve;
@@ -63,7 +64,7 @@ pub(crate) enum Message {
 pub(crate) trait Job: Send {
     fn class(&self) -> Class;
     /// Runs it; may be called again when the group it was in could not be committed.
-    fn run(&mut self, pending: &mut Pending, connection: &Connection) -> Result<(), StoreError>;
+    fn run(&mut self, pending: &mut Pending, connection: &Connection, isolation: Isolation) -> Result<(), Halt>;
     /// Answers the caller: with its own outcome when the group was committed.
     fn answer(self: Box<Self>, group: Result<(), StoreError>);
 }
@@ -95,14 +96,9 @@ where
         self.class
     }
 
-    fn run(&mut self, pending: &mut Pending, connection: &Connection) -> Result<(), StoreError> {
-        match pending.run(connection, &mut self.operation) {
-            Err(error) if crate::act::is_fatal(&error) => Err(error),
-            outcome => {
-                self.outcome = Some(outcome);
-                Ok(())
-            }
-        }
+    fn run(&mut self, pending: &mut Pending, connection: &Connection, isolation: Isolation) -> Result<(), Halt> {
+        self.outcome = Some(pending.run(connection, isolation, &mut self.operation)?);
+        Ok(())
     }
 
     fn answer(self: Box<Self>, group: Result<(), StoreError>) {
@@ -256,7 +252,11 @@ impl Writer {
         if jobs.is_empty() && touched.is_empty() {
             return Ok(());
         }
-        let result = self.try_commit(jobs, &touched);
+        let mut result = self.try_commit(jobs, &touched, Isolation::Bare);
+        if result == Err(Halt::Unclean) {
+            self.roll_back();
+            result = self.try_commit(jobs, &touched, Isolation::Savepoint);
+        }
         match &result {
             Ok(tree) => {
                 self.tree = tree.clone();
@@ -265,14 +265,22 @@ impl Writer {
             }
             Err(_) => self.roll_back(),
         }
-        result.map(drop)
+        result.map(drop).map_err(|halt| match halt {
+            Halt::Failed(error) => error,
+            Halt::Unclean => StoreError::Io { what: "an operation could not be undone".into() },
+        })
     }
 
-    fn try_commit(&mut self, jobs: &mut [Box<dyn Job>], touched: &Touched) -> Result<Arc<Tree>, StoreError> {
+    fn try_commit(
+        &self,
+        jobs: &mut [Box<dyn Job>],
+        touched: &Touched,
+        isolation: Isolation,
+    ) -> Result<Arc<Tree>, Halt> {
         sql::execute(&self.connection, "BEGIN IMMEDIATE", [])?;
         let mut pending = Pending::new(self.tree.size());
         for job in jobs {
-            job.run(&mut pending, &self.connection)?;
+            job.run(&mut pending, &self.connection, isolation)?;
         }
         for (device, at) in touched {
             let sql = "UPDATE device SET last_seen = ?2 WHERE id = ?1 AND coalesce(last_seen, 0) < ?2";

@@ -2,19 +2,22 @@ use kf_access::Visibility;
 use kf_key::DeviceState;
 use kf_store::StoreError;
 
-use crate::fixture::{certificate, device, done, enrol, fleet, issuance, register, serial};
+use crate::fixture::{certificate, device, done, enrol, fleet, issuance, random, register, serial};
 
 #[tokio::test]
 async fn a_failing_operation_does_not_hurt_its_neighbours() {
     let store = fleet().await;
     register(&store, 200).await;
     let size = store.tree().size;
-    // Every third one claims a key that another device holds, or a serial number that is taken.
+    // Every third one claims a key that another device holds, which is seen before anything is written; every seventh a
+    // serial number that is taken, which is seen after its key was bound.
     let waiting: Vec<_> = (1..=200)
         .map(|number: u64| {
             let mut wanted = issuance(certificate(number, Some(&device(number))), DeviceState::Registered);
             if number.is_multiple_of(3) {
                 wanted.certificate.spki_sha256 = certificate(1, None).spki_sha256;
+            } else if number.is_multiple_of(7) {
+                wanted.certificate.serial = serial(1);
             }
             let store = store.clone();
             (number, tokio::spawn(async move { store.record_issuance(wanted, done()).await }))
@@ -25,13 +28,17 @@ async fn a_failing_operation_does_not_hurt_its_neighbours() {
         let result = task.await.unwrap();
         if number.is_multiple_of(3) {
             assert!(matches!(result, Err(StoreError::KeyInUse { .. })), "{number}: {result:?}");
-            assert_eq!(store.certificate(serial(number), &Visibility::Fleet).unwrap(), None);
-            let device = store.device(device(number).id, &Visibility::Fleet).unwrap().unwrap();
-            assert_eq!(device.state, DeviceState::Registered);
+        } else if number.is_multiple_of(7) {
+            assert_eq!(result, Err(StoreError::Conflict { field: "serial" }), "{number}");
+            assert_eq!(store.key_holder(&random(number)).unwrap(), None, "{number}");
         } else {
             assert!(result.is_ok(), "{number}: {result:?}");
             recorded += 1;
+            continue;
         }
+        assert_eq!(store.certificate(serial(number), &Visibility::Fleet).unwrap(), None);
+        let device = store.device(device(number).id, &Visibility::Fleet).unwrap().unwrap();
+        assert_eq!(device.state, DeviceState::Registered);
     }
     assert_eq!(store.tree().size, size + recorded);
     assert_eq!(store.certificate_counts(&Visibility::Fleet).unwrap().0, recorded + 1);
