@@ -16,14 +16,11 @@ use crate::rig::Rig;
 
 /// Longer than any deadline of a test: reached only when the server fails to act.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A deadline that a test waits for. Each test shortens only the one it is about: a busy machine misses the others.
 const SHORT: Duration = Duration::from_millis(200);
 
 async fn rig(limits: Limits) -> Rig {
     Rig::start_with(limits, EnrolmentPolicy::default()).await
-}
-
-fn short() -> Limits {
-    Limits { handshake: SHORT, head: SHORT, body: SHORT, idle: SHORT, ..Limits::default() }
 }
 
 async fn tls(rig: &Rig, pair: Option<(&std::path::Path, &std::path::Path)>) -> TlsStream<TcpStream> {
@@ -75,7 +72,7 @@ async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_finish_its_head_is_cut_on_both_listeners() {
-    let rig = rig(short()).await;
+    let rig = rig(Limits { head: SHORT, ..Limits::default() }).await;
     let mut plain = TcpStream::connect(rig.http).await.unwrap();
     plain.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-").await.unwrap();
     assert!(!rest(&mut plain).await.contains("200"));
@@ -86,14 +83,14 @@ async fn a_client_that_does_not_finish_its_head_is_cut_on_both_listeners() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_begins_no_handshake_is_cut() {
-    let rig = rig(short()).await;
+    let rig = rig(Limits { handshake: SHORT, ..Limits::default() }).await;
     let mut stream = TcpStream::connect(rig.https).await.unwrap();
     assert_eq!(rest(&mut stream).await, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_connection_is_closed() {
-    let rig = rig(short()).await;
+    let rig = rig(Limits { idle: SHORT, ..Limits::default() }).await;
     let mut stream = TcpStream::connect(rig.http).await.unwrap();
     let (status, _) = exchange(&mut stream, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert_eq!(status, 200);
@@ -102,7 +99,7 @@ async fn an_idle_connection_is_closed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_does_not_end_in_time_is_answered_with_408() {
-    let rig = rig(short()).await;
+    let rig = rig(Limits { body: SHORT, ..Limits::default() }).await;
     let mut stream = TcpStream::connect(rig.http).await.unwrap();
     stream.write_all(b"POST /ocsp HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nab").await.unwrap();
     let answer = rest(&mut stream).await;
