@@ -5,6 +5,7 @@ use kf_key::{CertificateProfile, KeyAlgorithm, UnixMillis};
 use kf_pki::certificate::{IssueRefusal, PresentedCertificate, Subject, check_issuance, check_root};
 use kf_pki::issuer::Issuer;
 use kf_pki::pem;
+use proptest::prelude::*;
 
 use crate::fleet::{END_ENTITIES, Files, Fleet, NOW, SIGNING, request, tool};
 
@@ -216,4 +217,44 @@ fn a_base_address_that_no_certificate_can_carry_is_refused() {
     let strange = Issuer::from_certificate(issuer.authority, &issuer.certificate, 1, "http://pkï.example").unwrap();
     let refusal = check_issuance(&strange, request(CertificateProfile::LDevId, &key)).unwrap_err();
     assert_eq!(refusal, IssueRefusal::Name { field: "public base address" });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Whatever the registry holds, what is issued says the same when it is read back, and the signer takes it.
+    #[test]
+    fn any_names_times_and_serials_are_refused_or_come_back_unchanged(
+        name in "\\PC{0,70}|[!-~]{1,64}",
+        product_line in "[a-zA-Zäöü ,+=#\\\\-]{1,64}",
+        random: [u8; 16],
+        start in 0u64..8_000_000_000,
+        length in prop::option::weighted(0.3, 0u64..400_000_000),
+    ) {
+        static FLEET: std::sync::OnceLock<(Fleet, PrivateKey)> = std::sync::OnceLock::new();
+        let (fleet, key) =
+            FLEET.get_or_init(|| (Fleet::new(KeyAlgorithm::P256), PrivateKey::generate(KeyAlgorithm::P256).unwrap()));
+        let mut asked = request(CertificateProfile::IDevId, key);
+        asked.serial = kf_key::SerialNumber::from_parts(NOW, random);
+        asked.not_before = UnixMillis::from_seconds(start);
+        asked.not_after = length.map(|length| UnixMillis::from_seconds(start + length));
+        asked.subject = Subject::Device {
+            organization: "Acme".into(),
+            device: crate::fleet::device_id(),
+            name,
+            product_line,
+        };
+        if let Ok(issued) = fleet.ca.issue(asked.clone()) {
+            let read = PresentedCertificate::from_der(&issued.der).unwrap();
+            prop_assert_eq!(read.serial, Some(asked.serial));
+            prop_assert_eq!((read.not_before, read.not_after), (issued.facts.not_before, issued.facts.not_after));
+            prop_assert_eq!(read.not_before, asked.not_before);
+            prop_assert_eq!(kf_pki::name::to_rfc4514(&read.subject), Some(issued.facts.subject));
+            let checked = check_issuance(&fleet.ca.issuer, asked).unwrap();
+            prop_assert_eq!(
+                kf_pki::certificate::recheck_tbs_certificate(checked.tbs(), &fleet.ca.issuer.name, false),
+                Ok(())
+            );
+        }
+    }
 }
