@@ -74,6 +74,17 @@ pub trait BrokerConnector: Send + Sync {
     /// [`BrokerError`].
     async fn readmit(&self, device_name: &str) -> Result<(), BrokerError>;
 
+    /// Closes the sessions of a device that keeps a good certificate although it lost another one: a session that was
+    /// opened with the lost one must not stay up, and after publishing and reloading the CRLs only the good one comes back.
+    ///
+    /// # Errors
+    /// [`BrokerError`]; the device may then be barred by name until it is readmitted.
+    async fn restart_sessions(&self, device_name: &str) -> Result<Cut, BrokerError> {
+        let cut = self.cut(device_name).await?;
+        self.readmit(device_name).await?;
+        Ok(cut)
+    }
+
     /// Publish, reload, cut, verify: in this order, and what a failed step leaves possible is still done. `deadline`
     /// bounds the verification of each device.
     ///

@@ -215,8 +215,16 @@ impl Fleet {
         let mut reports = Vec::with_capacity(brokers.len());
         for broker in brokers {
             let mut report = broker.enforce(&crls, &names, BROKER_DEADLINE).await;
-            for name in &back {
-                if let Err(error) = broker.readmit(name).await {
+            for Back { name, lost_one } in &back {
+                let outcome = if *lost_one {
+                    // The session may be the lost certificate's: it ends, and only the good one comes back.
+                    broker.restart_sessions(name).await.map(|_cut| ())
+                } else {
+                    broker.readmit(name).await
+                };
+                if let Err(error) = outcome {
+                    report.session_cut &= !lost_one;
+                    report.verified &= !lost_one;
                     report.failure.get_or_insert_with(|| format!("readmit {name}: {error}"));
                 }
             }
@@ -225,8 +233,8 @@ impl Fleet {
         reports
     }
 
-    /// Names of devices that have no good LDevID left, and of those that have one again.
-    fn sessions_touched(&self, changes: &[StatusChange]) -> (Vec<String>, Vec<String>) {
+    /// Names of devices that have no good LDevID left, and those that have one, still or again.
+    fn sessions_touched(&self, changes: &[StatusChange]) -> (Vec<String>, Vec<Back>) {
         let devices: std::collections::BTreeSet<_> = changes.iter().filter_map(|change| change.device).collect();
         let (mut cut, mut back) = (Vec::new(), Vec::new());
         for id in devices.into_iter().take(MAX_CUTS) {
@@ -237,7 +245,12 @@ impl Fleet {
                     && certificate.status == CertificateStatus::Good
                     && certificate.not_after > self.now()
             });
-            if good { back.push(device.name) } else { cut.push(device.name) }
+            if good {
+                let lost_one = changes.iter().any(|change| change.device == Some(id) && change.revoked.is_some());
+                back.push(Back { name: device.name, lost_one });
+            } else {
+                cut.push(device.name);
+            }
         }
         (cut, back)
     }
@@ -246,6 +259,13 @@ impl Fleet {
     pub(crate) fn evidence(&self, entry: Entry) -> Entry {
         if self.config.single_control { entry.with("control", "single") } else { entry }
     }
+}
+
+/// A device that may connect.
+struct Back {
+    name: String,
+    /// Whether one of its certificates was revoked or held by the change at hand.
+    lost_one: bool,
 }
 
 /// An outcome in which nothing happened yet.

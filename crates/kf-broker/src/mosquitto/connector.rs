@@ -27,6 +27,7 @@ pub enum BrokerProcess {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CutBy {
     /// By the dynamic security plugin: every session of the name, whatever its client identifier; and the name is barred.
+    /// Without topics the devices' roles are left to whoever manages them.
     DynamicSecurity(DeviceTopics),
     /// By connecting under the client identifier that equals the device name. Sessions under another identifier stay
     /// open, the name is not barred, and absence cannot be verified: use it only where the plugin cannot be had.
@@ -199,8 +200,8 @@ impl BrokerConnector for Mosquitto {
             return Err(BrokerError::Refused { command: "cut", reason });
         }
         match &control.cut_by {
-            CutBy::DynamicSecurity(_) => {
-                let batch = dynamic_security::bar(device_name);
+            CutBy::DynamicSecurity(topics) => {
+                let batch = dynamic_security::bar(device_name, topics);
                 let outcome = control.channel.command(&batch, STEP_DEADLINE).await?;
                 Ok(if outcome.closed_session { Cut::Closed } else { Cut::NoSession })
             }

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::BrokerError;
 
 /// What a device may do at the broker. `{device}` stands for its name; a role per device keeps devices apart, because
-/// the plugin of 2.0 knows no `%u` in its patterns.
+/// the plugin of 2.0 knows no `%u` in its patterns. Without any topic the roles are left alone: somebody else manages
+/// them, and a hold that is released must not have cost a device its roles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceTopics {
     /// Topics it may publish to.
@@ -20,6 +21,12 @@ impl Default for DeviceTopics {
     }
 }
 
+impl DeviceTopics {
+    const fn manages_roles(&self) -> bool {
+        !self.publish.is_empty() || !self.subscribe.is_empty()
+    }
+}
+
 /// A batch of commands and the answers that are as good as success.
 pub(crate) struct Batch {
     pub(crate) commands: Vec<Value>,
@@ -30,35 +37,39 @@ fn role_of(device_name: &str) -> String {
     format!("device-{device_name}")
 }
 
-/// Makes a client and its role, or makes them again what they should be.
+/// Makes a client, and its role where roles are ours, or makes them again what they should be.
 pub(crate) fn allow(device_name: &str, topics: &DeviceTopics) -> Batch {
-    let role = role_of(device_name);
-    let rule = |acl_type: &str, pattern: &String| json!({"acltype": acl_type, "topic": pattern.replace("{device}", device_name), "allow": true});
-    let acls: Vec<Value> = topics
-        .publish
-        .iter()
-        .map(|pattern| rule("publishClientSend", pattern))
-        .chain(topics.subscribe.iter().map(|pattern| rule("publishClientReceive", pattern)))
-        .chain(topics.subscribe.iter().map(|pattern| rule("subscribePattern", pattern)))
-        .collect();
-    let commands = vec![
-        json!({"command": "createRole", "rolename": role, "acls": acls}),
-        json!({"command": "modifyRole", "rolename": role, "acls": acls}),
-        json!({"command": "createClient", "username": device_name}),
-        json!({"command": "modifyClient", "username": device_name, "roles": [{"rolename": role}]}),
-        json!({"command": "enableClient", "username": device_name}),
-    ];
+    let mut commands = Vec::new();
+    if topics.manages_roles() {
+        let (role, acls) = (role_of(device_name), acls_of(device_name, topics));
+        commands.push(json!({"command": "createRole", "rolename": role, "acls": acls}));
+        commands.push(json!({"command": "modifyRole", "rolename": role, "acls": acls}));
+        commands.push(json!({"command": "createClient", "username": device_name}));
+        commands.push(json!({"command": "modifyClient", "username": device_name, "roles": [{"rolename": role}]}));
+    } else {
+        commands.push(json!({"command": "createClient", "username": device_name}));
+    }
+    commands.push(json!({"command": "enableClient", "username": device_name}));
     Batch { commands, tolerated: &["Role already exists", "Client already exists"] }
 }
 
-/// Takes the roles away and disables the client, which closes its sessions. A client unknown to the plugin is made
-/// first: it could be connected all the same, because its name comes from its certificate.
-pub(crate) fn bar(device_name: &str) -> Batch {
-    let commands = vec![
-        json!({"command": "createClient", "username": device_name}),
-        json!({"command": "modifyClient", "username": device_name, "roles": []}),
-        json!({"command": "disableClient", "username": device_name}),
-    ];
+fn acls_of(device_name: &str, topics: &DeviceTopics) -> Vec<Value> {
+    let rule = |acl_type: &str, pattern: &String| json!({"acltype": acl_type, "topic": pattern.replace("{device}", device_name), "allow": true});
+    let DeviceTopics { publish, subscribe } = topics;
+    let send = publish.iter().map(|pattern| rule("publishClientSend", pattern));
+    let receive = subscribe.iter().map(|pattern| rule("publishClientReceive", pattern));
+    let filter = subscribe.iter().map(|pattern| rule("subscribePattern", pattern));
+    send.chain(receive).chain(filter).collect()
+}
+
+/// Disables the client, which closes its sessions, and takes its roles away where they are ours. A client unknown to the
+/// plugin is made first: it could be connected all the same, because its name comes from its certificate.
+pub(crate) fn bar(device_name: &str, topics: &DeviceTopics) -> Batch {
+    let mut commands = vec![json!({"command": "createClient", "username": device_name})];
+    if topics.manages_roles() {
+        commands.push(json!({"command": "modifyClient", "username": device_name, "roles": []}));
+    }
+    commands.push(json!({"command": "disableClient", "username": device_name}));
     Batch { commands, tolerated: &["Client already exists"] }
 }
 
@@ -128,8 +139,17 @@ mod tests {
     }
 
     #[test]
+    fn roles_that_somebody_else_manages_are_left_alone() {
+        let none = DeviceTopics { publish: Vec::new(), subscribe: Vec::new() };
+        for batch in [allow("meter-1", &none), bar("meter-1", &none)] {
+            let text = batch.message(1);
+            assert!(text.contains("ableClient") && !text.contains("ole"), "{text}");
+        }
+    }
+
+    #[test]
     fn an_answer_counts_only_when_every_command_succeeded() {
-        let batch = bar("meter-1");
+        let batch = bar("meter-1", &DeviceTopics::default());
         let good = r#"{"responses":[{"command":"createClient","error":"Client already exists","correlationData":"1"},
             {"command":"modifyClient","correlationData":"1"},{"command":"disableClient","correlationData":"1"}]}"#;
         let (correlation, responses) = parse_response(good.as_bytes()).unwrap();

@@ -171,6 +171,22 @@ async fn a_crl_without_the_cut_leaves_the_session_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_a_revoked_certificate_ends_although_the_device_has_a_good_one() {
+    let bench = bench().await;
+    let (stolen, good) = (bench.authority.issue_client("meter"), bench.authority.issue_client("meter"));
+    bench.broker.admit("meter").await.unwrap();
+    let mut thief = bench.device("meter", &stolen);
+    assert!(thief.connect().await && thief.is_served().await);
+    let report = bench.broker.enforce(&[crl(&bench.authority, &[stolen.serial])], &[], DEADLINE).await;
+    assert!(report.reloaded, "{report:?}");
+    assert_eq!(bench.broker.restart_sessions("meter").await.unwrap(), Cut::Closed);
+    assert!(thief.is_cut().await);
+    assert!(!thief.connect().await);
+    let mut device = bench.device("meter", &good);
+    assert!(device.connect().await && device.is_served().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_ticket_from_before_the_reload_does_not_get_past_the_crl() {
     let bench = bench().await;
     let issued = bench.authority.issue_client("meter");
