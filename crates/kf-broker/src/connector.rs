@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kf_api::revocation::BrokerReport;
-use kf_key::AuthorityId;
+use kf_key::{AuthorityId, UnixMillis};
 
-use crate::BrokerError;
+use crate::{BrokerError, TlsIdentity};
 
 /// One current CRL, as the broker is to read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +73,22 @@ pub trait BrokerConnector: Send + Sync {
     /// # Errors
     /// [`BrokerError`].
     async fn readmit(&self, device_name: &str) -> Result<(), BrokerError>;
+
+    /// The common name under which the connector itself signs in, when its certificate is past half of its life: time for
+    /// [`BrokerConnector::renew_identity`]. `None` when it is not due, or when there is no such identity.
+    fn identity_due(&self, now: UnixMillis) -> Option<String> {
+        let _not_due = now;
+        None
+    }
+
+    /// Signs in with another certificate from now on.
+    ///
+    /// # Errors
+    /// [`BrokerError`]; the former identity then stays in use.
+    async fn renew_identity(&self, identity: TlsIdentity) -> Result<(), BrokerError> {
+        let _not_used = identity;
+        Ok(())
+    }
 
     /// Closes the sessions of a device that keeps a good certificate although it lost another one: a session that was
     /// opened with the lost one must not stay up, and after publishing and reloading the CRLs only the good one comes back.

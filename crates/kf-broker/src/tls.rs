@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
+use der::Decode as _;
+use der::asn1::{PrintableStringRef, Utf8StringRef};
 use kf_crypto::PrivateKey;
+use kf_key::UnixMillis;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use x509_cert::Certificate;
 
 use crate::BrokerError;
 
@@ -31,6 +35,17 @@ fn refuse(setting: &'static str, error: impl std::fmt::Display) -> BrokerError {
     BrokerError::Configuration { setting, reason: error.to_string() }
 }
 
+/// The common name of a certificate's subject.
+pub(crate) fn common_name(certificate: &Certificate) -> Option<String> {
+    certificate.tbs_certificate().subject().iter().find_map(|attribute| {
+        if attribute.oid != der::oid::db::rfc4519::CN {
+            return None;
+        }
+        let utf8 = attribute.value.decode_as::<Utf8StringRef<'_>>().map(|text| text.as_str().to_owned());
+        utf8.or_else(|_other| attribute.value.decode_as::<PrintableStringRef<'_>>().map(|text| text.to_string())).ok()
+    })
+}
+
 impl TlsIdentity {
     fn roots(&self) -> Result<Arc<RootCertStore>, BrokerError> {
         let mut store = RootCertStore::empty();
@@ -49,6 +64,16 @@ impl TlsIdentity {
         let certified = CertifiedKey::new(chain, key);
         certified.keys_match().map_err(|error| refuse("chain", error))?;
         Ok(Arc::new(certified))
+    }
+
+    /// Common name of the leaf, and the middle of its validity. `None` when the leaf cannot be read.
+    pub(crate) fn name_and_half_life(&self) -> Option<(String, UnixMillis)> {
+        let certificate = Certificate::from_der(self.chain.first()?).ok()?;
+        let validity = certificate.tbs_certificate().validity();
+        let seconds = |time: x509_cert::time::Time| time.to_unix_duration().as_secs();
+        let (from, to) = (seconds(validity.not_before), seconds(validity.not_after));
+        let half = from.saturating_add(to.saturating_sub(from) / 2);
+        Some((common_name(&certificate)?, UnixMillis::from_seconds(half)))
     }
 
     /// Settings of a TLS client.

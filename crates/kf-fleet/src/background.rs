@@ -1,15 +1,16 @@
 //! What happens without being asked: CRLs, checkpoints, delayed proposals, brokers.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kf_key::{CertificateProfile, CertificateStatus, DeviceId, IntentId};
+use kf_key::{CertificateProfile, CertificateStatus, DeviceId, IntentId, UnixMillis};
 use kf_log::Phase;
 use kf_store::intent::Intent;
 use kf_store::revocation::StatusChange;
 
 use crate::entry::Entry;
+use crate::revocation::MAX_CUTS;
 use crate::{Fleet, FleetError};
 
 /// How often the background work looks around when nothing wakes it.
@@ -21,24 +22,64 @@ const MAX_WAITING: usize = 100_000;
 /// Name of the act in the log.
 const ENFORCE: &str = "broker.enforce";
 
-/// Status changes that the brokers have not been told of.
+/// How long to wait before a broker that did not confirm is told again: doubling from this.
+const FIRST_REST: u64 = 30 * UnixMillis::SECOND;
+/// How often a broker that does not confirm is told: for about a day.
+const MAX_ATTEMPTS: u32 = 12;
+
+/// Status changes that the brokers have not been told of, or have not confirmed.
 #[derive(Default)]
-pub(crate) struct BrokerQueue(Mutex<VecDeque<StatusChange>>);
+pub(crate) struct BrokerQueue(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    fresh: VecDeque<StatusChange>,
+    unconfirmed: VecDeque<Unconfirmed>,
+}
+
+struct Unconfirmed {
+    due: UnixMillis,
+    attempts: u32,
+    changes: Vec<StatusChange>,
+}
 
 impl BrokerQueue {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn push(&self, changes: &[StatusChange]) {
-        let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = MAX_WAITING.saturating_sub(queue.len());
+        let mut waiting = self.waiting();
+        let room = MAX_WAITING.saturating_sub(waiting.fresh.len());
         if changes.len() > room {
             tracing::warn!(left_out = changes.len() - room, "too many sessions to cut one by one");
         }
-        queue.extend(changes.iter().take(room).copied());
+        waiting.fresh.extend(changes.iter().take(room).copied());
     }
 
-    fn take(&self, most: usize) -> Vec<StatusChange> {
-        let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let most = most.min(queue.len());
-        queue.drain(..most).collect()
+    /// Keeps changes that were told `attempts` times without being confirmed.
+    fn keep(&self, changes: &[StatusChange], attempts: u32, now: UnixMillis) {
+        let mut waiting = self.waiting();
+        if attempts >= MAX_ATTEMPTS || waiting.unconfirmed.len() >= MAX_WAITING / MAX_CUTS {
+            tracing::error!(changes = changes.len(), "a broker never confirmed that these devices are gone");
+            return;
+        }
+        let due = now.plus(FIRST_REST << attempts.min(MAX_ATTEMPTS));
+        waiting.unconfirmed.push_back(Unconfirmed { due, attempts, changes: changes.to_vec() });
+    }
+
+    /// Changes that are due, and how often they were told already.
+    fn take(&self, now: UnixMillis) -> (Vec<StatusChange>, u32) {
+        let mut waiting = self.waiting();
+        let most = MAX_CUTS.min(waiting.fresh.len());
+        if most > 0 {
+            return (waiting.fresh.drain(..most).collect(), 0);
+        }
+        let due = waiting.unconfirmed.iter().position(|unconfirmed| now >= unconfirmed.due);
+        match due.and_then(|index| waiting.unconfirmed.remove(index)) {
+            Some(Unconfirmed { attempts, changes, .. }) => (changes, attempts),
+            None => (Vec::new(), 0),
+        }
     }
 }
 
@@ -78,28 +119,33 @@ impl Fleet {
             tracing::error!(error = %error, "acts at brokers were not reconciled");
         }
         loop {
-            let changes = self.broker_queue.take(1_000);
+            let (changes, attempts) = self.broker_queue.take(self.now());
             if changes.is_empty() {
-                return;
+                break;
             }
-            if let Err(error) = self.enforce_at_brokers(&changes).await {
+            if let Err(error) = self.enforce_at_brokers(&changes, attempts).await {
                 tracing::error!(error = %error, "brokers were not told");
+                // Cutting a session twice does no harm, leaving it up does.
+                self.broker_queue.push(&changes);
                 return;
             }
         }
+        self.refresh_brokers().await;
     }
 
-    /// Tells the brokers, with intent and outcome in the log, because a broker is outside the registry.
+    /// Tells the brokers, with intent and outcome in the log, because a broker is outside the registry. `attempts` is how
+    /// often they were told of these changes before; what they do not confirm is told again later.
     pub(crate) async fn enforce_at_brokers(
         &self,
         changes: &[StatusChange],
+        attempts: u32,
     ) -> Result<Vec<kf_api::revocation::BrokerReport>, FleetError> {
         if self.attached_brokers().is_empty() {
             return Ok(Vec::new());
         }
         let devices: std::collections::BTreeSet<DeviceId> = changes.iter().filter_map(|change| change.device).collect();
         let id = IntentId::from_parts(self.now(), kf_crypto::random_array()?);
-        let listed: Vec<String> = devices.iter().take(256).map(ToString::to_string).collect();
+        let listed: Vec<String> = devices.iter().take(MAX_CUTS).map(ToString::to_string).collect();
         let detail = serde_json::json!({ "devices": listed });
         let entry = |phase| {
             let entry = Entry::done(&Self::server_principal(), ENFORCE, self.now()).phase(phase).about(id);
@@ -109,6 +155,9 @@ impl Fleet {
         self.store.record_intent(intent, entry(Phase::Intent).build()).await?;
         let reports = self.tell_brokers(changes).await;
         let verified = reports.iter().filter(|report| report.verified).count();
+        if verified < reports.len() {
+            self.broker_queue.keep(changes, attempts.saturating_add(1), self.now());
+        }
         let outcome = format!("{verified} of {} brokers verified", reports.len());
         let entry = entry(Phase::Outcome).with("outcome", &outcome);
         self.store.record_outcome(id, outcome, entry.build()).await?;

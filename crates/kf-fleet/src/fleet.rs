@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use crate::authority::Authorities;
 use crate::background::BrokerQueue;
+use crate::broker::BrokerMemory;
 use crate::crl::Board;
 use crate::enrolment::Attempts;
 use crate::log_publisher::LogPublisher;
@@ -32,6 +33,7 @@ pub struct Fleet {
     pub(crate) log: LogPublisher,
     pub(crate) brokers: RwLock<Vec<Arc<dyn BrokerConnector>>>,
     pub(crate) broker_queue: BrokerQueue,
+    pub(crate) broker_memory: BrokerMemory,
     /// Wakes the background work when a CRL shard or the log has something to publish.
     pub(crate) wake: Notify,
 }
@@ -91,6 +93,7 @@ impl Fleet {
             log,
             brokers: RwLock::default(),
             broker_queue: BrokerQueue::default(),
+            broker_memory: BrokerMemory::default(),
             wake: Notify::new(),
         });
         fleet.reconcile().await?;

@@ -8,6 +8,7 @@
 mod audit;
 mod authority;
 mod background;
+mod broker;
 mod certificate;
 mod clock;
 mod code;

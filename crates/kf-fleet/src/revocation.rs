@@ -16,7 +16,7 @@ use crate::{Fleet, FleetError};
 /// How long a broker is watched for a session that should be gone.
 const BROKER_DEADLINE: Duration = Duration::from_secs(5);
 /// The most devices whose sessions one act cuts and verifies one by one before it answers.
-const MAX_CUTS: usize = 1_000;
+pub(crate) const MAX_CUTS: usize = 256;
 
 /// A revocation whose target was found and allowed.
 pub(crate) struct Resolved {
@@ -181,7 +181,18 @@ impl Fleet {
         metrics::counter!("keyfleet_status_changes_total").increment(logged.value.certificates);
         let brokers = if verify {
             self.sign_due_crls().await;
-            self.enforce_at_brokers(&logged.value.changes).await?
+            let changes = &logged.value.changes;
+            let (first, rest) = changes.split_at(changes.len().min(MAX_CUTS));
+            self.broker_queue.push(rest);
+            let mut reports = self.enforce_at_brokers(first, 0).await?;
+            if !rest.is_empty() {
+                for report in &mut reports {
+                    report.verified = false;
+                    let more = format!("{} further sessions are being cut in the background", rest.len());
+                    report.failure.get_or_insert(more);
+                }
+            }
+            reports
         } else {
             self.broker_queue.push(&logged.value.changes);
             Vec::new()

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use der::Decode as _;
-use der::asn1::{PrintableStringRef, Utf8StringRef};
 use rustls::ServerConfig;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,6 +18,7 @@ use x509_cert::Certificate;
 
 use super::session_table::SessionTable;
 use crate::connector::{BrokerConnector, Cut, PublishedCrl};
+use crate::tls::common_name;
 use crate::{BrokerError, TlsIdentity, crl_bundle, device_name};
 
 /// The most octets of a line.
@@ -234,13 +234,7 @@ async fn echo(stream: TlsStream<TcpStream>) -> io::Result<()> {
 fn peer_name(stream: &TlsStream<TcpStream>) -> Option<String> {
     let (_tcp, session) = stream.get_ref();
     let certificate = Certificate::from_der(session.peer_certificates()?.first()?).ok()?;
-    let name = certificate.tbs_certificate().subject().iter().find_map(|attribute| {
-        if attribute.oid != der::oid::db::rfc4519::CN {
-            return None;
-        }
-        let utf8 = attribute.value.decode_as::<Utf8StringRef<'_>>().map(|text| text.as_str().to_owned());
-        utf8.or_else(|_other| attribute.value.decode_as::<PrintableStringRef<'_>>().map(|text| text.to_string())).ok()
-    })?;
+    let name = common_name(&certificate)?;
     device_name::check(&name).ok().map(|()| name)
 }
 

@@ -1,9 +1,11 @@
 //! The connector.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kf_key::UnixMillis;
 
 use super::control::{ControlChannel, Endpoint, take_over};
 use super::dynamic_security::{self, DeviceTopics};
@@ -67,13 +69,16 @@ pub struct Mosquitto {
     name: String,
     crl_file: PathBuf,
     process: BrokerProcess,
-    control: Option<OpenControl>,
+    control: Mutex<Option<Arc<OpenControl>>>,
 }
 
 struct OpenControl {
     channel: ControlChannel,
     endpoint: Endpoint,
+    client_id: String,
     cut_by: CutBy,
+    /// Common name of the certificate in use, and when the next one is due.
+    due: Option<(String, UnixMillis)>,
 }
 
 impl std::fmt::Debug for Mosquitto {
@@ -99,10 +104,11 @@ impl Mosquitto {
             Some(Control { host, port, identity, client_id, cut_by }) => {
                 let endpoint = Endpoint { host, port, tls: identity.client_config()? };
                 let channel = ControlChannel::open(endpoint.clone(), &client_id);
-                Some(OpenControl { channel, endpoint, cut_by })
+                let due = identity.name_and_half_life();
+                Some(Arc::new(OpenControl { channel, endpoint, client_id, cut_by, due }))
             }
         };
-        Ok(Self { name, crl_file, process, control })
+        Ok(Self { name, crl_file, process, control: Mutex::new(control) })
     }
 
     fn pid(&self) -> Result<u32, BrokerError> {
@@ -119,9 +125,14 @@ impl Mosquitto {
         }
     }
 
-    fn control(&self, what: &'static str) -> Result<&OpenControl, BrokerError> {
+    fn open_control(&self) -> Option<Arc<OpenControl>> {
+        // Replaced as a whole: nothing half done can be seen after a panic elsewhere.
+        self.control.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn control(&self, what: &'static str) -> Result<Arc<OpenControl>, BrokerError> {
         let remedy = "give the connector a control certificate and load mosquitto_dynamic_security.so";
-        self.control.as_ref().ok_or(BrokerError::Unsupported { what, remedy })
+        self.open_control().ok_or(BrokerError::Unsupported { what, remedy })
     }
 
     async fn allow(&self, device: &str) -> Result<(), BrokerError> {
@@ -182,7 +193,7 @@ impl BrokerConnector for Mosquitto {
 
     async fn reload(&self) -> Result<(), BrokerError> {
         let pid = self.pid()?;
-        match &self.control {
+        match self.open_control() {
             Some(control) => control.reload(pid).await,
             None => process::signal_reload(pid),
         }
@@ -236,5 +247,22 @@ impl BrokerConnector for Mosquitto {
 
     async fn readmit(&self, device_name: &str) -> Result<(), BrokerError> {
         self.allow(device_name).await
+    }
+
+    fn identity_due(&self, now: UnixMillis) -> Option<String> {
+        let control = self.open_control()?;
+        control.due.as_ref().filter(|(_name, due)| now >= *due).map(|(name, _due)| name.clone())
+    }
+
+    async fn renew_identity(&self, identity: TlsIdentity) -> Result<(), BrokerError> {
+        let former = self.control("sign in")?;
+        let endpoint = Endpoint { tls: identity.client_config()?, ..former.endpoint.clone() };
+        // Two sessions under one client identifier would throw each other out for ever.
+        former.channel.close();
+        let channel = ControlChannel::open(endpoint.clone(), &former.client_id);
+        let (client_id, cut_by) = (former.client_id.clone(), former.cut_by.clone());
+        let renewed = OpenControl { channel, endpoint, client_id, cut_by, due: identity.name_and_half_life() };
+        *self.control.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(renewed));
+        Ok(())
     }
 }

@@ -105,6 +105,16 @@ impl ControlChannel {
         Self { endpoint, client, shared, turn: tokio::sync::Mutex::new(0), task }
     }
 
+    /// Ends the session for good; commands in progress fail.
+    pub(crate) fn close(&self) {
+        self.task.abort();
+        let mut state = self.shared.state();
+        state.ready = false;
+        state.last_failure = "the session has been replaced".to_owned();
+        drop(state);
+        self.shared.changed.send_replace(());
+    }
+
     /// Waits until `look` finds what it wants in the state.
     async fn wait_for<T>(&self, deadline: Duration, mut look: impl FnMut(&mut State) -> Option<T>) -> Option<T> {
         let mut changes = self.shared.changed.subscribe();

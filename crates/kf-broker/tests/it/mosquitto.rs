@@ -7,6 +7,7 @@ use kf_broker::{
     BrokerConnector, BrokerError, BrokerProcess, Control, Cut, CutBy, DeviceTopics, Mosquitto, MosquittoConfig,
     MosquittoFiles, MosquittoProcess, MosquittoSettings,
 };
+use kf_key::UnixMillis;
 use kf_testkit::{ForeignAuthority, IssuedIdentity, TempDir, Tool, free_port, scratch};
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS, TlsConfiguration, Transport};
 
@@ -184,6 +185,24 @@ async fn a_session_of_a_revoked_certificate_ends_although_the_device_has_a_good_
     assert!(!thief.connect().await);
     let mut device = bench.device("meter", &good);
     assert!(device.connect().await && device.is_served().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_connector_changes_its_own_certificate_without_losing_its_grip() {
+    let bench = bench().await;
+    // Valid from 2020 to 4000: half of its life lies in 3010.
+    let (early, late) = (UnixMillis::from_seconds(1_800_000_000), UnixMillis::from_seconds(33_000_000_000));
+    assert_eq!(bench.broker.identity_due(early), None);
+    assert_eq!(bench.broker.identity_due(late).as_deref(), Some("keyfleet-control"));
+    bench.broker.admit("meter").await.unwrap();
+    let issued = bench.authority.issue_client("meter");
+    let mut device = bench.device("meter", &issued);
+    assert!(device.connect().await && device.is_served().await);
+    let next = bench.authority.issue_client("keyfleet-control");
+    bench.broker.renew_identity(identity(&bench.authority, &next)).await.unwrap();
+    let report = bench.broker.enforce(&[crl(&bench.authority, &[issued.serial])], &["meter"], DEADLINE).await;
+    assert!(report.verified && report.session_cut, "{report:?}");
+    assert!(device.is_cut().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
