@@ -16,6 +16,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// in many commits is written back once.
 const CHECKPOINT_PAGES: i64 = 4_000;
 
+const CHECKPOINT_PAGES_WHEN_FULL: i64 = 256;
+
 /// Whether commits reach the disk before they are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Durability {
@@ -50,6 +52,19 @@ pub(crate) fn open_writer(path: &Path, durability: Durability) -> Result<Connect
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     Ok(connection)
+}
+
+/// Writes the whole WAL back and cuts its file, as far as no reader needs it: what a full disk has to give.
+pub(crate) fn shrink_wal(connection: &Connection) -> Result<(), StoreError> {
+    let _busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    Ok(())
+}
+
+/// How far the WAL grows before it is written back: less on a full disk.
+pub(crate) fn limit_wal(connection: &Connection, full: bool) -> Result<(), StoreError> {
+    let pages = if full { CHECKPOINT_PAGES_WHEN_FULL } else { CHECKPOINT_PAGES };
+    let _pages: i64 = connection.pragma_update_and_check(None, "wal_autocheckpoint", pages, |row| row.get(0))?;
+    Ok(())
 }
 
 fn open_reader(path: &Path) -> Result<Connection, StoreError> {

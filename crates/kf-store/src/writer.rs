@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::act::{Act, Class, Halt, Isolation, Pending};
 use crate::column::millis;
+use crate::connection::{limit_wal, shrink_wal};
 use crate::device::Touched;
 use crate::reserve::Reserve;
 use crate::{Health, StoreError, log, sql};
@@ -222,17 +223,20 @@ impl Writer {
             return false;
         }
         self.looked_for_space = Some(now);
-        let armed = matches!(self.reserve.arm(&self.connection), Ok(true));
-        if armed {
-            self.shared.set_health(|health| health.full = false);
+        if shrink_wal(&self.connection).is_err() || !matches!(self.reserve.arm(&self.connection), Ok(true)) {
+            return false;
         }
-        armed
+        tracing::info!("there is space again: everything is written");
+        self.shared.set_health(|health| health.full = false);
+        limit_wal(&self.connection, false).is_ok()
     }
 
     fn enter_full(&mut self) -> Result<(), StoreError> {
         self.shared.set_health(|health| health.full = true);
         self.looked_for_space = Some(Instant::now());
-        self.reserve.release(&self.connection)
+        self.reserve.release(&self.connection)?;
+        limit_wal(&self.connection, true)?;
+        shrink_wal(&self.connection)
     }
 
     /// The disk is full: refuses what is ordinary, writes the rest from the reserve.
@@ -263,7 +267,10 @@ impl Writer {
                 self.shared.set_tree(tree.clone());
                 self.read_switch();
             }
-            Err(_) => self.roll_back(),
+            Err(_) => {
+                self.roll_back();
+                self.read_tree_back();
+            }
         }
         result.map(drop).map_err(|halt| match halt {
             Halt::Failed(error) => error,
@@ -300,13 +307,16 @@ impl Writer {
         Ok(tree)
     }
 
-    fn roll_back(&mut self) {
+    fn roll_back(&self) {
         if !self.connection.is_autocommit()
             && let Err(error) = self.connection.execute_batch("ROLLBACK")
         {
             tracing::error!(%error, "a transaction could not be rolled back");
         }
-        // A commit whose flush failed may have reached the file all the same: what counts is what is read back.
+    }
+
+    /// A commit whose flush failed may have reached the file all the same: what counts is what is read back.
+    fn read_tree_back(&mut self) {
         match log::load_tree(&self.connection) {
             Ok(tree) if tree != *self.tree => {
                 self.tree = Arc::new(tree);

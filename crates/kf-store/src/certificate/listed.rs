@@ -77,7 +77,7 @@ fn branches(
             branches.push(base("certificate INDEXED BY certificate_by_device").with_optional("status = ?", status));
         } else if rare.is_some() {
             let rare = base("certificate INDEXED BY certificate_by_rare_profile").with_optional("status = ?", status);
-            branches.push(rare.and("profile NOT IN (3, 4)"));
+            branches.push(rare.and("profile <> 4"));
         } else if facility.is_some() {
             branches.extend(
                 statuses

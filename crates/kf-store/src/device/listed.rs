@@ -8,9 +8,12 @@ use rusqlite::Connection;
 use rusqlite::types::Value;
 
 use super::{DeviceQuery, columns, device_row};
-use crate::column::Coded;
+use crate::column::{self, Coded};
 use crate::listing::{BAD_CURSOR, Branch, Listing, next_of, scopes};
 use crate::{StoreError, sql};
+
+/// Facilities whose ranges are merged into one listing of the fleet; with more of them the table is read instead.
+const MAX_FACILITIES_MERGED: u32 = 2_000;
 
 /// See [`crate::Store::devices`].
 pub(super) fn page(
@@ -29,7 +32,7 @@ pub(super) fn page(
             Value::Blob(id.as_bytes().to_vec())
         }
     };
-    let listing = Listing::ascending(if by_name { "name" } else { "id" }, branches(query, visibility));
+    let listing = Listing::ascending(if by_name { "name" } else { "id" }, branches(connection, query, visibility)?);
     let sql = if by_name { concat!(columns!(), " WHERE name = ?1") } else { concat!(columns!(), " WHERE id = ?1") };
     let mut items = Vec::new();
     for key in listing.keys(connection, after, rows + 1)? {
@@ -46,12 +49,21 @@ fn end_of_prefix(prefix: &str) -> Value {
 }
 
 /// The ranges to merge: those of the narrowest index that fits, the other conditions as filters.
-fn branches(query: &DeviceQuery, visibility: &Visibility) -> Vec<Branch> {
-    let facilities: Vec<Option<FacilityId>> = match query.facility {
+fn branches(connection: &Connection, query: &DeviceQuery, visibility: &Visibility) -> Result<Vec<Branch>, StoreError> {
+    let mut facilities: Vec<Option<FacilityId>> = match query.facility {
         Some(facility) if visibility.sees(facility) => vec![Some(facility)],
         Some(_) => Vec::new(),
         None => scopes(visibility),
     };
+    // A state may be rare in a large fleet: ask each facility for its own, in the order of the index.
+    let broad = query.batch.is_none() && query.product_line.is_none() && query.name_prefix.is_none();
+    if query.state.is_some() && broad && facilities == [None] {
+        let sql = "SELECT id FROM facility LIMIT ?1";
+        let all = sql::all(connection, sql, [MAX_FACILITIES_MERGED + 1], |row| column::id(row, 0).map(Some))?;
+        if u32::try_from(all.len()).is_ok_and(|count| count <= MAX_FACILITIES_MERGED) {
+            facilities = all;
+        }
+    }
     let states: Vec<u8> = match query.state {
         Some(state) => vec![state.code()],
         None => DeviceState::CODES.iter().map(|(code, _)| *code).collect(),
@@ -69,8 +81,9 @@ fn branches(query: &DeviceQuery, visibility: &Visibility) -> Vec<Branch> {
         };
         let state = query.state.map(Coded::code);
         if let Some(prefix) = &query.name_prefix {
+            let table = if facility.is_some() { "device INDEXED BY device_by_facility_name" } else { "device" };
             branches.push(
-                base("device")
+                base(table)
                     .with("name >= ?", prefix.clone())
                     .with("name < ?", end_of_prefix(prefix))
                     .with_optional("state = ?", state),
@@ -87,5 +100,5 @@ fn branches(query: &DeviceQuery, visibility: &Visibility) -> Vec<Branch> {
             branches.push(base("device").with_optional("state = ?", state));
         }
     }
-    branches
+    Ok(branches)
 }

@@ -29,6 +29,7 @@ CREATE TABLE device (
     last_seen INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX device_by_facility ON device (facility, state, id);
+CREATE INDEX device_by_facility_name ON device (facility, name);
 CREATE INDEX device_by_product_line ON device (product_line, id);
 CREATE INDEX device_by_batch ON device (batch, id) WHERE batch IS NOT NULL;
 
@@ -92,8 +93,8 @@ CREATE INDEX certificate_by_authority ON certificate (authority, status, serial)
 CREATE INDEX certificate_by_facility ON certificate (facility, status, serial) WHERE facility IS NOT NULL;
 CREATE INDEX certificate_by_device ON certificate (device, serial) WHERE device IS NOT NULL;
 CREATE INDEX certificate_by_expiry ON certificate (not_after, serial);
--- Profiles other than IDevID (3) and LDevID (4) are rare.
-CREATE INDEX certificate_by_rare_profile ON certificate (profile, serial) WHERE profile NOT IN (3, 4);
+-- Nearly all are LDevIDs (4); the others are found here.
+CREATE INDEX certificate_by_rare_profile ON certificate (profile, serial) WHERE profile <> 4;
 
 -- The cold half, which never changes; appended in the order of issue.
 CREATE TABLE certificate_body (

@@ -127,3 +127,81 @@ async fn a_log_cut_out_of_the_file_is_noticed_at_start() {
     let result = Store::open(&path, small_reserve());
     assert!(matches!(result, Err(kf_store::StoreError::Corrupt { .. })), "{result:?}");
 }
+
+/// Names the directory in which the child of a test works.
+const CHILD_DIRECTORY: &str = "KF_STORE_CRASH_CHILD";
+const CHILD_DEVICES: u64 = 40;
+
+/// What the child does until something stops it: issue, and say aloud what was acknowledged.
+async fn issue_until_stopped(directory: &Path) {
+    let store = Store::open(&directory.join("registry.db"), small_reserve()).unwrap();
+    populate(&store).await;
+    register(&store, CHILD_DEVICES).await;
+    for number in 1..=CHILD_DEVICES {
+        let wanted = issuance(certificate(number, Some(&device(number))), DeviceState::Registered);
+        let entry = entry("certificate.issue", None, &[format!("cert:{}", serial(number))]);
+        match store.record_issuance(wanted, entry).await {
+            Ok(_) => println!("durable: {number}"),
+            Err(error) => {
+                println!("refused {error:?}");
+                println!("then {:?}", store.append_log(done()).await.unwrap_err());
+                println!("health {:?}", store.health());
+                return;
+            }
+        }
+    }
+}
+
+/// Runs `test` of this binary as a child below strace with faults injected; what it said.
+fn child_below_strace(test: &str, directory: &Path, fault: &str) -> String {
+    let output = std::process::Command::new("strace")
+        .args(["-f", "-qqq", "-o", "/dev/null", "-e", &format!("inject={fault}")])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(CHILD_DIRECTORY, directory)
+        .output()
+        .expect("strace is needed: apt-get install strace");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn acknowledged(said: &str) -> u64 {
+    u64::try_from(said.matches("durable: ").count()).unwrap()
+}
+
+#[tokio::test]
+async fn a_process_killed_at_any_write_or_flush_loses_nothing_that_it_acknowledged() {
+    if let Some(directory) = std::env::var_os(CHILD_DIRECTORY) {
+        return issue_until_stopped(Path::new(&directory)).await;
+    }
+    let test = "crash::a_process_killed_at_any_write_or_flush_loses_nothing_that_it_acknowledged";
+    let faults = [60, 75, 82].map(|when| format!("fsync,fdatasync:signal=KILL:when={when}"));
+    let torn = [700, 900, 1_101, 1_250].map(|when| format!("pwrite64:signal=KILL:when={when}"));
+    let mut interrupted = 0;
+    for fault in faults.iter().chain(&torn) {
+        let directory = tempfile::tempdir().unwrap();
+        let said = child_below_strace(test, directory.path(), fault);
+        let before = acknowledged(&said);
+        interrupted += u64::from(before > 0 && before < CHILD_DEVICES);
+        let survivor = open(&directory, small_reserve());
+        let found = check_consistent(&survivor, CHILD_DEVICES);
+        assert!(found >= before, "{fault}: {before} were acknowledged, {found} are there");
+    }
+    assert!(interrupted >= 4, "too few children were killed at work: {interrupted}");
+}
+
+#[tokio::test]
+async fn a_flush_that_fails_is_never_acknowledged_and_stops_issuance() {
+    if let Some(directory) = std::env::var_os(CHILD_DIRECTORY) {
+        return issue_until_stopped(Path::new(&directory)).await;
+    }
+    let test = "crash::a_flush_that_fails_is_never_acknowledged_and_stops_issuance";
+    let directory = tempfile::tempdir().unwrap();
+    let said = child_below_strace(test, directory.path(), "fsync,fdatasync:error=EIO:when=60");
+    let before = acknowledged(&said);
+    assert!(before > 0 && before < CHILD_DEVICES, "{said}");
+    assert!(said.contains("refused Io"), "{said}");
+    // One flush failed; the next would have succeeded, and is not tried.
+    assert!(said.contains("then Fenced"), "{said}");
+    let survivor = open(&directory, small_reserve());
+    assert!(check_consistent(&survivor, CHILD_DEVICES) >= before);
+}

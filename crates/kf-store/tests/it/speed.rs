@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use kf_access::Visibility;
-use kf_key::{DeviceState, RevocationReason};
+use kf_key::{CertificateStatus, DeviceState, RevocationReason};
 use kf_store::Options;
+use kf_store::certificate::CertificateQuery;
 use kf_store::device::DeviceQuery;
 use kf_store::revocation::{Profiles, Revocation, Selection};
 
@@ -59,7 +60,7 @@ async fn figures_of_a_large_registry_are_printed() {
             "{what}: {count} in {:.2} s, wall {:.1} us each, writer CPU {:.1} us each",
             start.elapsed().as_secs_f64(),
             per(wall, count),
-            per(writer_cpu() - cpu, count)
+            per(writer_cpu().saturating_sub(cpu), count)
         );
     };
     report("register, 1,000 per act", start, cpu, count);
@@ -102,6 +103,25 @@ async fn figures_of_a_large_registry_are_printed() {
         store.devices(&query, &Visibility::Fleet).unwrap();
     }
     report("page of 100 devices of a facility", start, writer_cpu(), 20);
+
+    let start = Instant::now();
+    for _ in 0..20 {
+        let rare = DeviceQuery { state: Some(DeviceState::Quarantined), ..DeviceQuery::default() };
+        store.devices(&rare, &Visibility::Fleet).unwrap();
+        let prefix = DeviceQuery { name_prefix: Some("device-".into()), ..DeviceQuery::default() };
+        store.devices(&prefix, &crate::fixture::only(2)).unwrap();
+        let held = CertificateQuery { status: Some(CertificateStatus::Held), ..CertificateQuery::default() };
+        store.certificates(&held, &Visibility::Fleet).unwrap();
+    }
+    report("three pages of rare things", start, writer_cpu(), 20);
+    let (start, cpu) = (Instant::now(), writer_cpu());
+    for number in 1..=100 {
+        let selection = Selection::Device(device_id(number * 2));
+        let hold = RevocationReason::CertificateHold;
+        let revocation = Revocation { selection, profiles: Profiles::LDevIdOnly, reason: hold, at: NOW };
+        store.revoke(revocation, Visibility::Fleet, done()).await.unwrap();
+    }
+    report("revocation of one device, one by one", start, cpu, 100);
 
     let (start, cpu) = (Instant::now(), writer_cpu());
     let selection = Selection::Facility(facility_id(1));
