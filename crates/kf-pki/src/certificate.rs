@@ -30,7 +30,7 @@ pub enum Subject {
         organization: String,
     },
     /// A device: CN = name, serialNumber = the 32 hexadecimal digits of its id (a PrintableString holds no underscore);
-    /// SAN URI `urn:uuid:…`; an IDevID also hardwareModuleName (RFC 4108).
+    /// SAN hardwareModuleName (RFC 4108): hwType from the product line, hwSerialNum = the 16 octets of its id.
     Device {
         /// Organisation: the fleet's name.
         organization: String,

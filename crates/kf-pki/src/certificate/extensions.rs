@@ -107,12 +107,7 @@ impl Extensions<'_> {
         match self.subject {
             Subject::Device { device, organization, product_line, name: _ } => {
                 write(w, &oid::SUBJECT_ALT_NAME, false, |w| {
-                    w.sequence(|w| {
-                        w.primitive(URI, uuid_urn(device).as_bytes());
-                        if self.profile == CertificateProfile::IDevId {
-                            write_hardware_module_name(w, organization, product_line, device);
-                        }
-                    });
+                    w.sequence(|w| write_hardware_module_name(w, organization, product_line, device));
                 });
             }
             Subject::Server { dns_names } => {
@@ -198,30 +193,9 @@ fn hardware_type(organization: &str, product_line: &str) -> Vec<u8> {
     contents
 }
 
-/// `urn:uuid:` (RFC 9562 section 4).
-fn uuid_urn(device: &DeviceId) -> String {
-    use core::fmt::Write as _;
-    let mut text = String::with_capacity(45);
-    text.push_str("urn:uuid:");
-    for (position, octet) in device.as_bytes().iter().enumerate() {
-        if matches!(position, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        // Writing to a String cannot fail.
-        let _always_ok = write!(text, "{octet:02x}");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_device_is_named_by_its_uuid() {
-        let device = DeviceId::from_bytes([0x01, 0x93, 2, 3, 4, 5, 0x76, 7, 0x88, 9, 10, 11, 12, 13, 14, 15]);
-        assert_eq!(uuid_urn(&device), "urn:uuid:01930203-0405-7607-8809-0a0b0c0d0e0f");
-    }
 
     #[test]
     fn a_hardware_type_is_a_uuid_below_2_25_and_differs_by_product_line() {

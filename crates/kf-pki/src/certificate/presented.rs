@@ -4,7 +4,7 @@ use kf_key::{CertificateProfile, KeyAlgorithm, SerialNumber, UnixMillis};
 
 use super::CertificateFacts;
 use super::parsed::{Certificate, Tbs};
-use crate::asn1::{is_canonical, oid, only, tag};
+use crate::asn1::{NO_EXPIRY, is_canonical, oid, only, tag};
 use crate::name;
 use crate::public_key::SignatureScheme;
 
@@ -117,11 +117,13 @@ fn profile_of(tbs: &Tbs<'_>) -> Option<CertificateProfile> {
     if !tbs.extensions.has_purpose(&oid::CLIENT_AUTH) {
         return None;
     }
-    let Some(names) = tbs.extensions.get(&oid::SUBJECT_ALT_NAME) else { return Some(CertificateProfile::Operator) };
-    let mut names = only(names.value, tag::SEQUENCE)?.elements();
-    // Of our profiles only the IDevID has an otherName, the hardwareModuleName.
-    let has_other_name = core::iter::from_fn(|| names.any()).any(|name| name.tag == tag::context_constructed(0));
-    Some(if has_other_name { CertificateProfile::IDevId } else { CertificateProfile::LDevId })
+    if tbs.extensions.get(&oid::SUBJECT_ALT_NAME).is_none() {
+        return Some(CertificateProfile::Operator);
+    }
+    // Devices carry the same name in both; only an IDevID has no end, and one that was asked for with an end is taken
+    // for an LDevID, which is revoked in the same way.
+    let is_endless = tbs.not_after.seconds() == NO_EXPIRY.seconds();
+    Some(if is_endless { CertificateProfile::IDevId } else { CertificateProfile::LDevId })
 }
 
 fn signature_algorithm(tbs: &Tbs<'_>) -> Option<KeyAlgorithm> {

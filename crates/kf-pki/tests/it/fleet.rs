@@ -103,7 +103,7 @@ pub(crate) fn request(profile: CertificateProfile, key: &PrivateKey) -> Issuance
         CertificateProfile::IDevId => (device("pump 7-0001"), 0),
         CertificateProfile::LDevId => (device("pump 7-0001"), 365),
         CertificateProfile::TlsServer => {
-            let names = ["est.fleet.example", "localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+            let names = ["est.fleet.example", "pki.fleet.example", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
             (Subject::Server { dns_names: names }, 90)
         }
         CertificateProfile::OcspSigner => (Subject::OcspSigner { common_name: "Acme OCSP 1".into() }, 7),

@@ -17,21 +17,8 @@ fn is_explained(finding: &str) -> bool {
     match (*severity, *code) {
         // Says which method of RFC 5280 section 4.2.1.2 the subjectKeyIdentifier follows: not a complaint.
         ("INFO", "pkix.subject_key_identifier_method_1_identified") => message.is_empty(),
-        // pkilint takes for URIs only what has a host. RFC 5280 section 4.2.1.6 takes any absolute URI, and RFC 9562
-        // section 4 defines this one; its syntax is therefore checked here.
-        ("ERROR", "pkix.invalid_uri_syntax") => message
-            .strip_prefix("Invalid URI syntax: \"urn:uuid:")
-            .and_then(|rest| rest.strip_suffix('"'))
-            .is_some_and(is_uuid),
-        // pkilint wants a dot in every DNS name. RFC 1034 section 3.5 does not, and RFC 6761 reserves this name.
-        ("ERROR", "pkix.invalid_domain_name_syntax") => *message == "Invalid domain name syntax: \"localhost\"",
         _ => false,
     }
-}
-
-fn is_uuid(text: &str) -> bool {
-    let lengths: Vec<usize> = text.split('-').map(str::len).collect();
-    lengths == [8, 4, 4, 4, 12] && text.bytes().all(|octet| matches!(octet, b'0'..=b'9' | b'a'..=b'f' | b'-'))
 }
 
 fn write_certificates(files: &Files, name: &str, fleet: &Fleet) {
