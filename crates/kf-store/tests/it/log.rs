@@ -90,12 +90,12 @@ async fn entries_are_listed_by_subject_facility_and_scope_page_by_page() {
     let device = format!("dev_{:032x}", 3);
     assert_eq!(list(Some(&device), &Visibility::Fleet), every(10, 3));
     assert_eq!(list(Some(&device), &only(2)), every(10, 3));
-    assert_eq!(list(Some(&device), &only(1)), [] as [u64; 0]);
+    assert_eq!(list(Some(&device), &only(1)), Vec::<u64>::new());
     assert_eq!(list(Some(&facility_id(1).to_string()), &Visibility::Fleet), every(2, 0));
-    assert_eq!(list(Some(&facility_id(1).to_string()), &only(2)), [] as [u64; 0]);
+    assert_eq!(list(Some(&facility_id(1).to_string()), &only(2)), Vec::<u64>::new());
     assert_eq!(list(None, &only(2)), every(2, 1));
     assert_eq!(list(None, &Visibility::Fleet).len(), 200 + usize::try_from(before).unwrap());
-    assert_eq!(list(Some("dev_unknown"), &Visibility::Fleet), [] as [u64; 0]);
+    assert_eq!(list(Some("dev_unknown"), &Visibility::Fleet), Vec::<u64>::new());
     let both = Visibility::Facilities([facility_id(1), facility_id(2)].into());
     assert_eq!(list(None, &both), every(1, 0));
 }
