@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod agent;
 mod api;
 mod caching;
 mod enumeration;
