@@ -168,7 +168,12 @@ impl Failure {
             Self::LogFault { .. } => {
                 Some("keep this copy of the log as evidence and compare the checkpoint with the witness's".to_owned())
             }
-            Self::Output(_) | Self::Signer(_) | Self::Silent(_) => None,
+            Self::Signer(kf_signer::SignerError::Start(_)) => Some(
+                "give the passphrase or PIN of this very root; `keyfleet doctor --data DIR` looks at its files"
+                    .to_owned(),
+            ),
+            Self::Signer(_) => Some("see the lines above, and `keyfleet doctor --data DIR`".to_owned()),
+            Self::Output(_) | Self::Silent(_) => None,
         }
     }
 

@@ -87,7 +87,8 @@ fn start_log(format: LogFormat) {
     let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::INFO);
     match format {
         LogFormat::Text => {
-            let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            let colour = !unwanted && std::io::IsTerminal::is_terminal(&std::io::stderr());
             builder.with_ansi(colour).with_target(false).init();
         }
         LogFormat::Json => builder.json().init(),

@@ -68,6 +68,7 @@ fn the_passphrase_may_come_from_a_descriptor() {
     ]);
     assert_eq!(wrong.code, Some(1), "{}", wrong.text());
     assert!(!wrong.text().contains("incorrect horse"), "a passphrase was printed");
+    assert!(wrong.stderr_text().contains("\n  try: "), "{}", wrong.text());
 }
 
 #[test]
