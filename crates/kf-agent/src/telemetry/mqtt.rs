@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rumqttc::{AsyncClient, ConnectionError, Event as MqttEvent, EventLoop, MqttOptions, Packet, QoS};
-use rumqttc::{TlsConfiguration, Transport};
+use rumqttc::{NetworkOptions, TlsConfiguration, Transport};
 use tokio::sync::watch;
 
 use super::{Ending, Session, before_acceptance, io_kind};
@@ -20,7 +20,10 @@ pub(super) async fn hold(session: &Session<'_>, counter: &mut u64) -> Ending {
     options.set_keep_alive(Duration::from_secs(30));
     options.set_clean_session(true);
     options.set_max_packet_size(MAX_PACKET_OCTETS, MAX_PACKET_OCTETS);
-    let (client, events) = AsyncClient::new(options, 8);
+    let (client, mut events) = AsyncClient::new(options, 8);
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    events.set_network_options(network);
     let topic = settings.topic.clone().unwrap_or_else(|| format!("devices/{}/up", session.device_name));
     let acknowledged = watch::Sender::new(None);
     let first = *counter;

@@ -103,6 +103,7 @@ impl MosquittoConfig {
              log_type notice\n\
              log_type information\n\
              connection_messages true\n\
+             set_tcp_nodelay true\n\
              max_packet_size 65536\n\
              max_inflight_messages 20\n\
              max_queued_messages 1000\n\

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS, TlsConfiguration, Transport};
+use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, NetworkOptions, Packet, QoS, TlsConfiguration, Transport};
 use rustls::ClientConfig;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -35,7 +35,16 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    pub(crate) fn options(&self, client_id: &str) -> MqttOptions {
+    fn client(&self, client_id: &str, capacity: usize) -> (AsyncClient, EventLoop) {
+        let (client, mut events) = AsyncClient::new(self.options(client_id), capacity);
+        // A command must not wait for the acknowledgement of the packet before it.
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
+        events.set_network_options(network);
+        (client, events)
+    }
+
+    fn options(&self, client_id: &str) -> MqttOptions {
         let mut options = MqttOptions::new(client_id, self.host.clone(), self.port);
         options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(self.tls.clone())));
         options.set_keep_alive(Duration::from_secs(20));
@@ -99,7 +108,7 @@ impl Drop for ControlChannel {
 impl ControlChannel {
     /// Begins to connect, and to connect again whenever the session ends. Needs a tokio runtime.
     pub(crate) fn open(endpoint: Endpoint, client_id: &str) -> Self {
-        let (client, events) = AsyncClient::new(endpoint.options(client_id), 16);
+        let (client, events) = endpoint.client(client_id, 16);
         let shared = Arc::new(Shared { state: Mutex::default(), changed: watch::Sender::new(()) });
         let task = tokio::spawn(listen(events, client.clone(), shared.clone()));
         Self { endpoint, client, shared, turn: tokio::sync::Mutex::new(0), task }
@@ -287,7 +296,7 @@ fn observe(state: &mut State, topic: &str, payload: &[u8]) {
 /// Connects under the client identifier `client_id`, which makes the broker close the session that holds it (MQTT 3.1.1
 /// section 3.1.4, MQTT-3.1.4-2), and leaves again.
 pub(crate) async fn take_over(endpoint: &Endpoint, client_id: &str, deadline: Duration) -> Result<(), BrokerError> {
-    let (client, mut events) = AsyncClient::new(endpoint.options(client_id), 4);
+    let (client, mut events) = endpoint.client(client_id, 4);
     let unreachable = |reason: String| BrokerError::Unreachable { address: endpoint.address(), reason };
     let visit = async {
         loop {
