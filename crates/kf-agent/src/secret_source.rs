@@ -92,7 +92,8 @@ impl CodeSource {
     pub(crate) fn is_available(&self) -> bool {
         match self {
             Self::None => false,
-            Self::Path(path) => path.exists(),
+            // An emptied file is how a unit that must find one says that there is no code any more.
+            Self::Path(path) => std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0),
             Self::Held(code) => !code.is_empty(),
         }
     }
@@ -159,6 +160,8 @@ mod tests {
         let path = directory.path().join("code");
         let bootstrap = Bootstrap { code_file: Some(path.clone()), ..Bootstrap::default() };
         let source = CodeSource::open(&bootstrap).unwrap();
+        assert!(!source.is_available());
+        std::fs::write(&path, "").unwrap();
         assert!(!source.is_available());
         std::fs::write(&path, "ABCD-EFGH\n").unwrap();
         assert!(source.is_available() && source.read().unwrap().equals(b"ABCD-EFGH"));
