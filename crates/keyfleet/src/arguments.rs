@@ -73,6 +73,9 @@ pub(crate) enum Noun {
     /// One-time enrolment codes
     #[command(subcommand)]
     Code(command::code::Verb),
+    /// Vouchers of a factory station
+    #[command(subcommand)]
+    Voucher(command::voucher::Verb),
     /// Enrolments that wait for a person
     #[command(subcommand)]
     Enrolment(command::enrolment::Verb),

@@ -23,3 +23,4 @@ pub(crate) mod revoke;
 pub(crate) mod serve;
 pub(crate) mod status;
 pub(crate) mod token;
+pub(crate) mod voucher;

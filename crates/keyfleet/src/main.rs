@@ -46,6 +46,7 @@ fn run(context: &Context, noun: Noun) -> Result<ExitCode, Failure> {
         Noun::Serve(serve) => command::serve::run(context, &serve),
         Noun::Demo(demo) => command::demo::run(context, &demo),
         Noun::Completions { shell } => command::completions::run(shell).map(|()| ExitCode::SUCCESS),
+        Noun::Voucher(verb) => command::voucher::run(verb).map(|()| ExitCode::SUCCESS),
         Noun::Man { directory } => command::man::run(&directory).map(|()| ExitCode::SUCCESS),
         other => block_on(talk(context, other)).map(|()| ExitCode::SUCCESS),
     }
@@ -85,6 +86,7 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         | Noun::Demo(_)
         | Noun::Completions { .. }
         | Noun::Man { .. }
+        | Noun::Voucher(_)
         | Noun::Signer
         | Noun::Agent { .. } => Ok(()),
     }

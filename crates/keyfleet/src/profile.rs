@@ -181,7 +181,7 @@ pub(crate) fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, Failure> {
     Ok(found)
 }
 
-fn private_key(path: &Path) -> Result<PrivateKey, Failure> {
+pub(crate) fn private_key(path: &Path) -> Result<PrivateKey, Failure> {
     let secret = file::read_secret(path)?;
     // Exposed to the PEM decoder; the decoded octets go straight into a secret again.
     let pem = std::str::from_utf8(secret.expose()).unwrap_or_default();

@@ -13,3 +13,4 @@ mod fleet;
 mod host;
 mod refusals;
 mod verbs;
+mod voucher;

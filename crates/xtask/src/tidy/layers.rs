@@ -58,6 +58,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kf-pki",
             "kf-log",
             "kf-access",
+            "kf-enrol",
             "kf-broker",
             "kf-signer",
             "kf-fleet",
