@@ -100,14 +100,7 @@ fn each_refusal_of_the_server_has_its_exit_code_and_its_remedy() {
     let resume = fleet.run(&["device", "resume", "thermo-0001"]);
     assert_eq!(resume.code, Some(5), "{}", resume.text());
 
-    fleet.run(&["operator", "create", "anna", "--role", "auditor"]).succeeds();
-    fleet.run(&["token", "create", "anna", "--out", "anna.token"]).succeeds();
-    let profile = fs::read_to_string(fleet.data().join("cli.toml")).unwrap();
-    let root = fleet.data().join("root.pem");
-    let of_anna = profile
-        .replace("owner.token", fleet.path("anna.token").to_str().unwrap())
-        .replace("root.pem", root.to_str().unwrap());
-    private(&fleet.path("anna.toml"), &of_anna);
+    sign_up(&fleet, "anna", "auditor");
     fleet.run_as("anna.toml", &["device", "list"]).expect_success().expect_text("thermo-0001");
     let denied = fleet.run_as("anna.toml", &["facility", "create", "paris"]);
     assert_eq!(denied.code, Some(4), "{}", denied.text());
@@ -202,7 +195,27 @@ fn what_is_permanent_for_many_waits_for_a_second_person_and_says_so_by_its_exit_
     let shown = fleet.json(&["proposal", "show", proposal]);
     assert_eq!((shown["state"].clone(), shown["devices"].clone()), ("waiting".into(), 12.into()));
     fleet.run(&["proposal", "cancel", proposal, "--why", "a rehearsal"]).succeeds();
-    assert_eq!(fleet.json(&["certificate", "list", "--status", "revoked"])["items"].as_array().unwrap().len(), 0);
+    let revoked = || fleet.json(&["certificate", "list", "--status", "revoked"])["items"].as_array().unwrap().len();
+    assert_eq!(revoked(), 0);
+
+    sign_up(&fleet, "bert", "fleet-operator");
+    let proposal = json(&fleet.run(&arguments))["proposal"].as_str().unwrap().to_owned();
+    fleet.run_as("bert.toml", &["proposal", "approve", &proposal, "--why", "seen the boards"]).succeeds();
+    assert_eq!(fleet.json(&["proposal", "show", &proposal])["state"], "done");
+    assert_eq!(revoked(), 12);
+}
+
+/// An operator with a token and a profile, both named after them.
+fn sign_up(fleet: &Fleet, name: &str, role: &str) {
+    let token = format!("{name}.token");
+    fleet.run(&["operator", "create", name, "--role", role]).succeeds();
+    fleet.run(&["token", "create", name, "--out", &token]).succeeds();
+    let root = fleet.data().join("root.pem");
+    let profile = fs::read_to_string(fleet.data().join("cli.toml")).unwrap();
+    let profile = profile
+        .replace("owner.token", fleet.path(&token).to_str().unwrap())
+        .replace("root.pem", root.to_str().unwrap());
+    private(&fleet.path(&format!("{name}.toml")), &profile);
 }
 
 #[test]

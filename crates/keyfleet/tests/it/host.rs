@@ -47,6 +47,19 @@ fn init_makes_private_files_and_refuses_a_second_time() {
 }
 
 #[test]
+fn an_init_that_was_cut_short_is_run_again_with_the_same_root() {
+    let fleet = Fleet::initialised(&[]);
+    let seal = fs::read(fleet.data().join("root.seal")).unwrap();
+    let token = fs::read_to_string(fleet.data().join("owner.token")).unwrap();
+    // The configuration is written last.
+    fs::remove_file(fleet.data().join("keyfleet.toml")).unwrap();
+    let again = fleet.run(&["init", "--passphrase-file", "passphrase"]).expect_success();
+    assert!(again.stderr_text().contains("a root is there already"), "{}", again.text());
+    assert_eq!(fs::read(fleet.data().join("root.seal")).unwrap(), seal);
+    assert_ne!(fs::read_to_string(fleet.data().join("owner.token")).unwrap(), token);
+}
+
+#[test]
 fn the_passphrase_may_come_from_a_descriptor() {
     let home = scratch();
     let binary = env!("CARGO_BIN_EXE_keyfleet");

@@ -12,5 +12,6 @@ mod device_files;
 mod fleet;
 mod host;
 mod refusals;
+mod shapes;
 mod verbs;
 mod voucher;
