@@ -2,32 +2,35 @@
 
 use std::time::Duration;
 
-use rumqttc::{AsyncClient, ConnectionError, Event as MqttEvent, EventLoop, MqttOptions, Packet, QoS};
-use rumqttc::{NetworkOptions, TlsConfiguration, Transport};
+use kf_mqtt::{Client, Event as MqttEvent, EventLoop, MqttError, Packet, QoS, Settings};
 use tokio::sync::watch;
 
-use super::{Ending, Session, before_acceptance, io_kind};
+use super::{Ending, Session, before_acceptance};
 use crate::event::Event;
 use crate::failure::chain_of;
 
 /// The most octets of a packet.
 const MAX_PACKET_OCTETS: usize = 64 * 1024;
+/// How long without a ping.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 pub(super) async fn hold(session: &Session<'_>, counter: &mut u64) -> Ending {
     let settings = session.settings;
-    let mut options = MqttOptions::new(session.device_name, settings.host.clone(), settings.port);
-    options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(session.tls.clone())));
-    options.set_keep_alive(Duration::from_secs(30));
-    options.set_clean_session(true);
-    options.set_max_packet_size(MAX_PACKET_OCTETS, MAX_PACKET_OCTETS);
-    let (client, mut events) = AsyncClient::new(options, 8);
-    let mut network = NetworkOptions::new();
-    network.set_tcp_nodelay(true);
-    events.set_network_options(network);
+    let (client, events) = kf_mqtt::open(
+        Settings {
+            client_id: session.device_name.to_owned(),
+            host: settings.host.clone(),
+            port: settings.port,
+            keep_alive: KEEP_ALIVE,
+            max_packet_octets: MAX_PACKET_OCTETS,
+            tls: session.tls.clone(),
+        },
+        8,
+    );
     let topic = settings.topic.clone().unwrap_or_else(|| format!("devices/{}/up", session.device_name));
     let acknowledged = watch::Sender::new(None);
     let first = *counter;
-    // Neither future is dropped before the session ends: the event loop must not be cancelled between two packets.
+    // Neither future is dropped before the session ends: a session lives only while its event loop is polled.
     let ending = tokio::select! {
         ending = listen(session, events, &acknowledged, first) => ending,
         () = publish(session, &client, &topic, acknowledged.subscribe(), first) => {
@@ -63,17 +66,13 @@ async fn listen(
     }
 }
 
-fn after_acceptance(error: &ConnectionError) -> String {
+fn after_acceptance(error: &MqttError) -> String {
     kf_client::alert_in(error).map_or_else(|| chain_of(error), |alert| format!("TLS alert {alert:?}"))
 }
 
-fn refused(error: &ConnectionError) -> Ending {
+fn refused(error: &MqttError) -> Ending {
     match error {
-        ConnectionError::ConnectionRefused(code) => Ending::Refused(format!("CONNACK {code:?}")),
-        // The peer closed between the handshake and CONNACK.
-        ConnectionError::MqttState(_) if kf_client::alert_in(error).is_none() && io_kind(error).is_none() => {
-            Ending::Refused(format!("closed before it was accepted: {}", chain_of(error)))
-        }
+        MqttError::Refused { code } => Ending::Refused(format!("CONNACK {code:?}")),
         _ => before_acceptance(error),
     }
 }
@@ -81,7 +80,7 @@ fn refused(error: &ConnectionError) -> Ending {
 /// Publishes one message per interval, each after the one before it was acknowledged.
 async fn publish(
     session: &Session<'_>,
-    client: &AsyncClient,
+    client: &Client,
     topic: &str,
     mut acknowledged: watch::Receiver<Option<u64>>,
     first: u64,
@@ -94,7 +93,7 @@ async fn publish(
     loop {
         interval.tick().await;
         next = next.saturating_add(1);
-        if client.publish(topic, QoS::AtLeastOnce, false, session.message(next)).await.is_err() {
+        if client.publish(topic, QoS::AtLeastOnce, session.message(next)).await.is_err() {
             return;
         }
         if acknowledged.wait_for(|done| *done >= Some(next)).await.is_err() {

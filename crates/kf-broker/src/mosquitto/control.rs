@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, NetworkOptions, Packet, QoS, TlsConfiguration, Transport};
+use kf_mqtt::{Client, Event, EventLoop, Packet, QoS, Settings};
 use rustls::ClientConfig;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -19,6 +19,8 @@ const RESPONSE_TOPIC: &str = "$CONTROL/dynamic-security/v1/response";
 const LOG_TOPICS: [&str; 3] = ["$SYS/broker/log/N", "$SYS/broker/log/I", "$SYS/broker/log/E"];
 /// The most octets of a packet in either direction.
 const MAX_PACKET_OCTETS: usize = 256 * 1024;
+/// How long without a ping.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// The most error lines that are kept.
 const MAX_ERROR_LINES: usize = 16;
 /// How long a step waits for the session to be there at all.
@@ -35,22 +37,15 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    fn client(&self, client_id: &str, capacity: usize) -> (AsyncClient, EventLoop) {
-        let (client, mut events) = AsyncClient::new(self.options(client_id), capacity);
-        // A command must not wait for the acknowledgement of the packet before it.
-        let mut network = NetworkOptions::new();
-        network.set_tcp_nodelay(true);
-        events.set_network_options(network);
-        (client, events)
-    }
-
-    fn options(&self, client_id: &str) -> MqttOptions {
-        let mut options = MqttOptions::new(client_id, self.host.clone(), self.port);
-        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(self.tls.clone())));
-        options.set_keep_alive(Duration::from_secs(20));
-        options.set_clean_session(true);
-        options.set_max_packet_size(MAX_PACKET_OCTETS, MAX_PACKET_OCTETS);
-        options
+    fn settings(&self, client_id: &str) -> Settings {
+        Settings {
+            client_id: client_id.to_owned(),
+            host: self.host.clone(),
+            port: self.port,
+            keep_alive: KEEP_ALIVE,
+            max_packet_octets: MAX_PACKET_OCTETS,
+            tls: self.tls.clone(),
+        }
     }
 
     fn address(&self) -> String {
@@ -93,7 +88,7 @@ impl Shared {
 /// A connected session; commands go one at a time.
 pub(crate) struct ControlChannel {
     endpoint: Endpoint,
-    client: AsyncClient,
+    client: Client,
     shared: Arc<Shared>,
     turn: tokio::sync::Mutex<u64>,
     task: JoinHandle<()>,
@@ -108,7 +103,7 @@ impl Drop for ControlChannel {
 impl ControlChannel {
     /// Begins to connect, and to connect again whenever the session ends. Needs a tokio runtime.
     pub(crate) fn open(endpoint: Endpoint, client_id: &str) -> Self {
-        let (client, events) = endpoint.client(client_id, 16);
+        let (client, events) = kf_mqtt::open(endpoint.settings(client_id), 16);
         let shared = Arc::new(Shared { state: Mutex::default(), changed: watch::Sender::new(()) });
         let task = tokio::spawn(listen(events, client.clone(), shared.clone()));
         Self { endpoint, client, shared, turn: tokio::sync::Mutex::new(0), task }
@@ -159,7 +154,7 @@ impl ControlChannel {
         };
         let message = batch.message(correlation);
         self.client
-            .publish(CONTROL_TOPIC, QoS::AtLeastOnce, false, message)
+            .publish(CONTROL_TOPIC, QoS::AtLeastOnce, message)
             .await
             .map_err(|error| self.unreachable(&error))?;
         let answer = self.wait_for(deadline, |state| match state.answer.take() {
@@ -188,7 +183,7 @@ impl ControlChannel {
         done.await.ok_or(BrokerError::Timeout { step: "round trip" })
     }
 
-    fn unreachable(&self, error: &rumqttc::ClientError) -> BrokerError {
+    fn unreachable(&self, error: &kf_mqtt::RequestError) -> BrokerError {
         BrokerError::Unreachable { address: self.endpoint.address(), reason: error.to_string() }
     }
 
@@ -234,15 +229,15 @@ impl ControlChannel {
     }
 }
 
-async fn listen(mut events: EventLoop, client: AsyncClient, shared: Arc<Shared>) {
+async fn listen(mut events: EventLoop, client: Client, shared: Arc<Shared>) {
     let mut wait = FIRST_RECONNECT_WAIT;
     loop {
         match events.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(_))) => {
                 wait = FIRST_RECONNECT_WAIT;
-                let topics = LOG_TOPICS.iter().chain(std::iter::once(&RESPONSE_TOPIC));
-                let filters = topics.map(|topic| rumqttc::SubscribeFilter::new((*topic).to_owned(), QoS::AtMostOnce));
-                if let Err(error) = client.try_subscribe_many(filters) {
+                let [notices, information, errors] = LOG_TOPICS;
+                let filters = [notices, information, errors, RESPONSE_TOPIC];
+                if let Err(error) = client.try_subscribe_many(&filters, QoS::AtMostOnce) {
                     shared.state().last_failure = error.to_string();
                 }
             }
@@ -261,7 +256,7 @@ async fn listen(mut events: EventLoop, client: AsyncClient, shared: Arc<Shared>)
                     state.ready = false;
                     state.log_lines = 0;
                     state.sessions.interrupted();
-                    state.last_failure = error.to_string();
+                    state.last_failure = reason(&error);
                 }
                 shared.changed.send_replace(());
                 tokio::time::sleep(wait).await;
@@ -293,18 +288,26 @@ fn observe(state: &mut State, topic: &str, payload: &[u8]) {
     state.sessions.observe(&line);
 }
 
+/// An error and its sources in one line.
+fn reason(error: &kf_mqtt::MqttError) -> String {
+    const MAX_DEPTH: usize = 8;
+    let first: &dyn std::error::Error = error;
+    let chain = std::iter::successors(Some(first), |error| error.source()).take(MAX_DEPTH);
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// Connects under the client identifier `client_id`, which makes the broker close the session that holds it (MQTT 3.1.1
 /// section 3.1.4, MQTT-3.1.4-2), and leaves again.
 pub(crate) async fn take_over(endpoint: &Endpoint, client_id: &str, deadline: Duration) -> Result<(), BrokerError> {
-    let (client, mut events) = endpoint.client(client_id, 4);
+    let (client, mut events) = kf_mqtt::open(endpoint.settings(client_id), 4);
     let unreachable = |reason: String| BrokerError::Unreachable { address: endpoint.address(), reason };
     let visit = async {
         loop {
-            match events.poll().await.map_err(|error| unreachable(error.to_string()))? {
+            match events.poll().await.map_err(|error| unreachable(reason(&error)))? {
                 Event::Incoming(Packet::ConnAck(_)) => {
                     client.disconnect().await.map_err(|error| unreachable(error.to_string()))?;
                 }
-                Event::Outgoing(rumqttc::Outgoing::Disconnect) => return Ok(()),
+                Event::Disconnected => return Ok(()),
                 _ => {}
             }
         }

@@ -8,8 +8,8 @@ use kf_broker::{
     MosquittoFiles, MosquittoProcess, MosquittoSettings,
 };
 use kf_key::UnixMillis;
+use kf_mqtt::{Client, Event, EventLoop, Packet, QoS, Settings, SubscribeReasonCode};
 use kf_testkit::{ForeignAuthority, IssuedIdentity, TempDir, Tool, free_port, scratch};
-use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, QoS, TlsConfiguration, Transport};
 
 use crate::fleet::{DEADLINE, client_tls, crl, identity, key};
 
@@ -61,17 +61,22 @@ async fn bench() -> Bench {
 }
 
 struct Device {
-    client: AsyncClient,
+    client: Client,
     events: EventLoop,
     name: String,
 }
 
 impl Bench {
     fn device(&self, name: &str, issued: &IssuedIdentity) -> Device {
-        let mut options = MqttOptions::new(format!("id-of-{name}"), "localhost", self.port);
-        let tls = TlsConfiguration::Rustls(client_tls(&self.authority, issued));
-        options.set_transport(Transport::tls_with_config(tls));
-        let (client, events) = AsyncClient::new(options, 16);
+        let settings = Settings {
+            client_id: format!("id-of-{name}"),
+            host: "localhost".to_owned(),
+            port: self.port,
+            keep_alive: Duration::from_secs(60),
+            max_packet_octets: 10 * 1024,
+            tls: client_tls(&self.authority, issued),
+        };
+        let (client, events) = kf_mqtt::open(settings, 16);
         Device { client, events, name: name.to_owned() }
     }
 }
@@ -91,12 +96,12 @@ impl Device {
     async fn is_served(&mut self) -> bool {
         let topic = format!("devices/{}/up", self.name);
         self.client.subscribe(&topic, QoS::AtLeastOnce).await.unwrap();
-        self.client.publish(&topic, QoS::AtLeastOnce, false, "1").await.unwrap();
+        self.client.publish(&topic, QoS::AtLeastOnce, "1").await.unwrap();
         while let Some(event) = self.next().await {
             match event {
                 Event::Incoming(Packet::Publish(message)) => return message.topic == topic,
                 Event::Incoming(Packet::SubAck(answer))
-                    if answer.return_codes.contains(&rumqttc::SubscribeReasonCode::Failure) =>
+                    if answer.return_codes.contains(&SubscribeReasonCode::Failure) =>
                 {
                     return false;
                 }

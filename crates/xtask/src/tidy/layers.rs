@@ -25,7 +25,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kf-backend", &["kf-key", "kf-derive", "kf-crypto"]),
     ("kf-pkcs11", &["kf-key", "kf-derive", "kf-crypto", "kf-backend"]),
     ("kf-store", &["kf-key", "kf-api", "kf-log", "kf-access"]),
-    ("kf-broker", &["kf-key", "kf-crypto", "kf-api"]),
+    ("kf-mqtt", &[]),
+    ("kf-broker", &["kf-key", "kf-crypto", "kf-api", "kf-mqtt"]),
     // Services.
     ("kf-signer", &["kf-key", "kf-derive", "kf-crypto", "kf-pki", "kf-log", "kf-backend", "kf-pkcs11"]),
     (
@@ -48,7 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Surfaces: none of them sees the store or a back end.
     ("kf-server", &["kf-key", "kf-crypto", "kf-api", "kf-pki", "kf-log", "kf-access", "kf-enrol", "kf-fleet"]),
     ("kf-client", &["kf-key", "kf-crypto", "kf-api", "kf-pki"]),
-    ("kf-agent", &["kf-key", "kf-crypto", "kf-api", "kf-pki", "kf-client"]),
+    ("kf-agent", &["kf-key", "kf-crypto", "kf-api", "kf-pki", "kf-mqtt", "kf-client"]),
     (
         "keyfleet",
         &[
