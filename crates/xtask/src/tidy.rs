@@ -3,10 +3,10 @@
 //! Rules look at text with comments and literals blanked out ([`source::Source`]), not at syntax trees: they are
 //! simple enough to be read in a minute, and each has a test with a planted violation.
 
+mod banned_crates;
 mod documents;
 mod layers;
 mod length;
-mod lockfile;
 mod secrets;
 mod source;
 mod words;
@@ -79,7 +79,7 @@ pub(crate) struct Dependency {
 /// # Errors
 /// When a rule is broken, each violation printed before.
 pub(crate) fn run() -> Result<()> {
-    let violations = check(&workspace_root(), &metadata()?)?;
+    let violations = check(&workspace_root(), &metadata()?, &compiled()?)?;
     for violation in &violations {
         println!("{violation}");
     }
@@ -99,7 +99,14 @@ pub(crate) fn metadata() -> Result<Metadata> {
     serde_json::from_str(&text).map_err(|error| Failure::new(format!("cargo metadata: {error}"), remedy))
 }
 
-fn check(root: &Path, metadata: &Metadata) -> Result<Vec<Violation>> {
+/// Every crate that a build of the workspace can compile, one a line: name, version, and more.
+fn compiled() -> Result<String> {
+    let edges = ["tree", "--workspace", "--all-features", "--target", "all", "--edges", "normal,build,dev"];
+    let form = ["--prefix", "none", "--format", "{p}", "--locked", "--offline"];
+    output(cargo().args(edges).args(form), "run `cargo fetch`, and check Cargo.toml and Cargo.lock")
+}
+
+fn check(root: &Path, metadata: &Metadata, compiled: &str) -> Result<Vec<Violation>> {
     let mut violations = layers::check_edges(metadata);
     for path in files(root, &["rs"])? {
         let source = Source::new(path.clone(), &read(root, &path)?);
@@ -114,7 +121,7 @@ fn check(root: &Path, metadata: &Metadata) -> Result<Vec<Violation>> {
     for path in files(root, &["md"])? {
         violations.extend(documents::check(root, &path, &read(root, &path)?));
     }
-    violations.extend(lockfile::check(&read(root, Path::new("Cargo.lock"))?));
+    violations.extend(banned_crates::check(compiled));
     Ok(violations)
 }
 
