@@ -79,7 +79,7 @@ impl Fleet {
         if self.signer.capabilities().needs_preimage_record {
             let (authority, at) = (order.authority.record.id, self.now());
             let pre_image = PreImage { serial: certificate.serial, authority, tbs: checked.tbs().to_vec(), at };
-            self.store.record_tbs(pre_image).await?;
+            self.store.record_tbs(pre_image, &order.basis).await?;
         }
         let signed = self.signer.sign_certificate(order.authority.record.key, checked).await?;
         let entry = issuance_entry(&order, &certificate, self.now());

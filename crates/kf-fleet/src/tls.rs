@@ -88,7 +88,7 @@ impl Fleet {
             device: None,
             operator: None,
             facility: None,
-            basis: Basis::Standing,
+            basis: Basis::Own,
             why,
         };
         let issued = self.issue(order).await?;

@@ -123,6 +123,10 @@ pub struct DeviceIssuance {
 pub enum Basis {
     /// Nothing that is used up: an operator's request, an IDevID, a renewal.
     Standing,
+    /// The server's own need: its OCSP responder, its TLS identity. Recorded even while issuance is stopped, the store
+    /// is fenced or the disk is full, because without it nobody could learn of a revocation. Names no device and no
+    /// operator.
+    Own,
     /// A one-time enrolment code of this device. The same code with the same key gives the same certificate again.
     Code(CodeId),
     /// A station's voucher.
@@ -228,6 +232,14 @@ pub struct PreImage {
     pub at: UnixMillis,
 }
 
+/// What is the server's own goes on when everything else must stop.
+const fn class_of(basis: &Basis) -> Class {
+    match basis {
+        Basis::Own => Class::Reserved,
+        Basis::Standing | Basis::Code(_) | Basis::Voucher { .. } | Basis::Enrolment(_) => Class::Ordinary,
+    }
+}
+
 impl Store {
     /// Records an issuance: ONE transaction that checks what must still hold and writes everything or nothing:
     /// issuance not stopped; device there, in the state the caller saw, and allowed to enrol; public key not blocked and
@@ -245,7 +257,8 @@ impl Store {
         audit: impl Into<Audit>,
     ) -> Result<IssuanceOutcome, StoreError> {
         let audit = audit.into();
-        self.write(Class::Ordinary, move |act| issuance::record(act, &issuance, &audit)).await
+        let class = class_of(&issuance.basis);
+        self.write(class, move |act| issuance::record(act, &issuance, &audit)).await
     }
 
     /// Whose a public key is, by the SHA-256 of its SubjectPublicKeyInfo: to refuse before signing. The same check runs
@@ -277,10 +290,14 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] on `serial`; [`StoreError::Stopped`]; [`StoreError::Full`].
-    pub async fn record_tbs(&self, pre_image: PreImage) -> Result<(), StoreError> {
-        self.write(Class::Ordinary, move |act| {
-            act.require_issuance()?;
+    pub async fn record_tbs(&self, pre_image: PreImage, basis: &Basis) -> Result<(), StoreError> {
+        let class = class_of(basis);
+        let is_own = *basis == Basis::Own;
+        self.write(class, move |act| {
             let PreImage { serial, authority, tbs, at } = &pre_image;
+            if !is_own {
+                act.require_issuance()?;
+            }
             if act.exists("SELECT 1 FROM certificate WHERE serial = ?1", [serial.as_bytes()])? {
                 return Err(StoreError::Conflict { field: "serial" });
             }

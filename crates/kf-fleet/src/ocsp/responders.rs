@@ -59,7 +59,7 @@ impl Fleet {
             device: None,
             operator: None,
             facility: None,
-            basis: Basis::Standing,
+            basis: Basis::Own,
             why: "delegated OCSP responder",
         };
         let issued = self.issue(order).await?;

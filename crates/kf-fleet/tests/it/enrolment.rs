@@ -215,6 +215,11 @@ async fn stopped_issuance_issues_nothing_and_starts_again() {
     scratch.fleet.issuance_switch(&scratch.owner, stop).await.unwrap();
     let outcome = scratch.enrol_with("thermo-1", &code, &request).await;
     assert!(matches!(outcome, Err(FleetError::IssuanceStopped(_))), "{outcome:?}");
+    let scratch = scratch.reopen().await;
+    let outcome = scratch.enrol_with("thermo-1", &code, &request).await;
+    assert!(matches!(outcome, Err(FleetError::IssuanceStopped(_))), "{outcome:?}");
+    let own = scratch.fleet.server_identity().await.unwrap();
+    assert!(own.ocsp_staple.is_some(), "OCSP must go on while issuance is stopped");
     let start = IssuanceSwitch { run: true, why: String::new() };
     scratch.fleet.issuance_switch(&scratch.owner, start).await.unwrap();
     issued(scratch.enrol_with("thermo-1", &code, &request).await.unwrap());

@@ -40,6 +40,7 @@ async fn a_rolled_back_registry_is_noticed_and_fenced_and_still_revokes() {
     let scratch = scratch.reopen().await;
     assert!(matches!(scratch.fleet.issuance(), Issuance::Fenced(_)), "{:?}", scratch.fleet.issuance());
     assert!(!scratch.fleet.not_ready().await.is_empty());
+    assert!(scratch.fleet.server_identity().await.unwrap().ocsp_staple.is_some());
     let refused = scratch.enrol_with("thermo-1", &code, &fresh_csr()).await;
     assert!(refused.is_err(), "{refused:?}");
     let request = RevokeRequest {

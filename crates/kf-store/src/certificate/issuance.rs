@@ -21,8 +21,12 @@ const MAX_VOUCHER_OCTETS: usize = 128;
 
 /// See [`crate::Store::record_issuance`].
 pub(super) fn record(act: &mut Act<'_>, issuance: &Issuance, audit: &Audit) -> Result<IssuanceOutcome, StoreError> {
-    act.require_issuance()?;
     let Issuance { certificate, der, device, basis, at } = issuance;
+    if *basis != Basis::Own {
+        act.require_issuance()?;
+    } else if certificate.device.is_some() || certificate.operator.is_some() {
+        return Err(StoreError::Invalid { field: "basis", problem: "the server's own certificate names nobody else" });
+    }
     let spki = sha256_of_hex("spki_sha256", &certificate.spki_sha256)?;
     if let Some(before) = check_basis(act, basis, certificate.device, &spki, *at)? {
         return Ok(IssuanceOutcome::Before(Box::new(before)));
@@ -207,7 +211,7 @@ pub(super) fn used_before(
 ) -> Result<Option<SerialNumber>, StoreError> {
     let read = |row: &rusqlite::Row<'_>| column::serial(row, 0);
     match basis {
-        Basis::Standing => Ok(None),
+        Basis::Standing | Basis::Own => Ok(None),
         Basis::Code(id) => {
             let sql = "SELECT serial FROM code WHERE id = ?1 AND used_with = ?2 AND withdrawn = 0";
             sql::one(connection, sql, (id.as_bytes(), spki), read)
@@ -236,7 +240,7 @@ fn check_basis(
     at: UnixMillis,
 ) -> Result<Option<StoredCertificate>, StoreError> {
     let (what, unused) = match basis {
-        Basis::Standing => return Ok(None),
+        Basis::Standing | Basis::Own => return Ok(None),
         Basis::Code(id) => ("code", check_code(act, *id, device, at)?),
         Basis::Voucher { id, .. } => ("voucher", check_voucher(act, id)?),
         Basis::Enrolment(id) => ("enrolment", check_enrolment(act, *id, device, spki)?),
@@ -307,7 +311,7 @@ fn use_basis(
     at: UnixMillis,
 ) -> Result<(), StoreError> {
     match basis {
-        Basis::Standing => {}
+        Basis::Standing | Basis::Own => {}
         Basis::Code(id) => {
             let sql = "UPDATE code SET used = ?2, used_with = ?3, serial = ?4 WHERE id = ?1";
             act.execute(sql, (id.as_bytes(), millis(at), spki, serial.as_bytes()))?;

@@ -258,8 +258,8 @@ async fn what_was_about_to_be_signed_is_either_issued_or_revoked() {
     register(&store, 2).await;
     for number in [1, 2] {
         let pre_image = PreImage { serial: serial(number), authority: authority_id(1), tbs: vec![0x30; 500], at: NOW };
-        store.record_tbs(pre_image.clone()).await.unwrap();
-        assert_eq!(store.record_tbs(pre_image).await, Err(StoreError::Conflict { field: "serial" }));
+        store.record_tbs(pre_image.clone(), &Basis::Standing).await.unwrap();
+        assert_eq!(store.record_tbs(pre_image, &Basis::Standing).await, Err(StoreError::Conflict { field: "serial" }));
     }
     record(&store, issuance(certificate(1, Some(&device(1))), DeviceState::Registered)).await.unwrap();
     let orphans = store.orphans().unwrap();
