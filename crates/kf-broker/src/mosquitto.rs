@@ -5,7 +5,7 @@
 //! * SIGHUP builds new TLS contexts, so new connections meet the new CRL and old session tickets end; open sessions stay.
 //! * `disableClient` closes the sessions of a user name, but a client named by its certificate is served again at once
 //!   when it reconnects, because the plugin checks passwords and there is none. So the CRL goes first, and a cut also
-//!   takes the client's roles away.
+//!   takes away the role that the connector gave the client.
 //! * There is no command that lists sessions. With `log_dest topic` the broker tells who comes and goes; without it
 //!   [`Mosquitto`] cuts but refuses to say that a device is gone.
 //! * Websocket listeners check no CRL: the connector covers plain TLS listeners only.

@@ -6,12 +6,15 @@ use der::Decode as _;
 use der::asn1::{PrintableStringRef, Utf8StringRef};
 use kf_crypto::PrivateKey;
 use kf_key::UnixMillis;
-use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls_pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime,
+};
 use x509_cert::Certificate;
 
 use crate::BrokerError;
@@ -81,11 +84,27 @@ impl TlsIdentity {
     /// # Errors
     /// [`BrokerError::Configuration`].
     pub fn client_config(&self) -> Result<Arc<ClientConfig>, BrokerError> {
+        self.client_config_for(None)
+    }
+
+    /// Settings of a TLS client that expects `server_name` in the server's certificate, whatever address it connects to.
+    pub(crate) fn client_config_for(&self, server_name: Option<&str>) -> Result<Arc<ClientConfig>, BrokerError> {
         let certified = self.certified_key()?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(self.roots()?, provider())
+            .build()
+            .map_err(|error| refuse("roots", error))?;
+        let verifier: Arc<dyn ServerCertVerifier> = match server_name {
+            None => verifier,
+            Some(name) => {
+                let name = ServerName::try_from(name.to_owned()).map_err(|error| refuse("server_name", error))?;
+                Arc::new(Named { verifier, name })
+            }
+        };
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| refuse("provider", error))?
-            .with_root_certificates(self.roots()?)
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
             .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
         config.resumption = Resumption::disabled();
         Ok(Arc::new(config))
@@ -110,5 +129,47 @@ impl TlsIdentity {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Arc::new(config))
+    }
+}
+
+/// Verifies as ever, but against a fixed name: the address of a broker on this host is rarely the name it is known by.
+#[derive(Debug)]
+struct Named {
+    verifier: Arc<WebPkiServerVerifier>,
+    name: ServerName<'static>,
+}
+
+impl ServerCertVerifier for Named {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _address: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.verifier.verify_server_cert(end_entity, intermediates, &self.name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
     }
 }

@@ -85,6 +85,7 @@ impl Broker {
             control: Some(Control {
                 host: "localhost".to_owned(),
                 port,
+                server_name: None,
                 identity: tls_identity(stage, control)?,
                 client_id: CONTROL_NAME.to_owned(),
                 cut_by: CutBy::DynamicSecurity(DeviceTopics::default()),

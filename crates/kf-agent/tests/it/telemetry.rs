@@ -142,6 +142,7 @@ async fn a_device_is_served_by_mosquitto_until_it_is_revoked_and_again_after_rel
         control: Some(Control {
             host: "localhost".to_owned(),
             port,
+            server_name: None,
             identity: identity(&bench.authority, &control),
             client_id: "control".to_owned(),
             cut_by: CutBy::DynamicSecurity(DeviceTopics::default()),

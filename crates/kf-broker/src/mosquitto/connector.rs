@@ -43,6 +43,8 @@ pub struct Control {
     pub host: String,
     /// Its port.
     pub port: u16,
+    /// Name in the broker's certificate, where that is not `host`.
+    pub server_name: Option<String>,
     /// A certificate whose common name the broker lets command, and the roots of the broker's certificate.
     pub identity: TlsIdentity,
     /// MQTT client identifier of the session.
@@ -75,6 +77,7 @@ pub struct Mosquitto {
 struct OpenControl {
     channel: ControlChannel,
     endpoint: Endpoint,
+    server_name: Option<String>,
     client_id: String,
     cut_by: CutBy,
     /// Common name of the certificate in use, and when the next one is due.
@@ -101,11 +104,12 @@ impl Mosquitto {
         let MosquittoSettings { name, crl_file, process, control } = settings;
         let control = match control {
             None => None,
-            Some(Control { host, port, identity, client_id, cut_by }) => {
-                let endpoint = Endpoint { host, port, tls: identity.client_config()? };
+            Some(Control { host, port, server_name, identity, client_id, cut_by }) => {
+                let tls = identity.client_config_for(server_name.as_deref())?;
+                let endpoint = Endpoint { host, port, tls };
                 let channel = ControlChannel::open(endpoint.clone(), &client_id);
                 let due = identity.name_and_half_life();
-                Some(Arc::new(OpenControl { channel, endpoint, client_id, cut_by, due }))
+                Some(Arc::new(OpenControl { channel, endpoint, server_name, client_id, cut_by, due }))
             }
         };
         Ok(Self { name, crl_file, process, control: Mutex::new(control) })
@@ -256,12 +260,15 @@ impl BrokerConnector for Mosquitto {
 
     async fn renew_identity(&self, identity: TlsIdentity) -> Result<(), BrokerError> {
         let former = self.control("sign in")?;
-        let endpoint = Endpoint { tls: identity.client_config()?, ..former.endpoint.clone() };
+        let server_name = former.server_name.clone();
+        let tls = identity.client_config_for(server_name.as_deref())?;
+        let endpoint = Endpoint { tls, ..former.endpoint.clone() };
         // Two sessions under one client identifier would throw each other out for ever.
         former.channel.close();
         let channel = ControlChannel::open(endpoint.clone(), &former.client_id);
         let (client_id, cut_by) = (former.client_id.clone(), former.cut_by.clone());
-        let renewed = OpenControl { channel, endpoint, client_id, cut_by, due: identity.name_and_half_life() };
+        let due = identity.name_and_half_life();
+        let renewed = OpenControl { channel, endpoint, server_name, client_id, cut_by, due };
         *self.control.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(renewed));
         Ok(())
     }

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use crate::BrokerError;
 
 /// What a device may do at the broker. `{device}` stands for its name; a role per device keeps devices apart, because
-/// the plugin of 2.0 knows no `%u` in its patterns. Without any topic the roles are left alone: somebody else manages
-/// them, and a hold that is released must not have cost a device its roles.
+/// the plugin of 2.0 knows no `%u` in its patterns. Without any topic no role is touched. Roles that somebody else gave a
+/// device are never touched: a hold that is released must not have cost it anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceTopics {
     /// Topics it may publish to.
@@ -37,7 +37,8 @@ fn role_of(device_name: &str) -> String {
     format!("device-{device_name}")
 }
 
-/// Makes a client, and its role where roles are ours, or makes them again what they should be.
+/// Makes a client, and its role where roles are ours, or makes them again what they should be. Other roles of the client
+/// stay. A session that is open is closed by the plugin whenever roles change; the device comes straight back.
 pub(crate) fn allow(device_name: &str, topics: &DeviceTopics) -> Batch {
     let mut commands = Vec::new();
     if topics.manages_roles() {
@@ -45,7 +46,9 @@ pub(crate) fn allow(device_name: &str, topics: &DeviceTopics) -> Batch {
         commands.push(json!({"command": "createRole", "rolename": role, "acls": acls}));
         commands.push(json!({"command": "modifyRole", "rolename": role, "acls": acls}));
         commands.push(json!({"command": "createClient", "username": device_name}));
-        commands.push(json!({"command": "modifyClient", "username": device_name, "roles": [{"rolename": role}]}));
+        // Adding a role that is there already is an "Internal error" in 2.0.11.
+        commands.push(json!({"command": "removeClientRole", "username": device_name, "rolename": role}));
+        commands.push(json!({"command": "addClientRole", "username": device_name, "rolename": role}));
     } else {
         commands.push(json!({"command": "createClient", "username": device_name}));
     }
@@ -62,15 +65,16 @@ fn acls_of(device_name: &str, topics: &DeviceTopics) -> Vec<Value> {
     send.chain(receive).chain(filter).collect()
 }
 
-/// Disables the client, which closes its sessions, and takes its roles away where they are ours. A client unknown to the
+/// Disables the client, which closes its sessions, and takes its role away where that is ours. A client unknown to the
 /// plugin is made first: it could be connected all the same, because its name comes from its certificate.
 pub(crate) fn bar(device_name: &str, topics: &DeviceTopics) -> Batch {
     let mut commands = vec![json!({"command": "createClient", "username": device_name})];
     if topics.manages_roles() {
-        commands.push(json!({"command": "modifyClient", "username": device_name, "roles": []}));
+        let role = role_of(device_name);
+        commands.push(json!({"command": "removeClientRole", "username": device_name, "rolename": role}));
     }
     commands.push(json!({"command": "disableClient", "username": device_name}));
-    Batch { commands, tolerated: &["Client already exists"] }
+    Batch { commands, tolerated: &["Client already exists", "Role not found"] }
 }
 
 /// Asks for something small: its answer shows that the broker has been around its loop.
@@ -151,7 +155,7 @@ mod tests {
     fn an_answer_counts_only_when_every_command_succeeded() {
         let batch = bar("meter-1", &DeviceTopics::default());
         let good = r#"{"responses":[{"command":"createClient","error":"Client already exists","correlationData":"1"},
-            {"command":"modifyClient","correlationData":"1"},{"command":"disableClient","correlationData":"1"}]}"#;
+            {"command":"removeClientRole","error":"Role not found","correlationData":"1"},{"command":"disableClient","correlationData":"1"}]}"#;
         let (correlation, responses) = parse_response(good.as_bytes()).unwrap();
         assert_eq!(correlation, 1);
         assert!(batch.check(&responses).is_ok());

@@ -31,7 +31,7 @@ async fn bench() -> Bench {
     let program: PathBuf = Tool::new("mosquitto").path().to_owned();
     let authority = ForeignAuthority::new();
     let directory = scratch();
-    let server = authority.issue_server(&["localhost"]);
+    let server = authority.issue_server(&["localhost", "broker.example"]);
     let port = free_port();
     let config = MosquittoConfig {
         port,
@@ -44,8 +44,9 @@ async fn bench() -> Bench {
     let files = config.write(directory.path()).unwrap();
     let process = MosquittoProcess::start(&program, &files.config, DEADLINE).await.unwrap();
     let control = Control {
-        host: "localhost".to_owned(),
+        host: "127.0.0.1".to_owned(),
         port,
+        server_name: Some("broker.example".to_owned()),
         identity: identity(&authority, &authority.issue_client("keyfleet-control")),
         client_id: "keyfleet-control".to_owned(),
         cut_by: CutBy::DynamicSecurity(DeviceTopics::default()),
@@ -208,6 +209,31 @@ async fn the_connector_changes_its_own_certificate_without_losing_its_grip() {
     let report = bench.broker.enforce(&[crl(&bench.authority, &[issued.serial])], &["meter"], DEADLINE).await;
     assert!(report.verified && report.session_cut, "{report:?}");
     assert!(device.is_cut().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_under_another_name_is_not_believed() {
+    let bench = bench().await;
+    let control = Control {
+        host: "127.0.0.1".to_owned(),
+        port: bench.port,
+        server_name: Some("elsewhere.example".to_owned()),
+        identity: identity(&bench.authority, &bench.authority.issue_client("keyfleet-control")),
+        client_id: "keyfleet-control".to_owned(),
+        cut_by: CutBy::DynamicSecurity(DeviceTopics::default()),
+    };
+    let broker = Mosquitto::open(MosquittoSettings {
+        name: "mosquitto".to_owned(),
+        crl_file: bench.files.crl_file.clone(),
+        process: BrokerProcess::Pid(bench.process.pid()),
+        control: Some(control),
+    })
+    .unwrap();
+    let refusal = broker.admit("meter").await.unwrap_err();
+    assert!(
+        matches!(&refusal, BrokerError::Unreachable { reason, .. } if reason.contains("ertificate")),
+        "{refusal:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

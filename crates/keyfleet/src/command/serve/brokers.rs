@@ -37,17 +37,17 @@ pub(crate) async fn open(fleet: &Fleet) -> Result<Vec<Arc<dyn BrokerConnector>>,
 async fn connect(fleet: &Fleet, config: &BrokerConfig) -> Result<Mosquitto, BrokerError> {
     let BrokerConfig::Mosquitto { name, crl_file, pid_file, address, server_name } = config;
     let refuse = |setting: &'static str, reason: String| BrokerError::Configuration { setting, reason };
-    let port = address
+    let (host, port) = address
         .rsplit_once(':')
-        .and_then(|(_host, port)| port.parse().ok())
+        .and_then(|(host, port)| Some((host.trim_matches(['[', ']']), port.parse().ok()?)))
         .ok_or_else(|| refuse("address", format!("`{address}` is not host:port")))?;
     let issued = fleet.broker_identity(CONTROL_NAME).await.map_err(|error| refuse("identity", error.to_string()))?;
     let key = PrivateKey::from_pkcs8(KeyAlgorithm::P256, &issued.key_pkcs8)
         .map_err(|_opaque| refuse("identity", "its key cannot be read".to_owned()))?;
     let control = Control {
-        // What is connected to is also what the broker's certificate must name: `server_name` has to resolve here.
-        host: server_name.clone(),
+        host: host.to_owned(),
         port,
+        server_name: Some(server_name.clone()),
         identity: TlsIdentity { roots: fleet.client_anchors().as_ref().clone(), chain: issued.chain, key },
         client_id: CONTROL_NAME.to_owned(),
         cut_by: CutBy::DynamicSecurity(DeviceTopics::default()),
