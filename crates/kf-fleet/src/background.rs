@@ -109,6 +109,7 @@ impl Fleet {
         }
         self.turn_brokers().await;
         self.publish_log().await;
+        self.keep_fence();
     }
 
     async fn turn_brokers(&self) {

@@ -162,6 +162,12 @@ impl Fleet {
         Ok(lists)
     }
 
+    /// The highest cRLNumber of each CA that is out.
+    pub(crate) fn crl_numbers(&self) -> BTreeMap<AuthorityId, u64> {
+        let boards = self.boards.read().unwrap_or_else(PoisonError::into_inner);
+        boards.iter().filter_map(|(id, board)| Some((*id, locked(board).highest_number()?))).collect()
+    }
+
     /// Earliest nextUpdate of all CRLs.
     pub(crate) fn crl_next_update(&self) -> Option<UnixMillis> {
         let boards = self.boards.read().unwrap_or_else(PoisonError::into_inner);

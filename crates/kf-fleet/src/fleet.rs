@@ -15,6 +15,7 @@ use crate::background::BrokerQueue;
 use crate::broker::BrokerMemory;
 use crate::crl::Board;
 use crate::enrolment::Attempts;
+use crate::fence::FenceKeeper;
 use crate::log_publisher::LogPublisher;
 use crate::ocsp::{AnswerCache, Responders};
 use crate::{Clock, DataDir, FleetConfig, FleetError};
@@ -31,6 +32,7 @@ pub struct Fleet {
     pub(crate) responders: Responders,
     pub(crate) attempts: Attempts,
     pub(crate) log: LogPublisher,
+    pub(crate) fence: FenceKeeper,
     pub(crate) brokers: RwLock<Vec<Arc<dyn BrokerConnector>>>,
     pub(crate) broker_queue: BrokerQueue,
     pub(crate) broker_memory: BrokerMemory,
@@ -75,7 +77,9 @@ impl Fleet {
         store: Store,
     ) -> Result<Arc<Self>, FleetError> {
         let log = LogPublisher::open(&dir, &config, &store, &signer)?;
-        if let Some(why) = log.compare_with_witness(&store)? {
+        let fence = FenceKeeper::new(config.witness_dir.clone());
+        let behind = fence.compare(&store).await?;
+        if let Some(why) = log.compare_with_witness(&store)?.or(behind) {
             tracing::error!(why, "the registry is older than its witness: fenced");
             store.fence(why);
         }
@@ -91,6 +95,7 @@ impl Fleet {
             responders: Responders::default(),
             attempts: Attempts::default(),
             log,
+            fence,
             brokers: RwLock::default(),
             broker_queue: BrokerQueue::default(),
             broker_memory: BrokerMemory::default(),
@@ -122,6 +127,7 @@ impl Fleet {
     /// Writes what waits and ends the writer. Later writes fail.
     pub async fn close(&self) {
         self.publish_log().await;
+        self.keep_fence();
         self.store.close().await;
     }
 

@@ -19,6 +19,7 @@ mod enrolment;
 mod entry;
 mod error;
 mod facility;
+mod fence;
 mod fleet;
 mod init;
 mod issuance;

@@ -158,6 +158,12 @@ impl Board {
         }
     }
 
+    /// The highest cRLNumber of all lists that are out.
+    pub(crate) fn highest_number(&self) -> Option<u64> {
+        let slots = self.shards.iter().map(|(_, slot)| slot).chain([&self.full]);
+        slots.filter_map(|slot| slot.current.as_ref().map(|crl| crl.number)).max()
+    }
+
     /// Earliest nextUpdate of all lists that are out.
     pub(crate) fn next_update(&self) -> Option<UnixMillis> {
         let slots = self.shards.iter().map(|(_, slot)| slot).chain([&self.full]);

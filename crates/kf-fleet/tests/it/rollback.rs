@@ -2,6 +2,7 @@ use kf_api::revocation::{RevocationTarget, RevokeRequest};
 use kf_api::status::Issuance;
 use kf_fleet::FleetError;
 use kf_key::RevocationReason;
+use kf_pki::crl::CrlScope;
 
 use crate::scratch::{Scratch, fresh_csr};
 
@@ -32,6 +33,17 @@ async fn a_rolled_back_registry_is_noticed_and_fenced_and_still_revokes() {
     let scratch = scratch.reopen().await;
     scratch.device("thermo-2").await;
     let code = scratch.code("thermo-2").await;
+    let issuing = scratch.fleet.authority_show(&scratch.owner, "issuing").await.unwrap().id;
+    let mut seen = 0;
+    for reason in [RevocationReason::CertificateHold, RevocationReason::RemoveFromCrl, RevocationReason::KeyCompromise]
+    {
+        let target = RevocationTarget::Certificate(serial);
+        let request = RevokeRequest { target, reason, why: String::new(), verify: false, dry_run: false };
+        scratch.fleet.revoke(&scratch.owner, request).await.unwrap();
+        scratch.fleet.turn().await;
+        seen = scratch.fleet.crl(issuing, CrlScope::Full).await.unwrap().unwrap().number;
+    }
+    scratch.fleet.turn().await;
     scratch.fleet.close().await;
 
     std::fs::remove_dir_all(&data).unwrap();
@@ -41,6 +53,8 @@ async fn a_rolled_back_registry_is_noticed_and_fenced_and_still_revokes() {
     assert!(matches!(scratch.fleet.issuance(), Issuance::Fenced(_)), "{:?}", scratch.fleet.issuance());
     assert!(!scratch.fleet.not_ready().await.is_empty());
     assert!(scratch.fleet.server_identity().await.unwrap().ocsp_staple.is_some());
+    let number = scratch.fleet.crl(issuing, CrlScope::Full).await.unwrap().unwrap().number;
+    assert!(number > seen, "cRLNumber {number} after {seen} was published");
     let refused = scratch.enrol_with("thermo-1", &code, &fresh_csr()).await;
     assert!(refused.is_err(), "{refused:?}");
     let request = RevokeRequest {
