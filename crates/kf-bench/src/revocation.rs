@@ -14,7 +14,7 @@ use crate::figure::{Aim, Figure};
 use crate::measure::{Effort, alternate, cpu_per_operation, cpu_time_of_ended_children, micros};
 use crate::peers::run_quietly;
 use crate::primitives::Bare;
-use crate::scratch_fleet::{ScratchFleet, fleet_error, in_flight, issue_request};
+use crate::scratch_fleet::{IN_FLIGHT, ScratchFleet, fleet_error, in_flight, issue_request};
 use crate::status::issuer;
 use crate::trivial_server::runtime;
 
@@ -33,7 +33,7 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
             round += 1;
             let devices = fleet.register(&runtime, &format!("revoke-{round}"), count)?;
             let requests = devices.iter().map(|device| issue_request(device)).collect::<Result<_, _>>()?;
-            let serials = fleet.issue(&runtime, requests)?;
+            let serials = fleet.issue(&runtime, IN_FLIGHT, requests)?;
             let start = Instant::now();
             let cost = cpu_per_operation(count, || revoke(&fleet, &runtime, serials));
             rates.push(f64::from(count) / start.elapsed().as_secs_f64());
@@ -55,7 +55,7 @@ fn revoke(
     runtime: &tokio::runtime::Runtime,
     serials: Vec<SerialNumber>,
 ) -> Result<(), BenchError> {
-    let all = in_flight(serials, |serial| {
+    let all = in_flight(IN_FLIGHT, serials, |serial| {
         let (fleet, owner) = (Arc::clone(&fleet.fleet), fleet.owner.clone());
         async move {
             let request = RevokeRequest {

@@ -24,7 +24,7 @@ use crate::error::BenchError;
 pub(crate) const FACILITY: &str = "plant";
 /// The product line of every device.
 pub(crate) const LINE: &str = "meter";
-/// Requests in flight at the same time.
+/// Requests in flight at the same time, unless said otherwise.
 pub(crate) const IN_FLIGHT: usize = 64;
 
 /// A fleet, opened.
@@ -125,9 +125,10 @@ impl ScratchFleet {
     pub(crate) fn issue(
         &self,
         runtime: &Runtime,
+        lanes: usize,
         requests: Vec<IssueRequest>,
     ) -> Result<Vec<SerialNumber>, BenchError> {
-        runtime.block_on(in_flight(requests, |request| {
+        runtime.block_on(in_flight(lanes, requests, |request| {
             let (fleet, owner) = (Arc::clone(&self.fleet), self.owner.clone());
             async move {
                 let issued = fleet.certificate_issue(&owner, request).await.map_err(fleet_error)?;
@@ -162,8 +163,8 @@ pub(crate) fn issue_request(device: &str) -> Result<IssueRequest, BenchError> {
     })
 }
 
-/// Does `act` for every item, [`IN_FLIGHT`] at a time; results in any order.
-pub(crate) async fn in_flight<T, R, F>(items: Vec<T>, act: impl Fn(T) -> F) -> Result<Vec<R>, BenchError>
+/// Does `act` for every item, `lanes` at a time; results in any order.
+pub(crate) async fn in_flight<T, R, F>(lanes: usize, items: Vec<T>, act: impl Fn(T) -> F) -> Result<Vec<R>, BenchError>
 where
     T: Send + 'static,
     R: Send + 'static,
@@ -172,7 +173,7 @@ where
     let mut results = Vec::with_capacity(items.len());
     let mut running = tokio::task::JoinSet::new();
     for item in items {
-        while running.len() >= IN_FLIGHT {
+        while running.len() >= lanes {
             let Some(ended) = running.join_next().await else { break };
             results.push(ended.map_err(BenchError::failed("a task"))??);
         }

@@ -10,7 +10,7 @@ use crate::error::BenchError;
 use crate::figure::{Aim, Figure};
 use crate::measure::{Effort, alternate, cpu_per_operation, micros};
 use crate::primitives::Bare;
-use crate::scratch_fleet::{ScratchFleet, fleet_error, issue_request};
+use crate::scratch_fleet::{IN_FLIGHT, ScratchFleet, fleet_error, issue_request};
 use crate::trivial_server::runtime;
 
 /// The issuing CA that devices get their certificates from.
@@ -34,7 +34,7 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let fleet = ScratchFleet::create(&runtime)?;
     let devices = fleet.register(&runtime, "status", 200)?;
     let requests = devices.iter().map(|device| issue_request(device)).collect::<Result<_, _>>()?;
-    let serials = fleet.issue(&runtime, requests)?;
+    let serials = fleet.issue(&runtime, IN_FLIGHT, requests)?;
     let issuer = issuer(&fleet, &runtime)?;
     let bare = Bare::new()?;
     check_one(&fleet, &runtime, &issuer, &serials)?;
