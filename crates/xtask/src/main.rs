@@ -33,7 +33,7 @@ enum Task {
     Tidy,
     /// Measure; each figure is a ratio to a yardstick timed in the same run.
     Bench {
-        /// Passed on to kf-bench, see `cargo xtask bench --help`.
+        /// Passed on to kf-bench, see `cargo xtask bench -- --help`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
