@@ -157,7 +157,8 @@ async fn enrol(client: &Client, service: &Service, operation: &str, request_der:
     // The answer holds the new certificate alone (RFC 7030 section 4.2.3); who issued it is told by `cacerts`. Without
     // that the certificate is as good, so a failure there loses nothing.
     if let Ok(issuers) = cacerts(client, service).await {
-        issued.extend(issuers);
+        let missing: Vec<_> = issuers.into_iter().filter(|issuer| !issued.contains(issuer)).collect();
+        issued.extend(missing);
     }
     Ok(Enrolment::Issued(issued))
 }

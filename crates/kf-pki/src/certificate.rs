@@ -30,7 +30,7 @@ pub enum Subject {
         organization: String,
     },
     /// A device: CN = name, serialNumber = the 32 hexadecimal digits of its id (a PrintableString holds no underscore);
-    /// SAN hardwareModuleName (RFC 4108): hwType from the product line, hwSerialNum = the 16 octets of its id.
+    /// an IDevID also SAN hardwareModuleName (RFC 4108): hwType from the product line, hwSerialNum = its id's 16 octets.
     Device {
         /// Organisation: the fleet's name.
         organization: String,

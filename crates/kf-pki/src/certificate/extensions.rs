@@ -105,7 +105,10 @@ impl Extensions<'_> {
 
     fn write_alt_names(&self, w: &mut Writer) {
         match self.subject {
-            Subject::Device { device, organization, product_line, name: _ } => {
+            // IEEE 802.1AR asks it of IDevIDs. LDevIDs do without: strongSwan reads no request that repeats it.
+            Subject::Device { device, organization, product_line, name: _ }
+                if self.profile == CertificateProfile::IDevId =>
+            {
                 write(w, &oid::SUBJECT_ALT_NAME, false, |w| {
                     w.sequence(|w| write_hardware_module_name(w, organization, product_line, device));
                 });
@@ -115,7 +118,10 @@ impl Extensions<'_> {
                     w.sequence(|w| dns_names.iter().for_each(|name| write_server_name(w, name)));
                 });
             }
-            Subject::Authority { .. } | Subject::Operator { .. } | Subject::OcspSigner { .. } => {}
+            Subject::Device { .. }
+            | Subject::Authority { .. }
+            | Subject::Operator { .. }
+            | Subject::OcspSigner { .. } => {}
         }
     }
 

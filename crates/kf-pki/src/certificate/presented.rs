@@ -4,7 +4,7 @@ use kf_key::{CertificateProfile, KeyAlgorithm, SerialNumber, UnixMillis};
 
 use super::CertificateFacts;
 use super::parsed::{Certificate, Tbs};
-use crate::asn1::{NO_EXPIRY, is_canonical, oid, only, tag};
+use crate::asn1::{is_canonical, oid, only, tag};
 use crate::name;
 use crate::public_key::SignatureScheme;
 
@@ -102,6 +102,9 @@ pub fn facts_of_tbs(tbs: &[u8]) -> Option<CertificateFacts> {
     })
 }
 
+/// DER of the attribute type serialNumber (X.520).
+const SERIAL_NUMBER_TYPE: [u8; 5] = [0x06, 0x03, 0x55, 0x04, 0x05];
+
 /// Tells our profiles apart by what only they contain.
 fn profile_of(tbs: &Tbs<'_>) -> Option<CertificateProfile> {
     if tbs.extensions.authority()?.is_authority {
@@ -117,13 +120,12 @@ fn profile_of(tbs: &Tbs<'_>) -> Option<CertificateProfile> {
     if !tbs.extensions.has_purpose(&oid::CLIENT_AUTH) {
         return None;
     }
-    if tbs.extensions.get(&oid::SUBJECT_ALT_NAME).is_none() {
-        return Some(CertificateProfile::Operator);
+    if tbs.extensions.get(&oid::SUBJECT_ALT_NAME).is_some() {
+        return Some(CertificateProfile::IDevId);
     }
-    // Devices carry the same name in both; only an IDevID has no end, and one that was asked for with an end is taken
-    // for an LDevID, which is revoked in the same way.
-    let is_endless = tbs.not_after.seconds() == NO_EXPIRY.seconds();
-    Some(if is_endless { CertificateProfile::IDevId } else { CertificateProfile::LDevId })
+    // Only devices have a serialNumber in their subject, and no name of ours can hold these octets.
+    let has_serial_number = tbs.subject.windows(SERIAL_NUMBER_TYPE.len()).any(|octets| octets == SERIAL_NUMBER_TYPE);
+    Some(if has_serial_number { CertificateProfile::LDevId } else { CertificateProfile::Operator })
 }
 
 fn signature_algorithm(tbs: &Tbs<'_>) -> Option<KeyAlgorithm> {
