@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use kf_access::{Action, Permit, Principal, Stake, Target, Visibility, authorize};
+use kf_api::PageRequest;
 use kf_api::proposal::ProposedAct;
 use kf_api::revocation::{BrokerReport, RevocationTarget, RevokeOutcome, RevokeRequest};
 use kf_key::{CertificateStatus, FacilityId, RevocationReason};
 use kf_store::Logged;
+use kf_store::device::DeviceQuery;
 use kf_store::revocation::{Profiles, Revocation, Revoked, Selection, StatusChange};
 
 use crate::entry::Entry;
@@ -42,7 +44,7 @@ impl Fleet {
         let stake = Stake {
             permanent: request.reason.is_permanent(),
             devices,
-            crosses_facilities: false,
+            crosses_facilities: request.reason.is_permanent() && self.spans_facilities(&resolved)?,
             kills_authority: resolved.is_authority && request.reason.is_permanent(),
         };
         let act = ProposedAct::Revoke { target: request.target, reason: request.reason, why: request.why.clone() };
@@ -50,6 +52,17 @@ impl Fleet {
             return Ok(waiting);
         }
         self.carry_out_revocation(who, resolved, &request.why, request.verify).await
+    }
+
+    /// Whether a batch has devices in more than one facility. The first thousand are looked at: a larger batch needs a
+    /// second person for its size alone, unless somebody raised that limit above a thousand.
+    fn spans_facilities(&self, resolved: &Resolved) -> Result<bool, FleetError> {
+        let Selection::Batch(batch) = &resolved.revocation.selection else { return Ok(false) };
+        let page = PageRequest { after: None, limit: Some(kf_api::page::MAX_LIMIT) };
+        let query = DeviceQuery { batch: Some(batch.clone()), page, ..DeviceQuery::default() };
+        let devices = self.store.devices(&query, &resolved.visibility)?.items;
+        let facilities: std::collections::BTreeSet<_> = devices.iter().map(|device| device.facility).collect();
+        Ok(facilities.len() > 1)
     }
 
     /// Finds the target of a revocation and asks whether the caller may.

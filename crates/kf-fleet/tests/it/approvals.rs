@@ -130,3 +130,24 @@ async fn a_move_between_facilities_waits_for_a_second_person() {
     let local = scratch.operator("boris", Role::FacilityOperator, &["plant-b"]).await;
     assert!(scratch.fleet.device_show(&local, "thermo-1").await.is_ok());
 }
+
+#[tokio::test]
+async fn a_batch_that_spans_facilities_is_revoked_by_two_people_and_held_by_one() {
+    let scratch = Scratch::new().await;
+    for (name, facility) in [("here-1", "plant-a"), ("there-1", "plant-b")] {
+        scratch.device_at(name, facility, "thermo").await;
+        scratch.enrol(name).await;
+    }
+    let request = |reason| RevokeRequest {
+        target: RevocationTarget::Batch("batch-1".into()),
+        reason,
+        why: "bad solder".into(),
+        verify: false,
+        dry_run: false,
+    };
+    let held = scratch.fleet.revoke(&scratch.owner, request(RevocationReason::CertificateHold)).await.unwrap();
+    assert!(held.done);
+    let waiting = scratch.fleet.revoke(&scratch.owner, request(RevocationReason::KeyCompromise)).await.unwrap();
+    assert!(waiting.proposal.is_some());
+    assert_eq!(revoked(&scratch).await, 0);
+}
