@@ -69,15 +69,14 @@ async fn strongswan_enrols_with_a_code_and_renews_with_its_certificate() {
     assert_ne!(std::fs::read(first).unwrap(), std::fs::read(second).unwrap());
 }
 
-/// A request with a fresh key and the subject of `certificate`, made by openssl. Without alternative names: strongSwan does
-/// not read requests with a hardwareModuleName, and a request without them asks for those of the certificate.
+/// A request with a fresh key and the subject and alternative names of `certificate`, made by openssl.
 fn renewal(rig: &Rig, certificate: &Path) -> Request {
     let made = rig.request("renewal");
     let text = rig.file("renewal.txt");
     let (from, key) = (certificate.to_str().unwrap(), made.key.to_str().unwrap());
     let (der, text) = (made.der.to_str().unwrap(), text.to_str().unwrap());
     // `x509 -x509toreq` prints text before PEM whatever the format asked for, so a second run turns it into DER.
-    let copy = ["x509", "-inform", "DER", "-in", from, "-x509toreq", "-copy_extensions", "none", "-signkey", key];
+    let copy = ["x509", "-inform", "DER", "-in", from, "-x509toreq", "-copy_extensions", "copy", "-signkey", key];
     openssl(&[&copy[..], &["-out", text]].concat()).succeeds();
     openssl(&["req", "-in", text, "-outform", "DER", "-out", der]).succeeds();
     made
