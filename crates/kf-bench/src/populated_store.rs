@@ -131,7 +131,9 @@ impl PopulatedStore {
 
     /// CPU seconds of one page of 100 devices from the middle of the listing.
     pub(crate) fn list(&self, count: u32) -> Result<f64, BenchError> {
-        let middle = self.devices.get(self.devices.len() / 2).map(|(id, _)| id.to_string());
+        let mut ids: Vec<DeviceId> = self.devices.iter().map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        let middle = ids.get(ids.len() / 2).map(DeviceId::to_string);
         let page = PageRequest { after: middle, limit: Some(100) };
         let query = DeviceQuery { facility: Some(self.places.facility), page, ..DeviceQuery::default() };
         cpu_per_operation(count, || {
