@@ -114,6 +114,11 @@ where
     }
 }
 
+/// A group of at least so many operations says that many callers are at work.
+const LOADED_GROUP: usize = 4;
+/// How long the writer then waits for more.
+const GATHER: std::time::Duration = std::time::Duration::from_micros(1_000);
+
 /// The writer's own state.
 pub(crate) struct Writer {
     connection: Connection,
@@ -150,10 +155,14 @@ impl Writer {
     /// Serves until every sender is gone or somebody closes.
     pub(crate) fn serve(mut self, mut queue: mpsc::Receiver<Message>) {
         let mut closing = None;
+        let mut last_group = 0;
         while closing.is_none() {
             let Some(first) = queue.blocking_recv() else { break };
             let mut jobs = Vec::new();
             let mut next = Some(first);
+            // On a fast disk groups stay small and each commit costs more than what is in it: under load, wait once for
+            // those who are about to ask. A lone caller never waits.
+            let mut may_wait = last_group >= LOADED_GROUP;
             while let Some(message) = next {
                 match message {
                     Message::Job(job) => jobs.push(job),
@@ -164,7 +173,13 @@ impl Writer {
                     }
                 }
                 next = if jobs.len() < self.group { queue.try_recv().ok() } else { None };
+                if next.is_none() && may_wait && closing.is_none() && jobs.len() < self.group {
+                    may_wait = false;
+                    std::thread::park_timeout(GATHER);
+                    next = queue.try_recv().ok();
+                }
             }
+            last_group = jobs.len();
             self.group(jobs);
         }
         while let Some(message) = queue.blocking_recv() {
