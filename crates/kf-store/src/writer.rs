@@ -117,7 +117,7 @@ where
 /// A group of at least so many operations says that many callers are at work.
 const LOADED_GROUP: usize = 4;
 /// How long the writer then waits for more.
-const GATHER: std::time::Duration = std::time::Duration::from_micros(1_000);
+const GATHER: Duration = Duration::from_micros(1_000);
 
 /// The writer's own state.
 pub(crate) struct Writer {
