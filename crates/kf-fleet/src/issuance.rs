@@ -130,7 +130,8 @@ fn refusal(refusal: IssueRefusal) -> FleetError {
     }
 }
 
-fn record_of(facts: &CertificateFacts, order: &Order<'_>) -> Certificate {
+/// The row that the registry will keep.
+pub(crate) fn record_of(facts: &CertificateFacts, order: &Order<'_>) -> Certificate {
     Certificate {
         serial: facts.serial,
         authority: order.authority.record.id,

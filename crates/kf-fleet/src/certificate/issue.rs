@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use kf_access::{Action, Permit, Principal, Target, authorize};
-use kf_api::certificate::{Certificate, CertificateWithPem, IssueRequest};
-use kf_key::{CertificateProfile, CertificateStatus, DeviceId, FacilityId, OperatorId, UnixMillis};
+use kf_api::certificate::{CertificateWithPem, IssueRequest};
+use kf_key::{CertificateProfile, DeviceId, FacilityId, OperatorId, UnixMillis};
 use kf_pki::certificate::Subject;
 use kf_pki::pem;
 use kf_pki::request::CertificationRequest;
@@ -12,7 +12,7 @@ use kf_store::certificate::{Basis, DeviceIssuance, KeyHolder};
 
 use crate::authority::{Authorities, Known};
 use crate::enrolment::of_request;
-use crate::issuance::Order;
+use crate::issuance::{Order, record_of};
 use crate::{Fleet, FleetError};
 
 /// Lifetimes where the request names none.
@@ -95,22 +95,7 @@ impl Fleet {
 
     fn rehearse(&self, order: &Order<'_>) -> Result<CertificateWithPem, FleetError> {
         let checked = self.check_order(order)?;
-        let facts = checked.facts();
-        let certificate = Certificate {
-            serial: facts.serial,
-            authority: order.authority.record.id,
-            profile: facts.profile,
-            device: order.device.map(|(id, _)| id),
-            operator: order.operator,
-            facility: order.facility,
-            subject: facts.subject.clone(),
-            spki_sha256: hex::encode(facts.spki_sha256),
-            not_before: facts.not_before,
-            not_after: facts.not_after,
-            status: CertificateStatus::Good,
-            revoked: None,
-            reason: None,
-        };
+        let certificate = record_of(checked.facts(), order);
         Ok(CertificateWithPem { certificate, pem: String::new(), chain_pem: String::new() })
     }
 
