@@ -14,20 +14,25 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Vocabulary and primitives.
     ("kf-key", &[]),
     ("kf-derive", &["kf-key"]),
+    ("kf-seal", &["kf-key", "kf-derive"]),
+    ("kf-exchange", &["kf-key", "kf-derive"]),
     ("kf-crypto", &["kf-key"]),
     ("kf-api", &["kf-key"]),
     // Rules: decisions from arguments.
     ("kf-pki", &["kf-key", "kf-crypto"]),
     ("kf-log", &["kf-key", "kf-crypto"]),
+    ("kf-entropy", &[]),
     ("kf-access", &["kf-key", "kf-api"]),
     ("kf-enrol", &["kf-key", "kf-crypto", "kf-api", "kf-pki"]),
     // Back ends: what keys, rows and brokers live in.
     ("kf-backend", &["kf-key", "kf-derive", "kf-crypto"]),
     ("kf-pkcs11", &["kf-key", "kf-derive", "kf-crypto", "kf-backend"]),
+    ("kf-tpm", &["kf-key", "kf-derive", "kf-crypto", "kf-backend"]),
     ("kf-store", &["kf-key", "kf-api", "kf-log", "kf-access"]),
     ("kf-mqtt", &[]),
     ("kf-broker", &["kf-key", "kf-crypto", "kf-api", "kf-mqtt"]),
     // Services.
+    ("kf-device", &["kf-key", "kf-derive", "kf-seal", "kf-exchange", "kf-entropy"]),
     ("kf-signer", &["kf-key", "kf-derive", "kf-crypto", "kf-pki", "kf-log", "kf-backend", "kf-pkcs11"]),
     (
         "kf-fleet",
@@ -49,6 +54,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Surfaces: none of them sees the store or a back end.
     ("kf-server", &["kf-key", "kf-crypto", "kf-api", "kf-pki", "kf-log", "kf-access", "kf-enrol", "kf-fleet"]),
     ("kf-client", &["kf-key", "kf-crypto", "kf-api", "kf-pki"]),
+    ("kf-ffi", &["kf-key", "kf-device"]),
     ("kf-agent", &["kf-key", "kf-crypto", "kf-api", "kf-pki", "kf-mqtt", "kf-client"]),
     (
         "keyfleet",

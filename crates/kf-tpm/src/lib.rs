@@ -1,0 +1,2 @@
+//! TPM 2.0 key back end.
+#![warn(missing_docs)]
