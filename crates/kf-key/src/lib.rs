@@ -1,12 +1,13 @@
 //! The vocabulary of Keyfleet: identifiers, SP 800-57 key states, algorithms, certificate profiles, revocation
 //! reasons, and the types that hold secret bytes.
 //!
-//! It is `no_std` with `alloc`, holds no I/O, reads no clock and draws no randomness: whoever needs an identifier or a
+//! It is `no_std`; an allocator is needed only for the feature `alloc`, which boxes secrets, and for `serde`. It holds no I/O, reads no clock and draws no randomness: whoever needs an identifier or a
 //! serial number passes the time and the random octets in.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+#[cfg(any(feature = "alloc", test))]
 extern crate alloc;
 
 mod algorithm;
@@ -27,7 +28,9 @@ pub use id::{
 };
 pub use profile::{CertificateProfile, UnknownProfile};
 pub use revocation::{CertificateStatus, RevocationReason, UnknownReason};
-pub use secret::{SecretArray, SecretBytes};
+pub use secret::SecretArray;
+#[cfg(feature = "alloc")]
+pub use secret::SecretBytes;
 pub use serial::{ParseSerialError, SerialNumber};
 pub use state::{IllegalTransition, KeyState, KeyType};
 pub use time::UnixMillis;

@@ -1,7 +1,8 @@
 //! Types that hold secret bytes.
 //!
-//! They are boxed, so that moving one leaves no copy behind; they are wiped when dropped; and they implement none of
-//! Clone, Copy, PartialEq, Display, serde. Debug shows the name. The only way to the bytes is [`SecretArray::expose`]
+//! With the feature `alloc` they are boxed, so that moving one leaves no copy behind; without an allocator
+//! [`SecretArray`] lies where its owner lies, and code that moves one leaves the old place to the stack's next user.
+//! They are wiped when dropped; and they implement none of Clone, Copy, PartialEq, Display, serde. Debug shows the name. The only way to the bytes is [`SecretArray::expose`]
 //! or [`SecretBytes::expose`], which can be found with one `grep`.
 //!
 //! ```compile_fail,E0599
@@ -18,7 +19,9 @@
 //! println!("{secret}");
 //! ```
 
+#[cfg(feature = "alloc")]
 use alloc::boxed::Box;
+#[cfg(feature = "alloc")]
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -26,12 +29,27 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 /// `N` secret octets.
+#[cfg(feature = "alloc")]
 pub struct SecretArray<const N: usize>(Box<[u8; N]>);
 
+/// `N` secret octets.
+#[cfg(not(feature = "alloc"))]
+pub struct SecretArray<const N: usize>([u8; N]);
+
 impl<const N: usize> SecretArray<N> {
+    #[cfg(feature = "alloc")]
+    fn zeroes() -> Self {
+        Self(Box::new([0; N]))
+    }
+
+    #[cfg(not(feature = "alloc"))]
+    const fn zeroes() -> Self {
+        Self([0; N])
+    }
+
     /// A secret filled in place, so that no copy of it is left on the caller's stack.
     pub fn fill(fill: impl FnOnce(&mut [u8; N])) -> Self {
-        let mut secret = Self(Box::new([0; N]));
+        let mut secret = Self::zeroes();
         fill(&mut secret.0);
         secret
     }
@@ -41,7 +59,7 @@ impl<const N: usize> SecretArray<N> {
     /// # Errors
     /// Whatever `fill` returns.
     pub fn try_fill<E>(fill: impl FnOnce(&mut [u8; N]) -> Result<(), E>) -> Result<Self, E> {
-        let mut secret = Self(Box::new([0; N]));
+        let mut secret = Self::zeroes();
         fill(&mut secret.0)?;
         Ok(secret)
     }
@@ -71,9 +89,11 @@ impl<const N: usize> fmt::Debug for SecretArray<N> {
     }
 }
 
+#[cfg(feature = "alloc")]
 /// Secret octets of a length known at run time only; never grows, because growing leaves a copy behind.
 pub struct SecretBytes(Box<[u8]>);
 
+#[cfg(feature = "alloc")]
 impl SecretBytes {
     /// Takes over `bytes`. A vector with spare capacity is copied once and then wiped.
     #[must_use]
@@ -118,19 +138,21 @@ impl SecretBytes {
     }
 }
 
+#[cfg(feature = "alloc")]
 impl Drop for SecretBytes {
     fn drop(&mut self) {
         self.0.zeroize();
     }
 }
 
+#[cfg(feature = "alloc")]
 impl fmt::Debug for SecretBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SecretBytes({} octets)", self.0.len())
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "alloc"))]
 mod tests {
     use alloc::format;
 

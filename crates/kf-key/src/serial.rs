@@ -93,9 +93,16 @@ impl FromStr for SerialNumber {
         if text.len() > 80 {
             return Err(ParseSerialError);
         }
-        let digits: alloc::string::String =
-            text.chars().filter(|c| *c != ':').map(|c| c.to_ascii_lowercase()).collect();
-        hex_array(&digits).and_then(|octets: [u8; 20]| Self::from_der_contents(&octets)).ok_or(ParseSerialError)
+        let mut digits = [0; 40];
+        let mut places = digits.iter_mut();
+        for digit in text.bytes().filter(|byte| *byte != b':') {
+            *places.next().ok_or(ParseSerialError)? = digit.to_ascii_lowercase();
+        }
+        if places.next().is_some() {
+            return Err(ParseSerialError);
+        }
+        let digits = core::str::from_utf8(&digits).map_err(|_not_ascii| ParseSerialError)?;
+        hex_array(digits).and_then(|octets: [u8; 20]| Self::from_der_contents(&octets)).ok_or(ParseSerialError)
     }
 }
 
