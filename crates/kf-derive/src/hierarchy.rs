@@ -1,82 +1,19 @@
 //! One type per level.
 
-use core::convert::Infallible;
-
-use hmac::{Hmac, KeyInit, Mac};
 use kf_key::{DeviceId, FacilityId, SecretArray};
-use sha2::Sha256;
 
+use crate::arrangement::{KeyDerivationKey, SoftwareHeld};
 use crate::info::{Algorithm, ContextTooLong, Info, Level, Purpose};
-
-/// A key in whatever holds it that offers one HMAC-SHA-256 and nothing else.
-pub trait KeyedHmac {
-    /// Why the holder did not answer.
-    type Error;
-
-    /// Writes `HMAC-SHA-256(key, message)` to `tag`.
-    ///
-    /// # Errors
-    /// Whatever the holder reports; `tag` must then not be used.
-    fn hmac_sha256(&self, message: &[u8], tag: &mut [u8; 32]) -> Result<(), Self::Error>;
-}
-
-/// A key in this process.
-#[derive(Debug)]
-pub struct SoftwareKey(SecretArray<32>);
-
-impl SoftwareKey {
-    /// Takes over 32 uniformly random octets.
-    #[must_use]
-    pub const fn new(key: SecretArray<32>) -> Self {
-        Self(key)
-    }
-
-    /// The key itself, for the primitive it was derived for.
-    #[must_use]
-    pub fn into_secret(self) -> SecretArray<32> {
-        self.0
-    }
-}
-
-impl KeyedHmac for SoftwareKey {
-    type Error = Infallible;
-
-    fn hmac_sha256(&self, message: &[u8], tag: &mut [u8; 32]) -> Result<(), Infallible> {
-        // Exposed to HMAC.
-        write_hmac(self.0.expose(), message, tag);
-        Ok(())
-    }
-}
-
-fn write_hmac(key: &[u8], message: &[u8], tag: &mut [u8; 32]) {
-    // HMAC takes keys of any length (FIPS 198-1), so the error cannot occur.
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return };
-    mac.update(message);
-    tag.copy_from_slice(&mac.finalize().into_bytes());
-}
-
-/// `HKDF-Expand(parent, info, 32)`: one HMAC.
-///
-/// # Errors
-/// What the holder of `parent` reports.
-pub fn expand<K: KeyedHmac>(parent: &K, info: &Info) -> Result<SoftwareKey, K::Error> {
-    SecretArray::try_fill(|tag| parent.hmac_sha256(info.hmac_message(), tag)).map(SoftwareKey)
-}
-
-/// `HKDF-Extract(salt, input)` (RFC 5869 section 2.2), for inputs that carry entropy but are not uniformly random.
-/// Passphrases do not belong here: they need Argon2id.
-#[must_use]
-pub fn extract(salt: &[u8], input: &[u8]) -> SoftwareKey {
-    SoftwareKey(SecretArray::fill(|tag| write_hmac(salt, input, tag)))
-}
+use crate::keyed_hmac::SoftwareKey;
+use crate::leaf::{AeadAlgorithm, AuthenticationKey, EncryptionKey, SealingKey, Sender, StorageKey, WrappingKey};
 
 macro_rules! levels {
     ($($(#[$doc:meta])* $name:ident;)+) => {$(
         $(#[$doc])*
         #[derive(Debug)]
-        pub struct $name<K = SoftwareKey>(K);
+        pub struct $name<K = SoftwareKey>(pub(crate) K);
 
-        impl<K: KeyedHmac> $name<K> {
+        impl<K: KeyDerivationKey> $name<K> {
             /// A key of this level that a back end already holds, or that was unwrapped from storage.
             #[must_use]
             pub const fn from_keyed_hmac(key: K) -> Self {
@@ -97,24 +34,14 @@ levels! {
     DeviceKey;
     /// The key of one session of a device.
     SessionKey;
+    /// The key of one service in one session.
+    ApplicationKey;
 }
 
-/// The key of one service in one session, for use with AES-256-GCM.
-#[derive(Debug)]
-pub struct ApplicationKey(SoftwareKey);
-
-/// Wraps data at rest on one device, with AES-256-GCM.
-#[derive(Debug)]
-pub struct StorageKey(SoftwareKey);
-
-/// A key-wrapping key below the root, with AES-256-GCM.
-#[derive(Debug)]
-pub struct WrappingKey(SoftwareKey);
-
-macro_rules! leaves {
+macro_rules! portable {
     ($($name:ident)+) => {$(
-        impl $name {
-            /// The key, for AES-256-GCM.
+        impl<K: SoftwareHeld> $name<K> {
+            /// The key, to be wrapped or sealed for whoever it is meant for.
             #[must_use]
             pub fn into_secret(self) -> SecretArray<32> {
                 self.0.into_secret()
@@ -123,7 +50,8 @@ macro_rules! leaves {
     )+};
 }
 
-leaves! { ApplicationKey StorageKey WrappingKey }
+// What leaves the place where it was derived: to a station, a device, the server. Roots and facility keys do not.
+portable! { BatchKey DeviceKey SessionKey ApplicationKey }
 
 /// Why a step yields no key: a context that is too long, or the holder of the parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,16 +62,40 @@ pub enum DeriveError<E> {
     Holder(E),
 }
 
-fn step<K: KeyedHmac>(
+impl<E> core::fmt::Display for DeriveError<E> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Context(too_long) => too_long.fmt(f),
+            Self::Holder(_) => f.write_str("the holder of the parent key did not answer"),
+        }
+    }
+}
+
+impl<E: core::error::Error + 'static> core::error::Error for DeriveError<E> {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Context(_) => None,
+            Self::Holder(holder) => Some(holder),
+        }
+    }
+}
+
+type Step<T, K> = Result<T, DeriveError<<K as KeyDerivationKey>::Error>>;
+
+/// The key of the next level, from which further keys are derived.
+pub(crate) fn step<K: KeyDerivationKey>(parent: &K, level: Level, context: &[u8], epoch: u32) -> Step<K::Child, K> {
+    leaf(parent, level, (Algorithm::HkdfSha256, Purpose::Derive), context, epoch).map(K::Child::from_secret)
+}
+
+fn leaf<K: KeyDerivationKey>(
     parent: &K,
     level: Level,
-    algorithm: Algorithm,
+    (algorithm, purpose): (Algorithm, Purpose),
     context: &[u8],
     epoch: u32,
-) -> Result<SoftwareKey, DeriveError<K::Error>> {
-    let purpose = if matches!(algorithm, Algorithm::HkdfSha256) { Purpose::Derive } else { Purpose::Encrypt };
+) -> Step<SecretArray<32>, K> {
     let info = Info::new(level, algorithm, purpose, context, epoch).map_err(DeriveError::Context)?;
-    expand(parent, &info).map_err(DeriveError::Holder)
+    parent.derive(&info).map_err(DeriveError::Holder)
 }
 
 /// The context of a device: its identifier and the 16 octets whose destruction ends its key.
@@ -155,13 +107,13 @@ fn device_context(device: DeviceId, salt: &[u8; 16]) -> [u8; 32] {
     context
 }
 
-impl<K: KeyedHmac> FleetRoot<K> {
+impl<K: KeyDerivationKey> FleetRoot<K> {
     /// The key of a facility.
     ///
     /// # Errors
     /// [`DeriveError::Holder`].
-    pub fn facility(&self, facility: FacilityId, epoch: u32) -> Result<FacilityKey, DeriveError<K::Error>> {
-        step(&self.0, Level::Facility, Algorithm::HkdfSha256, facility.as_bytes(), epoch).map(FacilityKey)
+    pub fn facility(&self, facility: FacilityId, epoch: u32) -> Step<FacilityKey<K::Child>, K> {
+        step(&self.0, Level::Facility, facility.as_bytes(), epoch).map(FacilityKey)
     }
 
     /// A key-wrapping key, one per purpose and epoch. `info` of the same key, for a back end that expands by itself:
@@ -169,9 +121,9 @@ impl<K: KeyedHmac> FleetRoot<K> {
     ///
     /// # Errors
     /// [`DeriveError`].
-    pub fn wrapping(&self, purpose: Purpose, epoch: u32) -> Result<WrappingKey, DeriveError<K::Error>> {
+    pub fn wrapping(&self, purpose: Purpose, epoch: u32) -> Step<WrappingKey, K> {
         let info = Self::wrapping_info(purpose, epoch).map_err(DeriveError::Context)?;
-        expand(&self.0, &info).map(WrappingKey).map_err(DeriveError::Holder)
+        self.0.derive(&info).map(WrappingKey::new).map_err(DeriveError::Holder)
     }
 }
 
@@ -183,60 +135,111 @@ impl<K> FleetRoot<K> {
     pub fn wrapping_info(purpose: Purpose, epoch: u32) -> Result<Info, ContextTooLong> {
         Info::new(Level::Wrapping, Algorithm::Aes256Gcm, purpose, &[], epoch)
     }
+
+    /// The `info` of [`FleetRoot::facility`], for a back end that expands by itself.
+    ///
+    /// # Errors
+    /// [`ContextTooLong`], which cannot occur: an identifier has 16 octets.
+    pub fn facility_info(facility: FacilityId, epoch: u32) -> Result<Info, ContextTooLong> {
+        Info::new(Level::Facility, Algorithm::HkdfSha256, Purpose::Derive, facility.as_bytes(), epoch)
+    }
 }
 
-impl<K: KeyedHmac> FacilityKey<K> {
+impl<K: KeyDerivationKey> FacilityKey<K> {
     /// The key of a device.
     ///
     /// # Errors
     /// [`DeriveError::Holder`].
-    pub fn device(&self, device: DeviceId, salt: &[u8; 16], epoch: u32) -> Result<DeviceKey, DeriveError<K::Error>> {
-        step(&self.0, Level::Device, Algorithm::HkdfSha256, &device_context(device, salt), epoch).map(DeviceKey)
+    pub fn device(&self, device: DeviceId, salt: &[u8; 16], epoch: u32) -> Step<DeviceKey<K::Child>, K> {
+        step(&self.0, Level::Device, &device_context(device, salt), epoch).map(DeviceKey)
     }
 
     /// The key of a batch, for a station.
     ///
     /// # Errors
     /// [`DeriveError`].
-    pub fn batch(&self, batch: &[u8], epoch: u32) -> Result<BatchKey, DeriveError<K::Error>> {
-        step(&self.0, Level::Batch, Algorithm::HkdfSha256, batch, epoch).map(BatchKey)
+    pub fn batch(&self, batch: &[u8], epoch: u32) -> Step<BatchKey<K::Child>, K> {
+        step(&self.0, Level::Batch, batch, epoch).map(BatchKey)
     }
 }
 
-impl<K: KeyedHmac> BatchKey<K> {
+impl<K: KeyDerivationKey> BatchKey<K> {
     /// The provisioning key of a device of this batch.
     ///
     /// # Errors
     /// [`DeriveError::Holder`].
-    pub fn device(&self, device: DeviceId, salt: &[u8; 16], epoch: u32) -> Result<DeviceKey, DeriveError<K::Error>> {
-        step(&self.0, Level::Device, Algorithm::HkdfSha256, &device_context(device, salt), epoch).map(DeviceKey)
+    pub fn device(&self, device: DeviceId, salt: &[u8; 16], epoch: u32) -> Step<DeviceKey<K::Child>, K> {
+        step(&self.0, Level::Device, &device_context(device, salt), epoch).map(DeviceKey)
     }
 }
 
-impl<K: KeyedHmac> DeviceKey<K> {
+impl<K: KeyDerivationKey> DeviceKey<K> {
     /// The key of a session. It separates sessions; it gives no forward secrecy by itself.
     ///
     /// # Errors
     /// [`DeriveError`].
-    pub fn session(&self, session: &[u8], epoch: u32) -> Result<SessionKey, DeriveError<K::Error>> {
-        step(&self.0, Level::Session, Algorithm::HkdfSha256, session, epoch).map(SessionKey)
+    pub fn session(&self, session: &[u8], epoch: u32) -> Step<SessionKey<K::Child>, K> {
+        step(&self.0, Level::Session, session, epoch).map(SessionKey)
     }
 
     /// The key that wraps data at rest.
     ///
     /// # Errors
     /// [`DeriveError`].
-    pub fn storage(&self, label: &[u8], epoch: u32) -> Result<StorageKey, DeriveError<K::Error>> {
-        step(&self.0, Level::Storage, Algorithm::Aes256Gcm, label, epoch).map(StorageKey)
+    pub fn storage(&self, label: &[u8], epoch: u32) -> Step<StorageKey, K> {
+        leaf(&self.0, Level::Storage, (Algorithm::Aes256Gcm, Purpose::Encrypt), label, epoch).map(StorageKey::new)
     }
-}
 
-impl<K: KeyedHmac> SessionKey<K> {
-    /// The key of a service.
+    /// A key that shows to whoever can derive it that its holder has this device key, for example in an acknowledgement.
     ///
     /// # Errors
     /// [`DeriveError`].
-    pub fn application(&self, service: &[u8], epoch: u32) -> Result<ApplicationKey, DeriveError<K::Error>> {
-        step(&self.0, Level::Application, Algorithm::Aes256Gcm, service, epoch).map(ApplicationKey)
+    pub fn authentication(&self, label: &[u8], epoch: u32) -> Step<AuthenticationKey, K> {
+        leaf(&self.0, Level::Session, (Algorithm::HmacSha256, Purpose::Authenticate), label, epoch)
+            .map(AuthenticationKey::new)
+    }
+}
+
+impl<K: KeyDerivationKey> SessionKey<K> {
+    /// The key of a service, from which its sealing keys are derived.
+    ///
+    /// # Errors
+    /// [`DeriveError`].
+    pub fn application(&self, service: &[u8], epoch: u32) -> Step<ApplicationKey<K::Child>, K> {
+        step(&self.0, Level::Application, service, epoch).map(ApplicationKey)
+    }
+
+    /// The key that encrypts the data of a service, for a session in which nonces cannot repeat.
+    ///
+    /// # Errors
+    /// [`DeriveError`].
+    pub fn encryption(&self, service: &[u8], algorithm: AeadAlgorithm, epoch: u32) -> Step<EncryptionKey, K> {
+        leaf(&self.0, Level::Application, (algorithm.into(), Purpose::Encrypt), service, epoch)
+            .map(|key| EncryptionKey::new(algorithm, key))
+    }
+
+    /// The key that authenticates the data of a service.
+    ///
+    /// # Errors
+    /// [`DeriveError`].
+    pub fn authentication(&self, service: &[u8], epoch: u32) -> Step<AuthenticationKey, K> {
+        leaf(&self.0, Level::Application, (Algorithm::HmacSha256, Purpose::Authenticate), service, epoch)
+            .map(AuthenticationKey::new)
+    }
+}
+
+impl<K: KeyDerivationKey> ApplicationKey<K> {
+    /// The sealing key of one boot and one direction. `boot_random` are 128 fresh random bits, drawn at every start and
+    /// sent in the clear with every payload; that they never repeat is what lets the counters below start at zero.
+    ///
+    /// # Errors
+    /// [`DeriveError::Holder`].
+    pub fn boot(&self, boot_random: &[u8; 16], sender: Sender, algorithm: AeadAlgorithm) -> Step<SealingKey, K> {
+        let mut context = [sender.code(); 17];
+        if let Some(place) = context.last_chunk_mut() {
+            *place = *boot_random;
+        }
+        leaf(&self.0, Level::Boot, (algorithm.into(), Purpose::Encrypt), &context, 0)
+            .map(|key| SealingKey::new(sender, EncryptionKey::new(algorithm, key)))
     }
 }

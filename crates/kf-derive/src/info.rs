@@ -10,9 +10,8 @@ pub const MAX_INFO_OCTETS: usize = 127;
 pub const MAX_CONTEXT_OCTETS: usize = 80;
 
 const VERSION: u8 = 1;
-const OUTPUT_OCTETS: u16 = 32;
 
-/// The level of the key that a step yields.
+/// The level of the key that a step yields: one code per kind of place, so that no two kinds share an `info`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 #[allow(missing_docs, reason = "the names are those of the hierarchy")]
@@ -24,6 +23,10 @@ pub enum Level {
     Application = 5,
     Storage = 6,
     Wrapping = 7,
+    Boot = 8,
+    Ratchet = 9,
+    Mix = 10,
+    MixedSession = 11,
 }
 
 /// What the derived key is used with.
@@ -36,6 +39,28 @@ pub enum Algorithm {
     Aes256Gcm = 2,
     /// HMAC-SHA-256 (FIPS 198-1).
     HmacSha256 = 3,
+    /// AES-128-CCM with a nonce of 13 octets and a tag of 16 (SP 800-38C; COSE's AES-CCM-16-128-128).
+    Aes128Ccm = 4,
+    /// AES-128-GCM (SP 800-38D).
+    Aes128Gcm = 5,
+    /// ChaCha20-Poly1305 (RFC 8439).
+    ChaCha20Poly1305 = 6,
+}
+
+impl Algorithm {
+    /// Every algorithm.
+    pub const ALL: [Self; 6] =
+        [Self::HkdfSha256, Self::Aes256Gcm, Self::HmacSha256, Self::Aes128Ccm, Self::Aes128Gcm, Self::ChaCha20Poly1305];
+
+    /// Octets of a key: what is kept of the 32 of one HMAC, from the front. The number is part of `info`, so a short
+    /// key is no prefix of a long one.
+    #[must_use]
+    pub const fn key_octets(self) -> usize {
+        match self {
+            Self::HkdfSha256 | Self::Aes256Gcm | Self::HmacSha256 | Self::ChaCha20Poly1305 => 32,
+            Self::Aes128Ccm | Self::Aes128Gcm => 16,
+        }
+    }
 }
 
 /// What a key is for. Each purpose is a separate Expand call, never a further block of another one.
@@ -99,6 +124,7 @@ impl core::error::Error for ContextTooLong {}
 pub struct Info {
     octets: [u8; MAX_INFO_OCTETS + 1],
     length: usize,
+    key_octets: u8,
 }
 
 impl fmt::Debug for Info {
@@ -124,17 +150,18 @@ impl Info {
             return Err(too_long);
         }
         let context_length = u8::try_from(context.len()).map_err(|_out_of_range| too_long)?;
+        let key_octets = u8::try_from(algorithm.key_octets()).map_err(|_out_of_range| too_long)?;
         let purpose = purpose.name().as_bytes();
         let purpose_length = u8::try_from(purpose.len()).map_err(|_out_of_range| too_long)?;
         let parts: [&[u8]; 6] = [
             &[VERSION, level.code(), algorithm.code()],
-            &OUTPUT_OCTETS.to_be_bytes(),
+            &[0, key_octets],
             &[purpose_length],
             purpose,
             &[context_length],
             context,
         ];
-        let mut info = Self { octets: [0; MAX_INFO_OCTETS + 1], length: 0 };
+        let mut info = Self { octets: [0; MAX_INFO_OCTETS + 1], length: 0, key_octets };
         for part in parts.into_iter().chain([epoch.to_be_bytes().as_slice(), &[0x01]]) {
             let end = info.length + part.len();
             info.octets.get_mut(info.length..end).ok_or(too_long)?.copy_from_slice(part);
@@ -142,6 +169,11 @@ impl Info {
         }
         info.length -= 1;
         Ok(info)
+    }
+
+    /// Octets of the key at this place, as its algorithm has it.
+    pub(crate) const fn key_octets(&self) -> u8 {
+        self.key_octets
     }
 
     /// The octets of `info`.
@@ -159,6 +191,21 @@ impl Info {
 }
 
 impl Level {
+    /// Every level.
+    pub const ALL: [Self; 11] = [
+        Self::Facility,
+        Self::Batch,
+        Self::Device,
+        Self::Session,
+        Self::Application,
+        Self::Storage,
+        Self::Wrapping,
+        Self::Boot,
+        Self::Ratchet,
+        Self::Mix,
+        Self::MixedSession,
+    ];
+
     #[allow(clippy::as_conversions, reason = "a fieldless enum with explicit codes")]
     const fn code(self) -> u8 {
         self as u8

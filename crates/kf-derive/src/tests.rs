@@ -6,6 +6,16 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod arrangement;
+mod leaf;
+mod mixed_session;
+mod ratchet;
+
+fn device() -> DeviceKey {
+    let facility = root().facility(FacilityId::from_bytes([0x11; 16]), 1).unwrap();
+    facility.device(DeviceId::from_parts(UnixMillis(0), [0; 10]), &[0x22; 16], 1).unwrap()
+}
+
 fn root() -> FleetRoot {
     FleetRoot::from_keyed_hmac(SoftwareKey::new(SecretArray::fill(|key| {
         for (octet, value) in key.iter_mut().zip(0..) {
@@ -87,13 +97,14 @@ fn the_tree_gives_its_published_vectors() {
     let device_id = DeviceId::from_parts(UnixMillis(0), [0; 10]);
     let facility = root().facility(facility_id, 1).unwrap();
     let device = facility.device(device_id, &[0x22; 16], 1).unwrap();
-    let application = device.session(b"session", 1).unwrap().application(b"telemetry", 1).unwrap();
+    let session = device.session(b"session", 1).unwrap();
+    let encryption = session.encryption(b"telemetry", AeadAlgorithm::Aes256Gcm, 1).unwrap();
     // Computed by the twenty-line Python example of the documentation with hmac.digest alone.
     let expected = include_str!("../vectors/tree.txt");
     let found = [
         hex::encode(root().wrapping(Purpose::WrapSignatureKey, 1).unwrap().into_secret().expose()),
         hex::encode(device.storage(b"", 1).unwrap().into_secret().expose()),
-        hex::encode(application.into_secret().expose()),
+        hex::encode(encryption.expose()),
         hex::encode(
             facility
                 .batch(b"batch 1", 1)
@@ -115,19 +126,15 @@ fn debug_shows_no_key() {
     assert_eq!(shown, "FleetRoot(SoftwareKey(SecretArray<32>))");
 }
 
-const LEVELS: [Level; 7] =
-    [Level::Facility, Level::Batch, Level::Device, Level::Session, Level::Application, Level::Storage, Level::Wrapping];
-const ALGORITHMS: [Algorithm; 3] = [Algorithm::HkdfSha256, Algorithm::Aes256Gcm, Algorithm::HmacSha256];
-
 type Place = (usize, usize, usize, Vec<u8>, u32);
 
 fn place() -> impl Strategy<Value = Place> {
     // Few values each, so that equal parts and shifted boundaries are common.
-    (0..7_usize, 0..3_usize, 0..6_usize, proptest::collection::vec(0..3_u8, 0..8), 0..3_u32)
+    (0..11_usize, 0..6_usize, 0..6_usize, proptest::collection::vec(0..3_u8, 0..8), 0..3_u32)
 }
 
 fn encode(place: &Place) -> Info {
-    Info::new(LEVELS[place.0], ALGORITHMS[place.1], Purpose::ALL[place.2], &place.3, place.4).unwrap()
+    Info::new(Level::ALL[place.0], Algorithm::ALL[place.1], Purpose::ALL[place.2], &place.3, place.4).unwrap()
 }
 
 proptest! {
