@@ -10,6 +10,7 @@ pub mod authority;
 pub mod certificate;
 pub mod device;
 pub mod enrolment;
+pub mod epoch;
 pub mod facility;
 pub mod operator;
 pub mod page;

@@ -1,5 +1,6 @@
 //! The client: async, cheap to clone, many requests in flight on one socket.
 
+mod derivation;
 mod link;
 mod process;
 

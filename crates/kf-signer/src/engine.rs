@@ -1,5 +1,6 @@
 //! The signer's side of each request.
 
+mod derivation;
 mod keys;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use crate::content;
 use crate::handle::HandleSeal;
 use crate::protocol::{Fields, MAX_CONTEXT_OCTETS, MAX_SECRET_OCTETS, RequestKind, bug, prefix, too_large};
 use crate::{KeyHandle, KeyPurpose, RateCeilings, SignerCapabilities, SignerError, SignerRefusal};
+use derivation::{FacilityKeys, is_salt_context};
 use keys::LoadedKey;
 
 /// The most keys loaded at a time.
@@ -28,6 +30,7 @@ pub(crate) struct Engine {
     ceilings: RateCeilings,
     handle_seal: HandleSeal,
     wrapping: OnceLock<SecretArray<32>>,
+    facilities: FacilityKeys,
     keys: RwLock<BTreeMap<KeyId, Arc<LoadedKey>>>,
 }
 
@@ -41,7 +44,14 @@ impl Engine {
     pub(crate) fn new(backend: Arc<dyn KeyBackend>, ceilings: RateCeilings) -> Result<Self, BackendError> {
         backend.health()?;
         let handle_seal = HandleSeal::new(backend.as_ref())?;
-        Ok(Self { backend, ceilings, handle_seal, wrapping: OnceLock::new(), keys: RwLock::new(BTreeMap::new()) })
+        Ok(Self {
+            backend,
+            ceilings,
+            handle_seal,
+            wrapping: OnceLock::new(),
+            facilities: FacilityKeys::default(),
+            keys: RwLock::default(),
+        })
     }
 
     pub(crate) fn capabilities(&self) -> SignerCapabilities {
@@ -68,6 +78,8 @@ impl Engine {
             RequestKind::Unwrap => return self.unwrap(Fields(body)).map(Answer::Secret),
             RequestKind::Destroy => self.destroy(Fields(body)),
             RequestKind::Health => self.health(),
+            RequestKind::NewSalt => self.new_salt(Fields(body)),
+            RequestKind::DeriveSealing => return self.derive_sealing(Fields(body)).map(Answer::Secret),
         };
         octets.map(Answer::Octets)
     }
@@ -195,6 +207,14 @@ impl Engine {
         if secret.len() > MAX_SECRET_OCTETS {
             return Err(too_large(MAX_SECRET_OCTETS));
         }
+        // Salts are made and used here and nowhere else.
+        if is_salt_context(context) {
+            return Err(SignerError::Refused(SignerRefusal::Purpose));
+        }
+        self.wrap_under(context, secret)
+    }
+
+    fn wrap_under(&self, context: &[u8], secret: &[u8]) -> Result<Vec<u8>, SignerError> {
         let header = wrap_header();
         let context = wrap_context(&header, context)?;
         let sealed = kf_crypto::seal(self.wrapping_key()?, &context, secret).map_err(|_opaque| SignerError::Wrapped)?;
@@ -203,8 +223,15 @@ impl Engine {
 
     fn unwrap(&self, mut fields: Fields<'_>) -> Result<SecretBytes, SignerError> {
         let context = fields.prefixed().ok_or_else(malformed)?;
+        if is_salt_context(context) {
+            return Err(SignerError::Refused(SignerRefusal::Purpose));
+        }
+        self.unwrap_under(context, fields.rest())
+    }
+
+    fn unwrap_under(&self, context: &[u8], wrapped: &[u8]) -> Result<SecretBytes, SignerError> {
         let header = wrap_header();
-        let sealed = fields.rest().strip_prefix(header.as_slice()).ok_or(SignerError::Wrapped)?;
+        let sealed = wrapped.strip_prefix(header.as_slice()).ok_or(SignerError::Wrapped)?;
         let context = wrap_context(&header, context)?;
         kf_crypto::open(self.wrapping_key()?, &context, sealed).map_err(|_opaque| SignerError::Wrapped)
     }

@@ -53,6 +53,17 @@ request_kinds! {
     Destroy = 10,
     /// Nothing.
     Health = 11,
+    /// device 16.
+    NewSalt = 12,
+    /// facility 16, facility epoch 4, device 16, device epoch 4, service (prefixed), wrapped salt.
+    DeriveSealing = 13,
+}
+
+impl RequestKind {
+    /// Whether the answer holds a secret, so that its copies are wiped.
+    pub(crate) const fn yields_secret(self) -> bool {
+        matches!(self, Self::Unwrap | Self::DeriveSealing)
+    }
 }
 
 /// Kinds of answers.

@@ -81,7 +81,8 @@ fn work(engine: &Engine, queue: &Queue, writer: &Mutex<&UnixStream>) {
     while let Some(batch) = queue.take() {
         let mut has_secret = false;
         for mut frame in batch {
-            has_secret |= (REQUESTS.is_secret)(frame.kind) || frame.kind == RequestKind::Unwrap.code();
+            has_secret |= (REQUESTS.is_secret)(frame.kind)
+                || RequestKind::from_code(frame.kind).is_some_and(RequestKind::yields_secret);
             append_answer(engine, &frame, &mut answers);
             if (REQUESTS.is_secret)(frame.kind) {
                 frame.body.zeroize();

@@ -3,6 +3,7 @@
 
 use kf_api::authority::AuthorityKind;
 use kf_api::enrolment::EnrolmentState;
+use kf_api::epoch::{DeviceKeyState, EpochState};
 use kf_api::operator::Role;
 use kf_api::proposal::ProposalState;
 use kf_key::{
@@ -52,6 +53,8 @@ coded! {
     AuthorityKind: 1 Root 2 Issuing;
     Role: 1 Owner 2 FleetOperator 3 FacilityOperator 4 Auditor 5 Station 6 Device;
     EnrolmentState: 1 Waiting 2 Approved 3 Refused 4 Issued;
+    EpochState: 1 Pending 2 Current 3 Retired;
+    DeviceKeyState: 1 Offered 2 Held 3 Superseded;
     ProposalState: 1 Waiting 2 Done 3 Cancelled 4 Expired 5 Failed;
 }
 
@@ -171,6 +174,8 @@ mod tests {
         check(&CertificateProfile::ALL);
         check(&RevocationReason::ALL);
         check(&Role::ALL);
+        check(&[EpochState::Pending, EpochState::Current, EpochState::Retired]);
+        check(&[DeviceKeyState::Offered, DeviceKeyState::Held, DeviceKeyState::Superseded]);
         for reason in RevocationReason::ALL {
             assert_eq!(Coded::code(reason), RevocationReason::code(reason) + 1);
         }

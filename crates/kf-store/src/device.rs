@@ -302,7 +302,8 @@ impl Store {
         self.read(|connection| change::count(connection, change, visibility))
     }
 
-    /// Moves a device, and its certificates with it, from one facility to another.
+    /// Moves a device, and its certificates with it, from one facility to another. Its next exchange delivers a key of
+    /// the new facility.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] for device or facility; [`StoreError::IllegalState`] when it is not in `from`.
@@ -328,6 +329,7 @@ impl Store {
                 });
             }
             act.execute("UPDATE device SET facility = ?2 WHERE id = ?1", (device.as_bytes(), to.as_bytes()))?;
+            crate::device_key::moved(act, device)?;
             act.counts.device(from, state, -1);
             act.counts.device(to, state, 1);
             let sql = "UPDATE certificate SET facility = ?2 WHERE device = ?1 RETURNING status";

@@ -11,7 +11,7 @@ use crate::act::Class;
 use crate::column::{self, millis};
 use crate::listing::{BAD_CURSOR, next_of};
 use crate::sql::{self, in_scope, scope};
-use crate::{Audit, Logged, Store, StoreError};
+use crate::{Audit, Logged, Store, StoreError, epoch};
 
 fn row(row: &Row<'_>) -> rusqlite::Result<Facility> {
     Ok(Facility {
@@ -23,7 +23,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<Facility> {
 }
 
 impl Store {
-    /// Adds a facility.
+    /// Adds a facility, with its first key epoch.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] on `name` or `id`.
@@ -32,7 +32,7 @@ impl Store {
             let Facility { id, name, description, created } = &facility;
             let sql = "INSERT INTO facility (id, name, description, created) VALUES (?1, ?2, ?3, ?4)";
             act.execute(sql, (id.as_bytes(), name, description, millis(*created)))?;
-            Ok(())
+            epoch::found(act, *id, *created)
         })
         .await
     }

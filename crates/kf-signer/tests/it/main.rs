@@ -3,6 +3,7 @@
 
 mod authority;
 mod config;
+mod derivation;
 mod process;
 mod prompt;
 mod requests;

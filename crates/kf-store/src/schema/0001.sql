@@ -40,6 +40,38 @@ CREATE TABLE device_count (
     PRIMARY KEY (facility, state)
 ) STRICT, WITHOUT ROWID;
 
+-- The key epochs of a facility. One row per facility starts with epoch 1.
+CREATE TABLE facility_epoch (
+    facility BLOB NOT NULL,
+    epoch INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    created INTEGER NOT NULL,
+    retired INTEGER,
+    PRIMARY KEY (facility, epoch)
+) STRICT, WITHOUT ROWID;
+
+-- The symmetric key of a device: its salt, wrapped by the signer, and the device epoch that it is to have. Made when the
+-- key is first delivered, so that registering a device costs nothing.
+CREATE TABLE device_key (
+    device BLOB NOT NULL PRIMARY KEY,
+    salt BLOB NOT NULL,
+    device_epoch INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The epochs of that key that were ever offered to the device. The facility follows from the two epochs.
+CREATE TABLE device_key_epoch (
+    device BLOB NOT NULL,
+    device_epoch INTEGER NOT NULL,
+    facility_epoch INTEGER NOT NULL,
+    facility BLOB NOT NULL,
+    state INTEGER NOT NULL,
+    offered INTEGER NOT NULL,
+    acknowledged INTEGER,
+    PRIMARY KEY (device, device_epoch, facility_epoch)
+) STRICT, WITHOUT ROWID;
+-- Who may still hold a key of an epoch; superseded ones (3) do not count.
+CREATE INDEX device_key_by_facility_epoch ON device_key_epoch (facility, facility_epoch, device) WHERE state <> 3;
+
 CREATE TABLE key (
     id BLOB NOT NULL PRIMARY KEY,
     key_type INTEGER NOT NULL,

@@ -10,6 +10,7 @@
 
 mod crash;
 mod device;
+mod device_key;
 mod enrolment;
 mod fixture;
 mod full_disk;
