@@ -128,14 +128,6 @@ impl<K: KeyDerivationKey> FleetRoot<K> {
 }
 
 impl<K> FleetRoot<K> {
-    /// The `info` of [`FleetRoot::facility`], for a back end that expands by itself.
-    ///
-    /// # Errors
-    /// [`ContextTooLong`], which cannot occur: an identifier has 16 octets.
-    pub fn facility_info(facility: FacilityId, epoch: u32) -> Result<Info, ContextTooLong> {
-        Info::new(Level::Facility, Algorithm::HkdfSha256, Purpose::Derive, facility.as_bytes(), epoch)
-    }
-
     /// The `info` of [`FleetRoot::wrapping`].
     ///
     /// # Errors
