@@ -15,7 +15,7 @@ mod seal;
 mod software;
 mod wrapped;
 
-use kf_derive::{Algorithm, Info, Level, Purpose};
+use kf_derive::{Algorithm, Info, KeyDerivationKey, Level, Purpose, SoftwareKey};
 use kf_key::{KeyAlgorithm, KeyId, SecretArray};
 
 pub use capabilities::{BackendKind, Capabilities};
@@ -68,6 +68,34 @@ pub trait KeyBackend: Send + Sync {
     /// # Errors
     /// [`BackendError`].
     fn health(&self) -> Result<(), BackendError>;
+}
+
+/// The root inside a back end as the first key of the hierarchy:
+/// `FleetRoot::from_keyed_hmac(HeldRoot::new(backend)).facility(…)` is one call to the back end and the rest in process.
+#[derive(Clone, Copy)]
+pub struct HeldRoot<'a>(&'a dyn KeyBackend);
+
+impl std::fmt::Debug for HeldRoot<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("HeldRoot").field(self.0.capabilities()).finish()
+    }
+}
+
+impl<'a> HeldRoot<'a> {
+    /// The root that `backend` holds.
+    #[must_use]
+    pub const fn new(backend: &'a dyn KeyBackend) -> Self {
+        Self(backend)
+    }
+}
+
+impl KeyDerivationKey for HeldRoot<'_> {
+    type Error = BackendError;
+    type Child = SoftwareKey;
+
+    fn derive(&self, info: &Info) -> Result<SecretArray<32>, BackendError> {
+        self.0.expand_root(info)
+    }
 }
 
 /// An opened private signature key.

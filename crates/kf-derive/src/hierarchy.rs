@@ -50,6 +50,35 @@ macro_rules! portable {
     )+};
 }
 
+/// A key that a chip holds for good: burnt into eFuses, or in a slot that was locked. Nobody can replace it, so nothing
+/// that must be replaced is derived from it: it only wraps. The device key lies wrapped under it, and a new epoch is a
+/// new wrapped key. There is no way from here to a level of the tree:
+///
+/// ```compile_fail,E0599
+/// # use kf_derive::{FusedKey, SoftwareKey};
+/// # let fused = FusedKey::new(SoftwareKey::new(kf_key::SecretArray::fill(|key| key.fill(1))));
+/// fused.session(b"session", 1);
+/// ```
+#[derive(Debug)]
+pub struct FusedKey<K>(K);
+
+impl<K: KeyDerivationKey> FusedKey<K> {
+    /// The key that the chip holds.
+    #[must_use]
+    pub const fn new(key: K) -> Self {
+        Self(key)
+    }
+
+    /// The key that wraps a replaceable key of this epoch.
+    ///
+    /// # Errors
+    /// [`DeriveError::Holder`].
+    pub fn wrapping(&self, epoch: u32) -> Step<WrappingKey, K> {
+        let place = (Algorithm::Aes256Gcm, Purpose::WrapReplaceableKey);
+        leaf(&self.0, Level::Wrapping, place, &[], epoch).map(WrappingKey::new)
+    }
+}
+
 // What leaves the place where it was derived: to a station, a device, the server. Roots and facility keys do not.
 portable! { BatchKey DeviceKey SessionKey ApplicationKey }
 

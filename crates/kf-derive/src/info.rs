@@ -73,6 +73,8 @@ pub enum Purpose {
     WrapSignatureKey,
     /// Wrapping secrets of the registry, such as device salts.
     WrapRegistry,
+    /// Wrapping the replaceable key that lies under a key that a chip holds for good.
+    WrapReplaceableKey,
     /// Encrypting application data.
     Encrypt,
     /// Authenticating application data.
@@ -83,8 +85,15 @@ pub enum Purpose {
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Self; 6] =
-        [Self::Derive, Self::WrapSignatureKey, Self::WrapRegistry, Self::Encrypt, Self::Authenticate, Self::KeyCheck];
+    pub const ALL: [Self; 7] = [
+        Self::Derive,
+        Self::WrapSignatureKey,
+        Self::WrapRegistry,
+        Self::WrapReplaceableKey,
+        Self::Encrypt,
+        Self::Authenticate,
+        Self::KeyCheck,
+    ];
 
     /// The text in the encoding.
     #[must_use]
@@ -93,6 +102,7 @@ impl Purpose {
             Self::Derive => "derive",
             Self::WrapSignatureKey => "wrap signature key",
             Self::WrapRegistry => "wrap registry",
+            Self::WrapReplaceableKey => "wrap replaceable",
             Self::Encrypt => "encrypt",
             Self::Authenticate => "authenticate",
             Self::KeyCheck => "key check",
@@ -124,6 +134,7 @@ impl core::error::Error for ContextTooLong {}
 pub struct Info {
     octets: [u8; MAX_INFO_OCTETS + 1],
     length: usize,
+    level: Level,
     key_octets: u8,
 }
 
@@ -161,7 +172,7 @@ impl Info {
             &[context_length],
             context,
         ];
-        let mut info = Self { octets: [0; MAX_INFO_OCTETS + 1], length: 0, key_octets };
+        let mut info = Self { octets: [0; MAX_INFO_OCTETS + 1], length: 0, level, key_octets };
         for part in parts.into_iter().chain([epoch.to_be_bytes().as_slice(), &[0x01]]) {
             let end = info.length + part.len();
             info.octets.get_mut(info.length..end).ok_or(too_long)?.copy_from_slice(part);
@@ -171,8 +182,15 @@ impl Info {
         Ok(info)
     }
 
-    /// Octets of the key at this place, as its algorithm has it.
-    pub(crate) const fn key_octets(&self) -> u8 {
+    /// The level of the key at this place.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Octets of the key at this place: 16 or 32, as its algorithm has it.
+    #[must_use]
+    pub const fn key_octets(&self) -> u8 {
         self.key_octets
     }
 

@@ -24,7 +24,7 @@ mod mixed_session;
 mod ratchet;
 
 pub use arrangement::{CounterMode, KeyDerivationKey, SoftwareHeld};
-pub use hierarchy::{ApplicationKey, BatchKey, DeriveError, DeviceKey, FacilityKey, FleetRoot, SessionKey};
+pub use hierarchy::{ApplicationKey, BatchKey, DeriveError, DeviceKey, FacilityKey, FleetRoot, FusedKey, SessionKey};
 pub use info::{Algorithm, ContextTooLong, Info, Level, MAX_CONTEXT_OCTETS, MAX_INFO_OCTETS, Purpose};
 pub use keyed_hmac::{KeyedHmac, SoftwareKey, expand, extract};
 pub use leaf::{AeadAlgorithm, AuthenticationKey, EncryptionKey, SealingKey, Sender, StorageKey, WrappingKey};

@@ -130,7 +130,7 @@ type Place = (usize, usize, usize, Vec<u8>, u32);
 
 fn place() -> impl Strategy<Value = Place> {
     // Few values each, so that equal parts and shifted boundaries are common.
-    (0..11_usize, 0..6_usize, 0..6_usize, proptest::collection::vec(0..3_u8, 0..8), 0..3_u32)
+    (0..11_usize, 0..6_usize, 0..7_usize, proptest::collection::vec(0..3_u8, 0..8), 0..3_u32)
 }
 
 fn encode(place: &Place) -> Info {

@@ -1,5 +1,6 @@
-use kf_backend::{BackendError, KeyBackend, SoftwareBackend, conformance};
-use kf_key::{KeyAlgorithm, KeyId, SecretArray};
+use kf_backend::{BackendError, HeldRoot, KeyBackend, SoftwareBackend, conformance};
+use kf_derive::{FleetRoot, SoftwareKey};
+use kf_key::{FacilityId, KeyAlgorithm, KeyId, SecretArray};
 
 fn backend(octet: u8) -> SoftwareBackend {
     SoftwareBackend::new(SecretArray::fill(|root| root.fill(octet)), "test".to_owned()).unwrap()
@@ -18,6 +19,17 @@ fn the_software_back_end_conforms() {
 fn the_comparison_of_roots_notices_another_root() {
     conformance::check_same_root(&backend(1), &backend(1)).unwrap();
     assert!(conformance::check_same_root(&backend(1), &backend(2)).is_err());
+}
+
+#[test]
+fn the_tree_over_a_held_root_is_the_tree_over_the_same_root_in_the_clear() {
+    let facility = FacilityId::from_bytes([7; 16]);
+    let backend = backend(1);
+    let held = FleetRoot::from_keyed_hmac(HeldRoot::new(&backend)).facility(facility, 1).unwrap();
+    let root = SoftwareKey::new(SecretArray::fill(|root| root.fill(1)));
+    let clear = FleetRoot::from_keyed_hmac(root).facility(facility, 1).unwrap();
+    let batches = [held, clear].map(|facility| facility.batch(b"batch", 1).unwrap().into_secret());
+    assert!(batches[0].equals(&batches[1]));
 }
 
 #[test]
