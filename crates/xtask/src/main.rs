@@ -2,6 +2,7 @@
 //!
 //! - `test`: everything that a change must pass, from a bare Debian machine on.
 //! - `tidy`: the layers and the few points of style that matter.
+//! - `firmware`: what runs on a microcontroller, built and run in the emulator.
 //! - `bench`: figures as ratios, by the crate `kf-bench`.
 //!
 //! It depends on none of our crates, so that it compiles in seconds and can say what is missing before anything else
@@ -9,6 +10,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool: standard output is its product")]
 
 mod document_commands;
+mod firmware;
 mod prerequisites;
 mod process;
 mod suite;
@@ -31,6 +33,8 @@ enum Task {
     Test,
     /// Hold the layers and the style points that are tested.
     Tidy,
+    /// Build what runs on a microcontroller, run it in the emulator, and print what was checked.
+    Firmware(firmware::Arguments),
     /// Measure; each figure is a ratio to a yardstick timed in the same run.
     Bench {
         /// Passed on to kf-bench, see `cargo xtask bench -- --help`.
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test => suite::run(),
         Task::Tidy => tidy::run(),
+        Task::Firmware(arguments) => firmware::run_all(&arguments),
         Task::Bench { arguments } => suite::bench(&arguments),
     };
     match outcome {

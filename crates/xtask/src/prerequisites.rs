@@ -16,7 +16,7 @@ enum Probe {
 }
 
 /// Debian packages and how each is recognised; every one is used by a test.
-const PACKAGES: [(&str, Probe); 16] = [
+const PACKAGES: &[(&str, Probe)] = &[
     ("mosquitto", Probe::Tool("mosquitto")),
     ("mosquitto-clients", Probe::Tool("mosquitto_pub")),
     ("strongswan-pki", Probe::Tool("pki")),
@@ -35,6 +35,18 @@ const PACKAGES: [(&str, Probe); 16] = [
     ("gcc", Probe::Tool("cc")),
 ];
 
+/// What building and running the firmware takes. The compiler and the source of `core` must be of one version, which
+/// Debian's packages are.
+const FIRMWARE_PACKAGES: &[(&str, Probe)] = &[
+    ("rustc-web", Probe::Package),
+    ("cargo-web", Probe::Package),
+    ("rust-web-src", Probe::Package),
+    ("binutils-arm-none-eabi", Probe::Tool("arm-none-eabi-ld")),
+    ("gcc-arm-none-eabi", Probe::Tool("arm-none-eabi-gcc")),
+    ("libnewlib-arm-none-eabi", Probe::Package),
+    ("qemu-system-arm", Probe::Tool("qemu-system-arm")),
+];
+
 /// Everything that the environment in `target/venv` holds, pinned.
 const PYTHON_REQUIREMENTS: &str = include_str!("../python-requirements.txt");
 
@@ -44,8 +56,17 @@ const PYTHON_REQUIREMENTS: &str = include_str!("../python-requirements.txt");
 /// When something is missing and this process is not root, or installing fails.
 pub(crate) fn install() -> Result<()> {
     rust_components()?;
-    debian_packages()?;
+    debian_packages(PACKAGES)?;
+    debian_packages(FIRMWARE_PACKAGES)?;
     python_environment()
+}
+
+/// Installs what is missing for the firmware alone.
+///
+/// # Errors
+/// As [`install`].
+pub(crate) fn install_for_firmware() -> Result<()> {
+    debian_packages(FIRMWARE_PACKAGES)
 }
 
 /// Where the tests look for it, wherever cargo builds.
@@ -70,9 +91,9 @@ fn rust_components() -> Result<()> {
     Ok(())
 }
 
-fn debian_packages() -> Result<()> {
+fn debian_packages(packages: &[(&str, Probe)]) -> Result<()> {
     let missing: Vec<&str> =
-        PACKAGES.iter().filter(|(package, probe)| !is_present(package, probe)).map(|(package, _)| *package).collect();
+        packages.iter().filter(|(package, probe)| !is_present(package, probe)).map(|(package, _)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -87,7 +108,7 @@ fn debian_packages() -> Result<()> {
     let remedy = format!("find out why, or run it yourself: {line}");
     run(apt_get().arg("update"), &remedy)?;
     run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(&missing), &remedy)?;
-    match PACKAGES.iter().find(|(package, probe)| !is_present(package, probe)) {
+    match packages.iter().find(|(package, probe)| !is_present(package, probe)) {
         None => Ok(()),
         Some((package, _)) => {
             Err(Failure::new(format!("{package} is installed, but what it brings is not found"), "check PATH"))

@@ -8,19 +8,20 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::process::{Failure, Result, cargo, command, output, shown, target_directory};
-use crate::{document_commands, prerequisites, process, tidy};
+use crate::{document_commands, firmware, prerequisites, process, tidy};
 
 /// One step: its heading and what it does.
 type Step = (&'static str, fn(&mut Tally) -> Result<()>);
 
 /// In this order: what fails fastest comes first, and each later step may rely on the earlier ones.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     ("prerequisites", |_| prerequisites::install()),
     ("formatting", |_| formatting()),
     ("tidy", |_| tidy::run()),
     ("build", |_| build()),
     ("lints", |_| lints()),
     ("tests", tests),
+    ("firmware", |_| firmware::step()),
     ("demo", |_| demo()),
     ("commands in the documents", |_| document_commands::run()),
 ];

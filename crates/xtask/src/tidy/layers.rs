@@ -80,7 +80,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Tools that may use anything, and that nothing shipped uses.
-const TOOLS: &[&str] = &["kf-bench"];
+const TOOLS: &[&str] = &["kf-bench", "kf-emulator"];
 
 /// Crates whose code decides from its arguments: vocabulary and rules. `kf-crypto` is their primitive: it draws
 /// random numbers where a caller from above asks for a key.

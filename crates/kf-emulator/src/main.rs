@@ -1,0 +1,44 @@
+//! `kf-emulator`: runs the firmware images in QEMU and stands for what surrounds a microcontroller.
+#![allow(clippy::print_stderr, reason = "a command-line tool says on standard error why it failed")]
+
+mod check;
+mod figures;
+mod machine;
+mod report;
+mod size;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "kf-emulator", about = "The firmware in an emulated microcontroller")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run every image and hold the results against the vectors, the limits and the manual.
+    Check(check::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Check(arguments) => check::run(&arguments),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("kf-emulator: {error}");
+            let mut cause = error.source();
+            while let Some(next) = cause {
+                eprintln!("  {next}");
+                cause = next.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
