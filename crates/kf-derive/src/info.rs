@@ -52,6 +52,19 @@ impl Algorithm {
     pub const ALL: [Self; 6] =
         [Self::HkdfSha256, Self::Aes256Gcm, Self::HmacSha256, Self::Aes128Ccm, Self::Aes128Gcm, Self::ChaCha20Poly1305];
 
+    /// The name used in vectors, configuration and answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HkdfSha256 => "hkdf-sha256",
+            Self::Aes256Gcm => "aes-256-gcm",
+            Self::HmacSha256 => "hmac-sha256",
+            Self::Aes128Ccm => "aes-128-ccm",
+            Self::Aes128Gcm => "aes-128-gcm",
+            Self::ChaCha20Poly1305 => "chacha20-poly1305",
+        }
+    }
+
     /// Octets of a key: what is kept of the 32 of one HMAC, from the front. The number is part of `info`, so a short
     /// key is no prefix of a long one.
     #[must_use]
@@ -223,6 +236,24 @@ impl Level {
         Self::Mix,
         Self::MixedSession,
     ];
+
+    /// The name used in vectors and answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Facility => "facility",
+            Self::Batch => "batch",
+            Self::Device => "device",
+            Self::Session => "session",
+            Self::Application => "application",
+            Self::Storage => "storage",
+            Self::Wrapping => "wrapping",
+            Self::Boot => "boot",
+            Self::Ratchet => "ratchet",
+            Self::Mix => "mix",
+            Self::MixedSession => "mixed-session",
+        }
+    }
 
     #[allow(clippy::as_conversions, reason = "a fieldless enum with explicit codes")]
     const fn code(self) -> u8 {
