@@ -1,3 +1,18 @@
-//! The SDK of a device: keys, sealed payloads, enrolment, rotation, destruction without a socket or an allocator.
+//! The SDK of a device: entropy with health tests, storage that survives power cuts, keys, sealed payloads, enrolment,
+//! rotation and destruction, without a socket, a clock or an allocator.
+//!
+//! Everything the hardware does is a trait that the firmware implements: [`entropy::Noise`] for the noise source,
+//! [`storage::Flash`] for erase-block memory. Everything that must survive power loss goes
+//! through [`storage::Store`].
+//!
+//! States are types. A seed for a key comes from a [`entropy::Source`] that is [`entropy::Healthy`], and from nothing
+//! else; secrets do not print, cannot be cloned, and are wiped when dropped.
 #![no_std]
+#![forbid(unsafe_code)]
 #![warn(missing_docs)]
+
+pub mod entropy;
+pub mod storage;
+
+#[cfg(test)]
+extern crate std;
