@@ -163,3 +163,6 @@ impl<'out> Authentic<'out> {
         Err(replay::NotAccepted)
     }
 }
+
+#[cfg(test)]
+mod tests;

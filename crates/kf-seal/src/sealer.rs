@@ -168,3 +168,6 @@ impl Sealer {
         Ok(envelope)
     }
 }
+
+#[cfg(test)]
+mod tests;
