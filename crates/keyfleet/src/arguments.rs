@@ -101,6 +101,8 @@ pub(crate) enum Noun {
     /// The log of who did what
     #[command(subcommand)]
     Audit(command::audit::Verb),
+    /// Derive one key of the hierarchy from explicit inputs, without a server
+    Derive(Box<command::derive::Derive>),
     /// Look for what is wrong or soon will be, each finding with its remedy
     Doctor(command::doctor::Doctor),
     /// Completions for a shell, on standard output

@@ -7,6 +7,7 @@ pub(crate) mod certificate;
 pub(crate) mod code;
 pub(crate) mod completions;
 pub(crate) mod demo;
+pub(crate) mod derive;
 pub(crate) mod device;
 pub(crate) mod doctor;
 pub(crate) mod enrolment;

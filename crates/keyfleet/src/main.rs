@@ -45,6 +45,7 @@ fn run(context: &Context, noun: Noun) -> Result<ExitCode, Failure> {
         Noun::Agent { arguments } => Ok(command::agent::run(arguments)),
         Noun::Serve(serve) => command::serve::run(context, &serve),
         Noun::Demo(demo) => command::demo::run(context, &demo),
+        Noun::Derive(derive) => command::derive::run(context, &derive).map(|()| ExitCode::SUCCESS),
         Noun::Completions { shell } => command::completions::run(shell).map(|()| ExitCode::SUCCESS),
         Noun::Voucher(verb) => command::voucher::run(verb).map(|()| ExitCode::SUCCESS),
         Noun::Man { directory } => command::man::run(&directory).map(|()| ExitCode::SUCCESS),
@@ -84,6 +85,7 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         // Taken care of in `run`, which needs no event loop for them.
         Noun::Serve(_)
         | Noun::Demo(_)
+        | Noun::Derive(_)
         | Noun::Completions { .. }
         | Noun::Man { .. }
         | Noun::Voucher(_)

@@ -8,6 +8,7 @@
 
 mod broker;
 mod console;
+mod derive;
 mod device_files;
 mod fleet;
 mod host;

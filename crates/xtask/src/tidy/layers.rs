@@ -60,6 +60,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "keyfleet",
         &[
             "kf-key",
+            "kf-derive",
             "kf-crypto",
             "kf-api",
             "kf-pki",
