@@ -7,12 +7,14 @@
 
 mod aead;
 mod digest;
+mod ecdsa;
 mod passphrase;
 mod random;
 mod signature;
 
 pub use aead::{AEAD_OVERHEAD, open, seal};
 pub use digest::{Sha256, hmac_sha256, sha1, sha256, sha384, sha512};
+pub use ecdsa::{ecdsa_p256_signature_from_der, ecdsa_signature_to_der};
 pub use passphrase::{Argon2Cost, derive_from_passphrase};
 pub use random::{fill_random, random_array, random_secret};
 pub use signature::{

@@ -6,12 +6,12 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use kf_backend::{BackendError, SignatureKey};
-use kf_crypto::{sha256, sha384, spki_of_public_key};
+use kf_crypto::{ecdsa_signature_to_der, sha256, sha384, spki_of_public_key};
 use kf_key::{KeyAlgorithm, KeyId};
 
 use crate::attributes::{ec_params, find, find_existing, private_template, public_template, require_protected};
 use crate::connection::{CallError, Connection, Open, Repeat};
-use crate::ecdsa::signature_to_der;
+
 
 /// An open key pair: its label, its public half, and where the token had it last.
 pub(crate) struct TokenKey {
@@ -145,7 +145,7 @@ impl SignatureKey for TokenKey {
         if self.algorithm == KeyAlgorithm::Ed25519 {
             return Ok(signature);
         }
-        signature_to_der(&signature).ok_or(BackendError::Bug("length of the token's signature"))
+        ecdsa_signature_to_der(&signature).ok_or(BackendError::Bug("length of the token's signature"))
     }
 }
 

@@ -11,7 +11,6 @@
 
 mod attributes;
 mod connection;
-mod ecdsa;
 mod fault;
 mod key;
 mod root;

@@ -1,4 +1,5 @@
-//! Test support: programs that we did not write, run with a deadline; scratch directories; scratch PKCS#11 tokens.
+//! Test support: programs that we did not write, run with a deadline; scratch directories; scratch PKCS#11 tokens and
+//! TPMs.
 //!
 //! For tests only. What is missing or goes wrong panics with a message that names the remedy, because a test that
 //! skips itself proves nothing.
@@ -11,6 +12,7 @@ mod https_server;
 mod process;
 mod python;
 mod soft_hsm;
+mod software_tpm;
 mod tool;
 
 pub use foreign_authority::{Day, ForeignAuthority, IssuedIdentity};
@@ -18,6 +20,7 @@ pub use https_server::{Answer, ClientCheck, HttpsServer, Received};
 pub use process::Running;
 pub use python::Python;
 pub use soft_hsm::SoftHsm;
+pub use software_tpm::SoftwareTpm;
 pub use tempfile::TempDir;
 pub use tool::{Output, Tool};
 

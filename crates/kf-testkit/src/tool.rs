@@ -28,6 +28,9 @@ fn debian_package(program: &str) -> &str {
         "pkcs11-tool" => "opensc",
         "keytool" => "default-jre-headless",
         "faketime" => "faketime",
+        "swtpm_setup" | "swtpm_localca" => "swtpm-tools",
+        "cryptsetup" => "cryptsetup-bin",
+        tpm2 if tpm2.starts_with("tpm2_") => "tpm2-tools",
         other => other,
     }
 }
