@@ -11,6 +11,8 @@ pub enum BackendKind {
     SealedFile,
     /// Root and CA keys in a PKCS#11 token.
     Pkcs11,
+    /// Root and CA keys in a TPM 2.0.
+    Tpm,
 }
 
 /// What a back end declares.

@@ -12,7 +12,6 @@ use kf_key::{KeyAlgorithm, KeyId};
 use crate::attributes::{ec_params, find, find_existing, private_template, public_template, require_protected};
 use crate::connection::{CallError, Connection, Open, Repeat};
 
-
 /// An open key pair: its label, its public half, and where the token had it last.
 pub(crate) struct TokenKey {
     connection: Arc<Connection>,

@@ -39,6 +39,9 @@ impl SignerConfig {
     #[must_use]
     pub fn below(mut self, data: &Path) -> Self {
         self.sealed_file.path = data.join(&self.sealed_file.path);
+        if let Some(tpm) = &mut self.tpm {
+            tpm.directory = data.join(&tpm.directory);
+        }
         self
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use kf_backend::BackendKind;
 use serde::{Deserialize, Serialize};
 
-/// The `[signer]` table. Both back ends may be described side by side; changing `backend` is the whole switch.
+/// The `[signer]` table. The back ends may be described side by side; changing `backend` is the whole switch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SignerConfig {
@@ -17,6 +17,8 @@ pub struct SignerConfig {
     pub sealed_file: SealedFileConfig,
     /// The token; required when `backend = "pkcs11"`.
     pub pkcs11: Option<Pkcs11Config>,
+    /// The TPM; required when `backend = "tpm"`.
+    pub tpm: Option<TpmConfig>,
     /// Ceilings of signatures per key.
     pub ceilings: RateCeilings,
 }
@@ -28,6 +30,7 @@ impl Default for SignerConfig {
             unlock: SecretSource::Prompt,
             sealed_file: SealedFileConfig::default(),
             pkcs11: None,
+            tpm: None,
             ceilings: RateCeilings::default(),
         }
     }
@@ -84,6 +87,21 @@ pub struct Pkcs11Config {
 
 fn default_root_label() -> String {
     "keyfleet root".to_owned()
+}
+
+/// A root in a TPM 2.0.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TpmConfig {
+    /// `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=PORT` for an emulator.
+    pub address: String,
+    /// Where the stored forms of the keys are; a relative path is below the data directory.
+    #[serde(default = "default_tpm_directory")]
+    pub directory: PathBuf,
+}
+
+fn default_tpm_directory() -> PathBuf {
+    PathBuf::from("tpm")
 }
 
 /// The most signatures of one key within one minute. Beyond it the signer refuses and warns.

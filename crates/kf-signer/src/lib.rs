@@ -30,7 +30,7 @@ mod start;
 pub use child::run_signer;
 pub use client::{SignerClient, SignerHealth};
 pub use command::{SignerCommand, initialise};
-pub use config::{Pkcs11Config, RateCeilings, SealedFileConfig, SecretSource, SignerConfig};
+pub use config::{Pkcs11Config, RateCeilings, SealedFileConfig, SecretSource, SignerConfig, TpmConfig};
 pub use derivation::{DeviceKeyPlace, SealingKey};
 pub use error::{SignerError, SignerRefusal};
 pub use handle::{HandleError, KeyHandle};

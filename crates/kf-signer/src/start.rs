@@ -15,6 +15,7 @@ pub(crate) fn open_backend(config: &SignerConfig, create_root: bool) -> Result<A
     match config.backend {
         BackendKind::SealedFile => open_sealed_file(config, create_root),
         BackendKind::Pkcs11 => open_token(config, create_root),
+        BackendKind::Tpm => open_tpm(config, create_root),
     }
 }
 
@@ -53,6 +54,32 @@ fn open_token(config: &SignerConfig, create_root: bool) -> Result<Arc<dyn KeyBac
         TokenBackend::create_root(&token, pin).map_err(|error| start(&error))?;
     }
     let backend = TokenBackend::open(token, pin).map_err(|error| start(&error))?;
+    Ok(Arc::new(backend))
+}
+
+#[cfg(not(feature = "tpm"))]
+fn open_tpm(_config: &SignerConfig, _create_root: bool) -> Result<Arc<dyn KeyBackend>, SignerError> {
+    Err(SignerError::Start("this program was built without TPM support: build it with --features tpm".to_owned()))
+}
+
+#[cfg(feature = "tpm")]
+fn open_tpm(config: &SignerConfig, create_root: bool) -> Result<Arc<dyn KeyBackend>, SignerError> {
+    use kf_tpm::{Protection, Tpm, TpmAddress, TpmBackend};
+    use std::os::unix::fs::DirBuilderExt as _;
+
+    let Some(tpm) = &config.tpm else {
+        return Err(SignerError::Start("backend = \"tpm\" needs a [signer.tpm] table".to_owned()));
+    };
+    let address: TpmAddress = tpm.address.parse().map_err(|error| start(&error))?;
+    let pin = read_secret(config, &format!("PIN of the root in the TPM at {address}"), create_root)?;
+    let protection = Protection { auth: Some(pin), policy: None };
+    let open = Tpm::open(address, kf_tpm::DEFAULT_DEADLINE).map_err(|error| start(&error))?;
+    if create_root {
+        let mut directory = std::fs::DirBuilder::new();
+        directory.recursive(true).mode(0o700).create(&tpm.directory).map_err(|error| start(&error))?;
+        TpmBackend::create_root(&open, &tpm.directory, &protection).map_err(|error| start(&error))?;
+    }
+    let backend = TpmBackend::open(open, &tpm.directory, protection).map_err(|error| start(&error))?;
     Ok(Arc::new(backend))
 }
 

@@ -126,7 +126,7 @@ impl SoftwareTpm {
                 self.running = Some(running);
                 return true;
             }
-            drop(pace.recv_timeout(STEP));
+            let _paced = pace.recv_timeout(STEP);
         }
         false
     }
@@ -221,7 +221,7 @@ impl SoftwareTpm {
             if is_unread {
                 return;
             }
-            drop(pace.recv_timeout(STEP));
+            let _paced = pace.recv_timeout(STEP);
         }
         panic!("no command arrived at the emulator");
     }

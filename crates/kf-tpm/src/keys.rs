@@ -5,9 +5,7 @@ use kf_key::{KeyAlgorithm, SecretArray, SecretBytes};
 use tss_esapi::constants::StructureTag;
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::resource_handles::Hierarchy;
-use tss_esapi::structures::{
-    Digest, HashScheme, HashcheckTicket, MaxBuffer, Public, Signature, SignatureScheme,
-};
+use tss_esapi::structures::{Digest, HashScheme, HashcheckTicket, MaxBuffer, Public, Signature, SignatureScheme};
 use tss_esapi::tss2_esys::{TPM2B_DIGEST, TPMT_TK_HASHCHECK};
 
 use crate::blob::Blob;

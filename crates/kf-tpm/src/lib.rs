@@ -18,6 +18,8 @@
 #[cfg(feature = "tss")]
 mod address;
 #[cfg(feature = "tss")]
+mod backend;
+#[cfg(feature = "tss")]
 mod blob;
 #[cfg(feature = "tss")]
 mod boot;
@@ -36,6 +38,7 @@ mod template;
 #[cfg(feature = "tss")]
 pub use {
     address::TpmAddress,
+    backend::TpmBackend,
     blob::{Blob, MAX_BLOB_OCTETS},
     connection::{DEFAULT_DEADLINE, Tpm},
     error::TpmError,

@@ -83,21 +83,13 @@ impl Live {
         Ok(storage)
     }
 
-    /// Which TPM this is, as far as stored objects are concerned.
-    pub(crate) fn storage_fingerprint(&mut self) -> Result<[u8; 32], TpmError> {
-        Ok(self.storage()?.fingerprint)
-    }
-
     /// A session whose key is agreed with the storage key, so that secrets and authorisations cross the bus encrypted
     /// (TPM 2.0 Part 1 section 21). Only one session of a command may encrypt.
     pub(crate) fn encrypting_session(&mut self) -> Result<AuthSession, TpmError> {
         let storage = self.storage_key()?;
         let session = self.session(Some(storage), SessionType::Hmac)?;
-        let (attributes, mask) = SessionAttributesBuilder::new()
-            .with_decrypt(true)
-            .with_encrypt(true)
-            .with_continue_session(true)
-            .build();
+        let (attributes, mask) =
+            SessionAttributesBuilder::new().with_decrypt(true).with_encrypt(true).with_continue_session(true).build();
         self.context
             .tr_sess_set_attributes(session, attributes, mask)
             .map_err(|_attributes| TpmError::Bug("session attributes"))?;
@@ -162,9 +154,7 @@ impl Live {
         let (public, private) = (blob.public()?, blob.private()?);
         let handle = self
             .context
-            .execute_with_session(Some(AuthSession::Password), |context| {
-                context.load(storage.handle, private, public)
-            })
+            .execute_with_session(Some(AuthSession::Password), |context| context.load(storage.handle, private, public))
             .map_err(TpmError::of("TPM2_Load"))?;
         self.loaded.push(handle.into());
         if let Some(auth) = auth {
@@ -187,9 +177,7 @@ impl Live {
         let (session, policy_session) = self.policy_session()?;
         policy.satisfy(self, policy_session)?;
         if has_auth {
-            self.context
-                .policy_auth_value(policy_session)
-                .map_err(TpmError::of("TPM2_PolicyAuthValue"))?;
+            self.context.policy_auth_value(policy_session).map_err(TpmError::of("TPM2_PolicyAuthValue"))?;
         }
         Ok([Some(session), Some(encrypting)])
     }

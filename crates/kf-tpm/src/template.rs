@@ -62,11 +62,8 @@ pub(crate) fn signature_key(guard: &Guard) -> Result<Public, TpmError> {
 
 /// The public half of somebody else's P-256 key, to verify signatures with.
 pub(crate) fn verification_key(x: &[u8], y: &[u8]) -> Result<Public, TpmError> {
-    let attributes = ObjectAttributesBuilder::new()
-        .with_sign_encrypt(true)
-        .with_user_with_auth(true)
-        .build()
-        .map_err(invalid)?;
+    let attributes =
+        ObjectAttributesBuilder::new().with_sign_encrypt(true).with_user_with_auth(true).build().map_err(invalid)?;
     let parameters = PublicEccParametersBuilder::new()
         .with_ecc_scheme(EccScheme::EcDsa(HashScheme::new(HashingAlgorithm::Sha256)))
         .with_curve(EccCurve::NistP256)

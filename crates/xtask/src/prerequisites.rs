@@ -31,6 +31,13 @@ const PACKAGES: &[(&str, Probe)] = &[
     ("python3", Probe::Tool("python3")),
     ("python3-venv", Probe::PythonModule("ensurepip")),
     ("strace", Probe::Tool("strace")),
+    ("swtpm", Probe::Tool("swtpm")),
+    ("swtpm-tools", Probe::Tool("swtpm_setup")),
+    ("tpm2-tools", Probe::Tool("tpm2_pcrread")),
+    ("libtss2-dev", Probe::Package),
+    ("pkg-config", Probe::Tool("pkg-config")),
+    ("cryptsetup-bin", Probe::Tool("cryptsetup")),
+    ("systemd", Probe::Tool("systemd-analyze")),
     ("faketime", Probe::Tool("faketime")),
     ("gcc", Probe::Tool("cc")),
 ];

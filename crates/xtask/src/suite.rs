@@ -89,13 +89,20 @@ fn formatting() -> Result<()> {
 fn build() -> Result<()> {
     let mut build = cargo();
     build.args(["build", "--workspace", "--all-targets", "--locked"]);
-    process::run(add_slow_features(&mut build)?, "read the compiler's message above")
+    process::run(add_test_features(&mut build)?, "read the compiler's message above")?;
+    // What a machine without the TPM2 software stack builds.
+    let mut bare = cargo();
+    bare.args(["check", "--locked", "--all-targets"]);
+    for name in with_feature(&["tpm", "tss"])? {
+        bare.args(["--package", &name]);
+    }
+    process::run(&mut bare, "make it compile without the features `tpm` and `tss` too")
 }
 
 fn lints() -> Result<()> {
     let mut clippy = cargo();
     clippy.args(["clippy", "--workspace", "--all-targets", "--locked"]);
-    add_slow_features(&mut clippy)?.args(["--", "--deny", "warnings"]);
+    add_test_features(&mut clippy)?.args(["--", "--deny", "warnings"]);
     process::run(&mut clippy, "mend what clippy names; an exception is an `expect` attribute with its reason")
 }
 
@@ -103,13 +110,14 @@ fn lints() -> Result<()> {
 fn tests(tally: &mut Tally) -> Result<()> {
     let mut test = cargo();
     test.args(["test", "--workspace", "--no-fail-fast", "--locked"]);
-    add_slow_features(&mut test)?;
+    add_test_features(&mut test)?;
     let mut path = vec![prerequisites::python_commands()];
     path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
     path.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
     let path = std::env::join_paths(path)
         .map_err(|error| Failure::new(format!("PATH cannot be extended: {error}"), "mend PATH"))?;
-    test.env("PATH", path).env("RUST_BACKTRACE", "1");
+    // The TPM2 software stack prints every refusal, and the tests provoke many.
+    test.env("PATH", path).env("RUST_BACKTRACE", "1").env("TSS2_LOG", "all+NONE");
     count_results(&mut test, tally)
 }
 
@@ -147,19 +155,30 @@ impl Tally {
     }
 }
 
-/// Slow suites are test binaries behind a feature `slow` of their crate, so that a plain `cargo test` stays quick.
-fn add_slow_features(command: &mut Command) -> Result<&mut Command> {
+/// Features that the tests turn on: `slow`, test binaries that a plain `cargo test` leaves out so that it stays quick,
+/// and those that link the TPM2 software stack, which a machine that only builds need not have.
+const TEST_FEATURES: [&str; 3] = ["slow", "tpm", "tss"];
+
+fn add_test_features(command: &mut Command) -> Result<&mut Command> {
     let metadata = tidy::metadata()?;
     let features: Vec<String> = metadata
         .packages
         .iter()
-        .filter(|package| package.features.contains_key("slow"))
-        .map(|package| format!("{}/slow", package.name))
+        .flat_map(|package| TEST_FEATURES.map(|feature| (package, feature)))
+        .filter(|(package, feature)| package.features.contains_key(*feature))
+        .map(|(package, feature)| format!("{}/{feature}", package.name))
         .collect();
     if !features.is_empty() {
         command.arg("--features").arg(features.join(","));
     }
     Ok(command)
+}
+
+/// The crates that have one of these features.
+fn with_feature(features: &[&str]) -> Result<Vec<String>> {
+    let packages = tidy::metadata()?.packages.into_iter();
+    let has_one = packages.filter(|package| features.iter().any(|feature| package.features.contains_key(*feature)));
+    Ok(has_one.map(|package| package.name).collect())
 }
 
 #[derive(Deserialize)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use kf_fleet::{DataDir, FleetConfig, InitOptions, Initialised, ListenConfig, SystemClock};
 use kf_key::KeyAlgorithm;
-use kf_signer::{BackendKind, Pkcs11Config, SecretSource, SignerClient, SignerConfig};
+use kf_signer::{BackendKind, Pkcs11Config, SecretSource, SignerClient, SignerConfig, TpmConfig};
 use serde_json::json;
 
 use crate::api::Context;
@@ -59,6 +59,9 @@ pub(crate) struct Init {
     /// Label of the token
     #[arg(long, value_name = "LABEL", required_if_eq("seal", "pkcs11"))]
     pkcs11_token: Option<String>,
+    /// The TPM: device:/dev/tpmrm0, or swtpm:host=127.0.0.1,port=PORT for an emulator
+    #[arg(long, value_name = "ADDRESS", required_if_eq("seal", "tpm"))]
+    tpm: Option<String>,
     /// File with the token's PIN, mode 0600
     #[arg(long, value_name = "PATH", conflicts_with = "Unlock")]
     pin_file: Option<PathBuf>,
@@ -79,6 +82,8 @@ pub(crate) enum Seal {
     Passphrase,
     /// A PKCS#11 token or HSM
     Pkcs11,
+    /// A TPM 2.0 of this machine, under a PIN
+    Tpm,
 }
 
 pub(crate) async fn run(context: &Context, init: &Init) -> Result<(), Failure> {
@@ -98,7 +103,12 @@ pub(crate) async fn run(context: &Context, init: &Init) -> Result<(), Failure> {
     file::private_directory(dir.path())?;
     let sealed = dir.path().join(&config.signer.sealed_file.path);
     // A sealed root without a configuration is what an init that was cut short leaves behind: the same passphrase opens it.
-    let create_root = !(init.existing_root || (init.seal == Seal::Passphrase && sealed.exists()));
+    let is_there = match init.seal {
+        Seal::Passphrase => sealed.exists(),
+        Seal::Tpm => dir.path().join("tpm/root.tpm").exists(),
+        Seal::Pkcs11 => false,
+    };
+    let create_root = !(init.existing_root || is_there);
     if !create_root {
         say("a root is there already: going on with it");
     }
@@ -131,11 +141,13 @@ fn configuration(init: &Init) -> Result<(FleetConfig, SignerConfig), Failure> {
         }),
         _ => None,
     };
+    let tpm = init.tpm.clone().map(|address| TpmConfig { address, directory: PathBuf::from("tpm") });
     let backend = match init.seal {
         Seal::Passphrase => BackendKind::SealedFile,
         Seal::Pkcs11 => BackendKind::Pkcs11,
+        Seal::Tpm => BackendKind::Tpm,
     };
-    let signer = SignerConfig { backend, unlock: lasting, pkcs11, ..SignerConfig::default() };
+    let signer = SignerConfig { backend, unlock: lasting, pkcs11, tpm, ..SignerConfig::default() };
     let mut starting = signer.clone();
     if !init.dry_run {
         init.unlock.apply_to(&mut starting)?;

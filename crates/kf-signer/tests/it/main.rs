@@ -8,4 +8,6 @@ mod process;
 mod prompt;
 mod requests;
 mod token;
+#[cfg(feature = "tpm")]
+mod tpm;
 mod wire;

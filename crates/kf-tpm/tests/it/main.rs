@@ -2,6 +2,7 @@
 #![cfg(feature = "tss")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod backend;
 mod boot_policy;
 mod fault;
 mod keys;

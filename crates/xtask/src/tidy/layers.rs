@@ -33,7 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kf-broker", &["kf-key", "kf-crypto", "kf-api", "kf-mqtt"]),
     // Services.
     ("kf-device", &["kf-key", "kf-derive", "kf-seal", "kf-exchange", "kf-entropy"]),
-    ("kf-signer", &["kf-key", "kf-derive", "kf-crypto", "kf-pki", "kf-log", "kf-backend", "kf-pkcs11"]),
+    ("kf-signer", &["kf-key", "kf-derive", "kf-crypto", "kf-pki", "kf-log", "kf-backend", "kf-pkcs11", "kf-tpm"]),
     (
         "kf-fleet",
         &[
@@ -55,7 +55,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kf-server", &["kf-key", "kf-crypto", "kf-api", "kf-pki", "kf-log", "kf-access", "kf-enrol", "kf-fleet"]),
     ("kf-client", &["kf-key", "kf-crypto", "kf-api", "kf-pki"]),
     ("kf-ffi", &["kf-key", "kf-device"]),
-    ("kf-agent", &["kf-key", "kf-crypto", "kf-api", "kf-pki", "kf-mqtt", "kf-client"]),
+    (
+        "kf-agent",
+        &["kf-key", "kf-crypto", "kf-api", "kf-pki", "kf-backend", "kf-pkcs11", "kf-tpm", "kf-mqtt", "kf-client"],
+    ),
     (
         "keyfleet",
         &[
@@ -100,6 +103,7 @@ const IMPURE_CRATES: &[&str] = &[
     "tower",
     "rustix",
     "cryptoki",
+    "tss-esapi",
     "rumqttc",
     "tracing-subscriber",
     "metrics",
