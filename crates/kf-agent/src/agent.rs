@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kf_device::enrolment::machine::{Attention, Credential, Outcome, Spare, State, Step, decide};
+use kf_device::enrolment::schedule::{FIRST_WAIT_MILLIS, LONGEST_WAIT_MILLIS};
 use kf_key::UnixMillis;
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::watch;
@@ -18,7 +20,6 @@ use crate::event::{Event, EventSink};
 use crate::failure::{Failure, chain_of};
 use crate::identity::Identity;
 use crate::key_source::{KeySource, SoftwareKeys};
-use crate::machine::{Attention, Credential, Outcome, Spare, State, Step, decide};
 use crate::secret_source::{self, CodeSource};
 use crate::slots::{Contents, SLOTS, Slots, StoredIdentity, StoredSpare};
 use crate::telemetry::Material;
@@ -245,7 +246,7 @@ impl Agent {
     fn retry(&self, step: &'static str, reason: String) {
         // Told before the wait is drawn: the least that it will be.
         let doublings = self.state.failures.min(20);
-        let least = (crate::schedule::FIRST_WAIT_MILLIS << doublings).min(crate::schedule::LONGEST_WAIT_MILLIS) / 2;
+        let least = (FIRST_WAIT_MILLIS << doublings).min(LONGEST_WAIT_MILLIS) / 2;
         self.events.tell(&Event::Retry { step, after_seconds: least.div_ceil(1_000), reason });
     }
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 use kf_client::est::{self, EstError, Service};
 use kf_client::{Client, ClientBuilder, ClientError, Method, TlsKey};
 use kf_crypto::PrivateKey;
+use kf_device::enrolment::machine::{Credential, Outcome};
 use kf_key::{KeyAlgorithm, SecretBytes};
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::failure::{Failure, chain_of};
 use crate::identity::Identity;
-use crate::machine::{Credential, Outcome};
 use crate::secret_source;
 
 /// How long one call to the server may take.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use kf_client::TlsKey;
+use kf_device::enrolment::machine::Validity;
+use kf_device::enrolment::schedule;
 use kf_pki::certificate::PresentedCertificate;
 
 use crate::event::CertificateSeen;
-use crate::machine::Validity;
-use crate::schedule;
 
 /// A certificate chain with its key.
 #[derive(Clone, Debug)]

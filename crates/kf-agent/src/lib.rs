@@ -1,7 +1,7 @@
 //! `keyfleet-agent`: a device's identity on Linux. It makes the key, enrols over EST (RFC 7030), renews at two thirds
 //! of the lifetime, proves a new certificate before it lets go of the old one, and survives power loss and long absence.
 //!
-//! What it decides is a pure function of what is stored, the time and a random number ([`machine`]); what it stores goes
+//! What it decides is a pure function of what is stored, the time and a random number ([`kf_device::enrolment::machine`], which a microcontroller runs too); what it stores goes
 //! through a disk whose every step can fail ([`slots`]). The key stays behind [`key_source::KeySource`], so that a TPM or a
 //! token can take its place.
 #![forbid(unsafe_code)]
@@ -18,8 +18,6 @@ mod failure;
 mod hook;
 mod identity;
 pub mod key_source;
-pub mod machine;
-pub mod schedule;
 mod secret_source;
 pub mod slots;
 mod telemetry;

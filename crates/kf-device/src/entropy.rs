@@ -22,6 +22,9 @@ use kf_key::SecretArray;
 use sha2::Sha256;
 use zeroize::Zeroize;
 
+use crate::record;
+use crate::storage::{Flash, Integrity, StorageError, Store};
+
 pub use kf_entropy::{Alphabet, Assessment, AssessmentError, Counts, Fault, NoiseState, SourceId};
 
 /// A noise source: raw samples, before any conditioning by hardware or software.
@@ -57,8 +60,6 @@ pub enum EntropyError<E> {
     Unhealthy(Fault),
     /// The noise source was not declared as physical and on: no key for production.
     NotPhysical(NoiseState),
-    /// The samples of this start are those of the last one: the source repeats itself after every power-on.
-    RepeatsAfterRestart,
 }
 
 impl<E> fmt::Display for EntropyError<E> {
@@ -67,12 +68,31 @@ impl<E> fmt::Display for EntropyError<E> {
             Self::Noise(_) => "the noise source gave no sample",
             Self::Unhealthy(_) => "a health test of the noise source has failed",
             Self::NotPhysical(_) => "the noise source is not declared as physical and on: it makes no production key",
-            Self::RepeatsAfterRestart => "the noise source gave the same samples after the last power-on",
         })
     }
 }
 
 impl<E: fmt::Debug> core::error::Error for EntropyError<E> {}
+
+/// Why a source was not found to differ from its last start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartError<F> {
+    /// It gave the same samples.
+    Repeats,
+    /// The store did not say or did not keep.
+    Storage(StorageError<F>),
+}
+
+impl<F> fmt::Display for RestartError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Repeats => "the noise source gave the same samples after the last power-on",
+            Self::Storage(_) => "the storage did not keep the digest of the start-up samples",
+        })
+    }
+}
+
+impl<F: fmt::Debug> core::error::Error for RestartError<F> {}
 
 /// Not tested since it was switched on.
 #[derive(Debug)]
@@ -83,7 +103,6 @@ pub struct Unchecked(());
 pub struct Healthy(());
 
 /// A noise source with its health tests.
-#[derive(Debug)]
 pub struct Source<N, S = Unchecked> {
     noise: N,
     source: SourceId,
@@ -93,13 +112,24 @@ pub struct Source<N, S = Unchecked> {
     is_checked: PhantomData<S>,
 }
 
+impl<N, S> fmt::Debug for Source<N, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Source").field(&self.state).field(&self.tests).finish()
+    }
+}
+
 /// A start-up test that failed, with the source for another try once its cause has been removed.
-#[derive(Debug)]
 pub struct StartUpFailed<N: Noise> {
     /// The source, unchecked.
     pub source: Source<N, Unchecked>,
     /// Why.
     pub error: EntropyError<N::Error>,
+}
+
+impl<N: Noise<Error: fmt::Debug>> fmt::Debug for StartUpFailed<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("StartUpFailed").field(&self.error).finish()
+    }
 }
 
 impl<N: Noise> Source<N, Unchecked> {
@@ -114,6 +144,7 @@ impl<N: Noise> Source<N, Unchecked> {
     ///
     /// # Errors
     /// [`StartUpFailed`], which gives the source back.
+    #[allow(clippy::result_large_err, reason = "the source is given back, and there is no heap to put it on")]
     pub fn start_up(mut self) -> Result<Source<N, Healthy>, StartUpFailed<N>> {
         match self.run_start_up() {
             Ok(()) => Ok(self.into_state()),
@@ -162,6 +193,15 @@ impl<N: Noise> Source<N, Healthy> {
         })
     }
 
+    /// A nonce for one wrapped key.
+    ///
+    /// # Errors
+    /// As [`random`](Self::random).
+    pub fn nonce(&mut self) -> Result<Nonce, EntropyError<N::Error>> {
+        // Not secret: it stands beside the ciphertext.
+        self.random().map(|octets| Nonce(*octets.expose()))
+    }
+
     /// Runs the on-demand test (SP 800-90B section 4.3).
     ///
     /// # Errors
@@ -169,6 +209,24 @@ impl<N: Noise> Source<N, Healthy> {
     pub fn test_on_demand(&mut self) -> Result<(), EntropyError<N::Error>> {
         self.tests.test_on_demand();
         self.run_start_up()
+    }
+
+    /// Compares the samples of the start-up test with those of the last start, of which the store keeps a digest, and
+    /// keeps the new one. A source that gives the same samples after every power-on, as a pseudo-random generator with a
+    /// constant seed does, passes every other test.
+    ///
+    /// # Errors
+    /// [`RestartError::Repeats`], and the source is then unusable.
+    pub fn compare_with_last_start<F: Flash, I: Integrity>(
+        self,
+        store: &mut Store<F, I>,
+    ) -> Result<Self, RestartError<F::Error>> {
+        let last = store.read_array::<16>(record::START_UP_DIGEST).map_err(RestartError::Storage)?;
+        if last == Some(self.start_up) {
+            return Err(RestartError::Repeats);
+        }
+        store.put(record::START_UP_DIGEST, &self.start_up).map_err(RestartError::Storage)?;
+        Ok(self)
     }
 
     fn condition(&mut self) -> Result<[u8; 32], EntropyError<N::Error>> {
@@ -246,6 +304,23 @@ impl<N: Noise, S> Source<N, S> {
     }
 }
 
+/// 96 fresh random bits, spent by wrapping one key.
+#[derive(Debug)]
+pub struct Nonce([u8; 12]);
+
+impl Nonce {
+    /// The octets, for an implementation of [`WrapKey`](crate::wrap::WrapKey).
+    #[must_use]
+    pub const fn into_octets(self) -> [u8; 12] {
+        self.0
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn of_test(octets: [u8; 12]) -> Self {
+        Self(octets)
+    }
+}
+
 /// For keys used in production.
 #[derive(Debug)]
 pub struct Production(());
@@ -281,3 +356,6 @@ impl<G> fmt::Debug for Seed<G> {
         f.write_str("Seed")
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -11,8 +11,23 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod asn1;
+pub mod certificate;
+pub mod derivation;
+pub mod destruction;
+pub mod enrolment;
 pub mod entropy;
+mod error;
+pub mod exchange;
+pub mod identity;
+pub mod order;
+mod record;
+pub mod sealed;
+pub mod session;
 pub mod storage;
+pub mod wrap;
+
+pub use error::{BootError, KeyError};
 
 #[cfg(test)]
 extern crate std;

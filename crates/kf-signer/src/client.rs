@@ -1,7 +1,6 @@
 //! The client: async, cheap to clone, many requests in flight on one socket.
 
 mod derivation;
-mod exchange;
 mod link;
 mod process;
 
@@ -24,7 +23,6 @@ use crate::{
     GeneratedKey, KeyFacts, KeyHandle, KeyPurpose, RateCeilings, SignerCapabilities, SignerCommand, SignerError,
     SignerRefusal, content,
 };
-pub use exchange::DeviceProof;
 use link::Link;
 
 /// Octets of key identifier in front of what is signed.

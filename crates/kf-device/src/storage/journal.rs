@@ -347,11 +347,11 @@ impl<F: Flash, I: Integrity> Store<F, I> {
         self.switch_to(spare, sequence, to)
     }
 
-    /// Moves to the other bank with one record only.
-    pub(super) fn replace_all(&mut self, keep: Change<'_>, records: u32) -> Result<(), F> {
+    /// Moves to the other bank with these records only.
+    pub(super) fn replace_all(&mut self, keep: &[Change<'_>], records: u32) -> Result<(), F> {
         let (spare, sequence) = self.prepare_spare()?;
         let group = self.layout.first_group(spare);
-        self.write_group(group, sequence, &[keep], records)?;
+        self.write_group(group, sequence, keep, records)?;
         self.switch_to(spare, sequence, group.saturating_add(self.layout.group(records)))
     }
 

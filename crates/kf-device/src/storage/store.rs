@@ -212,30 +212,30 @@ impl<F: Flash, I: Integrity> Store<F, I> {
         }
         self.refuse_if_broken()?;
         self.compact()?;
-        Ok(match self.flash.medium() {
-            // `compact` has read the old bank back.
-            Medium::Raw => Erasure::Erased { read_back: true },
-            Medium::Remapped => Erasure::Overwritten,
-        })
+        Ok(self.erased())
     }
 
-    /// Destroys every record but `keep` in one step that a power cut cannot divide.
+    /// Replaces everything by `keep`, in one step that a power cut cannot divide.
     ///
     /// # Errors
     /// As [`update`](Self::update).
-    pub fn wipe(&mut self, keep: Change<'_>) -> Result<Erasure, StorageError<F::Error>> {
+    pub fn wipe(&mut self, keep: &[Change<'_>]) -> Result<Erasure, StorageError<F::Error>> {
         self.refuse_if_broken()?;
-        let records = octets_of(&[keep]).ok_or(StorageError::TooLarge)?;
-        if self.layout.group(records)
-            > self.layout.end(self.active).saturating_sub(self.layout.first_group(self.active))
-        {
+        let records = octets_of(keep).ok_or(StorageError::TooLarge)?;
+        let first = self.layout.first_group(self.active);
+        if self.layout.group(records) > self.layout.end(self.active).saturating_sub(first) {
             return Err(StorageError::Full);
         }
         self.replace_all(keep, records)?;
-        Ok(match self.flash.medium() {
+        Ok(self.erased())
+    }
+
+    /// What it is worth that the old bank was erased and read back.
+    fn erased(&self) -> Erasure {
+        match self.flash.medium() {
             Medium::Raw => Erasure::Erased { read_back: true },
             Medium::Remapped => Erasure::Overwritten,
-        })
+        }
     }
 
     /// Octets that can be written before the next erasure.

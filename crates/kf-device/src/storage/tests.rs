@@ -173,7 +173,7 @@ fn a_cut_in_a_wipe_or_a_destruction_leaves_all_or_what_was_asked_for() {
             let mut flash = before.clone();
             flash.cut_after(operations, tear);
             let mut store = open(flash);
-            let outcome = store.wipe(Change::Put(RecordId(5), b"wiped"));
+            let outcome = store.wipe(&[Change::Put(RecordId(5), b"wiped")]);
             let mut flash = store.into_flash();
             if outcome.is_ok() {
                 break;

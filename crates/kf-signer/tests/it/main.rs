@@ -4,7 +4,6 @@
 mod authority;
 mod config;
 mod derivation;
-mod exchange;
 mod process;
 mod prompt;
 mod requests;

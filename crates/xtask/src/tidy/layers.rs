@@ -33,16 +33,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kf-broker", &["kf-key", "kf-crypto", "kf-api", "kf-mqtt"]),
     // Services.
     ("kf-device", &["kf-key", "kf-derive", "kf-seal", "kf-exchange", "kf-entropy"]),
-    (
-        "kf-signer",
-        &["kf-key", "kf-derive", "kf-exchange", "kf-crypto", "kf-pki", "kf-log", "kf-backend", "kf-pkcs11", "kf-tpm"],
-    ),
+    ("kf-signer", &["kf-key", "kf-derive", "kf-crypto", "kf-pki", "kf-log", "kf-backend", "kf-pkcs11", "kf-tpm"]),
     (
         "kf-fleet",
         &[
             "kf-key",
             "kf-derive",
-            "kf-exchange",
             "kf-crypto",
             "kf-api",
             "kf-pki",
@@ -61,7 +57,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kf-ffi", &["kf-key", "kf-device"]),
     (
         "kf-agent",
-        &["kf-key", "kf-crypto", "kf-api", "kf-pki", "kf-backend", "kf-pkcs11", "kf-tpm", "kf-mqtt", "kf-client"],
+        &[
+            "kf-key",
+            "kf-crypto",
+            "kf-api",
+            "kf-pki",
+            "kf-backend",
+            "kf-pkcs11",
+            "kf-tpm",
+            "kf-mqtt",
+            "kf-device",
+            "kf-client",
+        ],
     ),
     (
         "keyfleet",

@@ -1,7 +1,9 @@
+use std::vec::Vec;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::schedule::renew_at;
+use crate::enrolment::schedule::renew_at;
 
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 

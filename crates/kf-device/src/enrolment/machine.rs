@@ -3,7 +3,7 @@
 
 use kf_key::UnixMillis;
 
-use crate::schedule::wait_after_failure;
+use super::schedule::wait_after_failure;
 
 /// How often a new certificate may be refused in its proof before it is given up.
 const MAX_PROOF_REFUSALS: u32 = 3;
@@ -40,7 +40,7 @@ pub struct Validity {
     pub not_before: UnixMillis,
     /// Last moment.
     pub not_after: UnixMillis,
-    /// When to renew: [`crate::schedule::renew_at`].
+    /// When to renew: [`renew_at`](super::schedule::renew_at).
     pub renew_at: UnixMillis,
 }
 

@@ -1,0 +1,24 @@
+//! Which record holds what. Ids are never reused for something else: devices in the field keep them.
+
+use crate::storage::RecordId;
+
+/// Digest of the samples of the last start-up test.
+pub(crate) const START_UP_DIGEST: RecordId = RecordId(0x0001);
+/// Counter of starts, below which payloads are sealed.
+pub(crate) const BOOTS: RecordId = RecordId(0x0002);
+/// Highest counter of an order that was obeyed.
+pub(crate) const ORDERS: RecordId = RecordId(0x0003);
+/// The device was wiped by order.
+pub(crate) const WIPED: RecordId = RecordId(0x0004);
+/// The device key in use, wrapped.
+pub(crate) const DEVICE_KEY: RecordId = RecordId(0x0010);
+/// A device key that arrived and is not acknowledged yet, wrapped.
+pub(crate) const NEXT_DEVICE_KEY: RecordId = RecordId(0x0011);
+/// The ratchet, wrapped.
+pub(crate) const RATCHET: RecordId = RecordId(0x0012);
+/// Which identity slot is in use.
+pub(crate) const IDENTITY_IN_USE: RecordId = RecordId(0x0020);
+/// Identity keys of the two slots, wrapped.
+pub(crate) const IDENTITY_KEYS: [RecordId; 2] = [RecordId(0x0021), RecordId(0x0022)];
+/// Certificates of the two slots.
+pub(crate) const CERTIFICATES: [RecordId; 2] = [RecordId(0x0023), RecordId(0x0024)];
