@@ -15,6 +15,9 @@ const TOLERANCE_PERCENT: u64 = 5;
 /// How far the stack may be from the table, in octets: alignment moves it.
 const STACK_TOLERANCE_OCTETS: u64 = 128;
 
+/// What a derivation may cost, in hundredths of the yardstick: encoding the place and wiping come on top of the HMAC.
+const DERIVATION_LIMIT_PERCENT: u64 = 125;
+
 const BEGIN: &str = "<!-- figures -->";
 const END: &str = "<!-- end of figures -->";
 
@@ -80,6 +83,24 @@ pub(crate) fn table(figures: &[Figure]) -> Result<String, FiguresError> {
         let _to_a_string = writeln!(text, "| {name} | {instructions} | {ratio} | {stack_octets} |");
     }
     Ok(text)
+}
+
+/// A derivation is one HMAC and little more.
+///
+/// # Errors
+/// [`FiguresError::NoYardstick`] when either was not measured.
+pub(crate) fn derivation_ratio(figures: &[Figure]) -> Result<Row, FiguresError> {
+    let instructions = |name: &str| {
+        let found = figures.iter().find(|figure| figure.name == name);
+        found.map(|figure| figure.instructions).filter(|count| *count > 0).ok_or(FiguresError::NoYardstick)
+    };
+    let percent = instructions("derive a device key")? * 100 / instructions(YARDSTICK)?;
+    Ok(Row {
+        what: "derivation against the bare HMAC".to_owned(),
+        found: format!("{percent} %"),
+        limit: format!("at most {DERIVATION_LIMIT_PERCENT} %"),
+        holds: percent <= DERIVATION_LIMIT_PERCENT,
+    })
 }
 
 /// The table between the marks of the manual, and what stands around it.

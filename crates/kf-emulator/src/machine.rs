@@ -30,6 +30,8 @@ pub(crate) enum MachineError {
     Silent,
     #[error("a frame of {octets} octets is more than {MAX_FRAME_OCTETS}")]
     FrameTooLong { octets: usize },
+    #[error("the firmware does not know this request, or it could not be encoded")]
+    Request,
     #[error("the emulator's pipe broke")]
     Pipe(#[from] std::io::Error),
 }

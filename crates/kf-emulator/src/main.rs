@@ -5,7 +5,9 @@ mod check;
 mod figures;
 mod machine;
 mod report;
+mod request;
 mod size;
+mod vectors;
 
 use std::process::ExitCode;
 

@@ -16,6 +16,9 @@ const RUSTC: &str = "/usr/bin/rustc";
 const VERSION: &str = "1.96.";
 const TARGET: &str = "thumbv7em-none-eabihf";
 
+/// The packages of the firmware that are images.
+const IMAGES: [&str; 3] = ["core-image", "figures-image", "vectors-image"];
+
 /// Variables that would make Debian's cargo use another compiler or other flags than firmware/.cargo/config.toml says.
 const FOREIGN: [&str; 10] = [
     "CARGO",
@@ -90,9 +93,13 @@ fn build_folder() -> PathBuf {
 fn build() -> Result<()> {
     check_version(CARGO, "cargo-web")?;
     check_version(RUSTC, "rustc-web")?;
-    let mut build = debian_cargo();
-    build.args(["build", "--release", "--locked", "--target-dir"]).arg(build_folder());
-    run(&mut build, "read the compiler's message above")
+    // Each image by itself: built together they would get each other's features, and the core would count all ciphers.
+    for image in IMAGES {
+        let mut build = debian_cargo();
+        build.args(["build", "--quiet", "--release", "--locked", "--package", image, "--target-dir"]);
+        run(build.arg(build_folder()), "read the compiler's message above")?;
+    }
+    Ok(())
 }
 
 fn debian_cargo() -> Command {

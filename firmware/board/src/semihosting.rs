@@ -20,6 +20,17 @@ pub fn write(text: &CStr) {
     call(SYS_WRITE0, text.as_ptr().cast());
 }
 
+/// Writes a number and a line break to the emulator's standard error.
+pub fn write_number(number: usize) {
+    let mut text = *b"0000000000\n\0";
+    let mut rest = number;
+    for digit in text.iter_mut().take(10).rev() {
+        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+    }
+    call(SYS_WRITE0, text.as_ptr());
+}
+
 /// Ends the emulator with this status.
 pub fn exit(status: u8) -> ! {
     let block = [APPLICATION_EXIT, usize::from(status)];
