@@ -1,9 +1,13 @@
 //! The suite that every back end passes, and the comparison of two back ends over the same root.
 
+mod vectors;
+
 use kf_derive::{Algorithm, Info, Level, Purpose};
 use kf_key::{KeyAlgorithm, KeyId};
 
-use crate::{BackendError, KeyBackend, KeyHandle};
+use crate::{BackendError, KeyBackend, KeyHandle, RootUse};
+
+pub use vectors::{Covered, Host, check_vectors};
 
 /// What a back end did not do as every back end must.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +20,9 @@ pub enum Nonconformance {
         /// Algorithm of the key pair in question.
         algorithm: Option<KeyAlgorithm>,
     },
+    /// What it derived at the place of this vector is not what is published, or it derived where it must refuse.
+    #[error("not the published key, or not the right refusal: {0}")]
+    Vector(String),
     /// A call failed that must succeed.
     #[error("a call failed")]
     Call(#[from] BackendError),
@@ -51,7 +58,8 @@ pub fn check(backend: &dyn KeyBackend, keys: [KeyId; 2]) -> Result<(), Nonconfor
 /// # Errors
 /// [`Nonconformance`] at the first difference.
 pub fn check_same_root(one: &dyn KeyBackend, other: &dyn KeyBackend) -> Result<(), Nonconformance> {
-    for info in places() {
+    let only_wraps = [one, other].iter().any(|backend| backend.capabilities().root_use == RootUse::OnlyWraps);
+    for info in places(if only_wraps { Level::Wrapping } else { Level::Facility }) {
         let equal = one.expand_root(&info)?.equals(&other.expand_root(&info)?);
         hold(equal, "back ends over one root derive the same keys", None)?;
     }
@@ -62,20 +70,19 @@ fn hold(holds: bool, rule: &'static str, algorithm: Option<KeyAlgorithm>) -> Res
     if holds { Ok(()) } else { Err(Nonconformance::Rule { rule, algorithm }) }
 }
 
-fn places() -> Vec<Info> {
+fn places(level: Level) -> Vec<Info> {
     let contexts: [&[u8]; 3] = [b"", b"facility", &[0xff; kf_derive::MAX_CONTEXT_OCTETS]];
     contexts
         .iter()
         .flat_map(|context| Purpose::ALL.map(|purpose| (purpose, *context)))
         .flat_map(|(purpose, context)| [0, 1, u32::MAX].map(|epoch| (purpose, context, epoch)))
-        .filter_map(|(purpose, context, epoch)| {
-            Info::new(Level::Facility, Algorithm::HkdfSha256, purpose, context, epoch).ok()
-        })
+        .filter_map(|(purpose, context, epoch)| Info::new(level, Algorithm::HkdfSha256, purpose, context, epoch).ok())
         .collect()
 }
 
 fn check_expansion(backend: &dyn KeyBackend) -> Result<(), Nonconformance> {
-    let places = places();
+    check_levels(backend)?;
+    let places = places(Level::Wrapping);
     hold(places.len() == 63, "the suite covers every purpose, context and epoch", None)?;
     let mut seen = Vec::with_capacity(places.len());
     for info in &places {
@@ -83,6 +90,22 @@ fn check_expansion(backend: &dyn KeyBackend) -> Result<(), Nonconformance> {
         hold(derived.equals(&backend.expand_root(info)?), "one place yields one key", None)?;
         hold(!seen.iter().any(|other| derived.equals(other)), "two places yield two keys", None)?;
         seen.push(derived);
+    }
+    Ok(())
+}
+
+/// A root that can be replaced derives at every level; one that cannot refuses all but wrapping keys.
+fn check_levels(backend: &dyn KeyBackend) -> Result<(), Nonconformance> {
+    for level in Level::ALL {
+        let info = Info::new(level, Algorithm::HkdfSha256, Purpose::Derive, b"level", 1);
+        let info = info.map_err(|_too_long| BackendError::Bug("info of a level"))?;
+        let derived = backend.expand_root(&info);
+        if backend.capabilities().root_use == RootUse::OnlyWraps && level != Level::Wrapping {
+            let is_refused = derived.err() == Some(BackendError::OnlyWraps);
+            hold(is_refused, "a key that cannot be replaced derives nothing but wrapping keys", None)?;
+        } else {
+            derived?;
+        }
     }
     Ok(())
 }

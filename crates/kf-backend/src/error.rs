@@ -9,6 +9,9 @@ pub enum BackendError {
     /// The caller: the back end declared that it cannot.
     #[error("the back end holds no {0} keys; choose an algorithm among its capabilities")]
     Algorithm(KeyAlgorithm),
+    /// The caller: the key is in its chip for good and only wraps.
+    #[error("the key cannot be replaced, so nothing is derived from it; wrap a replaceable key under it")]
+    OnlyWraps,
     /// The caller: the handle belongs to another back end, another key or another algorithm, or was altered.
     #[error("the key handle does not open under this key identifier and root")]
     Handle,
@@ -63,6 +66,21 @@ pub enum TokenFault {
     /// The PIN was not accepted. Not retried: tokens lock after a few attempts.
     #[error("the login was refused; it is not tried again, because tokens lock after a few attempts")]
     Login,
+    /// The PIN is locked after too many attempts.
+    #[error("its PIN is locked; the token's security officer must set a new one")]
+    Locked,
+    /// The token or the session with it went away.
+    #[error("it is gone ({during}); plug it in again or restart what it hangs on")]
+    Gone {
+        /// What was attempted when it was missed.
+        during: String,
+    },
+    /// The token did not answer in time. What it still does has no effect here.
+    #[error("it did not answer within {seconds} s")]
+    Late {
+        /// How long was waited.
+        seconds: u64,
+    },
     /// The token was tried a moment ago and did not answer.
     #[error("it did not answer a moment ago and is tried again shortly")]
     Pause,

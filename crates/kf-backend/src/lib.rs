@@ -9,7 +9,9 @@
 
 mod capabilities;
 pub mod conformance;
+mod deadline;
 mod error;
+mod fused;
 mod handle;
 mod seal;
 mod software;
@@ -18,8 +20,10 @@ mod wrapped;
 use kf_derive::{Algorithm, Info, KeyDerivationKey, Level, Purpose, SoftwareKey};
 use kf_key::{KeyAlgorithm, KeyId, SecretArray};
 
-pub use capabilities::{BackendKind, Capabilities};
+pub use capabilities::{BackendKind, Capabilities, RootUse};
+pub use deadline::Deadline;
 pub use error::{BackendError, TokenFault};
+pub use fused::{FusedBackend, unwrap_replaceable, wrap_replaceable};
 pub use handle::{HandleError, KeyHandle, MAX_HANDLE_OCTETS};
 pub use seal::{MIN_PASSPHRASE_OCTETS, SealError, create_sealed_root, open_sealed_root, seal_root};
 pub use software::SoftwareBackend;
@@ -42,7 +46,8 @@ pub trait KeyBackend: Send + Sync {
     /// One step below the root: `HMAC-SHA-256(root, info || 0x01)`.
     ///
     /// # Errors
-    /// [`BackendError`].
+    /// [`BackendError::OnlyWraps`] before anything is touched, when the root is of [`RootUse::OnlyWraps`] and the place is
+    /// not a wrapping key; [`BackendError`].
     fn expand_root(&self, info: &Info) -> Result<SecretArray<32>, BackendError>;
 
     /// Generates a signature key pair, non-extractable where the back end is hardware.

@@ -4,8 +4,8 @@ use kf_derive::{Info, SoftwareKey};
 use kf_key::{KeyAlgorithm, KeyId, SecretArray};
 
 use crate::{
-    BackendError, BackendKind, Capabilities, GeneratedKeyPair, KeyBackend, KeyHandle, SignatureKey, generate_wrapped,
-    key_check_info, open_wrapped,
+    BackendError, BackendKind, Capabilities, GeneratedKeyPair, KeyBackend, KeyHandle, RootUse, SignatureKey,
+    generate_wrapped, key_check_info, open_wrapped,
 };
 
 /// Root in memory, signature keys wrapped under it.
@@ -26,6 +26,7 @@ impl SoftwareBackend {
             kind: BackendKind::SealedFile,
             key_algorithms: vec![KeyAlgorithm::P256, KeyAlgorithm::P384, KeyAlgorithm::Ed25519],
             is_hardware: false,
+            root_use: RootUse::Derives,
             description,
         };
         let root = SoftwareKey::new(root);

@@ -195,6 +195,19 @@ impl Info {
         Ok(info)
     }
 
+    /// Reads an encoded `info` back; `None` unless it is one that [`Info::new`] writes.
+    #[must_use]
+    pub fn decode(octets: &[u8]) -> Option<Self> {
+        let [VERSION, level, algorithm, _, _, rest @ ..] = octets else { return None };
+        let (purpose, rest) = counted(rest)?;
+        let (context, epoch) = counted(rest)?;
+        let level = Level::ALL.into_iter().find(|known| known.code() == *level)?;
+        let algorithm = Algorithm::ALL.into_iter().find(|known| known.code() == *algorithm)?;
+        let purpose = Purpose::ALL.into_iter().find(|known| known.name().as_bytes() == purpose)?;
+        let info = Self::new(level, algorithm, purpose, context, u32::from_be_bytes(epoch.try_into().ok()?)).ok()?;
+        (info.as_bytes() == octets).then_some(info)
+    }
+
     /// The level of the key at this place.
     #[must_use]
     pub const fn level(&self) -> Level {
@@ -219,6 +232,12 @@ impl Info {
     pub fn hmac_message(&self) -> &[u8] {
         self.octets.get(..=self.length).unwrap_or_default()
     }
+}
+
+/// As many octets as the first one says, and what follows.
+fn counted(octets: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = octets.split_first()?;
+    rest.split_at_checked(usize::from(*length))
 }
 
 impl Level {

@@ -115,4 +115,18 @@ proptest! {
         // Nor is one a prefix of the other, so a hardware HMAC fed in parts cannot confuse them.
         prop_assert!(a == b || !encode(&a).as_bytes().starts_with(encode(&b).as_bytes()));
     }
+
+    #[test]
+    fn an_encoding_is_read_back_and_no_other_octets_are(place in place(), change in 0..64_usize, octet: u8) {
+        let info = encode(&place);
+        prop_assert_eq!(Info::decode(info.as_bytes()), Some(info.clone()));
+        let mut changed = info.as_bytes().to_vec();
+        prop_assert_eq!(Info::decode(&changed[..change.min(changed.len() - 1)]), None);
+        if let Some(place) = changed.get_mut(change) {
+            *place = octet;
+        }
+        if let Some(read) = Info::decode(&changed) {
+            prop_assert_eq!(read.as_bytes(), changed);
+        }
+    }
 }

@@ -28,7 +28,8 @@ struct State {
     /// Counts sessions; object handles of an earlier one are worthless.
     life: u64,
     failed_at: Option<Instant>,
-    login_refused: bool,
+    /// The login was refused or the PIN is locked: not tried again.
+    refused: Option<TokenFault>,
 }
 
 /// An open, logged-in session. Object handles hold within one `life`.
@@ -66,6 +67,10 @@ impl Connection {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let was_open = state.open.is_some();
         match call(self.session(&mut state)?) {
+            // Some modules go on with an empty token when theirs is pulled out. A new session tells.
+            Err(CallError::Backend(BackendError::MissingKey { .. })) if was_open && repeat == Repeat::WhenGone => {
+                close(&mut state);
+            }
             Err(CallError::Token(error)) if is_gone(&error) => {
                 close(&mut state);
                 // A session that was opened for this very call is as fresh as it can be.
@@ -84,8 +89,8 @@ impl Connection {
 
     fn session<'a>(&self, state: &'a mut State) -> Result<&'a Open, BackendError> {
         if state.open.is_none() {
-            if state.login_refused {
-                return Err(BackendError::Token(TokenFault::Login));
+            if let Some(refused) = &state.refused {
+                return Err(BackendError::Token(refused.clone()));
             }
             let pause: Duration = self.config.reconnect_pause;
             if state.failed_at.is_some_and(|failed| failed.elapsed() < pause) {
@@ -99,12 +104,25 @@ impl Connection {
                 }
                 Err(error) => {
                     state.failed_at = Some(Instant::now());
-                    state.login_refused = error == BackendError::Token(TokenFault::Login);
-                    return Err(error);
+                    return Err(self.remember(state, error));
                 }
             }
         }
         state.open.as_ref().ok_or(BackendError::Bug("session"))
+    }
+
+    /// Keeps what must not be tried again, and calls a token that was there before and is no more what it is: gone.
+    fn remember(&self, state: &mut State, error: BackendError) -> BackendError {
+        match error {
+            BackendError::Token(refused @ (TokenFault::Login | TokenFault::Locked)) => {
+                state.refused = Some(refused.clone());
+                BackendError::Token(refused)
+            }
+            BackendError::Token(TokenFault::Label { label, found: 0 }) if state.life > 1 => {
+                BackendError::Token(TokenFault::Gone { during: format!("looking for token {label}") })
+            }
+            other => other,
+        }
     }
 
     /// Initialises the module, finds the token, opens a session and logs in. What fails leaves the module finalised.
@@ -122,6 +140,9 @@ impl Connection {
 
     fn log_in(&self, context: &Pkcs11, life: u64) -> Result<Open, BackendError> {
         let slot = self.find_token(context)?;
+        if context.get_token_info(slot).map_err(|error| fault(&error))?.user_pin_locked() {
+            return Err(BackendError::Token(TokenFault::Locked));
+        }
         let session = context.open_rw_session(slot).map_err(|error| fault(&error))?;
         // Exposed to the binding, whose copy is wiped on drop.
         let pin =

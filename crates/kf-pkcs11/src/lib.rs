@@ -20,8 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kf_backend::{
-    BackendError, BackendKind, Capabilities, GeneratedKeyPair, KeyBackend, KeyHandle, SignatureKey, key_check_info,
-    open_wrapped,
+    BackendError, BackendKind, Capabilities, GeneratedKeyPair, KeyBackend, KeyHandle, RootUse, SignatureKey,
+    key_check_info, open_wrapped,
 };
 use kf_derive::Info;
 use kf_key::{KeyAlgorithm, KeyId, SecretArray, SecretBytes};
@@ -70,7 +70,13 @@ impl TokenBackend {
         let connection = Arc::new(Connection::open(config, pin)?);
         let key_check = root::hmac(&connection, key_check_info()?.hmac_message())?;
         let (description, key_algorithms) = connection.describe()?;
-        let capabilities = Capabilities { kind: BackendKind::Pkcs11, key_algorithms, is_hardware: true, description };
+        let capabilities = Capabilities {
+            kind: BackendKind::Pkcs11,
+            key_algorithms,
+            is_hardware: true,
+            root_use: RootUse::Derives,
+            description,
+        };
         Ok(Self { connection, key_check, capabilities })
     }
 

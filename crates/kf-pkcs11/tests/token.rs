@@ -4,9 +4,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use kf_backend::{BackendError, KeyBackend, SoftwareBackend, TokenFault, conformance, generate_wrapped};
+use kf_backend::{BackendError, Deadline, KeyBackend, SoftwareBackend, TokenFault, conformance, generate_wrapped};
 use kf_key::{KeyAlgorithm, KeyId, SecretArray, SecretBytes};
 use kf_pkcs11::{TokenBackend, TokenConfig};
 use kf_testkit::{SoftHsm, Tool};
@@ -17,9 +18,11 @@ const TOKENS: &str = "KEYFLEET_TEST_TOKENS";
 
 type Scenario = (&'static str, fn());
 
-const SCENARIOS: [Scenario; 10] = [
+const SCENARIOS: [Scenario; 12] = [
     ("the_token_conforms", the_token_conforms),
     ("token_and_software_derive_the_same_keys_from_one_root", token_and_software_derive_the_same),
+    ("the_published_tree_is_derived_in_the_token_at_every_level", the_published_tree_is_derived_in_the_token),
+    ("a_token_with_a_limit_on_its_time_fails_and_returns_alike", a_limited_token_fails_and_returns_alike),
     ("a_key_that_a_token_cannot_hold_is_wrapped_under_its_root", a_key_is_wrapped_under_the_token),
     ("a_root_is_never_replaced", a_root_is_never_replaced),
     ("keys_in_the_token_are_sensitive_and_never_extractable", keys_are_never_extractable),
@@ -109,6 +112,36 @@ fn token_and_software_derive_the_same() {
     let token = TokenBackend::open(config(), pin()).unwrap();
     let software = SoftwareBackend::new(root(), "test".to_owned()).unwrap();
     conformance::check_same_root(&token, &software).unwrap();
+}
+
+/// Every parent of the published tree, at whatever level, as a non-extractable secret of the token.
+fn the_published_tree_is_derived_in_the_token() {
+    let mut hosted = 0;
+    let covered = conformance::check_vectors(&mut |key| {
+        hosted += 1;
+        let config = TokenConfig { root_label: format!("vector {hosted}"), ..config() };
+        TokenBackend::import_root(&config, pin(), key)?;
+        Ok(Box::new(TokenBackend::open(config, pin())?))
+    });
+    let covered = covered.unwrap();
+    assert_eq!(covered.refused, 0);
+    assert!(covered.hosts >= 10 && covered.steps >= 40, "{covered:?}");
+    let secrets = listed_objects().matches("Secret Key Object").count();
+    assert_eq!(secrets, covered.hosts);
+}
+
+/// What a caller sees of a token that vanished is the same through the limit on its time, and so is its return.
+fn a_limited_token_fails_and_returns_alike() {
+    let limited = Deadline::new(Arc::new(backend()), Deadline::LIMIT).unwrap();
+    conformance::check(&limited, [key(1), key(2)]).unwrap();
+    let aside = tokens().with_extension("aside");
+    std::fs::rename(tokens(), &aside).unwrap();
+    std::fs::create_dir(tokens()).unwrap();
+    let gone = limited.health().unwrap_err();
+    assert!(matches!(gone, BackendError::Token(TokenFault::Gone { .. })), "{gone:?}");
+    std::fs::remove_dir(tokens()).unwrap();
+    std::fs::rename(&aside, tokens()).unwrap();
+    limited.health().unwrap();
 }
 
 fn a_key_is_wrapped_under_the_token() {
@@ -203,8 +236,9 @@ fn a_vanished_token_returns() {
     std::fs::rename(tokens(), &aside).unwrap();
     std::fs::create_dir(tokens()).unwrap();
     let gone = opened.sign(b"while it is away").unwrap_err();
-    assert!(matches!(gone, BackendError::Token(_)), "{gone:?}");
-    assert!(backend.health().is_err());
+    assert!(matches!(gone, BackendError::Token(TokenFault::Gone { .. })), "{gone:?}");
+    let gone = backend.health().unwrap_err();
+    assert!(matches!(gone, BackendError::Token(TokenFault::Gone { .. })), "{gone:?}");
     std::fs::remove_dir(tokens()).unwrap();
     std::fs::rename(&aside, tokens()).unwrap();
     backend.health().unwrap();

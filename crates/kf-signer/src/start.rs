@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use kf_backend::{BackendKind, KeyBackend, SoftwareBackend, create_sealed_root, open_sealed_root};
+use kf_backend::{BackendKind, Deadline, KeyBackend, SoftwareBackend, create_sealed_root, open_sealed_root};
 use kf_crypto::Argon2Cost;
 use kf_key::SecretBytes;
 use kf_pkcs11::{TokenBackend, TokenConfig};
@@ -54,7 +54,9 @@ fn open_token(config: &SignerConfig, create_root: bool) -> Result<Arc<dyn KeyBac
         TokenBackend::create_root(&token, pin).map_err(|error| start(&error))?;
     }
     let backend = TokenBackend::open(token, pin).map_err(|error| start(&error))?;
-    Ok(Arc::new(backend))
+    // A module that hangs must not hang whoever waits for the signer.
+    let limited = Deadline::new(Arc::new(backend), Deadline::LIMIT).map_err(|error| start(&error))?;
+    Ok(Arc::new(limited))
 }
 
 #[cfg(not(feature = "tpm"))]

@@ -16,6 +16,23 @@ fn the_software_back_end_conforms() {
 }
 
 #[test]
+fn the_published_tree_is_derived_in_software_at_every_level() {
+    let covered = conformance::check_vectors(&mut |key| {
+        let key = SecretArray::fill(|octets| octets.copy_from_slice(key.expose()));
+        Ok(Box::new(SoftwareBackend::new(key, "vector".to_owned())?))
+    });
+    let covered = covered.unwrap();
+    assert_eq!(covered.refused, 0);
+    assert!(covered.hosts >= 10 && covered.steps >= 40, "{covered:?}");
+}
+
+#[test]
+fn a_back_end_with_another_key_does_not_pass_for_the_published_tree() {
+    let refused = conformance::check_vectors(&mut |_key| Ok(Box::new(backend(9)))).unwrap_err();
+    assert!(matches!(refused, conformance::Nonconformance::Vector(_)));
+}
+
+#[test]
 fn the_comparison_of_roots_notices_another_root() {
     conformance::check_same_root(&backend(1), &backend(1)).unwrap();
     assert!(conformance::check_same_root(&backend(1), &backend(2)).is_err());
