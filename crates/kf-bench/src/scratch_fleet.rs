@@ -71,8 +71,12 @@ impl ScratchFleet {
         let directory = DataDir::new(folder.path().join("fleet"));
         let root = random_secret::<32>().map_err(BenchError::failed("a root key"))?;
         let backend = SoftwareBackend::new(root, "benchmark".to_owned()).map_err(BenchError::failed("a back end"))?;
-        let ceilings =
-            RateCeilings { root_ca_per_minute: u32::MAX, issuing_ca_per_minute: u32::MAX, log_per_minute: u32::MAX };
+        let ceilings = RateCeilings {
+            root_ca_per_minute: u32::MAX,
+            issuing_ca_per_minute: u32::MAX,
+            log_per_minute: u32::MAX,
+            ..RateCeilings::default()
+        };
         let signer = SignerClient::in_process(Arc::new(backend), ceilings).map_err(BenchError::failed("the signer"))?;
         let options = InitOptions {
             config: configuration(),

@@ -112,6 +112,15 @@ impl<K: IdentityKey + ?Sized> IdentityKey for &K {
     }
 }
 
+/// A signature as `Ecdsa-Sig-Value` (RFC 3279 section 2.2.3), which tokens and libraries give, as [`IdentityKey::sign`]
+/// returns it.
+///
+/// # Errors
+/// [`Refusal::Malformed`].
+pub fn signature_from_der(der: &[u8]) -> Result<[u8; 64], Refusal> {
+    Signature::from_der(der).map(|signature| signature.to_bytes().into()).map_err(|_reason| Refusal::Malformed)
+}
+
 /// An identity key in this process. Nonces are deterministic (RFC 6979), so signing needs no random source.
 pub struct P256IdentityKey(SigningKey);
 

@@ -45,7 +45,7 @@ mod transcript;
 pub use acknowledgement::{Acknowledgement, AwaitDone};
 pub use codec::{MAX_MESSAGE_OCTETS, Message};
 pub use device::{AwaitChallenge, AwaitDelivery, Delivered};
-pub use identity::{Ephemeral, IdentityKey, KeyAgreement, P256IdentityKey, PublicKey};
+pub use identity::{Ephemeral, IdentityKey, KeyAgreement, P256IdentityKey, PublicKey, signature_from_der};
 pub use message::{Kind, Purpose, peek};
 pub use place::KeyPlace;
 pub use refusal::{ExchangeError, Refusal, Refused};

@@ -1,6 +1,7 @@
 //! The client: async, cheap to clone, many requests in flight on one socket.
 
 mod derivation;
+mod exchange;
 mod link;
 mod process;
 
@@ -23,6 +24,7 @@ use crate::{
     GeneratedKey, KeyFacts, KeyHandle, KeyPurpose, RateCeilings, SignerCapabilities, SignerCommand, SignerError,
     SignerRefusal, content,
 };
+pub use exchange::DeviceProof;
 use link::Link;
 
 /// Octets of key identifier in front of what is signed.

@@ -114,10 +114,20 @@ pub struct RateCeilings {
     pub issuing_ca_per_minute: u32,
     /// The log.
     pub log_per_minute: u32,
+    /// Challenges to devices that ask for a key; anybody can ask for one.
+    pub delivery_per_minute: u32,
+    /// Orders to devices.
+    pub order_per_minute: u32,
 }
 
 impl Default for RateCeilings {
     fn default() -> Self {
-        Self { root_ca_per_minute: 120, issuing_ca_per_minute: 3_000_000, log_per_minute: 60_000 }
+        Self {
+            root_ca_per_minute: 120,
+            issuing_ca_per_minute: 3_000_000,
+            log_per_minute: 60_000,
+            delivery_per_minute: 60_000,
+            order_per_minute: 600,
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! The signer's side of each request.
 
 mod derivation;
+mod exchange;
 mod keys;
+mod order;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -17,6 +19,7 @@ use crate::handle::HandleSeal;
 use crate::protocol::{Fields, MAX_CONTEXT_OCTETS, MAX_SECRET_OCTETS, RequestKind, bug, prefix, too_large};
 use crate::{KeyHandle, KeyPurpose, RateCeilings, SignerCapabilities, SignerError, SignerRefusal};
 use derivation::{FacilityKeys, is_salt_context};
+use exchange::Sessions;
 use keys::LoadedKey;
 
 /// The most keys loaded at a time.
@@ -31,6 +34,7 @@ pub(crate) struct Engine {
     handle_seal: HandleSeal,
     wrapping: OnceLock<SecretArray<32>>,
     facilities: FacilityKeys,
+    sessions: Sessions,
     keys: RwLock<BTreeMap<KeyId, Arc<LoadedKey>>>,
 }
 
@@ -50,6 +54,7 @@ impl Engine {
             handle_seal,
             wrapping: OnceLock::new(),
             facilities: FacilityKeys::default(),
+            sessions: Sessions::default(),
             keys: RwLock::default(),
         })
     }
@@ -79,6 +84,10 @@ impl Engine {
             RequestKind::Destroy => self.destroy(Fields(body)),
             RequestKind::Health => self.health(),
             RequestKind::NewSalt => self.new_salt(Fields(body)),
+            RequestKind::Challenge => self.challenge(Fields(body)),
+            RequestKind::Deliver => self.deliver(Fields(body)),
+            RequestKind::Acknowledge => self.acknowledge(Fields(body)),
+            RequestKind::SignOrder => self.sign_order(Fields(body)),
             RequestKind::DeriveSealing => return self.derive_sealing(Fields(body)).map(Answer::Secret),
         };
         octets.map(Answer::Octets)
@@ -89,15 +98,12 @@ impl Engine {
         let purpose = fields.octet().and_then(KeyPurpose::from_code).ok_or_else(malformed)?;
         let algorithm = fields.octet().and_then(algorithm_of_code).ok_or_else(malformed)?;
         fields.end().ok_or_else(malformed)?;
-        let suits = match purpose {
-            KeyPurpose::RootCa | KeyPurpose::IssuingCa => self.backend.capabilities().holds(algorithm),
-            KeyPurpose::LogCheckpoint => algorithm == KeyAlgorithm::Ed25519,
-        };
-        if !suits {
+        let is_held = self.backend.capabilities().holds(algorithm);
+        if !purpose.suits(algorithm) || !(is_held || purpose.may_be_wrapped()) {
             return Err(SignerError::Refused(SignerRefusal::Algorithm));
         }
         // Many tokens lack Ed25519. The log's key may then be software under the token's root; a CA key may not.
-        let pair = if self.backend.capabilities().holds(algorithm) {
+        let pair = if is_held {
             self.backend.generate_key_pair(key, algorithm)
         } else {
             generate_wrapped(self.backend.as_ref(), key, algorithm)
@@ -126,7 +132,7 @@ impl Engine {
         }
         let purpose = handle.purpose();
         let opened = match handle.inner() {
-            kf_backend::KeyHandle::Wrapped { algorithm, sealed } if purpose == KeyPurpose::LogCheckpoint => {
+            kf_backend::KeyHandle::Wrapped { algorithm, sealed } if purpose.may_be_wrapped() => {
                 open_wrapped(self.backend.as_ref(), key, *algorithm, sealed)
             }
             inner => self.backend.open_key(key, inner),
@@ -148,6 +154,8 @@ impl Engine {
             KeyPurpose::RootCa => self.ceilings.root_ca_per_minute,
             KeyPurpose::IssuingCa => self.ceilings.issuing_ca_per_minute,
             KeyPurpose::LogCheckpoint => self.ceilings.log_per_minute,
+            KeyPurpose::Delivery => self.ceilings.delivery_per_minute,
+            KeyPurpose::Order => self.ceilings.order_per_minute,
         }
     }
 
@@ -173,7 +181,7 @@ impl Engine {
         let tbs = fields.rest();
         match loaded.purpose() {
             KeyPurpose::RootCa => content::check_below_root(tbs, loaded.issuer_name()?)?,
-            KeyPurpose::IssuingCa | KeyPurpose::LogCheckpoint => {
+            _ => {
                 content::check_end_entity(tbs, loaded.issuer_name()?)?;
             }
         }

@@ -57,6 +57,9 @@ pub enum SignerRefusal {
         /// Size of the last checkpoint signed.
         last: u64,
     },
+    /// A message of a key exchange does not hold, or its session is over.
+    #[error("the exchange is refused: {0}")]
+    Exchange(String),
     /// Too many octets.
     #[error("the request is larger than {limit} octets")]
     TooLarge {

@@ -57,6 +57,14 @@ request_kinds! {
     NewSalt = 12,
     /// facility 16, facility epoch 4, device 16, device epoch 4, service (prefixed), wrapped salt.
     DeriveSealing = 13,
+    /// key 16, hello.
+    Challenge = 14,
+    /// place 40, spki (prefixed), wrapped salt (prefixed), proof.
+    Deliver = 15,
+    /// place 40, wrapped salt (prefixed), acknowledgement.
+    Acknowledge = 16,
+    /// key 16, act 1, device 16, counter 8, expires 8.
+    SignOrder = 17,
 }
 
 impl RequestKind {
@@ -160,6 +168,7 @@ pub(crate) fn encode_error(error: &SignerError) -> Vec<u8> {
         SignerError::Start(reason) => text(10, reason),
         SignerError::Bug(what) => text(11, what),
         SignerError::Unavailable => vec![12],
+        SignerError::Refused(SignerRefusal::Exchange(reason)) => text(13, reason),
     }
 }
 
@@ -188,6 +197,7 @@ fn decode_known_error(body: &[u8]) -> Option<SignerError> {
         10 => return Some(SignerError::Start(text(fields))),
         11 => return Some(SignerError::Bug(text(fields))),
         12 => return Some(SignerError::Unavailable),
+        13 => SignerRefusal::Exchange(text(fields)),
         _ => return None,
     };
     Some(SignerError::Refused(refusal))
@@ -207,6 +217,7 @@ mod tests {
             SignerRefusal::Content("reason".to_owned()),
             SignerRefusal::Checkpoint { last: 9 },
             SignerRefusal::TooLarge { limit: 10 },
+            SignerRefusal::Exchange("not authentic".to_owned()),
         ];
         let others = [
             SignerError::Rate { key, per_minute: 5 },

@@ -16,20 +16,43 @@ pub enum KeyPurpose {
     IssuingCa,
     /// Checkpoints of the log; always Ed25519 (C2SP signed-note).
     LogCheckpoint,
+    /// The server's half of key exchanges with devices; always P-256. Devices pin its public key.
+    Delivery,
+    /// Orders to devices; always P-256. Devices pin its public key.
+    Order,
 }
 
 impl KeyPurpose {
+    /// Every purpose.
+    pub const ALL: [Self; 5] = [Self::RootCa, Self::IssuingCa, Self::LogCheckpoint, Self::Delivery, Self::Order];
+
+    /// Whether a key for this may be of this algorithm, as far as the purpose says.
+    pub(crate) fn suits(self, algorithm: KeyAlgorithm) -> bool {
+        match self {
+            Self::RootCa | Self::IssuingCa => true,
+            Self::LogCheckpoint => algorithm == KeyAlgorithm::Ed25519,
+            Self::Delivery | Self::Order => algorithm == KeyAlgorithm::P256,
+        }
+    }
+
+    /// Whether the key may be software under the root of a token that lacks its algorithm. A CA key may not.
+    pub(crate) const fn may_be_wrapped(self) -> bool {
+        !matches!(self, Self::RootCa | Self::IssuingCa)
+    }
+
     /// One octet on disk and on the wire; zero is reserved.
     pub(crate) const fn code(self) -> u8 {
         match self {
             Self::RootCa => 1,
             Self::IssuingCa => 2,
             Self::LogCheckpoint => 3,
+            Self::Delivery => 4,
+            Self::Order => 5,
         }
     }
 
     pub(crate) fn from_code(code: u8) -> Option<Self> {
-        [Self::RootCa, Self::IssuingCa, Self::LogCheckpoint].into_iter().find(|purpose| purpose.code() == code)
+        Self::ALL.into_iter().find(|purpose| purpose.code() == code)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::protocol::{RequestKind, bug, prefix};
 use crate::{SignerError, SignerRefusal};
 
 /// More than any wrapped salt has.
-const MAX_WRAPPED_SALT_OCTETS: usize = 256;
+pub(super) const MAX_WRAPPED_SALT_OCTETS: usize = 256;
 
 impl SignerClient {
     /// Sixteen fresh octets for a device, wrapped under the root and bound to the device. Only the signer unwraps them.

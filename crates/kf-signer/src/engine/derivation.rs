@@ -33,7 +33,7 @@ fn salt_context(device: DeviceId) -> Vec<u8> {
 }
 
 impl DeviceKeyPlace {
-    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+    pub(super) fn read(fields: &mut Fields<'_>) -> Option<Self> {
         Some(Self {
             facility: FacilityId::from_bytes(fields.array()?),
             facility_epoch: u32::from_be_bytes(fields.array()?),

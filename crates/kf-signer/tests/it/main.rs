@@ -4,6 +4,7 @@
 mod authority;
 mod config;
 mod derivation;
+mod exchange;
 mod process;
 mod prompt;
 mod requests;

@@ -33,12 +33,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kf-broker", &["kf-key", "kf-crypto", "kf-api", "kf-mqtt"]),
     // Services.
     ("kf-device", &["kf-key", "kf-derive", "kf-seal", "kf-exchange", "kf-entropy"]),
-    ("kf-signer", &["kf-key", "kf-derive", "kf-crypto", "kf-pki", "kf-log", "kf-backend", "kf-pkcs11", "kf-tpm"]),
+    (
+        "kf-signer",
+        &["kf-key", "kf-derive", "kf-exchange", "kf-crypto", "kf-pki", "kf-log", "kf-backend", "kf-pkcs11", "kf-tpm"],
+    ),
     (
         "kf-fleet",
         &[
             "kf-key",
             "kf-derive",
+            "kf-exchange",
             "kf-crypto",
             "kf-api",
             "kf-pki",
