@@ -91,6 +91,10 @@ pub(crate) enum Noun {
     /// Keys that are never certified
     #[command(subcommand)]
     Key(command::key::Verb),
+    /// Open what a device sealed
+    Open(command::open::Open),
+    /// Seal a command for a device
+    Seal(command::seal::Seal),
     /// The switch that stops all issuance
     #[command(subcommand)]
     Issuance(command::issuance::Verb),

@@ -77,6 +77,8 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         Noun::Token(verb) => command::token::run(context, verb).await,
         Noun::Proposal(verb) => command::proposal::run(context, verb).await,
         Noun::Key(verb) => command::key::run(context, verb).await,
+        Noun::Open(open) => command::open::run(context, open).await,
+        Noun::Seal(seal) => command::seal::run(context, seal).await,
         Noun::Issuance(verb) => command::issuance::run(context, verb).await,
         Noun::Status => command::status::run(context).await,
         Noun::Whoami => command::status::who_am_i(context).await,

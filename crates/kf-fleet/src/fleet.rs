@@ -18,6 +18,7 @@ use crate::enrolment::Attempts;
 use crate::fence::FenceKeeper;
 use crate::log_publisher::LogPublisher;
 use crate::ocsp::{AnswerCache, Responders};
+use crate::sealed::Openers;
 use crate::{Clock, DataDir, FleetConfig, FleetError};
 
 /// One fleet, opened. Shared by all surfaces behind an `Arc`.
@@ -31,6 +32,7 @@ pub struct Fleet {
     pub(crate) answers: AnswerCache,
     pub(crate) responders: Responders,
     pub(crate) attempts: Attempts,
+    pub(crate) openers: Openers,
     pub(crate) log: LogPublisher,
     pub(crate) fence: FenceKeeper,
     pub(crate) brokers: RwLock<Vec<Arc<dyn BrokerConnector>>>,
@@ -94,6 +96,7 @@ impl Fleet {
             answers: AnswerCache::default(),
             responders: Responders::default(),
             attempts: Attempts::default(),
+            openers: Openers::default(),
             log,
             fence,
             brokers: RwLock::default(),

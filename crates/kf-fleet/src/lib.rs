@@ -32,6 +32,7 @@ mod product_line;
 mod proposal;
 mod reconcile;
 mod revocation;
+mod sealed;
 mod status;
 mod store_error;
 mod tls;

@@ -12,6 +12,7 @@ mod operator;
 mod product_line;
 mod proposal;
 mod revocation;
+mod sealed;
 mod status;
 
 use std::sync::{Arc, Weak};
@@ -83,6 +84,8 @@ routes! {
     get    "/v1/proposals"                      => proposal::list, "operator";
     get    "/v1/proposals/{id}"                 => proposal::show, "operator";
     post   "/v1/proposals/{id}/decision"        => proposal::decide, "operator";
+    post   "/v1/open"                           => sealed::open, "operator";
+    post   "/v1/seal"                           => sealed::seal, "operator";
     get    "/v1/audit"                          => audit::list, "operator";
     get    "/v1/audit/log/{*path}"              => audit::file, "operator";
     get    "/v1/audit/verifier-key"             => audit::verifier_key, "public";

@@ -9,3 +9,4 @@ mod revocation;
 mod rollback;
 mod scope;
 mod scratch;
+mod sealed;
