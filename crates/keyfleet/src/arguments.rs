@@ -79,6 +79,9 @@ pub(crate) enum Noun {
     /// Enrolments that wait for a person
     #[command(subcommand)]
     Enrolment(command::enrolment::Verb),
+    /// Key epochs of facilities and devices
+    #[command(subcommand)]
+    Epoch(command::epoch::Verb),
     /// People and machines that operate the fleet
     #[command(subcommand)]
     Operator(command::operator::Verb),

@@ -11,6 +11,7 @@ pub(crate) mod derive;
 pub(crate) mod device;
 pub(crate) mod doctor;
 pub(crate) mod enrolment;
+pub(crate) mod epoch;
 pub(crate) mod facility;
 pub(crate) mod init;
 pub(crate) mod issuance;

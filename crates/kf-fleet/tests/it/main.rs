@@ -4,6 +4,7 @@
 mod approvals;
 mod broker;
 mod enrolment;
+mod exchange;
 mod registry;
 mod revocation;
 mod rollback;
