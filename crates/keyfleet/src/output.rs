@@ -22,7 +22,7 @@ pub(crate) enum Format {
 }
 
 /// Fields whose number is a moment in milliseconds since 1970.
-const MOMENTS: [&str; 17] = [
+const MOMENTS: [&str; 14] = [
     "created",
     "last_seen",
     "not_before",
@@ -37,9 +37,6 @@ const MOMENTS: [&str; 17] = [
     "this_update",
     "next_update",
     "renew_at",
-    "retired",
-    "offered",
-    "acknowledged",
 ];
 
 /// Fields that come first when one object is shown.

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod authority;
 pub mod certificate;
 pub mod device;
+pub mod endorsement;
 pub mod enrolment;
 pub mod epoch;
 pub mod facility;
@@ -18,7 +19,6 @@ pub mod problem;
 pub mod product_line;
 pub mod proposal;
 pub mod revocation;
-pub mod sealed;
 pub mod status;
 
 mod shown_once;

@@ -72,7 +72,27 @@ pub struct EnrolmentPolicy {
     /// Whether EST answers wrap base64 at 64 columns for clients of this line (libest); clients that say they are
     /// libest get it anyway. Default false.
     pub wrap_base64: bool,
+    /// Whether keys must be proven to live in the device's TPM, and in which. Absent by default: keys from anywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endorsement: Option<EndorsementPolicy>,
 }
+
+/// Which TPMs a line believes. A device whose attribute `endorsement-key-sha256` names its endorsement key is held to
+/// that key, whatever stands here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EndorsementPolicy {
+    /// Whether a device without that attribute is bound to the first TPM that it shows, of those below. Default false:
+    /// then a stolen enrolment code is worth nothing even to somebody who owns a TPM of the same maker.
+    pub bind_first: bool,
+    /// CA certificates of TPM makers, PEM, at most 64. Root or issuing CA.
+    pub authorities: Vec<String>,
+    /// SHA-256 of SubjectPublicKeyInfo of endorsement keys, hexadecimal, at most 4,096.
+    pub keys: Vec<String>,
+}
+
+/// The device attribute that names its endorsement key: SHA-256 of its SubjectPublicKeyInfo, hexadecimal.
+pub const ENDORSEMENT_ATTRIBUTE: &str = "endorsement-key-sha256";
 
 impl Default for EnrolmentPolicy {
     fn default() -> Self {
@@ -88,6 +108,7 @@ impl Default for EnrolmentPolicy {
             accept_expired_idevid: true,
             max_live_ldevids: 2,
             wrap_base64: false,
+            endorsement: None,
         }
     }
 }

@@ -11,6 +11,7 @@ mod ecdsa;
 mod passphrase;
 mod random;
 mod signature;
+mod transport;
 
 pub use aead::{AEAD_OVERHEAD, open, seal};
 pub use digest::{Sha256, hmac_sha256, sha1, sha256, sha384, sha512};
@@ -21,6 +22,7 @@ pub use signature::{
     PrivateKey, SignatureHash, SpkiError, is_public_key, public_key_of_spki, spki_of_public_key, verify,
     verify_rsa_pkcs1, verify_with_hash,
 };
+pub use transport::{agree_with_ephemeral, encrypt_cfb_once, encrypt_rsa_oaep, hmac_with_hash};
 
 /// A cryptographic operation failed. Opaque on purpose: which step failed is an oracle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

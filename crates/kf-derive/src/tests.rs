@@ -9,7 +9,6 @@ use super::*;
 mod arrangement;
 mod leaf;
 mod mixed_session;
-mod prepared;
 mod ratchet;
 
 fn device() -> DeviceKey {

@@ -10,6 +10,7 @@ use kf_pki::certificate::PresentedCertificate;
 use kf_pki::request::RequestedKey;
 
 use crate::Refusal;
+use crate::endorsement::Endorsed;
 use crate::voucher::Voucher;
 
 /// What proves that the client is the device.
@@ -51,6 +52,8 @@ pub struct Bootstrap<'a> {
     pub key: &'a RequestedKey,
     /// The policy of the device's product line.
     pub policy: &'a EnrolmentPolicy,
+    /// What is known of the key and the device's TPM.
+    pub endorsed: Endorsed<'a>,
     /// The present moment.
     pub now: UnixMillis,
 }
@@ -90,6 +93,7 @@ pub fn decide(bootstrap: &Bootstrap<'_>) -> Result<BootstrapGrant, Refusal> {
     if !policy.allowed_algorithms.contains(&key.algorithm) {
         return Err(Refusal::Algorithm(key.algorithm));
     }
+    bootstrap.endorsed.decide()?;
     Ok(BootstrapGrant { approval: policy.approval, retry })
 }
 

@@ -4,6 +4,7 @@
 //! - [`bootstrap`]: a device's first certificate, by IDevID, one-time code or station voucher (RFC 7030 section 4.2.1);
 //! - [`renewal`]: the next one, by the one it holds (RFC 7030 section 4.2.2);
 //! - [`code`], [`claim`], [`voucher`]: the texts that carry a bootstrap;
+//! - [`endorsement`]: a key that is shown to live in the device's TPM;
 //! - [`limit`]: how often a guess may fail.
 //!
 //! What this crate is not: it stores nothing, verifies no certificate path (`kf_pki::chain`), judges no key as weak
@@ -13,6 +14,7 @@
 pub mod bootstrap;
 pub mod claim;
 pub mod code;
+pub mod endorsement;
 pub mod limit;
 mod name;
 mod refusal;

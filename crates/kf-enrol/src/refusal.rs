@@ -64,6 +64,15 @@ pub enum Refusal {
     /// purpose: which of them it was helps only who guesses.
     #[error("the enrolment code or voucher is not accepted")]
     Secret,
+    /// The line demands a key in a TPM, and this one was not proven to be in the device's.
+    #[error("the key is not proven to live in the device's TPM")]
+    KeyNotEndorsed,
+    /// The public area is not that of a key that a TPM made and keeps.
+    #[error("the public area is not acceptable: {0}")]
+    PublicArea(&'static str),
+    /// The endorsement key is not believed to be the device's.
+    #[error("the endorsement key is not acceptable: {0}")]
+    EndorsementKey(&'static str),
 }
 
 const fn status_word(status: CertificateStatus) -> &'static str {
@@ -79,9 +88,11 @@ impl Refusal {
     #[must_use]
     pub const fn class(self) -> RefusalClass {
         match self {
-            Self::Algorithm(_) | Self::SubjectDiffers | Self::SubjectAltNameDiffers | Self::OtherLine => {
-                RefusalClass::Request
-            }
+            Self::Algorithm(_)
+            | Self::SubjectDiffers
+            | Self::SubjectAltNameDiffers
+            | Self::OtherLine
+            | Self::PublicArea(_) => RefusalClass::Request,
             Self::Secret | Self::NotBootstrapping(_) | Self::OtherDevice => RefusalClass::Credential,
             Self::NotRenewable(_)
             | Self::NotGood(_)
@@ -89,7 +100,9 @@ impl Refusal {
             | Self::GraceOver { .. }
             | Self::ExpiredIDevId
             | Self::DeviceState(_)
-            | Self::MethodNotAllowed(_) => RefusalClass::Forbidden,
+            | Self::MethodNotAllowed(_)
+            | Self::KeyNotEndorsed
+            | Self::EndorsementKey(_) => RefusalClass::Forbidden,
         }
     }
 
@@ -107,7 +120,9 @@ impl Refusal {
             Self::DeviceState(_) => "device",
             Self::OtherLine => "label",
             Self::MethodNotAllowed(_) | Self::Secret => "credential",
-            Self::Algorithm(_) => "public key",
+            Self::Algorithm(_) | Self::KeyNotEndorsed => "public key",
+            Self::PublicArea(_) => "public_area",
+            Self::EndorsementKey(_) => "endorsement_certificate",
             Self::SubjectDiffers => "subject",
             Self::SubjectAltNameDiffers => "subjectAltName",
         }
@@ -140,6 +155,13 @@ impl Refusal {
             Self::Algorithm(_) => "make a key of an algorithm that the CSR attributes (csrattrs) name",
             Self::SubjectDiffers => "leave the subject empty, or repeat the certificate's exactly",
             Self::SubjectAltNameDiffers => "leave subjectAltName out, or repeat the certificate's exactly",
+            Self::KeyNotEndorsed => {
+                "prove the key at /v1/device/endorsement first: keyfleet-agent does with `--key tpm`"
+            }
+            Self::PublicArea(_) => "make a P-256 signature key in the TPM with fixedTPM and fixedParent",
+            Self::EndorsementKey(_) => {
+                "register the SHA-256 of the TPM's endorsement key with the device, or name its maker's CA in the policy"
+            }
             Self::Secret => "check device name and code for typing errors, or have a new code made",
         }
     }

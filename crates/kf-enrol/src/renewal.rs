@@ -8,6 +8,7 @@ use kf_key::{CertificateProfile, CertificateStatus, ProductLineId, UnixMillis};
 use kf_pki::certificate::PresentedCertificate;
 use kf_pki::request::CertificationRequest;
 
+use crate::endorsement::Endorsed;
 use crate::{Refusal, name};
 
 /// Everything a renewal depends on.
@@ -25,6 +26,8 @@ pub struct Renewal<'a> {
     pub request: &'a CertificationRequest,
     /// The policy of the device's product line.
     pub policy: &'a EnrolmentPolicy,
+    /// What is known of the key and the device's TPM.
+    pub endorsed: Endorsed<'a>,
     /// The present moment.
     pub now: UnixMillis,
 }
@@ -57,6 +60,7 @@ pub fn decide(renewal: &Renewal<'_>) -> Result<RenewalGrant, Refusal> {
     if !renewal.policy.allowed_algorithms.contains(&key.algorithm) {
         return Err(Refusal::Algorithm(key.algorithm));
     }
+    renewal.endorsed.decide()?;
     Ok(RenewalGrant { rekey: key.spki_sha256 != renewal.presented.spki_sha256, in_grace })
 }
 

@@ -18,9 +18,8 @@ use kf_pki::certificate::{PresentedCertificate, Subject};
 use kf_pki::request::{CertificationRequest, RequestedKey};
 use kf_store::certificate::{Basis, DeviceIssuance, KeyHolder};
 
-pub(crate) use claim::Attempts;
-use claim::Claim;
-pub(crate) use refusal::of_request;
+pub(crate) use claim::{Attempts, Claim};
+pub(crate) use refusal::{of_request, of_rule};
 
 use crate::entry::Entry;
 use crate::issuance::{Issued, Order};
@@ -153,6 +152,7 @@ impl Fleet {
             label: label.map(|line| line.id),
             key: &key,
             policy: &line.policy,
+            endorsed: self.endorsed(device, &line, &key)?,
             now: self.now(),
         };
         let grant = match bootstrap::decide(&facts) {
@@ -200,11 +200,12 @@ impl Fleet {
             label: label.map(|line| line.id),
             request: &request,
             policy: &line.policy,
+            endorsed: self.endorsed(&device, &line, &request.key)?,
             now: self.now(),
         };
         let outcome = match renewal::decide(&facts) {
             Ok(_) => self.renew(&device, &line, request.key).await,
-            Err(refused) => Err(refusal::of_rule(refused)),
+            Err(refused) => Err(of_rule(refused)),
         };
         self.note_refusal(&device, Credential::Certificate, outcome).await
     }

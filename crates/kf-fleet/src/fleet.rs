@@ -14,12 +14,11 @@ use crate::authority::Authorities;
 use crate::background::BrokerQueue;
 use crate::broker::BrokerMemory;
 use crate::crl::Board;
+use crate::endorsement::Waiting;
 use crate::enrolment::Attempts;
-use crate::exchange::ExchangeKeys;
 use crate::fence::FenceKeeper;
 use crate::log_publisher::LogPublisher;
 use crate::ocsp::{AnswerCache, Responders};
-use crate::sealed::Openers;
 use crate::{Clock, DataDir, FleetConfig, FleetError};
 
 /// One fleet, opened. Shared by all surfaces behind an `Arc`.
@@ -33,8 +32,7 @@ pub struct Fleet {
     pub(crate) answers: AnswerCache,
     pub(crate) responders: Responders,
     pub(crate) attempts: Attempts,
-    pub(crate) openers: Openers,
-    pub(crate) exchange_keys: ExchangeKeys,
+    pub(crate) challenges: Waiting,
     pub(crate) log: LogPublisher,
     pub(crate) fence: FenceKeeper,
     pub(crate) brokers: RwLock<Vec<Arc<dyn BrokerConnector>>>,
@@ -88,7 +86,6 @@ impl Fleet {
             store.fence(why);
         }
         let authorities = Authorities::load(&store, &signer, &config.listen.public_http)?;
-        let exchange_keys = ExchangeKeys::open(&store, &signer)?;
         let fleet = Arc::new(Self {
             config,
             clock,
@@ -99,8 +96,7 @@ impl Fleet {
             answers: AnswerCache::default(),
             responders: Responders::default(),
             attempts: Attempts::default(),
-            openers: Openers::default(),
-            exchange_keys,
+            challenges: Waiting::default(),
             log,
             fence,
             brokers: RwLock::default(),

@@ -124,6 +124,7 @@ fn check_policy(policy: &EnrolmentPolicy) -> Result<(), FleetError> {
         accept_expired_idevid: _,
         max_live_ldevids,
         wrap_base64: _,
+        endorsement,
     } = policy;
     let out_of_range = |field: &str, value: u32, remedy: &str| {
         Err(FleetError::invalid(format!("policy.{field}"), format!("{value} is out of range"), remedy))
@@ -136,6 +137,9 @@ fn check_policy(policy: &EnrolmentPolicy) -> Result<(), FleetError> {
     }
     if !(1..=MAX_LIVE_LDEVIDS).contains(max_live_ldevids) {
         return out_of_range("max_live_ldevids", u32::from(*max_live_ldevids), "use 1 to 16");
+    }
+    if let Some(endorsement) = endorsement {
+        crate::endorsement::check_policy(endorsement)?;
     }
     let distinct: BTreeSet<_> = allowed_algorithms.iter().collect();
     if allowed_algorithms.is_empty() || distinct.len() != allowed_algorithms.len() {

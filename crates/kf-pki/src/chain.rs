@@ -62,6 +62,33 @@ pub fn verify_client(
     }
     let (at, currency) =
         if now > validity.not_after { (validity.not_after, Currency::Expired) } else { (now, Currency::Current) };
+    verify(leaf, intermediates, anchors, at, KeyUsage::client_auth()).map(|()| currency)
+}
+
+/// Validates the path of a TPM's endorsement certificate to one of `anchors` (CA certificates, DER): as
+/// [`verify_client`], with the key purpose tcg-kp-EKCertificate where the certificate names any. Makers let these
+/// certificates end long after the TPM, or never; an expired one is refused.
+///
+/// # Errors
+/// [`PathError`].
+pub fn verify_endorsement(
+    leaf: &[u8],
+    intermediates: &[&[u8]],
+    anchors: &[&[u8]],
+    now: UnixMillis,
+) -> Result<(), PathError> {
+    /// tcg-kp-EKCertificate, 2.23.133.8.1 (TCG EK Credential Profile section 3.2.16), as the content of its encoding.
+    const EK_CERTIFICATE: &[u8] = &[0x67, 0x81, 0x05, 0x08, 0x01];
+    verify(leaf, intermediates, anchors, now, KeyUsage::required_if_present(EK_CERTIFICATE))
+}
+
+fn verify(
+    leaf: &[u8],
+    intermediates: &[&[u8]],
+    anchors: &[&[u8]],
+    at: UnixMillis,
+    usage: KeyUsage,
+) -> Result<(), PathError> {
     if intermediates.len() > MAX_INTERMEDIATES {
         return Err(PathError::Untrusted);
     }
@@ -72,8 +99,8 @@ pub fn verify_client(
     let anchors: Vec<TrustAnchor<'_>> = anchors.iter().filter_map(|der| anchor_from_trusted_cert(der).ok()).collect();
     let end_entity = EndEntityCert::try_from(&leaf).map_err(|_error| PathError::Untrusted)?;
     let at = UnixTime::since_unix_epoch(Duration::from_millis(at.0));
-    match end_entity.verify_for_usage(ALGORITHMS, &anchors, &intermediates, at, KeyUsage::client_auth(), None, None) {
-        Ok(_path) => Ok(currency),
+    match end_entity.verify_for_usage(ALGORITHMS, &anchors, &intermediates, at, usage, None, None) {
+        Ok(_path) => Ok(()),
         Err(webpki::Error::CertNotValidYet { .. }) => Err(PathError::NotYetValid),
         Err(_untrusted) => Err(PathError::Untrusted),
     }

@@ -4,7 +4,7 @@
 //! - [`Blob`]: an object as it rests on disk, of use to this TPM alone;
 //! - [`policy`]: keys that are released only after a measured boot, fixed or approved by an authority. Pure, and there
 //!   without the feature `tss` too, because approvals are prepared where no TPM is;
-//! - [`endorsement`]: the endorsement key, its certificate, and the answer to a credential challenge;
+//! - [`Tpm::endorsement_certificate`], [`Tpm::activate_credential`]: the answer to a credential challenge;
 //! - [`TpmBackend`]: the key back end of a server.
 //!
 //! Secrets and authorisation values cross the bus in a session that is encrypted under a key agreed with the TPM's
@@ -26,6 +26,8 @@ mod boot;
 #[cfg(feature = "tss")]
 mod connection;
 #[cfg(feature = "tss")]
+mod endorsement;
+#[cfg(feature = "tss")]
 mod error;
 #[cfg(feature = "tss")]
 mod keys;
@@ -41,6 +43,7 @@ pub use {
     backend::TpmBackend,
     blob::{Blob, MAX_BLOB_OCTETS},
     connection::{DEFAULT_DEADLINE, Tpm},
+    endorsement::{EndorsementCertificate, EndorsementKind},
     error::TpmError,
     keys::{MAX_SEALED_OCTETS, Protection},
 };

@@ -3,5 +3,4 @@
 
 #[path = "../../examples/vectors/document.rs"]
 mod document;
-mod manual;
 mod vectors;

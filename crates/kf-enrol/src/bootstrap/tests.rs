@@ -1,4 +1,4 @@
-use kf_api::product_line::EnrolmentPolicy;
+use kf_api::product_line::{EndorsementPolicy, EnrolmentPolicy};
 use kf_key::{CodeId, DeviceState, KeyAlgorithm, OperatorId};
 
 use super::*;
@@ -17,6 +17,8 @@ struct Sample {
     label: Option<ProductLineId>,
     key: RequestedKey,
     policy: EnrolmentPolicy,
+    registered_endorsement: Option<[u8; 32]>,
+    proven: Option<[u8; 32]>,
     now: UnixMillis,
 }
 
@@ -63,6 +65,8 @@ fn sample() -> Sample {
         label: None,
         key: sample::request(KeyAlgorithm::P256).key,
         policy: EnrolmentPolicy::default(),
+        registered_endorsement: None,
+        proven: None,
         now: NOW,
     }
 }
@@ -70,13 +74,23 @@ fn sample() -> Sample {
 fn check(by: By, change: impl FnOnce(&mut Sample), expected: Result<BootstrapGrant, Refusal>) {
     let mut sample = sample();
     change(&mut sample);
-    let Sample { device, presented, registered, code, used_with, voucher, station, label, key, policy, now } = &sample;
+    let Sample { device, presented, registered, code, used_with, voucher, station, label, key, policy, now, .. } =
+        &sample;
+    let endorsed = Endorsed {
+        policy: policy.endorsement.as_ref(),
+        registered: sample.registered_endorsement,
+        proven: sample.proven,
+    };
     let proof = match by {
         By::IDevId => Proof::IDevId { presented, registered },
         By::Code => Proof::Code { code, used_with: *used_with },
         By::Voucher => Proof::Voucher { voucher, station },
     };
-    assert_eq!(decide(&Bootstrap { device, proof, label: *label, key, policy, now: *now }), expected, "{by:?}");
+    assert_eq!(
+        decide(&Bootstrap { device, proof, label: *label, key, policy, endorsed, now: *now }),
+        expected,
+        "{by:?}"
+    );
 }
 
 const GRANT: BootstrapGrant = BootstrapGrant { approval: Approval::Automatic, retry: false };
@@ -212,4 +226,45 @@ fn who_proved_nothing_learns_nothing_about_the_device() {
         check(By::Code, wrong, Err(Refusal::Secret));
     }
     assert_eq!(Refusal::Secret.class(), RefusalClass::Credential);
+}
+
+#[test]
+fn a_line_that_demands_a_tpm_takes_proven_keys_of_the_registered_tpm_only() {
+    let demands = |s: &mut Sample| s.policy.endorsement = Some(EndorsementPolicy::default());
+    let refused = Err(Refusal::KeyNotEndorsed);
+    check(By::Code, demands, refused);
+    check(
+        By::Code,
+        |s| {
+            demands(s);
+            s.proven = Some([1; 32]);
+            s.registered_endorsement = Some([2; 32]);
+        },
+        refused,
+    );
+    check(
+        By::Code,
+        |s| {
+            demands(s);
+            s.registered_endorsement = Some([1; 32]);
+        },
+        refused,
+    );
+    check(
+        By::Code,
+        |s| {
+            demands(s);
+            s.proven = Some([1; 32]);
+            s.registered_endorsement = Some([1; 32]);
+        },
+        Ok(GRANT),
+    );
+    check(
+        By::Code,
+        |s| {
+            demands(s);
+            s.proven = Some([1; 32]);
+        },
+        Ok(GRANT),
+    );
 }

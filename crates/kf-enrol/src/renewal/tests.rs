@@ -1,4 +1,4 @@
-use kf_api::product_line::EnrolmentPolicy;
+use kf_api::product_line::{EndorsementPolicy, EnrolmentPolicy};
 use kf_key::{CertificateProfile, CertificateStatus, DeviceState, KeyAlgorithm};
 
 use super::*;
@@ -13,6 +13,8 @@ struct Sample {
     label: Option<ProductLineId>,
     request: CertificationRequest,
     policy: EnrolmentPolicy,
+    registered_endorsement: Option<[u8; 32]>,
+    proven: Option<[u8; 32]>,
     now: UnixMillis,
 }
 
@@ -24,6 +26,8 @@ fn sample() -> Sample {
         label: None,
         request: sample::request(KeyAlgorithm::P256),
         policy: EnrolmentPolicy::default(),
+        registered_endorsement: None,
+        proven: None,
         now: NOW,
     }
 }
@@ -31,8 +35,13 @@ fn sample() -> Sample {
 fn check(change: impl FnOnce(&mut Sample), expected: Result<RenewalGrant, Refusal>) {
     let mut sample = sample();
     change(&mut sample);
-    let Sample { presented, registered, device, label, request, policy, now } = &sample;
-    let renewal = Renewal { presented, registered, device, label: *label, request, policy, now: *now };
+    let Sample { presented, registered, device, label, request, policy, now, .. } = &sample;
+    let endorsed = Endorsed {
+        policy: policy.endorsement.as_ref(),
+        registered: sample.registered_endorsement,
+        proven: sample.proven,
+    };
+    let renewal = Renewal { presented, registered, device, label: *label, request, policy, endorsed, now: *now };
     assert_eq!(decide(&renewal), expected);
 }
 
@@ -150,4 +159,41 @@ fn what_a_corrected_request_could_mend_is_the_requests_fault_and_the_rest_is_not
     assert_eq!(Refusal::GraceOver { grace_hours: 1 }.class(), RefusalClass::Forbidden);
     assert_eq!(Refusal::NotGood(CertificateStatus::Revoked).class(), RefusalClass::Forbidden);
     assert_eq!(Refusal::OtherDevice.class(), RefusalClass::Credential);
+}
+
+#[test]
+fn a_line_that_demands_a_tpm_takes_proven_keys_of_the_registered_tpm_only() {
+    let demands = |s: &mut Sample| s.policy.endorsement = Some(EndorsementPolicy::default());
+    let refused = Err(Refusal::KeyNotEndorsed);
+    check(demands, refused);
+    check(
+        |s| {
+            demands(s);
+            s.proven = Some([1; 32]);
+            s.registered_endorsement = Some([2; 32]);
+        },
+        refused,
+    );
+    check(
+        |s| {
+            demands(s);
+            s.registered_endorsement = Some([1; 32]);
+        },
+        refused,
+    );
+    check(
+        |s| {
+            demands(s);
+            s.proven = Some([1; 32]);
+            s.registered_endorsement = Some([1; 32]);
+        },
+        Ok(GRANT),
+    );
+    check(
+        |s| {
+            demands(s);
+            s.proven = Some([1; 32]);
+        },
+        Ok(GRANT),
+    );
 }

@@ -1,22 +1,27 @@
 //! Which device a client claims to be, and with what.
 
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use kf_access::Visibility;
 use kf_api::certificate::Certificate;
 use kf_api::device::Device;
 use kf_api::operator::{Credential, Operator, Role};
-use kf_enrol::bootstrap::Proof;
+use kf_api::product_line::ProductLine;
+use kf_enrol::bootstrap::{self, Bootstrap, Proof};
 use kf_enrol::code::EnrolmentCode;
+use kf_enrol::endorsement::Endorsed;
 use kf_enrol::limit::{AddressKey, FailureWindow, device_must_wait};
 use kf_enrol::voucher::{UnverifiedVoucher, Voucher};
 use kf_enrol::{Refusal, RefusalClass};
 use kf_key::{DeviceId, SecretBytes, UnixMillis};
 use kf_pki::certificate::PresentedCertificate;
+use kf_pki::request::RequestedKey;
 use kf_store::certificate::Basis;
 use kf_store::enrolment::CodeRecord;
 
 use super::{EnrolCredential, TlsClient, device_principal, refusal};
+use crate::endorsement::may_prove_by_certificate;
 use crate::entry::Entry;
 use crate::{Fleet, FleetError};
 
@@ -27,8 +32,8 @@ const VOUCHER_MARK: &[u8] = b"voucher.";
 const LOGGED_REFUSALS: u32 = 5;
 
 /// A device, and what was shown for it. Found, not yet judged: `kf_enrol::bootstrap` does that.
-pub(super) struct Claim {
-    pub(super) device: Device,
+pub(crate) struct Claim {
+    pub(crate) device: Device,
     kind: Kind,
 }
 
@@ -47,6 +52,25 @@ impl Claim {
         }
     }
 
+    /// Whether the claim lets the device prove a key: as far as it would let it enrol, but a certificate that renews
+    /// does as well.
+    pub(crate) fn may_prove(&self, key: &RequestedKey, line: &ProductLine, now: UnixMillis) -> Result<(), Refusal> {
+        if let Kind::IDevId { registered, .. } = &self.kind {
+            return may_prove_by_certificate(&self.device, registered);
+        }
+        let endorsed = Endorsed { policy: None, registered: None, proven: None };
+        let facts = Bootstrap {
+            device: &self.device,
+            proof: self.proof(),
+            label: None,
+            key,
+            policy: &line.policy,
+            endorsed,
+            now,
+        };
+        bootstrap::decide(&facts).map(drop)
+    }
+
     pub(super) fn basis(&self) -> Basis {
         match &self.kind {
             Kind::IDevId { .. } => Basis::Standing,
@@ -57,7 +81,7 @@ impl Claim {
         }
     }
 
-    pub(super) const fn credential(&self) -> Credential {
+    pub(crate) const fn credential(&self) -> Credential {
         match &self.kind {
             Kind::IDevId { .. } => Credential::Certificate,
             Kind::Code(_) => Credential::Code,
@@ -102,13 +126,10 @@ impl Attempts {
 
 impl Fleet {
     /// Finds the device that a client claims to be.
-    pub(super) async fn claim(&self, client: TlsClient<'_>, credential: &EnrolCredential) -> Result<Claim, FleetError> {
+    pub(crate) async fn claim(&self, client: TlsClient<'_>, credential: &EnrolCredential) -> Result<Claim, FleetError> {
         match credential {
             EnrolCredential::Basic { user, password } => {
-                let address = AddressKey::from(client.address);
-                if let Some(retry_after_seconds) = self.attempts.must_wait(address, self.now()) {
-                    return Err(FleetError::TooMany { retry_after_seconds });
-                }
+                self.check_attempts(client.address)?;
                 self.claim_by_secret(client, user, password).await
             }
             EnrolCredential::Certificate | EnrolCredential::Nothing => {
@@ -117,6 +138,20 @@ impl Fleet {
                 Ok(Claim { device, kind })
             }
         }
+    }
+
+    /// Refuses an address that failed too often.
+    pub(crate) fn check_attempts(&self, address: IpAddr) -> Result<(), FleetError> {
+        match self.attempts.must_wait(AddressKey::from(address), self.now()) {
+            Some(retry_after_seconds) => Err(FleetError::TooMany { retry_after_seconds }),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts a failed attempt of an address.
+    pub(crate) fn count_attempt(&self, address: IpAddr) {
+        self.attempts.failed(AddressKey::from(address), self.now());
+        metrics::counter!("keyfleet_enrolment_failures_total").increment(1);
     }
 
     async fn claim_by_secret(
@@ -163,8 +198,7 @@ impl Fleet {
 
     /// Counts a failed attempt against the address and, where there is one, the device.
     async fn failed_attempt(&self, client: TlsClient<'_>, device: Option<&Device>) -> FleetError {
-        self.attempts.failed(AddressKey::from(client.address), self.now());
-        metrics::counter!("keyfleet_enrolment_failures_total").increment(1);
+        self.count_attempt(client.address);
         if let Some(device) = device {
             if let Err(error) = self.store.count_failed_attempt(device.id, self.now()).await {
                 tracing::error!(error = %error, "a failed attempt was not counted");
@@ -175,7 +209,7 @@ impl Fleet {
     }
 
     /// A refusal by the rules; a wrong secret counts as a failed attempt.
-    pub(super) async fn refused(&self, claim: &Claim, client: TlsClient<'_>, refused: Refusal) -> FleetError {
+    pub(crate) async fn refused(&self, claim: &Claim, client: TlsClient<'_>, refused: Refusal) -> FleetError {
         if refused.class() == RefusalClass::Credential && !matches!(claim.kind, Kind::IDevId { .. }) {
             return self.failed_attempt(client, Some(&claim.device)).await;
         }
@@ -183,7 +217,7 @@ impl Fleet {
     }
 
     /// Logs a refusal, seldom enough, and passes the outcome on.
-    pub(super) async fn note_refusal<T>(
+    pub(crate) async fn note_refusal<T>(
         &self,
         device: &Device,
         credential: Credential,

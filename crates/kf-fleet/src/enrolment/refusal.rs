@@ -6,7 +6,7 @@ use kf_pki::request::RequestError;
 use crate::FleetError;
 
 /// A refusal by an enrolment rule.
-pub(super) fn of_rule(refused: Refusal) -> FleetError {
+pub(crate) fn of_rule(refused: Refusal) -> FleetError {
     match refused.class() {
         RefusalClass::Request => FleetError::invalid(refused.field(), refused.to_string(), refused.remedy()),
         RefusalClass::Credential => FleetError::Unauthenticated,

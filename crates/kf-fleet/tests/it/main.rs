@@ -4,10 +4,8 @@
 mod approvals;
 mod broker;
 mod enrolment;
-mod exchange;
 mod registry;
 mod revocation;
 mod rollback;
 mod scope;
 mod scratch;
-mod sealed;

@@ -13,7 +13,6 @@ mod api;
 mod caching;
 mod enumeration;
 mod est;
-mod exchange;
 mod expired;
 mod limits;
 mod ocsp;

@@ -11,6 +11,7 @@
 mod crash;
 mod device;
 mod device_key;
+mod endorsement;
 mod enrolment;
 mod fixture;
 mod full_disk;

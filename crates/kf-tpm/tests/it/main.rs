@@ -4,6 +4,7 @@
 
 mod backend;
 mod boot_policy;
+mod endorsement;
 mod fault;
 mod keys;
 
