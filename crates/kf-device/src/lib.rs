@@ -29,5 +29,8 @@ pub mod wrap;
 
 pub use error::{BootError, KeyError};
 
+#[cfg(doctest)]
+mod misuse;
+
 #[cfg(test)]
 extern crate std;

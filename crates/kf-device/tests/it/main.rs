@@ -1,0 +1,15 @@
+//! A device and a server in one process: the device is the SDK on simulated flash, the server is made of the crates that
+//! the real one is made of.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod device;
+mod life;
+mod power;
+mod refusals;
+mod server;
