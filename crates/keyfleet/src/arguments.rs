@@ -79,6 +79,9 @@ pub(crate) enum Noun {
     /// Enrolments that wait for a person
     #[command(subcommand)]
     Enrolment(command::enrolment::Verb),
+    /// Key epochs of facilities and devices
+    #[command(subcommand)]
+    Epoch(command::epoch::Verb),
     /// People and machines that operate the fleet
     #[command(subcommand)]
     Operator(command::operator::Verb),
@@ -91,6 +94,10 @@ pub(crate) enum Noun {
     /// Keys that are never certified
     #[command(subcommand)]
     Key(command::key::Verb),
+    /// Open what a device sealed
+    Open(command::open::Open),
+    /// Seal a command for a device
+    Seal(command::seal::Seal),
     /// The switch that stops all issuance
     #[command(subcommand)]
     Issuance(command::issuance::Verb),

@@ -27,6 +27,23 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     Err(Failure::local(format!("{} is larger than 1 MiB", path.display()), "check that it is the file you meant"))
 }
 
+/// The contents of a small file, or of standard input for `-`.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_or_stdin(path: &Path) -> Result<Vec<u8>, Failure> {
+    if path != Path::new("-") {
+        return read(path);
+    }
+    let mut bytes = Vec::new();
+    let input = std::io::stdin().lock().take(MAX_SMALL_OCTETS + 1).read_to_end(&mut bytes);
+    input.map_err(|error| Failure::file("read", path, error))?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length <= MAX_SMALL_OCTETS) {
+        return Ok(bytes);
+    }
+    Err(Failure::local("standard input is larger than 1 MiB", "check that it is what you meant"))
+}
+
 /// The contents of a small text file.
 ///
 /// # Errors

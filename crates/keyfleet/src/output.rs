@@ -22,7 +22,7 @@ pub(crate) enum Format {
 }
 
 /// Fields whose number is a moment in milliseconds since 1970.
-const MOMENTS: [&str; 14] = [
+const MOMENTS: [&str; 17] = [
     "created",
     "last_seen",
     "not_before",
@@ -37,6 +37,9 @@ const MOMENTS: [&str; 14] = [
     "this_update",
     "next_update",
     "renew_at",
+    "retired",
+    "offered",
+    "acknowledged",
 ];
 
 /// Fields that come first when one object is shown.

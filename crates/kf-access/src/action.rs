@@ -92,6 +92,14 @@ actions! {
     ProposalDecide = "proposal.decide" => [Owner, FleetOperator, FacilityOperator];
     /// Put a public key on the list of keys that are never certified.
     KeyBlock = "key.block" => [Owner, FleetOperator];
+    /// Open sealed payloads of devices.
+    PayloadOpen = "payload.open" => [Owner, FleetOperator, FacilityOperator, Relay];
+    /// Seal payloads for devices: commands.
+    PayloadSeal = "payload.seal" => [Owner, FleetOperator, FacilityOperator];
+    /// See key epochs, and which keys devices hold.
+    EpochRead = "epoch.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
+    /// Give a facility or a device a new key epoch, or retire an old one.
+    EpochAdvance = "epoch.advance" => [Owner, FleetOperator, FacilityOperator];
     /// Read the log.
     AuditRead = "audit.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
     /// See the state of the server.

@@ -1,6 +1,6 @@
 //! Key epochs: of a facility, whose advance gives every device a new key, and of a single device.
 
-use kf_key::{DeviceId, DeviceState, FacilityId, UnixMillis};
+use kf_key::{DeviceId, DeviceState, FacilityId, ProposalId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 /// Where an epoch of a facility stands.
@@ -103,4 +103,35 @@ pub struct EpochRequest {
     /// Why, for the log.
     #[serde(default)]
     pub why: String,
+}
+
+/// What advancing or retiring an epoch came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochOutcome {
+    /// Whether it was carried out; otherwise it waits for a second person.
+    pub done: bool,
+    /// The proposal that waits, if it does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub proposal: Option<ProposalId>,
+    /// The new epoch, or the retired one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub epoch: Option<u32>,
+    /// Devices that it concerns.
+    pub devices: u64,
+    /// Index of the log entry.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub log_index: Option<u64>,
+}
+
+/// The public keys that every device of the fleet pins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DevicePins {
+    /// The server's key in key exchanges, SubjectPublicKeyInfo, PEM.
+    pub delivery_key_pem: String,
+    /// SHA-256 of its DER, hexadecimal.
+    pub delivery_key_sha256: String,
+    /// The key that signs orders, SubjectPublicKeyInfo, PEM.
+    pub order_key_pem: String,
+    /// SHA-256 of its DER, hexadecimal.
+    pub order_key_sha256: String,
 }

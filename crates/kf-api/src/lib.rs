@@ -19,6 +19,7 @@ pub mod problem;
 pub mod product_line;
 pub mod proposal;
 pub mod revocation;
+pub mod sealed;
 pub mod status;
 
 mod shown_once;

@@ -19,14 +19,23 @@ pub enum Role {
     Auditor,
     /// A factory station: registers devices of its facilities and vouches for them.
     Station,
+    /// A relay: opens sealed payloads of devices of its facilities, and does nothing else.
+    Relay,
     /// A device: enrols and renews itself.
     Device,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 6] =
-        [Self::Owner, Self::FleetOperator, Self::FacilityOperator, Self::Auditor, Self::Station, Self::Device];
+    pub const ALL: [Self; 7] = [
+        Self::Owner,
+        Self::FleetOperator,
+        Self::FacilityOperator,
+        Self::Auditor,
+        Self::Station,
+        Self::Relay,
+        Self::Device,
+    ];
 
     /// The name used in requests and answers.
     #[must_use]
@@ -37,6 +46,7 @@ impl Role {
             Self::FacilityOperator => "facility-operator",
             Self::Auditor => "auditor",
             Self::Station => "station",
+            Self::Relay => "relay",
             Self::Device => "device",
         }
     }
@@ -49,7 +59,7 @@ impl std::str::FromStr for Role {
         Self::ALL
             .into_iter()
             .find(|role| role.name() == text)
-            .ok_or("expected owner, fleet-operator, facility-operator, auditor or station")
+            .ok_or("expected owner, fleet-operator, facility-operator, auditor, station or relay")
     }
 }
 
@@ -62,7 +72,7 @@ pub struct Operator {
     pub name: String,
     /// What they are.
     pub role: Role,
-    /// The facilities a facility operator or station may act on; empty for the other roles, whose scope is the fleet.
+    /// The facilities a facility operator, station or relay may act on; empty for the other roles, whose scope is the fleet.
     #[serde(default)]
     pub facilities: Vec<FacilityId>,
     /// Whether they may sign in.

@@ -38,6 +38,29 @@ pub enum ProposedAct {
         /// Why, for the log.
         why: String,
     },
+    /// A facility gets a new key epoch.
+    AdvanceFacilityEpoch {
+        /// Name or id of the facility.
+        facility: String,
+        /// Why, for the log.
+        why: String,
+    },
+    /// A device gets a new key epoch.
+    AdvanceDeviceEpoch {
+        /// Name or id of the device.
+        device: String,
+        /// Why, for the log.
+        why: String,
+    },
+    /// A key epoch of a facility is given up, and with it what barred devices sealed under it.
+    RetireEpoch {
+        /// Name or id of the facility.
+        facility: String,
+        /// The epoch.
+        epoch: u32,
+        /// Why, for the log.
+        why: String,
+    },
 }
 
 /// Where a proposal stands.

@@ -24,6 +24,10 @@ pub struct FleetStatus {
     pub single_control: bool,
     /// Whether the signer answers.
     pub signer_up: bool,
+    /// SHA-256 of the delivery key that devices pin, hexadecimal.
+    pub delivery_key_sha256: String,
+    /// SHA-256 of the order key that devices pin, hexadecimal.
+    pub order_key_sha256: String,
     /// Earliest nextUpdate of all CRLs.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub crl_next_update: Option<UnixMillis>,

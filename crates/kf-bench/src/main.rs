@@ -8,10 +8,12 @@
 //! - **S** one bare P-256 signature: what a live OCSP answer costs at the very least;
 //! - **H** one full TLS 1.3 handshake with client certificates and one trivial GET, served by the same stack;
 //! - **G** one trivial GET over a kept-alive connection, served by the same stack.
+//! - **bare HKDF** one HKDF-Expand to 32 octets under a cached parent, by the faster of two libraries.
 //!
 //! It is a report: a figure that misses its aim is marked, and does not make the command fail.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool: standard output is its product")]
 
+mod derivation;
 mod error;
 mod figure;
 mod fleet_size;
@@ -96,6 +98,7 @@ struct Group {
 
 const GROUPS: &[Group] = &[
     Group { name: "primitives", measure: primitives::measure },
+    Group { name: "derivation", measure: derivation::measure },
     Group { name: "yardstick-server", measure: trivial_server::measure },
     Group { name: "issuance", measure: issuance::measure },
     Group { name: "peers", measure: peers::measure },

@@ -21,6 +21,7 @@ mod info;
 mod keyed_hmac;
 mod leaf;
 mod mixed_session;
+mod prepared;
 mod ratchet;
 
 pub use arrangement::{CounterMode, KeyDerivationKey, SoftwareHeld};
@@ -29,6 +30,7 @@ pub use info::{Algorithm, ContextTooLong, Info, Level, MAX_CONTEXT_OCTETS, MAX_I
 pub use keyed_hmac::{KeyedHmac, SoftwareKey, expand, extract};
 pub use leaf::{AeadAlgorithm, AuthenticationKey, EncryptionKey, SealingKey, Sender, StorageKey, WrappingKey};
 pub use mixed_session::MixError;
+pub use prepared::PreparedKey;
 pub use ratchet::{Ratchet, RatchetError};
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use super::*;
 mod arrangement;
 mod leaf;
 mod mixed_session;
+mod prepared;
 mod ratchet;
 
 fn device() -> DeviceKey {

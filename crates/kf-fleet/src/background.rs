@@ -107,6 +107,9 @@ impl Fleet {
         if let Err(error) = self.turn_proposals().await {
             tracing::error!(error = %error, "proposals were not looked at");
         }
+        if let Err(error) = self.turn_sealed_uses().await {
+            tracing::error!(error = %error, "uses of keys were not logged");
+        }
         self.turn_brokers().await;
         self.publish_log().await;
         self.keep_fence();

@@ -16,9 +16,11 @@ use crate::broker::BrokerMemory;
 use crate::crl::Board;
 use crate::endorsement::Waiting;
 use crate::enrolment::Attempts;
+use crate::exchange::ExchangeKeys;
 use crate::fence::FenceKeeper;
 use crate::log_publisher::LogPublisher;
 use crate::ocsp::{AnswerCache, Responders};
+use crate::sealed::Openers;
 use crate::{Clock, DataDir, FleetConfig, FleetError};
 
 /// One fleet, opened. Shared by all surfaces behind an `Arc`.
@@ -33,6 +35,8 @@ pub struct Fleet {
     pub(crate) responders: Responders,
     pub(crate) attempts: Attempts,
     pub(crate) challenges: Waiting,
+    pub(crate) openers: Openers,
+    pub(crate) exchange_keys: ExchangeKeys,
     pub(crate) log: LogPublisher,
     pub(crate) fence: FenceKeeper,
     pub(crate) brokers: RwLock<Vec<Arc<dyn BrokerConnector>>>,
@@ -86,6 +90,7 @@ impl Fleet {
             store.fence(why);
         }
         let authorities = Authorities::load(&store, &signer, &config.listen.public_http)?;
+        let exchange_keys = ExchangeKeys::open(&store, &signer)?;
         let fleet = Arc::new(Self {
             config,
             clock,
@@ -97,6 +102,8 @@ impl Fleet {
             responders: Responders::default(),
             attempts: Attempts::default(),
             challenges: Waiting::default(),
+            openers: Openers::default(),
+            exchange_keys,
             log,
             fence,
             brokers: RwLock::default(),

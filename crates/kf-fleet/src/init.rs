@@ -14,6 +14,7 @@ use kf_store::{Options, Store};
 
 use crate::authority::{Plan, facts_of, key_record};
 use crate::entry::Entry;
+use crate::exchange::{DELIVERY_KEY_FACT, ORDER_KEY_FACT};
 use crate::log_publisher::{LOG_KEY_FACT, LOG_ORIGIN_FACT, local, verifier_of, write_durably};
 use crate::naming::check_name;
 use crate::operator::fresh_token;
@@ -48,7 +49,7 @@ pub struct Initialised {
     pub verifier_key: String,
 }
 
-/// Creates a fleet in an empty directory: registry, root, default issuing CA, log key, first owner, configuration. The
+/// Creates a fleet in an empty directory: registry, root, default issuing CA, log key, delivery and order key, first owner, configuration. The
 /// configuration is written last: a directory without it holds no fleet, and an init that was cut short can be run
 /// again. The signer is given running, with its root created.
 ///
@@ -67,6 +68,7 @@ pub async fn init(
     let founding = Founding { signer, store, now: clock.now(), options };
     let root = founding.found_authorities().await?;
     let verifier_key = founding.found_log().await?;
+    founding.found_exchange_keys().await?;
     let owner_token = founding.found_owner().await?;
     founding.store.close().await;
     write_durably(&dir.root_certificate(), kf_pki::pem::certificate(&root).as_bytes())?;
@@ -194,6 +196,19 @@ impl Founding {
             .set_fact(LOG_ORIGIN_FACT, origin.clone(), entry("log.found").with("origin", &origin).build())
             .await?;
         Ok(verifier_of(&origin, &key.spki)?.to_string())
+    }
+
+    /// The keys that devices pin: one for key exchanges, one for orders.
+    async fn found_exchange_keys(&self) -> Result<(), FleetError> {
+        for (purpose, name, fact) in
+            [(KeyPurpose::Delivery, "delivery", DELIVERY_KEY_FACT), (KeyPurpose::Order, "order", ORDER_KEY_FACT)]
+        {
+            let key = self.signer.generate_key(self.fresh_key()?, purpose, KeyAlgorithm::P256).await?;
+            let entry = |act: &str| Entry::done(&self.founder(), act, self.now).about(key.key).with("purpose", name);
+            self.store.insert_key(key_record(&key, name.to_owned(), self.now), entry("key.create").build()).await?;
+            self.store.set_fact(fact, key.key.to_string(), entry("key.found").build()).await?;
+        }
+        Ok(())
     }
 
     async fn found_owner(&self) -> Result<ShownOnce, FleetError> {

@@ -232,12 +232,12 @@ fn check_new_operator(new: &NewOperator) -> Result<(), FleetError> {
     }
     let scoped = match new.role {
         Role::Owner | Role::FleetOperator | Role::Auditor => false,
-        Role::FacilityOperator | Role::Station => true,
+        Role::FacilityOperator | Role::Station | Role::Relay => true,
         Role::Device => {
             return Err(FleetError::invalid(
                 "role",
                 "devices are not operators",
-                "use owner, fleet-operator, facility-operator, auditor or station; devices are registered",
+                "use owner, fleet-operator, facility-operator, auditor, station or relay; devices are registered",
             ));
         }
     };
@@ -245,7 +245,9 @@ fn check_new_operator(new: &NewOperator) -> Result<(), FleetError> {
         (true, 0) => Some(("are missing", "name at least one facility that this operator may act on")),
         (true, 1..=MAX_FACILITIES) | (false, 0) => None,
         (true, _) => Some(("are more than 1000", "make the operator a fleet operator")),
-        (false, _) => Some(("do not limit this role", "leave facilities out, or choose facility-operator or station")),
+        (false, _) => {
+            Some(("do not limit this role", "leave facilities out, or choose facility-operator, station or relay"))
+        }
     };
     if let Some((problem, remedy)) = problem {
         return Err(FleetError::invalid("facilities", problem, remedy));
@@ -279,7 +281,7 @@ mod tests {
 
     fn refused_field(role: Role, change: impl FnOnce(&mut NewOperator)) -> Option<String> {
         let mut new = NewOperator { name: "ada".into(), role, facilities: Vec::new(), voucher_key_pem: None };
-        if matches!(role, Role::FacilityOperator | Role::Station) {
+        if matches!(role, Role::FacilityOperator | Role::Station | Role::Relay) {
             new.facilities.push("north".into());
         }
         change(&mut new);
@@ -301,7 +303,7 @@ mod tests {
     #[test]
     fn facilities_are_required_where_they_limit_and_refused_where_they_do_not() {
         let facilities = Some("facilities".to_owned());
-        for role in [Role::FacilityOperator, Role::Station] {
+        for role in [Role::FacilityOperator, Role::Station, Role::Relay] {
             assert_eq!(refused_field(role, |new| new.facilities.clear()), facilities);
             assert_eq!(refused_field(role, |new| new.facilities = vec!["a".into(); 1_001]), facilities);
         }

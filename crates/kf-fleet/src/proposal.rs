@@ -1,6 +1,7 @@
 //! Acts that wait for a second person, or for a day in single-control mode.
 
 use kf_access::{Action, Control, Principal, Stake, Target, authorize};
+use kf_api::epoch::EpochOutcome;
 use kf_api::proposal::{Proposal, ProposalDecision, ProposalState, ProposedAct};
 use kf_api::revocation::RevokeOutcome;
 use kf_api::{Page, PageRequest};
@@ -108,6 +109,12 @@ impl Fleet {
             ProposedAct::MoveDevice { .. } => {
                 authorize(who, Action::DeviceMove, Target::Fleet)?;
             }
+            ProposedAct::AdvanceFacilityEpoch { facility, .. } | ProposedAct::RetireEpoch { facility, .. } => {
+                self.epoch_facility(who, facility, Action::EpochAdvance)?;
+            }
+            ProposedAct::AdvanceDeviceEpoch { device, .. } => {
+                self.epoch_device(who, device, Action::EpochAdvance)?;
+            }
         }
         Ok(())
     }
@@ -122,6 +129,15 @@ impl Fleet {
                 self.carry_out_decommission(who, target, *departure, why).await
             }
             ProposedAct::MoveDevice { device, facility, why } => self.carry_out_move(who, device, facility, why).await,
+            ProposedAct::AdvanceFacilityEpoch { facility, why } => {
+                self.carry_out_facility_advance(who, facility, why).await.map(carried_out)
+            }
+            ProposedAct::AdvanceDeviceEpoch { device, why } => {
+                self.carry_out_device_advance(who, device, why).await.map(carried_out)
+            }
+            ProposedAct::RetireEpoch { facility, epoch, why } => {
+                self.carry_out_retirement(who, facility, *epoch, why).await.map(carried_out)
+            }
         }
     }
 
@@ -205,10 +221,16 @@ impl Fleet {
     }
 }
 
+fn carried_out(outcome: EpochOutcome) -> RevokeOutcome {
+    RevokeOutcome { done: true, devices: outcome.devices, log_index: outcome.log_index, ..nothing_done() }
+}
+
 const fn act_name(act: &ProposedAct) -> &'static str {
     match act {
         ProposedAct::Revoke { .. } => "certificate.revoke",
         ProposedAct::Decommission { .. } => "device.decommission",
         ProposedAct::MoveDevice { .. } => "device.move",
+        ProposedAct::AdvanceFacilityEpoch { .. } | ProposedAct::AdvanceDeviceEpoch { .. } => "epoch.advance",
+        ProposedAct::RetireEpoch { .. } => "epoch.retire",
     }
 }

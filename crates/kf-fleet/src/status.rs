@@ -30,6 +30,8 @@ impl Fleet {
             witness: self.log.has_witness(),
             single_control: self.config.single_control,
             signer_up,
+            delivery_key_sha256: self.device_pins().delivery_key_sha256.clone(),
+            order_key_sha256: self.device_pins().order_key_sha256.clone(),
             crl_next_update: self.crl_next_update(),
             warnings: self.warnings(signer_up),
         })

@@ -148,8 +148,9 @@ impl KeyId {
         octets.len()
     }
 
-    /// Reads a value of `kid`. `None`: another version, length, sender or alphabet.
-    pub(crate) fn from_bytes(kid: &[u8]) -> Option<Self> {
+    /// Reads the octets of `kid`. `None`: another version, length, sender or alphabet.
+    #[must_use]
+    pub fn from_bytes(kid: &[u8]) -> Option<Self> {
         let (version, rest) = kid.split_first()?;
         let (device, rest) = rest.split_first_chunk()?;
         let (facility_epoch, rest) = rest.split_first_chunk()?;

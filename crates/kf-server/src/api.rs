@@ -7,12 +7,15 @@ mod certificate;
 mod code;
 mod device;
 mod endorsement;
+mod epoch;
+mod exchange;
 mod extract;
 mod facility;
 mod operator;
 mod product_line;
 mod proposal;
 mod revocation;
+mod sealed;
 mod status;
 
 use std::sync::{Arc, Weak};
@@ -36,7 +39,8 @@ const MAX_ANSWER: usize = 256 * 1024 * 1024;
 macro_rules! routes {
     ($($method:ident $path:literal => $handler:path, $access:literal;)+) => {
         /// Every route of the API: method, path, and who may ask (`operator`: any authenticated operator whose role and
-        /// scope allow it; `device`: whoever may enrol; `public`: anybody).
+        /// scope allow it; `device`: whoever may enrol; `public`: anybody; `message`: anybody, with a message that
+        /// authenticates itself).
         pub const ROUTES: &[(&str, &str, &str)] = &[$((stringify!($method), $path, $access)),+];
 
         fn routed() -> Router<AppState> {
@@ -62,6 +66,14 @@ routes! {
     get    "/v1/devices/{device}"               => device::show, "operator";
     post   "/v1/devices/{device}/act"           => device::act, "operator";
     post   "/v1/devices/{device}/move"          => device::change_facility, "operator";
+    get    "/v1/devices/{device}/keys"          => epoch::device_keys, "operator";
+    post   "/v1/devices/{device}/keys"          => epoch::advance_device, "operator";
+    get    "/v1/facilities/{facility}/epochs"   => epoch::list, "operator";
+    post   "/v1/facilities/{facility}/epochs"   => epoch::advance_facility, "operator";
+    get    "/v1/facilities/{facility}/epochs/{epoch}/holders" => epoch::holders, "operator";
+    post   "/v1/facilities/{facility}/epochs/{epoch}/retire" => epoch::retire, "operator";
+    post   "/v1/device/exchange"                => exchange::exchange, "message";
+    get    "/v1/device/pins"                    => exchange::pins, "public";
     get    "/v1/authorities"                    => authority::list, "operator";
     post   "/v1/authorities"                    => authority::create, "operator";
     get    "/v1/authorities/{authority}"        => authority::show, "operator";
@@ -86,6 +98,8 @@ routes! {
     get    "/v1/proposals"                      => proposal::list, "operator";
     get    "/v1/proposals/{id}"                 => proposal::show, "operator";
     post   "/v1/proposals/{id}/decision"        => proposal::decide, "operator";
+    post   "/v1/open"                           => sealed::open, "operator";
+    post   "/v1/seal"                           => sealed::seal, "operator";
     get    "/v1/audit"                          => audit::list, "operator";
     get    "/v1/audit/log/{*path}"              => audit::file, "operator";
     get    "/v1/audit/verifier-key"             => audit::verifier_key, "public";

@@ -37,6 +37,8 @@ pub struct Limits {
     pub est_octets: usize,
     /// Octets of an OCSP request.
     pub ocsp_octets: usize,
+    /// Octets of a message of a key exchange or of an answer to an order.
+    pub message_octets: usize,
     /// Imports at the same time: each holds its body in memory.
     pub imports: usize,
 }
@@ -59,6 +61,7 @@ impl Default for Limits {
             import_octets: 64 * 1024 * 1024,
             est_octets: 2 * kf_pki::request::MAX_REQUEST_OCTETS,
             ocsp_octets: kf_pki::ocsp::MAX_REQUEST_OCTETS,
+            message_octets: 512,
             imports: 2,
         }
     }

@@ -51,7 +51,7 @@ coded! {
     RevocationReason: 1 Unspecified 2 KeyCompromise 3 CaCompromise 4 AffiliationChanged 5 Superseded
         6 CessationOfOperation 7 CertificateHold 9 RemoveFromCrl 10 PrivilegeWithdrawn 11 AaCompromise;
     AuthorityKind: 1 Root 2 Issuing;
-    Role: 1 Owner 2 FleetOperator 3 FacilityOperator 4 Auditor 5 Station 6 Device;
+    Role: 1 Owner 2 FleetOperator 3 FacilityOperator 4 Auditor 5 Station 6 Device 7 Relay;
     EnrolmentState: 1 Waiting 2 Approved 3 Refused 4 Issued;
     EpochState: 1 Pending 2 Current 3 Retired;
     DeviceKeyState: 1 Offered 2 Held 3 Superseded;

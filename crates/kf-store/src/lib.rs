@@ -35,6 +35,7 @@ pub mod proposal;
 mod reserve;
 pub mod revocation;
 mod schema;
+pub mod sealed;
 pub mod setting;
 mod sql;
 mod store;

@@ -24,7 +24,7 @@ pub(crate) enum Verb {
     Create {
         /// Unique name: a-z, 0-9, `-`, `.`, `_`
         name: String,
-        /// owner, fleet-operator, facility-operator, auditor or station
+        /// owner, fleet-operator, facility-operator, auditor, station or relay
         #[arg(long)]
         role: Role,
         /// Name or id of a facility they may act on; repeat for several (facility operators and stations)

@@ -2,7 +2,7 @@
 
 use clap::{ArgGroup, Args};
 use kf_api::revocation::{RevocationTarget, RevokeOutcome, RevokeRequest};
-use kf_key::{RevocationReason, SerialNumber};
+use kf_key::{ProposalId, RevocationReason, SerialNumber};
 
 use crate::api::{Api, Context};
 use crate::ask;
@@ -96,6 +96,17 @@ pub(crate) async fn send(
     api.post("/v1/revocations", &RevokeRequest { target, reason, why, verify, dry_run }).await
 }
 
+/// An act that waits for a second person.
+pub(crate) fn waiting(proposal: &ProposalId) -> Failure {
+    Failure::Partial {
+        problem: format!("not done yet: it waits as {proposal}"),
+        remedy: format!(
+            "another operator runs `keyfleet proposal approve {proposal}`; in single-control mode it is carried out \
+             after its delay unless cancelled"
+        ),
+    }
+}
+
 /// Whether all that was asked for is done.
 ///
 /// # Errors
@@ -105,13 +116,7 @@ pub(crate) fn judge(outcome: &RevokeOutcome, dry_run: bool) -> Result<(), Failur
         return Ok(());
     }
     if let Some(proposal) = &outcome.proposal {
-        return Err(Failure::Partial {
-            problem: format!("not done yet: it waits as {proposal}"),
-            remedy: format!(
-                "another operator runs `keyfleet proposal approve {proposal}`; in single-control mode it is carried out \
-                 after its delay unless cancelled"
-            ),
-        });
+        return Err(waiting(proposal));
     }
     if !outcome.done {
         return Err(Failure::Partial {

@@ -39,6 +39,8 @@ fn for_people(status: &FleetStatus) -> String {
         ),
         ("control", if status.single_control { "single (delayed acts)" } else { "dual" }.to_owned()),
         ("signer", if status.signer_up { "up" } else { "DOWN" }.to_owned()),
+        ("delivery key", format!("sha256 {}", status.delivery_key_sha256)),
+        ("order key", format!("sha256 {}", status.order_key_sha256)),
         ("next CRL", status.crl_next_update.map_or_else(|| "-".to_owned(), moment::text)),
     ];
     lines.extend(status.warnings.iter().map(|warning| ("WARNING", warning.clone())));

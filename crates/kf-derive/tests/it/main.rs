@@ -3,4 +3,5 @@
 
 #[path = "../../examples/vectors/document.rs"]
 mod document;
+mod manual;
 mod vectors;

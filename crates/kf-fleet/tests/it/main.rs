@@ -4,8 +4,10 @@
 mod approvals;
 mod broker;
 mod enrolment;
+mod exchange;
 mod registry;
 mod revocation;
 mod rollback;
 mod scope;
 mod scratch;
+mod sealed;

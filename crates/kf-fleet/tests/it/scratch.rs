@@ -96,6 +96,22 @@ impl Scratch {
         Self { dir, fleet, clock, owner, root }
     }
 
+    /// Closes the fleet, has `edit` work on the registry and a signer of the same root, and opens the fleet again.
+    pub(crate) async fn edited<T>(self, edit: impl AsyncFnOnce(&Store, &SignerClient) -> T) -> (Self, T) {
+        self.fleet.close().await;
+        let Self { dir, fleet, clock, owner, root } = self;
+        drop(fleet);
+        let data = DataDir::new(dir.path().join("data"));
+        let store = Store::open(&data.database(), Options::default()).unwrap();
+        let edited = edit(&store, &signer(root)).await;
+        store.close().await;
+        drop(store);
+        let config = data.load_config().unwrap();
+        let store = Store::open(&data.database(), Options::default()).unwrap();
+        let fleet = Fleet::open_with_store(data, config, signer(root), clock.clone(), store).await.unwrap();
+        (Self { dir, fleet, clock, owner, root }, edited)
+    }
+
     pub(crate) fn pass(&self, milliseconds: u64) {
         self.clock.set(self.clock.now().plus(milliseconds));
     }

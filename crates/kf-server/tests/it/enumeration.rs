@@ -17,8 +17,10 @@ enum Expected {
     Silent,
     /// Something that all facilities share.
     Shared,
+    /// Not what this address reads, whoever sends it.
+    Unread,
 }
-use Expected::{Refused, Shared, Silent, Unknown};
+use Expected::{Refused, Shared, Silent, Unknown, Unread};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_credential_no_route_answers_but_the_public_ones() {
@@ -33,6 +35,8 @@ async fn without_a_credential_no_route_answers_but_the_public_ones() {
             match *access {
                 "operator" | "device" => assert_eq!(answer.status, 401, "{method} {path}: {}", answer.head),
                 "public" => assert_eq!(answer.status, 200, "{method} {path}: {}", answer.head),
+                // Heard without a credential, and only as a message that authenticates itself.
+                "message" => assert_eq!(answer.status, 400, "{method} {path}: {}", answer.head),
                 other => panic!("{method} {path} has an unknown access {other}"),
             }
         }
@@ -93,6 +97,26 @@ fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static st
             Some(r#"{"facility":"factory-b"}"#),
             Refused,
         ),
+        row("get", "/v1/devices/{device}/keys", "/v1/devices/pump-1/keys", None, Refused),
+        row("post", "/v1/devices/{device}/keys", "/v1/devices/pump-1/keys", Some("{}"), Refused),
+        row("get", "/v1/facilities/{facility}/epochs", "/v1/facilities/factory-a/epochs", None, Refused),
+        row("post", "/v1/facilities/{facility}/epochs", "/v1/facilities/factory-a/epochs", Some("{}"), Refused),
+        row(
+            "get",
+            "/v1/facilities/{facility}/epochs/{epoch}/holders",
+            "/v1/facilities/factory-a/epochs/1/holders",
+            None,
+            Refused,
+        ),
+        row(
+            "post",
+            "/v1/facilities/{facility}/epochs/{epoch}/retire",
+            "/v1/facilities/factory-a/epochs/1/retire",
+            Some("{}"),
+            Refused,
+        ),
+        row("post", "/v1/device/exchange", "/v1/device/exchange", Some("{}"), Unread),
+        row("get", "/v1/device/pins", "/v1/device/pins", None, Shared),
         row("get", "/v1/authorities", "/v1/authorities", None, Shared),
         row("post", "/v1/authorities", "/v1/authorities", Some(r#"{"name":"mine"}"#), Refused),
         row("get", "/v1/authorities/{authority}", "/v1/authorities/none", None, Refused),
@@ -136,6 +160,14 @@ fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static st
             Some(r#"{"approve":true}"#),
             Refused,
         ),
+        row("post", "/v1/open", "/v1/open", Some(r#"{"payloads":[{"envelope":"AAAA"}]}"#), Silent),
+        row(
+            "post",
+            "/v1/seal",
+            "/v1/seal",
+            Some(r#"{"device":"pump-1","service":"x","plaintext":"AAAA","algorithm":"aes-128-ccm"}"#),
+            Refused,
+        ),
         row("get", "/v1/audit", "/v1/audit", None, Silent),
         row("get", "/v1/audit/log/{*path}", "/v1/audit/log/checkpoint", None, Refused),
         row("get", "/v1/audit/verifier-key", "/v1/audit/verifier-key", None, Shared),
@@ -165,6 +197,7 @@ async fn an_operator_of_one_facility_can_neither_see_nor_touch_another() {
         match expected {
             Unknown => assert_eq!(answer.status, 401, "{method} {route}: {text}"),
             Refused => assert!(matches!(answer.status, 403 | 404), "{method} {route}: {}{text}", answer.head),
+            Unread => assert_eq!(answer.status, 415, "{method} {route}: {text}"),
             Silent | Shared => assert_eq!(answer.status, 200, "{method} {route}: {text}"),
         }
         if !matches!(expected, Shared) {

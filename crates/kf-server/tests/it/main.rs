@@ -13,6 +13,7 @@ mod api;
 mod caching;
 mod enumeration;
 mod est;
+mod exchange;
 mod expired;
 mod limits;
 mod ocsp;

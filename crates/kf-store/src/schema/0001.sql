@@ -72,6 +72,16 @@ CREATE TABLE device_key_epoch (
 -- Who may still hold a key of an epoch; superseded ones (3) do not count.
 CREATE INDEX device_key_by_facility_epoch ON device_key_epoch (facility, facility_epoch, device) WHERE state <> 3;
 
+-- What was seen under each key of sealed payloads, so that a restart does not make a replay look new, and how often the
+-- key was used since the log last said so. `since` is the first use that the log does not count yet.
+CREATE TABLE replay_window (
+    key_id BLOB NOT NULL PRIMARY KEY,
+    seen BLOB NOT NULL,
+    uses INTEGER NOT NULL,
+    since INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE INDEX replay_window_unlogged ON replay_window (since) WHERE since IS NOT NULL;
+
 CREATE TABLE key (
     id BLOB NOT NULL PRIMARY KEY,
     key_type INTEGER NOT NULL,

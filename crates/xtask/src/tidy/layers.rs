@@ -28,7 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kf-backend", &["kf-key", "kf-derive", "kf-crypto"]),
     ("kf-pkcs11", &["kf-key", "kf-derive", "kf-crypto", "kf-backend"]),
     ("kf-tpm", &["kf-key", "kf-derive", "kf-crypto", "kf-backend"]),
-    ("kf-store", &["kf-key", "kf-api", "kf-log", "kf-access"]),
+    ("kf-store", &["kf-key", "kf-seal", "kf-api", "kf-log", "kf-access"]),
     ("kf-mqtt", &[]),
     ("kf-broker", &["kf-key", "kf-crypto", "kf-api", "kf-mqtt"]),
     // Services.
@@ -43,6 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kf-key",
             "kf-derive",
             "kf-exchange",
+            "kf-seal",
             "kf-crypto",
             "kf-api",
             "kf-pki",
@@ -103,7 +104,7 @@ const TOOLS: &[&str] = &["kf-bench", "kf-emulator"];
 
 /// Crates whose code decides from its arguments: vocabulary and rules. `kf-crypto` is their primitive: it draws
 /// random numbers where a caller from above asks for a key.
-const PURE: &[&str] = &["kf-key", "kf-derive", "kf-api", "kf-pki", "kf-log", "kf-access", "kf-enrol"];
+const PURE: &[&str] = &["kf-key", "kf-derive", "kf-seal", "kf-api", "kf-pki", "kf-log", "kf-access", "kf-enrol"];
 
 /// Crates from elsewhere that bring a clock, a socket, a file or a run time, and so never stand below the back ends.
 const IMPURE_CRATES: &[&str] = &[

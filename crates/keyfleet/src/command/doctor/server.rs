@@ -194,6 +194,8 @@ mod tests {
             witness: true,
             single_control: false,
             signer_up: true,
+            delivery_key_sha256: String::new(),
+            order_key_sha256: String::new(),
             crl_next_update: Some(UnixMillis(1_800_000_000_000 + UnixMillis::DAY)),
             warnings: Vec::new(),
         }

@@ -1,0 +1,28 @@
+//! Key exchanges. No credential is asked for: a message authenticates itself, or is refused.
+
+use axum::extract::{Request, State};
+use http::StatusCode;
+
+use super::extract::AppState;
+use super::{Answer, app, of, ok};
+use crate::body;
+use crate::failure::Failure;
+
+/// The media type of a message.
+pub(super) const CBOR: &str = "application/cbor";
+
+/// One message in, one message out.
+pub(super) async fn exchange(State(state): State<AppState>, request: Request) -> Answer {
+    let app = app(&state)?;
+    let (parts, body) = request.into_parts();
+    if !body::has_media_type(&parts.headers, CBOR) {
+        return Err(Failure::unsupported_media_type(CBOR));
+    }
+    let message = body::read(&parts.headers, body, app.limits.message_octets, app.limits.body).await?;
+    Ok(of(StatusCode::OK, CBOR, app.fleet.device_exchange(&message).await?))
+}
+
+/// The public keys that devices pin. Public: they are no secret, and firmware is built with them.
+pub(super) async fn pins(State(state): State<AppState>) -> Answer {
+    ok(app(&state)?.fleet.device_pins())
+}
