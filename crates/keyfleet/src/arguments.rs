@@ -82,6 +82,9 @@ pub(crate) enum Noun {
     /// Key epochs of facilities and devices
     #[command(subcommand)]
     Epoch(command::epoch::Verb),
+    /// Orders to devices: rotate, wipe
+    #[command(subcommand)]
+    Order(command::order::Verb),
     /// People and machines that operate the fleet
     #[command(subcommand)]
     Operator(command::operator::Verb),

@@ -19,6 +19,7 @@ pub(crate) mod key;
 pub(crate) mod man;
 pub(crate) mod open;
 pub(crate) mod operator;
+pub(crate) mod order;
 pub(crate) mod product_line;
 pub(crate) mod profile;
 pub(crate) mod proposal;

@@ -74,6 +74,7 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         Noun::Code(verb) => command::code::run(context, verb).await,
         Noun::Enrolment(verb) => command::enrolment::run(context, verb).await,
         Noun::Epoch(verb) => command::epoch::run(context, verb).await,
+        Noun::Order(verb) => command::order::run(context, verb).await,
         Noun::Operator(verb) => command::operator::run(context, verb).await,
         Noun::Token(verb) => command::token::run(context, verb).await,
         Noun::Proposal(verb) => command::proposal::run(context, verb).await,

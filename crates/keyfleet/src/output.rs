@@ -22,7 +22,7 @@ pub(crate) enum Format {
 }
 
 /// Fields whose number is a moment in milliseconds since 1970.
-const MOMENTS: [&str; 17] = [
+const MOMENTS: [&str; 19] = [
     "created",
     "last_seen",
     "not_before",
@@ -40,6 +40,8 @@ const MOMENTS: [&str; 17] = [
     "retired",
     "offered",
     "acknowledged",
+    "delivered",
+    "ended",
 ];
 
 /// Fields that come first when one object is shown.

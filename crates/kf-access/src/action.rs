@@ -100,6 +100,12 @@ actions! {
     EpochRead = "epoch.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
     /// Give a facility or a device a new key epoch, or retire an old one.
     EpochAdvance = "epoch.advance" => [Owner, FleetOperator, FacilityOperator];
+    /// See orders to devices.
+    OrderRead = "order.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
+    /// Propose an order to a device, or approve one.
+    OrderCreate = "order.create" => [Owner, FleetOperator, FacilityOperator];
+    /// Withdraw an order.
+    OrderCancel = "order.cancel" => [Owner, FleetOperator, FacilityOperator];
     /// Read the log.
     AuditRead = "audit.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
     /// See the state of the server.

@@ -57,18 +57,22 @@ pub enum Control {
 }
 
 impl DualControl {
+    /// Who must agree to an act that is never one person's.
+    #[must_use]
+    pub const fn always(&self, now: UnixMillis) -> Control {
+        if self.single_control {
+            Control::Delayed { effective: now.plus(self.delay) }
+        } else {
+            Control::Second { expires: now.plus(self.proposal_lifetime) }
+        }
+    }
+
     /// Who must agree to an act with this stake.
     #[must_use]
     pub const fn control(&self, stake: Stake, now: UnixMillis) -> Control {
         let at_scale = stake.devices > self.devices_above;
         let needs_two = stake.kills_authority || stake.crosses_facilities || (stake.permanent && at_scale);
         let reversible = !stake.permanent && !stake.crosses_facilities;
-        if reversible || !needs_two {
-            Control::Single
-        } else if self.single_control {
-            Control::Delayed { effective: now.plus(self.delay) }
-        } else {
-            Control::Second { expires: now.plus(self.proposal_lifetime) }
-        }
+        if reversible || !needs_two { Control::Single } else { self.always(now) }
     }
 }

@@ -14,6 +14,7 @@ pub mod enrolment;
 pub mod epoch;
 pub mod facility;
 pub mod operator;
+pub mod order;
 pub mod page;
 pub mod problem;
 pub mod product_line;

@@ -4,6 +4,7 @@ use kf_key::{OperatorId, ProposalId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use crate::device::Departure;
+use crate::order::OrderAct;
 use crate::revocation::RevocationTarget;
 use kf_key::RevocationReason;
 
@@ -49,6 +50,17 @@ pub enum ProposedAct {
     AdvanceDeviceEpoch {
         /// Name or id of the device.
         device: String,
+        /// Why, for the log.
+        why: String,
+    },
+    /// A device is ordered to do something.
+    OrderDevice {
+        /// Name or id of the device.
+        device: String,
+        /// What.
+        order: OrderAct,
+        /// Hours from the approval until it expires.
+        lifetime_hours: u32,
         /// Why, for the log.
         why: String,
     },

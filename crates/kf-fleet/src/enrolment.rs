@@ -347,7 +347,7 @@ impl Fleet {
     }
 
     /// The device that a TLS client certificate of ours names.
-    fn device_of_certificate(
+    pub(crate) fn device_of_certificate(
         &self,
         client: TlsClient<'_>,
     ) -> Result<(PresentedCertificate, kf_api::certificate::Certificate, Device), FleetError> {

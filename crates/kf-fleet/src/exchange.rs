@@ -2,11 +2,13 @@
 //! leaves before it is recorded.
 
 use kf_access::Visibility;
+use kf_api::certificate::Certificate;
 use kf_api::device::Device;
 use kf_api::epoch::{DevicePins, EpochState};
 use kf_api::operator::Credential;
 use kf_exchange::{Acknowledgement, ClaimedIdentity, Kind, Refusal};
 use kf_key::{CertificateProfile, CertificateStatus, DeviceId, KeyId};
+use kf_pki::certificate::PresentedCertificate;
 use kf_signer::{DeviceKeyPlace, DeviceProof, KeyFacts, KeyPurpose, SignerClient, SignerError, SignerRefusal};
 use kf_store::Store;
 use kf_store::device_key::{Acknowledged, KeyPlace};
@@ -65,7 +67,7 @@ pub(crate) fn refused() -> FleetError {
     }
 }
 
-fn unreadable(refusal: Refusal) -> FleetError {
+pub(crate) fn unreadable(refusal: Refusal) -> FleetError {
     FleetError::invalid("message", refusal.to_string(), "send one message of the exchange as application/cbor")
 }
 
@@ -176,19 +178,25 @@ impl Fleet {
         }
         let wanted = hex::encode(spki_sha256);
         let now = self.now();
-        let certificate = self.store.certificates_of_device(device.id, &Visibility::Fleet)?.into_iter().find(|found| {
-            found.spki_sha256 == wanted
-                && found.profile == CertificateProfile::LDevId
-                && found.status == CertificateStatus::Good
-                && now < found.not_after
-        });
-        let Some(certificate) = certificate else { return Ok(None) };
+        let spki = self.identity_key(device.id, |found| {
+            found.spki_sha256 == wanted && found.status == CertificateStatus::Good && now < found.not_after
+        })?;
+        Ok(spki.map(|spki| Claimant { device, spki }))
+    }
+
+    /// The SubjectPublicKeyInfo in the newest LDevID of a device that fits.
+    pub(crate) fn identity_key(
+        &self,
+        device: DeviceId,
+        fits: impl Fn(&Certificate) -> bool,
+    ) -> Result<Option<Vec<u8>>, FleetError> {
+        let certificates = self.store.certificates_of_device(device, &Visibility::Fleet)?;
+        let fits = |found: &Certificate| found.profile == CertificateProfile::LDevId && fits(found);
+        let Some(certificate) = certificates.into_iter().find(fits) else { return Ok(None) };
         let stored = self.store.certificate(certificate.serial, &Visibility::Fleet)?;
         let stored = stored.ok_or(FleetError::Bug("a certificate without body"))?;
-        let spki = kf_pki::certificate::PresentedCertificate::from_der(&stored.der)
-            .ok_or(FleetError::Bug("a stored certificate"))?
-            .spki;
-        Ok(Some(Claimant { device, spki }))
+        let parsed = PresentedCertificate::from_der(&stored.der).ok_or(FleetError::Bug("a stored certificate"))?;
+        Ok(Some(parsed.spki))
     }
 }
 

@@ -32,6 +32,7 @@ mod lookup;
 mod naming;
 mod ocsp;
 mod operator;
+mod order;
 mod product_line;
 mod proposal;
 mod reconcile;

@@ -115,6 +115,9 @@ impl Fleet {
             ProposedAct::AdvanceDeviceEpoch { device, .. } => {
                 self.epoch_device(who, device, Action::EpochAdvance)?;
             }
+            ProposedAct::OrderDevice { device, .. } => {
+                self.epoch_device(who, device, Action::OrderCreate)?;
+            }
         }
         Ok(())
     }
@@ -135,6 +138,9 @@ impl Fleet {
             ProposedAct::AdvanceDeviceEpoch { device, why } => {
                 self.carry_out_device_advance(who, device, why).await.map(carried_out)
             }
+            ProposedAct::OrderDevice { device, order, lifetime_hours, why } => {
+                self.carry_out_order(who, device, *order, *lifetime_hours, why).await
+            }
             ProposedAct::RetireEpoch { facility, epoch, why } => {
                 self.carry_out_retirement(who, facility, *epoch, why).await.map(carried_out)
             }
@@ -150,8 +156,21 @@ impl Fleet {
         certificates: u64,
         facility: Option<FacilityId>,
     ) -> Result<Option<RevokeOutcome>, FleetError> {
+        let control = self.dual_control().control(stake, self.now());
+        self.propose(who, act, control, (stake.devices, certificates), facility).await
+    }
+
+    /// Records a proposal, unless one person may act at once (`None`).
+    pub(crate) async fn propose(
+        &self,
+        who: &Principal,
+        act: ProposedAct,
+        control: Control,
+        (devices, certificates): (u64, u64),
+        facility: Option<FacilityId>,
+    ) -> Result<Option<RevokeOutcome>, FleetError> {
         let now = self.now();
-        let (expires, effective) = match self.dual_control().control(stake, now) {
+        let (expires, effective) = match control {
             Control::Single => return Ok(None),
             Control::Second { expires } => (expires, None),
             Control::Delayed { effective } => (effective.plus(7 * UnixMillis::DAY), Some(effective)),
@@ -161,7 +180,7 @@ impl Fleet {
         let proposal = Proposal {
             id: ProposalId::from_parts(now, kf_crypto::random_array()?),
             act,
-            devices: stake.devices,
+            devices,
             certificates,
             proposer,
             proposer_name: who.name.clone(),
@@ -177,10 +196,9 @@ impl Fleet {
             .about(id)
             .at_facility(facility)
             .with("act", act_name(&proposal.act))
-            .with("devices", stake.devices)
+            .with("devices", devices)
             .with("certificates", certificates);
         self.store.insert_proposal(proposal, facility, entry.build()).await?;
-        let devices = stake.devices;
         Ok(Some(RevokeOutcome { proposal: Some(id), certificates, devices, ..nothing_done() }))
     }
 
@@ -232,5 +250,6 @@ const fn act_name(act: &ProposedAct) -> &'static str {
         ProposedAct::MoveDevice { .. } => "device.move",
         ProposedAct::AdvanceFacilityEpoch { .. } | ProposedAct::AdvanceDeviceEpoch { .. } => "epoch.advance",
         ProposedAct::RetireEpoch { .. } => "epoch.retire",
+        ProposedAct::OrderDevice { .. } => "order.create",
     }
 }

@@ -143,6 +143,8 @@ identifiers! {
     EnrolmentId = "enr_";
     /// An act outside the database whose outcome is to be recorded.
     IntentId = "intent_";
+    /// An order to a device.
+    OrderId = "ord_";
 }
 
 #[cfg(test)]

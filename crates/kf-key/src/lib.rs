@@ -23,8 +23,8 @@ mod time;
 pub use algorithm::{KeyAlgorithm, UnknownAlgorithm};
 pub use device::{DeviceState, IllegalDeviceTransition, KeyProtection};
 pub use id::{
-    AuthorityId, CodeId, DeviceId, EnrolmentId, FacilityId, FleetId, IntentId, KeyId, OperatorId, ParseIdError,
-    ProductLineId, ProposalId, TokenId,
+    AuthorityId, CodeId, DeviceId, EnrolmentId, FacilityId, FleetId, IntentId, KeyId, OperatorId, OrderId,
+    ParseIdError, ProductLineId, ProposalId, TokenId,
 };
 pub use profile::{CertificateProfile, UnknownProfile};
 pub use revocation::{CertificateStatus, RevocationReason, UnknownReason};

@@ -12,6 +12,7 @@ mod exchange;
 mod extract;
 mod facility;
 mod operator;
+mod order;
 mod product_line;
 mod proposal;
 mod revocation;
@@ -39,7 +40,7 @@ const MAX_ANSWER: usize = 256 * 1024 * 1024;
 macro_rules! routes {
     ($($method:ident $path:literal => $handler:path, $access:literal;)+) => {
         /// Every route of the API: method, path, and who may ask (`operator`: any authenticated operator whose role and
-        /// scope allow it; `device`: whoever may enrol; `public`: anybody; `message`: anybody, with a message that
+        /// scope allow it; `device`: a device that says who it is; `public`: anybody; `message`: anybody, with a message that
         /// authenticates itself).
         pub const ROUTES: &[(&str, &str, &str)] = &[$((stringify!($method), $path, $access)),+];
 
@@ -73,6 +74,12 @@ routes! {
     get    "/v1/facilities/{facility}/epochs/{epoch}/holders" => epoch::holders, "operator";
     post   "/v1/facilities/{facility}/epochs/{epoch}/retire" => epoch::retire, "operator";
     post   "/v1/device/exchange"                => exchange::exchange, "message";
+    get    "/v1/device/orders"                  => order::due, "device";
+    post   "/v1/device/orders/outcome"          => order::outcome, "message";
+    get    "/v1/orders"                         => order::list, "operator";
+    post   "/v1/orders"                         => order::create, "operator";
+    get    "/v1/orders/{id}"                    => order::show, "operator";
+    post   "/v1/orders/{id}/cancel"             => order::cancel, "operator";
     get    "/v1/device/pins"                    => exchange::pins, "public";
     get    "/v1/authorities"                    => authority::list, "operator";
     post   "/v1/authorities"                    => authority::create, "operator";

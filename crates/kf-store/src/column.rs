@@ -5,10 +5,11 @@ use kf_api::authority::AuthorityKind;
 use kf_api::enrolment::EnrolmentState;
 use kf_api::epoch::{DeviceKeyState, EpochState};
 use kf_api::operator::Role;
+use kf_api::order::{OrderAct, OrderState};
 use kf_api::proposal::ProposalState;
 use kf_key::{
     AuthorityId, CertificateProfile, CertificateStatus, CodeId, DeviceId, DeviceState, EnrolmentId, FacilityId,
-    IntentId, KeyAlgorithm, KeyId, KeyProtection, KeyState, KeyType, OperatorId, ProductLineId, ProposalId,
+    IntentId, KeyAlgorithm, KeyId, KeyProtection, KeyState, KeyType, OperatorId, OrderId, ProductLineId, ProposalId,
     RevocationReason, SerialNumber, TokenId, UnixMillis,
 };
 use rusqlite::Row;
@@ -54,6 +55,8 @@ coded! {
     Role: 1 Owner 2 FleetOperator 3 FacilityOperator 4 Auditor 5 Station 6 Device 7 Relay;
     EnrolmentState: 1 Waiting 2 Approved 3 Refused 4 Issued;
     EpochState: 1 Pending 2 Current 3 Retired;
+    OrderAct: 1 Rotate 2 Wipe;
+    OrderState: 1 Open 2 Done 3 Failed 4 Declined 5 Cancelled;
     DeviceKeyState: 1 Offered 2 Held 3 Superseded;
     ProposalState: 1 Waiting 2 Done 3 Cancelled 4 Expired 5 Failed;
 }
@@ -75,7 +78,7 @@ macro_rules! identifiers {
 }
 
 identifiers! {
-    AuthorityId CodeId DeviceId EnrolmentId FacilityId IntentId KeyId OperatorId ProductLineId ProposalId TokenId
+    AuthorityId CodeId DeviceId EnrolmentId FacilityId IntentId KeyId OperatorId OrderId ProductLineId ProposalId TokenId
 }
 
 fn unreadable(column: usize, kind: Type, what: &'static str) -> rusqlite::Error {
@@ -174,6 +177,9 @@ mod tests {
         check(&CertificateProfile::ALL);
         check(&RevocationReason::ALL);
         check(&Role::ALL);
+        check(&[OrderAct::Rotate, OrderAct::Wipe]);
+        let ended = [OrderState::Done, OrderState::Failed, OrderState::Declined, OrderState::Cancelled];
+        check(&[[OrderState::Open].as_slice(), &ended].concat());
         check(&[EpochState::Pending, EpochState::Current, EpochState::Retired]);
         check(&[DeviceKeyState::Offered, DeviceKeyState::Held, DeviceKeyState::Superseded]);
         for reason in RevocationReason::ALL {

@@ -30,6 +30,7 @@ pub mod key;
 mod listing;
 pub mod log;
 pub mod operator;
+pub mod order;
 pub mod product_line;
 pub mod proposal;
 mod reserve;

@@ -69,7 +69,8 @@ pub(crate) fn execute(connection: &Connection, sql: &str, params: impl Params) -
 
 /// The unique column that a statement violated, from SQLite's message `UNIQUE constraint failed: table.column`.
 fn violated(message: &str) -> &'static str {
-    const KNOWN: [(&str, &str); 10] = [
+    const KNOWN: [(&str, &str); 11] = [
+        ("device_order.device, device_order.counter", "counter"),
         ("voucher.id", "voucher"),
         ("certificate.serial", "serial"),
         ("pre_image.serial", "serial"),

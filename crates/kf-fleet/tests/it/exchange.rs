@@ -22,7 +22,7 @@ pub(crate) struct Firmware {
     pub(crate) held: Option<KeyPlace>,
 }
 
-struct Chip<'a>(&'a PrivateKey);
+pub(crate) struct Chip<'a>(pub(crate) &'a PrivateKey);
 
 impl IdentityKey for Chip<'_> {
     type Error = kf_crypto::CryptoError;
@@ -36,7 +36,7 @@ impl IdentityKey for Chip<'_> {
     }
 }
 
-fn pin(pem: &str) -> PublicKey {
+pub(crate) fn pin(pem: &str) -> PublicKey {
     PublicKey::from_spki(&kf_pki::pem::decode_all("PUBLIC KEY", pem).unwrap()[0]).unwrap()
 }
 
@@ -77,7 +77,7 @@ impl Firmware {
     }
 }
 
-fn is_refused<T: std::fmt::Debug>(outcome: Result<T, FleetError>) -> bool {
+pub(crate) fn is_refused<T: std::fmt::Debug>(outcome: Result<T, FleetError>) -> bool {
     matches!(outcome, Err(FleetError::Forbidden { .. }))
 }
 

@@ -5,6 +5,7 @@ mod approvals;
 mod broker;
 mod enrolment;
 mod exchange;
+mod order;
 mod registry;
 mod revocation;
 mod rollback;

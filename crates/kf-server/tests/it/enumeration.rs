@@ -62,6 +62,7 @@ fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static st
     let enrolment = format!("/v1/enrolments/enr_{none}/decision");
     let proposal = format!("/v1/proposals/prop_{none}");
     let token = format!("/v1/tokens/tok_{none}");
+    let order = format!("/v1/orders/ord_{none}");
     vec![
         row("get", "/v1/whoami", "/v1/whoami", None, Silent),
         row("get", "/v1/status", "/v1/status", None, Shared),
@@ -116,6 +117,12 @@ fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static st
             Refused,
         ),
         row("post", "/v1/device/exchange", "/v1/device/exchange", Some("{}"), Unread),
+        row("get", "/v1/device/orders", "/v1/device/orders", None, Unknown),
+        row("post", "/v1/device/orders/outcome", "/v1/device/orders/outcome", Some("{}"), Unread),
+        row("get", "/v1/orders", "/v1/orders", None, Silent),
+        row("post", "/v1/orders", "/v1/orders", Some(r#"{"device":"pump-1","act":"wipe","why":"x"}"#), Refused),
+        row("get", "/v1/orders/{id}", &order, None, Refused),
+        row("post", "/v1/orders/{id}/cancel", &format!("{order}/cancel"), Some("{}"), Refused),
         row("get", "/v1/device/pins", "/v1/device/pins", None, Shared),
         row("get", "/v1/authorities", "/v1/authorities", None, Shared),
         row("post", "/v1/authorities", "/v1/authorities", Some(r#"{"name":"mine"}"#), Refused),

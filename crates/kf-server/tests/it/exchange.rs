@@ -2,8 +2,11 @@
 
 use std::fs;
 
+use kf_api::operator::Role;
 use kf_crypto::PrivateKey;
+use kf_exchange::order::{Order, OrderAct, OrderOutcome, OrderReport};
 use kf_exchange::{AwaitChallenge, Ephemeral, IdentityKey, KeyPlace, PublicKey, Purpose, signature_from_der};
+use kf_fleet::Clock as _;
 use kf_key::{DeviceId, KeyAlgorithm, SecretArray, SecretBytes};
 
 use crate::rig::{Answer, Rig};
@@ -114,5 +117,40 @@ async fn what_is_no_message_is_refused_before_much_of_it_is_read() {
     for path in ["/v1/facilities/factory-a/epochs/x/retire", "/v1/facilities/factory-a/epochs/4294967296/retire"] {
         rig.api(&rig.owner_token, "POST", path, Some("{}")).expect(404);
     }
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_two_people_gave_reaches_its_device_over_mutual_tls_and_is_answered() {
+    let rig = Rig::start().await;
+    let (request, certificate) = rig.enrolled("pump-1").await;
+    let (chip, device) = (Chip::read(&request.key), rig.device_id("pump-1"));
+    let (key, certificate) = (request.key.to_str().unwrap(), certificate.to_str().unwrap());
+    let url = rig.https_url("/v1/device/orders");
+    let fetch = || rig.curl(&["--cert", certificate, "--key", key, &url]);
+    fetch().expect(204);
+    rig.curl(&[&url]).expect(401);
+    let wanted = r#"{"device":"pump-1","act":"wipe","lifetime_hours":24,"why":"scrapped"}"#;
+    let waiting = rig.api(&rig.owner_token, "POST", "/v1/orders", Some(wanted)).expect(201).json();
+    let decision = format!("/v1/proposals/{}/decision", waiting["proposal"].as_str().unwrap());
+    let yes = r#"{"approve":true,"why":"agreed"}"#;
+    rig.api(&rig.owner_token, "POST", &decision, Some(yes)).expect(409);
+    let second = rig.operator("pavel", Role::FleetOperator, &[]).await;
+    rig.api(&second, "POST", &decision, Some(yes)).expect(200);
+    let answer = fetch();
+    assert_eq!(answer.expect(200).header("content-type"), Some("application/cbor"));
+    let now = rig.clock.now();
+    let order = Order::verify(&answer.body, &rig.pin("order_key_pem"), device, 0, now).unwrap();
+    assert_eq!((order.act, order.counter), (OrderAct::Wipe, 1));
+    let report = OrderReport { act: order.act, device, counter: order.counter, outcome: OrderOutcome::Done, at: now };
+    let path = "/v1/device/orders/outcome";
+    rig.message(path, report.sign(&chip).unwrap().as_bytes()).expect(204);
+    rig.message(path, b"nothing").expect(400);
+    fetch().expect(204);
+    let listed = rig.api(&second, "GET", "/v1/orders?device=pump-1", None).expect(200).json();
+    assert_eq!(listed["items"][0]["state"], "done");
+    let id = listed["items"][0]["id"].as_str().unwrap();
+    rig.api(&second, "GET", &format!("/v1/orders/{id}"), None).expect(200);
+    rig.api(&second, "POST", &format!("/v1/orders/{id}/cancel"), Some("{}")).expect(409);
     rig.stop().await;
 }

@@ -82,6 +82,22 @@ CREATE TABLE replay_window (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX replay_window_unlogged ON replay_window (since) WHERE since IS NOT NULL;
 
+-- Orders as they were signed.
+CREATE TABLE device_order (
+    id BLOB NOT NULL PRIMARY KEY,
+    device BLOB NOT NULL,
+    act INTEGER NOT NULL,
+    counter INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    created INTEGER NOT NULL,
+    expires INTEGER NOT NULL,
+    delivered INTEGER,
+    ended INTEGER,
+    why TEXT NOT NULL,
+    message BLOB NOT NULL,
+    UNIQUE (device, counter)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE key (
     id BLOB NOT NULL PRIMARY KEY,
     key_type INTEGER NOT NULL,

@@ -1,0 +1,122 @@
+//! Orders to devices.
+
+use kf_key::{DeviceId, OrderId, UnixMillis};
+use serde::{Deserialize, Serialize};
+
+/// What a device is ordered to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OrderAct {
+    /// Make a new identity key, have it certified, and fetch the newest device key.
+    Rotate,
+    /// Destroy every key. Nothing undoes it.
+    Wipe,
+}
+
+impl OrderAct {
+    /// The name in requests and answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rotate => "rotate",
+            Self::Wipe => "wipe",
+        }
+    }
+}
+
+/// Where an order stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OrderState {
+    /// Waits for the device, until it expires.
+    Open,
+    /// The device carried it out.
+    Done,
+    /// The device began it and could not complete it.
+    Failed,
+    /// The device's policy forbids it.
+    Declined,
+    /// Withdrawn. A device that had fetched it before may still obey, and then it is `Done`.
+    Cancelled,
+}
+
+impl OrderState {
+    /// The name in requests and answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Declined => "declined",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// An order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Identifier.
+    pub id: OrderId,
+    /// Who is to obey.
+    pub device: DeviceId,
+    /// What to do.
+    pub act: OrderAct,
+    /// Higher than that of every order before to this device.
+    pub counter: u64,
+    /// Where it stands.
+    pub state: OrderState,
+    /// When it was signed.
+    pub created: UnixMillis,
+    /// The last moment at which the device obeys it.
+    pub expires: UnixMillis,
+    /// When the device first fetched it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub delivered: Option<UnixMillis>,
+    /// When the device's answer came, or the order was cancelled.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ended: Option<UnixMillis>,
+    /// Why, in the words of who proposed it.
+    pub why: String,
+}
+
+/// An order to be proposed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrderRequest {
+    /// Name or id of the device.
+    pub device: String,
+    /// What to do.
+    pub act: OrderAct,
+    /// Hours from the approval until it expires, 1 to 8,760; 168 (a week) when absent.
+    #[serde(default)]
+    pub lifetime_hours: Option<u32>,
+    /// Why, for the log.
+    #[serde(default)]
+    pub why: String,
+}
+
+/// Which orders to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrderFilter {
+    /// Name or id of a device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Rows wanted, 1 to 1,000; 100 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// An order to be withdrawn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrderCancellation {
+    /// Why, for the log.
+    #[serde(default)]
+    pub why: String,
+}

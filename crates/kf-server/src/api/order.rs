@@ -1,0 +1,62 @@
+//! Orders to devices: what operators do with them, how a device fetches the next one, and its answer.
+
+use axum::extract::{Extension, Request, State};
+use axum::response::IntoResponse as _;
+use http::StatusCode;
+use kf_api::order::{OrderCancellation, OrderFilter, OrderRequest};
+
+use super::exchange::CBOR;
+use super::extract::{AppState, Asked, Caller, Json, Named};
+use super::{Answer, app, created, done, of, ok};
+use crate::body;
+use crate::failure::Failure;
+use crate::peer::Peer;
+
+pub(super) async fn list(
+    State(state): State<AppState>,
+    Caller(who): Caller,
+    Asked(filter): Asked<OrderFilter>,
+) -> Answer {
+    ok(&app(&state)?.fleet.order_list(&who, filter).await?)
+}
+
+pub(super) async fn create(
+    State(state): State<AppState>,
+    Caller(who): Caller,
+    Json(request): Json<OrderRequest>,
+) -> Answer {
+    created(&app(&state)?.fleet.order_create(&who, request).await?)
+}
+
+pub(super) async fn show(State(state): State<AppState>, Caller(who): Caller, id: Named) -> Answer {
+    ok(&app(&state)?.fleet.order_show(&who, id.parse("id")?).await?)
+}
+
+pub(super) async fn cancel(
+    State(state): State<AppState>,
+    Caller(who): Caller,
+    id: Named,
+    Json(cancellation): Json<OrderCancellation>,
+) -> Answer {
+    ok(&app(&state)?.fleet.order_cancel(&who, id.parse("id")?, cancellation.why).await?)
+}
+
+/// The oldest order that waits for the device of the TLS session, or 204.
+pub(super) async fn due(State(state): State<AppState>, Extension(peer): Extension<Peer>) -> Answer {
+    match app(&state)?.fleet.device_order(peer.as_tls_client()).await? {
+        Some(message) => Ok(of(StatusCode::OK, CBOR, message)),
+        None => Ok(StatusCode::NO_CONTENT.into_response()),
+    }
+}
+
+/// A device's answer to an order, which its identity key signed.
+pub(super) async fn outcome(State(state): State<AppState>, request: Request) -> Answer {
+    let app = app(&state)?;
+    let (parts, body) = request.into_parts();
+    if !body::has_media_type(&parts.headers, CBOR) {
+        return Err(Failure::unsupported_media_type(CBOR));
+    }
+    let message = body::read(&parts.headers, body, app.limits.message_octets, app.limits.body).await?;
+    app.fleet.device_order_outcome(&message).await?;
+    done()
+}

@@ -1,0 +1,253 @@
+//! Orders to devices, as they were signed, and what became of them.
+
+use kf_access::Visibility;
+use kf_api::order::{Order, OrderState};
+use kf_api::{Page, PageRequest};
+use kf_key::{DeviceId, OrderId, UnixMillis};
+use rusqlite::Row;
+
+use crate::act::{Act, Class};
+use crate::column::{self, Coded, integer, millis};
+use crate::listing::{BAD_CURSOR, next_of};
+use crate::sql::{self, in_scope, scope};
+use crate::{Audit, Logged, Store, StoreError};
+
+const MAX_MESSAGE_OCTETS: usize = 1_024;
+
+macro_rules! columns {
+    () => {
+        "SELECT o.id, o.device, o.act, o.counter, o.state, o.created, o.expires, o.delivered, o.ended, o.why
+            FROM device_order o JOIN device d ON d.id = o.device"
+    };
+}
+
+fn order_row(row: &Row<'_>) -> rusqlite::Result<Order> {
+    Ok(Order {
+        id: column::id(row, 0)?,
+        device: column::id(row, 1)?,
+        act: column::coded(row, 2)?,
+        counter: column::count(row, 3)?,
+        state: column::coded(row, 4)?,
+        created: column::time(row, 5)?,
+        expires: column::time(row, 6)?,
+        delivered: column::optional_time(row, 7)?,
+        ended: column::optional_time(row, 8)?,
+        why: row.get(9)?,
+    })
+}
+
+/// An answer that is there already, and a first one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// The first, with the index of its log entry.
+    First(u64),
+    /// The same as before; nothing was written.
+    Again,
+}
+
+fn illegal(found: OrderState, expected: &str) -> StoreError {
+    StoreError::IllegalState { what: "order", found: found.name().into(), expected: expected.into() }
+}
+
+fn by_counter(act: &Act<'_>, device: DeviceId, counter: u64) -> Result<Order, StoreError> {
+    let sql = concat!(columns!(), " WHERE o.device = ?1 AND o.counter = ?2");
+    act.one(sql, (device.as_bytes(), integer(counter)), order_row)?.ok_or(StoreError::NotFound { what: "order" })
+}
+
+fn end(act: &Act<'_>, id: OrderId, to: OrderState, at: UnixMillis) -> Result<(), StoreError> {
+    let sql = "UPDATE device_order SET state = ?2, ended = ?3 WHERE id = ?1";
+    act.execute(sql, (id.as_bytes(), to.code(), millis(at)))?;
+    Ok(())
+}
+
+impl Store {
+    /// The counter of the next order to a device.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn next_order_counter(&self, device: DeviceId) -> Result<u64, StoreError> {
+        let sql = "SELECT coalesce(max(counter), 0) + 1 FROM device_order WHERE device = ?1";
+        let next =
+            self.read(|connection| sql::one(connection, sql, [device.as_bytes()], |row| column::count(row, 0)))?;
+        Ok(next.unwrap_or(1))
+    }
+
+    /// Adds an order that was signed.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] on `counter` when another order took it in between; [`StoreError::NotFound`].
+    pub async fn insert_order(
+        &self,
+        order: Order,
+        message: Vec<u8>,
+        audit: impl Into<Audit>,
+    ) -> Result<Logged<()>, StoreError> {
+        self.logged(Class::Reserved, audit.into(), move |act| {
+            if message.is_empty() || message.len() > MAX_MESSAGE_OCTETS {
+                return Err(StoreError::Invalid { field: "message", problem: "1 to 1,024 octets" });
+            }
+            let Order { id, device, act: what, counter, state, created, expires, delivered, ended, why } = &order;
+            if !act.exists("SELECT 1 FROM device WHERE id = ?1", [device.as_bytes()])? {
+                return Err(StoreError::NotFound { what: "device" });
+            }
+            let sql =
+                "INSERT INTO device_order (id, device, act, counter, state, created, expires, delivered, ended, why,
+                message) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+            act.execute(
+                sql,
+                (
+                    id.as_bytes(),
+                    device.as_bytes(),
+                    what.code(),
+                    integer(*counter),
+                    state.code(),
+                    millis(*created),
+                    millis(*expires),
+                    delivered.map(millis),
+                    ended.map(millis),
+                    why,
+                    &message,
+                ),
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// An order; `None` also when its device lies outside `visibility`.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn order(&self, id: OrderId, visibility: &Visibility) -> Result<Option<Order>, StoreError> {
+        let sql = concat!(columns!(), " WHERE o.id = ?2 AND ", in_scope!("d.facility"));
+        self.read(|connection| sql::one(connection, sql, (scope(visibility), id.as_bytes()), order_row))
+    }
+
+    /// Orders, newest first, of one device or of all.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn orders(
+        &self,
+        device: Option<DeviceId>,
+        visibility: &Visibility,
+        page: &PageRequest,
+    ) -> Result<Page<Order>, StoreError> {
+        let before = match &page.after {
+            None => vec![0xff; 17],
+            Some(text) => text.parse::<OrderId>().map_err(|_detail| BAD_CURSOR)?.as_bytes().to_vec(),
+        };
+        let sql = concat!(
+            columns!(),
+            " WHERE (?2 IS NULL OR o.device = ?2) AND o.id < ?3 AND ",
+            in_scope!("d.facility"),
+            " ORDER BY o.id DESC LIMIT ?4"
+        );
+        let device = device.as_ref().map(DeviceId::as_bytes);
+        let rows = usize::try_from(page.rows()).unwrap_or(usize::MAX);
+        let params = (scope(visibility), device, before, page.rows() + 1);
+        let mut items = self.read(|connection| sql::all(connection, sql, params, order_row))?;
+        let next = next_of(&mut items, rows, |last| last.id.to_string());
+        Ok(Page { items, next })
+    }
+
+    /// The oldest order that a device is still to obey at `now`, with its signed octets.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn due_order(&self, device: DeviceId, now: UnixMillis) -> Result<Option<(Order, Vec<u8>)>, StoreError> {
+        let sql = "SELECT o.id, o.device, o.act, o.counter, o.state, o.created, o.expires, o.delivered, o.ended, o.why,
+            o.message FROM device_order o
+            WHERE o.device = ?1 AND o.state = 1 AND o.expires >= ?2 ORDER BY o.counter LIMIT 1";
+        self.read(|connection| {
+            sql::one(connection, sql, (device.as_bytes(), millis(now)), |row| Ok((order_row(row)?, row.get(10)?)))
+        })
+    }
+
+    /// Notes the first time that a device fetches an order; a repetition writes nothing and logs nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn deliver_order(
+        &self,
+        id: OrderId,
+        at: UnixMillis,
+        audit: impl Into<Audit>,
+    ) -> Result<Option<u64>, StoreError> {
+        let audit = audit.into();
+        self.write(Class::Reserved, move |act| {
+            let sql = "UPDATE device_order SET delivered = ?2 WHERE id = ?1 AND delivered IS NULL";
+            if act.execute(sql, (id.as_bytes(), millis(at)))? == 0 {
+                return Ok(None);
+            }
+            act.log(&audit).map(Some)
+        })
+        .await
+    }
+
+    /// Withdraws an open order.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::IllegalState`] when it is not open.
+    pub async fn cancel_order(
+        &self,
+        id: OrderId,
+        at: UnixMillis,
+        audit: impl Into<Audit>,
+    ) -> Result<Logged<Order>, StoreError> {
+        self.logged(Class::Reserved, audit.into(), move |act| {
+            let sql = concat!(columns!(), " WHERE o.id = ?1");
+            let order = act.one(sql, [id.as_bytes()], order_row)?.ok_or(StoreError::NotFound { what: "order" })?;
+            if order.state != OrderState::Open {
+                return Err(illegal(order.state, "open"));
+            }
+            end(act, id, OrderState::Cancelled, at)?;
+            Ok(Order { state: OrderState::Cancelled, ended: Some(at), ..order })
+        })
+        .await
+    }
+
+    /// Records a device's answer to an order. What happened happened: an answer to an order that was cancelled after the
+    /// device had fetched it counts.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::IllegalState`] for a second, different answer, for another act than was
+    /// ordered, and for an order that was never delivered.
+    pub async fn answer_order(
+        &self,
+        answer: OrderAnswer,
+        at: UnixMillis,
+        audit: impl Into<Audit>,
+    ) -> Result<Answered, StoreError> {
+        let audit = audit.into();
+        self.write(Class::Reserved, move |act| {
+            let OrderAnswer { device, counter, act: what, outcome } = answer;
+            let order = by_counter(act, device, counter)?;
+            let is_outcome = matches!(outcome, OrderState::Done | OrderState::Failed | OrderState::Declined);
+            if !is_outcome || order.act != what {
+                return Err(StoreError::Invalid { field: "outcome", problem: "not an answer to this order" });
+            }
+            match order.state {
+                state if state == outcome => return Ok(Answered::Again),
+                OrderState::Open | OrderState::Cancelled if order.delivered.is_some() => {}
+                state => return Err(illegal(state, "delivered and not answered")),
+            }
+            end(act, order.id, outcome, at)?;
+            act.log(&audit).map(Answered::First)
+        })
+        .await
+    }
+}
+
+/// What a device says of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OrderAnswer {
+    /// The device, proved.
+    pub device: DeviceId,
+    /// Counter of the order.
+    pub counter: u64,
+    /// What was ordered.
+    pub act: kf_api::order::OrderAct,
+    /// `Done`, `Failed` or `Declined`.
+    pub outcome: OrderState,
+}
