@@ -7,21 +7,27 @@ use crate::order::{Order, OrderAct, OrderOutcome, OrderReport};
 use kf_key::UnixMillis;
 use serde_json::{Value, json};
 
-fn mixed_leaf(sides: &Sides) -> String {
-    let (waiting, served, _) = sides.proved(Purpose::Session);
-    let (_, delivery) = served.open_session(PLACE, &device_key(PLACE)).unwrap();
-    let (session, ..) = waiting.open_session(delivery.as_bytes(), &PLACE, &device_key(PLACE)).unwrap();
-    hex::encode(session.application(b"telemetry", 0).unwrap().into_secret().expose())
+const NAMES: [&str; 6] = ["hello", "challenge", "proof", "delivery", "acknowledgement", "done"];
+
+fn named(messages: impl IntoIterator<Item = Message>) -> serde_json::Map<String, Value> {
+    let octets = messages.into_iter().map(|message| Value::from(hex::encode(message.as_bytes())));
+    NAMES.into_iter().map(str::to_string).zip(octets).collect()
+}
+
+/// A session of the same randomness; its messages, and what is derived from it.
+fn session(sides: &Sides) -> serde_json::Map<String, Value> {
+    let (waiting, served, [hello, challenge, proof]) = sides.proved(Purpose::Session);
+    let (of_server, delivery) = served.open_session(PLACE, &device_key(PLACE)).unwrap();
+    let (session, _, acknowledgement) = waiting.open_session(delivery.as_bytes(), &PLACE, &device_key(PLACE)).unwrap();
+    let done = Acknowledgement::read(acknowledgement.as_bytes()).unwrap().verify_session(&of_server).unwrap();
+    let mut session_messages = named([hello, challenge, proof, delivery, acknowledgement, done]);
+    let leaf = hex::encode(session.application(b"telemetry", 0).unwrap().into_secret().expose());
+    session_messages.insert("application key of `telemetry`, epoch 0".into(), leaf.into());
+    session_messages
 }
 
 fn computed() -> Value {
     let sides = Sides::honest();
-    let names = ["hello", "challenge", "proof", "delivery", "acknowledgement", "done"];
-    let messages: serde_json::Map<String, Value> = names
-        .into_iter()
-        .zip(whole_exchange(&sides))
-        .map(|(name, message)| (name.to_string(), hex::encode(message.as_bytes()).into()))
-        .collect();
     let order = Order { act: OrderAct::Wipe, device: DEVICE, counter: 7, expires: UnixMillis(1_800_086_400_000) };
     let report = OrderReport {
         act: OrderAct::Wipe,
@@ -46,8 +52,8 @@ fn computed() -> Value {
             "device epoch": PLACE.device_epoch,
             "device key": hex::encode(device_key(PLACE).into_secret().expose()),
         },
-        "delivery": messages,
-        "session": { "application key of `telemetry`, epoch 0": mixed_leaf(&sides) },
+        "delivery": named(whole_exchange(&sides)),
+        "session": session(&sides),
         "order": {
             "act": 2, "counter": 7, "expires": 1_800_086_400_000_u64,
             "message": hex::encode(order.sign(&identity(0x41)).unwrap().as_bytes()),
