@@ -101,6 +101,8 @@ pub(crate) enum Noun {
     Open(command::open::Open),
     /// Seal a command for a device
     Seal(command::seal::Seal),
+    /// Turn sealed topics of a broker into plain ones of a local broker
+    Relay(Box<command::relay::Relay>),
     /// The switch that stops all issuance
     #[command(subcommand)]
     Issuance(command::issuance::Verb),

@@ -23,6 +23,7 @@ pub(crate) mod order;
 pub(crate) mod product_line;
 pub(crate) mod profile;
 pub(crate) mod proposal;
+pub(crate) mod relay;
 pub(crate) mod revoke;
 pub(crate) mod seal;
 pub(crate) mod serve;

@@ -123,6 +123,18 @@ fn told(failure: &ClientFailure) -> String {
     }
 }
 
+/// An error with its causes, in one line.
+pub(crate) fn chain_of(error: &dyn Error) -> String {
+    let mut chain = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        // Writing to a string cannot fail.
+        let _written = write!(chain, ": {cause}");
+        source = cause.source();
+    }
+    chain
+}
+
 impl Failure {
     /// A refusal of the command line.
     pub(crate) fn usage(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
@@ -137,6 +149,14 @@ impl Failure {
     /// A file that could not be used.
     pub(crate) fn file(action: &'static str, path: &std::path::Path, source: io::Error) -> Self {
         Self::File { action, path: path.display().to_string(), source }
+    }
+
+    /// Whether the same call may succeed later without anybody changing anything here.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Client(ClientFailure(error)) => error.status().is_none_or(|status| status >= 500 || status == 429),
+            _ => false,
+        }
     }
 
     /// The exit code.

@@ -80,6 +80,7 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         Noun::Proposal(verb) => command::proposal::run(context, verb).await,
         Noun::Key(verb) => command::key::run(context, verb).await,
         Noun::Open(open) => command::open::run(context, open).await,
+        Noun::Relay(relay) => command::relay::run(context, *relay).await,
         Noun::Seal(seal) => command::seal::run(context, seal).await,
         Noun::Issuance(verb) => command::issuance::run(context, verb).await,
         Noun::Status => command::status::run(context).await,

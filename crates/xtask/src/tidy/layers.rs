@@ -87,6 +87,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kf-access",
             "kf-enrol",
             "kf-broker",
+            "kf-mqtt",
             "kf-signer",
             "kf-fleet",
             "kf-server",
