@@ -27,7 +27,7 @@ pub(crate) enum Verb {
         /// owner, fleet-operator, facility-operator, auditor, station or relay
         #[arg(long)]
         role: Role,
-        /// Name or id of a facility they may act on; repeat for several (facility operators and stations)
+        /// Name or id of a facility they may act on; repeat for several (facility operators, stations and relays)
         #[arg(long = "facility", value_name = "FACILITY")]
         facilities: Vec<String>,
         /// For a station: the P-256 public key that signs its vouchers, PEM

@@ -13,6 +13,7 @@ mod device_files;
 mod fleet;
 mod host;
 mod refusals;
+mod sealed;
 mod shapes;
 mod verbs;
 mod voucher;
