@@ -104,7 +104,7 @@ impl Fleet {
     /// Gives one device a new key epoch.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`] also for a device that was never sent a key; [`FleetError::Denied`].
+    /// [`FleetError::Conflict`] for a device that was never sent a key; [`FleetError::NotFound`], [`FleetError::Denied`].
     pub async fn epoch_advance_device(
         &self,
         who: &Principal,
@@ -113,6 +113,7 @@ impl Fleet {
     ) -> Result<EpochOutcome, FleetError> {
         check_why(&why)?;
         let device = self.epoch_device(who, device, Action::EpochAdvance)?;
+        self.device_epoch(&device)?;
         let act = ProposedAct::AdvanceDeviceEpoch { device: device.id.to_string(), why: why.clone() };
         if let Some(waiting) = self.propose_epoch(who, act, 1, device.facility).await? {
             return Ok(waiting);
@@ -128,8 +129,7 @@ impl Fleet {
         why: &str,
     ) -> Result<EpochOutcome, FleetError> {
         let device = self.epoch_device(who, device, Action::EpochAdvance)?;
-        let next = self.store.delivery(device.id)?.ok_or(FleetError::NotFound("device"))?;
-        let seen = next.place.device_epoch;
+        let seen = self.device_epoch(&device)?;
         let entry = self
             .evidence(Entry::done(who, "epoch.advance", self.now()))
             .about(device.id)
@@ -259,6 +259,19 @@ impl Fleet {
             ));
         }
         Ok(newest.epoch)
+    }
+
+    /// The epoch of a device that was sent a key.
+    fn device_epoch(&self, device: &Device) -> Result<u32, FleetError> {
+        let next = self.store.delivery(device.id)?.ok_or(FleetError::NotFound("device"))?;
+        if next.salt.is_none() {
+            return Err(FleetError::conflict(
+                "device",
+                format!("`{}` was never sent a key", device.name),
+                "nothing is to be replaced: its first exchange delivers a fresh one",
+            ));
+        }
+        Ok(next.place.device_epoch)
     }
 
     fn devices_of(&self, facility: FacilityId) -> Result<u64, FleetError> {

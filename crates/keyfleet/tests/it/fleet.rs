@@ -206,7 +206,7 @@ fn what_is_permanent_for_many_waits_for_a_second_person_and_says_so_by_its_exit_
 }
 
 /// An operator with a token and a profile, both named after them.
-fn sign_up(fleet: &Fleet, name: &str, role: &str) {
+pub(crate) fn sign_up(fleet: &Fleet, name: &str, role: &str) {
     let token = format!("{name}.token");
     fleet.run(&["operator", "create", name, "--role", role]).succeeds();
     fleet.run(&["token", "create", name, "--out", &token]).succeeds();

@@ -10,6 +10,7 @@ mod broker;
 mod console;
 mod derive;
 mod device_files;
+mod epoch;
 mod fleet;
 mod host;
 mod refusals;

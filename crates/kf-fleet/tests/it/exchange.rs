@@ -243,7 +243,7 @@ async fn a_device_epoch_advances_alone() {
     let scratch = Scratch::new().await;
     let mut device = Firmware::enrolled(&scratch, "thermo-1").await;
     let none = scratch.fleet.epoch_advance_device(&scratch.owner, "thermo-1", WHY()).await;
-    assert!(matches!(none, Err(FleetError::NotFound(_))), "{none:?}");
+    assert_eq!(field_of(&none.unwrap_err()), "device");
     device.exchange(&scratch).await.unwrap();
     let outcome = scratch.fleet.epoch_advance_device(&scratch.owner, "thermo-1", WHY()).await.unwrap();
     assert_eq!((outcome.done, outcome.epoch), (true, Some(2)));

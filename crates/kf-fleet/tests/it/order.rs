@@ -22,7 +22,10 @@ async fn order(scratch: &Scratch, second: &Principal, device: &str, act: OrderAc
 
 async fn list(scratch: &Scratch, device: &str) -> Vec<Order> {
     let filter = OrderFilter { device: Some(device.into()), ..OrderFilter::default() };
-    scratch.fleet.order_list(&scratch.owner, filter).await.unwrap().items
+    let mut orders = scratch.fleet.order_list(&scratch.owner, filter).await.unwrap().items;
+    // The clock stands still here, so the ids of one moment are in no order.
+    orders.sort_by_key(|order| std::cmp::Reverse(order.counter));
+    orders
 }
 
 async fn fetch(scratch: &Scratch, identity: &Identity) -> Option<Vec<u8>> {
