@@ -27,6 +27,7 @@ mod primitives;
 mod real_server;
 mod revocation;
 mod scratch_fleet;
+mod seal;
 mod status;
 mod trivial_server;
 
@@ -99,6 +100,7 @@ struct Group {
 const GROUPS: &[Group] = &[
     Group { name: "primitives", measure: primitives::measure },
     Group { name: "derivation", measure: derivation::measure },
+    Group { name: "seal", measure: seal::measure },
     Group { name: "yardstick-server", measure: trivial_server::measure },
     Group { name: "issuance", measure: issuance::measure },
     Group { name: "peers", measure: peers::measure },
