@@ -119,7 +119,7 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
         figures.extend([
             ratio("seal", seal, encrypt),
             ratio("open", open, decrypt),
-            ratio("open, key derived each time,", derived, decrypt),
+            ratio("derive and open", derived, decrypt),
         ]);
     }
     Ok(figures)
