@@ -114,7 +114,7 @@ pub struct RateCeilings {
     pub issuing_ca_per_minute: u32,
     /// The log.
     pub log_per_minute: u32,
-    /// Challenges to devices that ask for a key; anybody can ask for one.
+    /// Challenges to devices that ask for a key. Anybody can ask for one, and the signer has certificates to sign as well.
     pub delivery_per_minute: u32,
     /// Orders to devices.
     pub order_per_minute: u32,
@@ -126,7 +126,7 @@ impl Default for RateCeilings {
             root_ca_per_minute: 120,
             issuing_ca_per_minute: 3_000_000,
             log_per_minute: 60_000,
-            delivery_per_minute: 60_000,
+            delivery_per_minute: 12_000,
             order_per_minute: 600,
         }
     }
