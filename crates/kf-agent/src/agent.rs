@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use kf_device::enrolment::machine::{Attention, Credential, Outcome, Spare, State, Step, decide};
 use kf_device::enrolment::schedule::{FIRST_WAIT_MILLIS, LONGEST_WAIT_MILLIS};
-use kf_key::UnixMillis;
+use kf_key::{SecretBytes, UnixMillis};
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, KeyKind};
 use crate::disk::{DirectoryDisk, Disk as _, replace};
 use crate::enrolment::{Attempt, FactoryIdentity, Server, Shown, Trouble, fetch_root};
 use crate::event::{Event, EventSink};
 use crate::failure::{Failure, chain_of};
 use crate::identity::Identity;
+use crate::key_source::pkcs11::TokenKeys;
 use crate::key_source::{KeySource, SoftwareKeys};
 use crate::secret_source::{self, CodeSource};
 use crate::slots::{Contents, SLOTS, Slots, StoredIdentity, StoredSpare};
@@ -76,9 +77,9 @@ impl Agent {
     /// # Errors
     /// [`Failure`].
     pub fn open(config: Config, events: EventSink) -> Result<Self, Failure> {
-        let seal_key = secret_source::seal_key(&config.key)?;
-        let keys = Box::new(SoftwareKeys::new(config.key.algorithm, seal_key));
-        Self::open_with(config, events, keys)
+        let lock = hold(&config.state_dir)?;
+        let keys = key_source_of(&config)?;
+        Self::open_locked(config, events, keys, lock)
     }
 
     /// As [`Agent::open`], with keys from elsewhere.
@@ -86,10 +87,14 @@ impl Agent {
     /// # Errors
     /// [`Failure`].
     pub fn open_with(config: Config, events: EventSink, keys: Box<dyn KeySource>) -> Result<Self, Failure> {
+        let lock = hold(&config.state_dir)?;
+        Self::open_locked(config, events, keys, lock)
+    }
+
+    fn open_locked(config: Config, events: EventSink, keys: Box<dyn KeySource>, lock: File) -> Result<Self, Failure> {
         let path = config.state_dir.clone();
         let failed = |source| Failure::State { path: path.clone(), source };
         let disk = DirectoryDisk::open(&path, &SLOTS).map_err(failed)?;
-        let lock = lock(&path)?;
         let mut slots = Slots::new(disk);
         let contents = slots.recover().map_err(failed)?;
         let clock = Clock::system();
@@ -125,6 +130,7 @@ impl Agent {
             _lock: lock,
         };
         agent.take_over(contents).map_err(failed)?;
+        agent.forget_other_keys();
         Ok(agent)
     }
 
@@ -162,6 +168,23 @@ impl Agent {
         };
         let chain = kf_pki::pem::decode_all("CERTIFICATE", std::str::from_utf8(&stored.chain).ok()?)?;
         Identity::pair(chain, key.tls_key())
+    }
+
+    /// Has a token destroy keys that no slot names. What fails is done at the next occasion.
+    fn forget_other_keys(&self) {
+        let kept = self.slots.read().map(|contents| {
+            let spare = match contents.spare {
+                StoredSpare::Empty => None,
+                StoredSpare::Requested { key, .. } => Some(key),
+                StoredSpare::Issued(stored) => Some(stored.key),
+            };
+            (contents.in_use.map(|stored| stored.key), spare)
+        });
+        let Ok((in_use, spare)) = kept else { return };
+        let kept: Vec<_> = in_use.iter().chain(spare.iter()).collect();
+        if let Err(error) = self.keys.keep_only(&kept) {
+            tracing::warn!(%error, "a key that is no longer used was not destroyed");
+        }
     }
 
     fn publish(&self, identity: Identity) {
@@ -222,7 +245,11 @@ impl Agent {
             };
             // A failing random source must not stop a renewal: it only spreads waits.
             let random = kf_crypto::random_array().map(u64::from_be_bytes).unwrap_or_default();
+            let empties_a_slot = matches!(outcome, Outcome::Adopted | Outcome::Discarded | Outcome::RequestRefused);
             self.state.observe(outcome, self.clock.now(), random);
+            if empties_a_slot {
+                self.forget_other_keys();
+            }
             if self.state.gives_up_proof() {
                 self.give_up_candidate(random);
             }
@@ -292,7 +319,10 @@ impl Agent {
             return outcome;
         }
         let attempt = match (&self.server, self.shown(credential)) {
-            (Some(server), Ok(shown)) => server.enrol(credential, shown, &request).await,
+            (Some(server), Ok(shown)) => match self.prove_key(server, credential, &key).await {
+                Ok(()) => server.enrol(credential, shown, &request).await,
+                Err(attempt) => attempt,
+            },
             (_, Err(error)) => return self.failed("credential", &error),
             (None, _) => return Outcome::Failed { retry_after: 0 },
         };
@@ -300,6 +330,15 @@ impl Agent {
             Attempt::Issued(certificates) => self.keep_issued(&key, &certificates),
             Attempt::Other(outcome, trouble) => self.tell_trouble(credential, outcome, trouble),
         }
+    }
+
+    async fn prove_key(&self, server: &Server, credential: Credential, key: &SecretBytes) -> Result<(), Attempt> {
+        let failed = |error: &(dyn std::error::Error + 'static)| {
+            Attempt::Other(Outcome::Failed { retry_after: 0 }, Trouble { status: 0, reason: chain_of(error) })
+        };
+        let key = self.keys.load(key).map_err(|error| failed(&error))?;
+        let shown = self.shown(credential).map_err(|error| failed(&error))?;
+        server.prove_key(credential, shown, key.as_ref()).await
     }
 
     fn shown(&self, credential: Credential) -> io::Result<Shown<'_>> {
@@ -336,7 +375,7 @@ impl Agent {
         outcome
     }
 
-    fn keep_issued(&mut self, key: &kf_key::SecretBytes, certificates: &[Vec<u8>]) -> Outcome {
+    fn keep_issued(&mut self, key: &SecretBytes, certificates: &[Vec<u8>]) -> Outcome {
         let key = match self.keys.load(key) {
             Ok(key) => key.tls_key(),
             Err(error) => return self.failed("key", &error),
@@ -460,6 +499,41 @@ fn open_server(config: &Config, clock: &Clock, disk: &DirectoryDisk) -> Result<O
     let server = Server::new(config, clock.clone(), roots);
     let expected = "an https address, with a label of letters, digits, `-`, `.` or `_`";
     server.map(Some).map_err(|_unusable| RootFailure::Start(Failure::Content { field: "server", expected }))
+}
+
+/// Makes the state directory when it is missing, and holds it.
+fn hold(path: &Path) -> Result<File, Failure> {
+    DirectoryDisk::open(path, &SLOTS).map_err(|source| Failure::State { path: path.to_owned(), source })?;
+    lock(path)
+}
+
+/// Where the configuration says that keys live.
+fn key_source_of(config: &Config) -> Result<Box<dyn KeySource>, Failure> {
+    let key = &config.key;
+    match key.kind {
+        KeyKind::Software => Ok(Box::new(SoftwareKeys::new(key.algorithm, secret_source::seal_key(key)?))),
+        KeyKind::Tpm => tpm_keys(config),
+        KeyKind::Pkcs11 => {
+            let missing = Failure::Content { field: "key.pkcs11", expected: "a token's module and label" };
+            let (Some(token), Some(pin)) = (&key.pkcs11, secret_source::unlock_value(key)?) else {
+                return Err(missing);
+            };
+            let keys = TokenKeys::open(token.module.clone(), token.token.clone(), pin, &config.device_name)?;
+            Ok(Box::new(keys))
+        }
+    }
+}
+
+#[cfg(feature = "tpm")]
+fn tpm_keys(config: &Config) -> Result<Box<dyn KeySource>, Failure> {
+    let path = &config.state_dir;
+    let mut disk = DirectoryDisk::open(path, &SLOTS).map_err(|source| Failure::State { path: path.clone(), source })?;
+    Ok(Box::new(crate::key_source::tpm::TpmKeys::open(&config.key, &mut disk, path)?))
+}
+
+#[cfg(not(feature = "tpm"))]
+fn tpm_keys(_config: &Config) -> Result<Box<dyn KeySource>, Failure> {
+    Err(Failure::NotBuilt { field: "key.kind", value: "tpm", feature: "tpm" })
 }
 
 /// Holds the state directory for one agent as long as the file is open.

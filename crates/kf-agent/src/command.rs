@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -11,11 +11,12 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::agent::{Agent, RunOutcome};
-use crate::config::Config;
+use crate::config::{Config, ConfigError, KeyKind};
 use crate::disk::DirectoryDisk;
 use crate::event::EventSink;
 use crate::failure::{Failure, chain_of};
 use crate::slots::{Slots, StoredSpare};
+use crate::volume_key;
 
 /// A device's identity: enrols over EST, renews in time, survives.
 #[derive(Debug, Parser)]
@@ -33,6 +34,11 @@ enum Verb {
     Once(ConfigFile),
     /// Shows what is stored as one JSON object; changes nothing
     Status(ConfigFile),
+    /// Shows the boot state that a policy authority can approve, as one JSON object
+    BootState(ConfigFile),
+    /// A key for an encrypted volume, held by the TPM
+    #[command(subcommand)]
+    VolumeKey(VolumeVerb),
 }
 
 #[derive(Debug, clap::Args)]
@@ -40,6 +46,42 @@ struct ConfigFile {
     /// The configuration, TOML
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Where the key lives, instead of what the configuration says
+    #[arg(long, value_enum)]
+    key: Option<KeyKind>,
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<Config, ConfigError> {
+        match self.key {
+            None => Config::load(&self.config),
+            Some(kind) => Config::load_with_key(&self.config, kind),
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum VolumeVerb {
+    /// Has the TPM seal a fresh key; never over an existing file
+    Create(VolumeFile),
+    /// Runs a program with the key on its standard input, for example cryptsetup open --key-file -
+    Run {
+        #[command(flatten)]
+        file: VolumeFile,
+        /// The program by its absolute path, and its arguments
+        #[arg(last = true, required = true, num_args = 1..=64)]
+        command: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct VolumeFile {
+    /// The configuration, TOML
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// The sealed key
+    #[arg(long, value_name = "FILE")]
+    file: PathBuf,
 }
 
 /// EX_TEMPFAIL of sysexits.h.
@@ -76,11 +118,35 @@ pub async fn run_with(arguments: Vec<OsString>) -> ExitCode {
         tracing::debug!("the log is set up already");
     }
     let outcome = match &arguments.verb {
-        Verb::Run(file) => run(&file.config).await,
-        Verb::Once(file) => once(&file.config).await,
-        Verb::Status(file) => status(&file.config),
+        Verb::Run(file) => run(file).await,
+        Verb::Once(file) => once(file).await,
+        Verb::Status(file) => status(file),
+        Verb::BootState(file) => file.load().map_err(Failure::from).and_then(|config| boot_state(&config)),
+        Verb::VolumeKey(VolumeVerb::Create(volume)) => {
+            load(volume).and_then(|config| volume_key::create(&config.key, &volume.file))
+        }
+        Verb::VolumeKey(VolumeVerb::Run { file, command }) => {
+            load(file).and_then(|config| volume_key::run(&config.key, &file.file, command))
+        }
     };
     outcome.unwrap_or_else(|failure| report(&chain_of(&failure)))
+}
+
+fn load(volume: &VolumeFile) -> Result<Config, Failure> {
+    Ok(Config::load_with_key(&volume.config, KeyKind::Tpm)?)
+}
+
+#[cfg(feature = "tpm")]
+fn boot_state(config: &Config) -> Result<ExitCode, Failure> {
+    let shown = crate::key_source::tpm::boot_state(&config.key)?;
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{shown}").map_err(|source| Failure::Source { field: "standard output", source })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(not(feature = "tpm"))]
+fn boot_state(_config: &Config) -> Result<ExitCode, Failure> {
+    Err(Failure::NotBuilt { field: "key.kind", value: "tpm", feature: "tpm" })
 }
 
 fn report(text: &str) -> ExitCode {
@@ -91,8 +157,8 @@ fn report(text: &str) -> ExitCode {
     }
 }
 
-async fn run(config: &Path) -> Result<ExitCode, Failure> {
-    let agent = Agent::open(Config::load(config)?, EventSink::stdout())?;
+async fn run(file: &ConfigFile) -> Result<ExitCode, Failure> {
+    let agent = Agent::open(file.load()?, EventSink::stdout())?;
     let failed = |source| Failure::Source { field: "signals", source };
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -106,8 +172,8 @@ async fn run(config: &Path) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn once(config: &Path) -> Result<ExitCode, Failure> {
-    let outcome = Agent::open(Config::load(config)?, EventSink::stdout())?.once().await;
+async fn once(file: &ConfigFile) -> Result<ExitCode, Failure> {
+    let outcome = Agent::open(file.load()?, EventSink::stdout())?.once().await;
     Ok(match outcome {
         RunOutcome { needs_attention: true, .. } => ExitCode::FAILURE,
         RunOutcome { is_valid: true, is_settled: true, .. } => ExitCode::SUCCESS,
@@ -116,8 +182,8 @@ async fn once(config: &Path) -> Result<ExitCode, Failure> {
     })
 }
 
-fn status(config: &Path) -> Result<ExitCode, Failure> {
-    let config = Config::load(config)?;
+fn status(file: &ConfigFile) -> Result<ExitCode, Failure> {
+    let config = file.load()?;
     let failed = |source| Failure::State { path: config.state_dir.clone(), source };
     let contents = Slots::new(DirectoryDisk::existing(&config.state_dir)).read().map_err(failed)?;
     let leaf = contents.in_use.as_ref().and_then(|stored| {

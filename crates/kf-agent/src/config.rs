@@ -94,13 +94,72 @@ pub struct Bootstrap {
     pub idevid_key_file: Option<PathBuf>,
 }
 
+/// Where the private key lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyKind {
+    /// In a file, sealed or plain.
+    #[default]
+    Software,
+    /// In a TPM 2.0, never exportable.
+    Tpm,
+    /// In a PKCS#11 token, never exportable.
+    Pkcs11,
+}
+
+/// The TPM that holds the key.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tpm {
+    /// `device:/dev/tpmrm0`, or `swtpm:host=127.0.0.1,port=PORT` for an emulator.
+    pub address: String,
+    /// The longest wait for one answer, in seconds, 1 to 300.
+    pub deadline_seconds: u32,
+    /// Platform configuration registers of the SHA-256 bank that must hold what they hold when the keys are made, or
+    /// what was approved. None: the keys work after every boot.
+    pub pcrs: Vec<u8>,
+    /// Public key (P-256, PEM) of who approves boot states; without it only the boot state of the making is good.
+    pub policy_authority_file: Option<PathBuf>,
+    /// Approved boot states, JSON; read at each start.
+    pub approvals_file: Option<PathBuf>,
+}
+
+impl Default for Tpm {
+    fn default() -> Self {
+        Self {
+            address: "device:/dev/tpmrm0".to_owned(),
+            deadline_seconds: 20,
+            pcrs: Vec::new(),
+            policy_authority_file: None,
+            approvals_file: None,
+        }
+    }
+}
+
+/// The token that holds the key.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pkcs11 {
+    /// The token's PKCS#11 module, an absolute path.
+    pub module: PathBuf,
+    /// CKA_LABEL of the token.
+    pub token: String,
+}
+
 /// The private key and how it rests.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Key {
+    /// Where it lives: `software`, `tpm` or `pkcs11`.
+    pub kind: KeyKind,
+    /// The TPM, for `kind = "tpm"`.
+    pub tpm: Tpm,
+    /// The token, for `kind = "pkcs11"`.
+    pub pkcs11: Option<Pkcs11>,
     /// `p-256`, `p-384` or `ed25519`.
     pub algorithm: KeyAlgorithm,
-    /// An inherited file descriptor to read the seal key from: 32 octets, or 64 hexadecimal digits.
+    /// An inherited file descriptor to read the seal key from: 32 octets, or 64 hexadecimal digits. With a TPM it is the
+    /// authorisation value of the key and may be left out; with a token it is the PIN, as it is typed.
     pub seal_fd: Option<u32>,
     /// Name of a systemd credential that holds the seal key.
     pub seal_credential: Option<String>,
@@ -110,7 +169,15 @@ pub struct Key {
 
 impl Default for Key {
     fn default() -> Self {
-        Self { algorithm: KeyAlgorithm::P256, seal_fd: None, seal_credential: None, allow_plain_key: false }
+        Self {
+            kind: KeyKind::Software,
+            tpm: Tpm::default(),
+            pkcs11: None,
+            algorithm: KeyAlgorithm::P256,
+            seal_fd: None,
+            seal_credential: None,
+            allow_plain_key: false,
+        }
     }
 }
 
@@ -179,11 +246,26 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(&Self::read(path)?)
+    }
+
+    fn read(path: &Path) -> Result<String, ConfigError> {
         let failed = |source| ConfigError::Read { path: path.to_owned(), source };
         if std::fs::metadata(path).map_err(failed)?.len() > MAX_CONFIG_OCTETS {
             return Err(ConfigError::TooLarge);
         }
-        Self::parse(&std::fs::read_to_string(path).map_err(failed)?)
+        std::fs::read_to_string(path).map_err(failed)
+    }
+
+    /// As [`Config::load`], with the key elsewhere than the file says.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load_with_key(path: &Path, kind: KeyKind) -> Result<Self, ConfigError> {
+        let mut config: Self = toml::from_str(&Self::read(path)?)?;
+        config.key.kind = kind;
+        config.check()?;
+        Ok(config)
     }
 
     /// Reads and checks a text.
@@ -258,6 +340,11 @@ impl Key {
         if !matches!(self.algorithm, KeyAlgorithm::P256 | KeyAlgorithm::P384 | KeyAlgorithm::Ed25519) {
             return Err(refuse("key.algorithm", "p-256, p-384 or ed25519"));
         }
+        match self.kind {
+            KeyKind::Software => {}
+            KeyKind::Tpm => return self.check_tpm(),
+            KeyKind::Pkcs11 => return self.check_pkcs11(),
+        }
         match (self.seal_fd.is_some(), self.seal_credential.is_some(), self.allow_plain_key) {
             (true, false, false) | (false, true, false) | (false, false, true) => Ok(()),
             (false, false, false) => Err(refuse(
@@ -266,6 +353,53 @@ impl Key {
             )),
             _ => Err(refuse("key", "give exactly one of seal_fd, seal_credential and allow_plain_key")),
         }
+    }
+}
+
+impl Key {
+    fn check_hardware(&self) -> Result<(), ConfigError> {
+        if self.algorithm != KeyAlgorithm::P256 {
+            return Err(refuse("key.algorithm", "a key in hardware is p-256"));
+        }
+        if self.allow_plain_key {
+            return Err(refuse("key.allow_plain_key", "a key in hardware never rests unwrapped: leave it out"));
+        }
+        if self.seal_fd.is_some() && self.seal_credential.is_some() {
+            return Err(refuse("key", "give at most one of seal_fd and seal_credential"));
+        }
+        Ok(())
+    }
+
+    fn check_tpm(&self) -> Result<(), ConfigError> {
+        self.check_hardware()?;
+        let Tpm { address: _, deadline_seconds, pcrs, policy_authority_file, approvals_file } = &self.tpm;
+        if !(1..=300).contains(deadline_seconds) {
+            return Err(refuse("key.tpm.deadline_seconds", "1 to 300"));
+        }
+        if pcrs.iter().any(|register| *register > 23) {
+            return Err(refuse("key.tpm.pcrs", "registers are 0 to 23"));
+        }
+        if policy_authority_file.is_some() != approvals_file.is_some() {
+            return Err(refuse("key.tpm", "policy_authority_file and approvals_file go together"));
+        }
+        if policy_authority_file.is_some() && pcrs.is_empty() {
+            return Err(refuse("key.tpm.pcrs", "name the registers that the policy authority approves"));
+        }
+        Ok(())
+    }
+
+    fn check_pkcs11(&self) -> Result<(), ConfigError> {
+        self.check_hardware()?;
+        let Some(token) = &self.pkcs11 else {
+            return Err(refuse("key.pkcs11", "name the token's module and label"));
+        };
+        if !token.module.is_absolute() {
+            return Err(refuse("key.pkcs11.module", "an absolute path: a bare name would be searched for"));
+        }
+        if self.seal_fd.is_none() && self.seal_credential.is_none() {
+            return Err(refuse("key", "give the token's PIN by seal_fd or seal_credential"));
+        }
+        Ok(())
     }
 }
 

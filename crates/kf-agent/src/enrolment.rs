@@ -4,16 +4,22 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use kf_api::endorsement::{ANSWER_LABEL, Endorsement, EndorsementAnswer, EndorsementChallenge, EndorsementRequest};
 use kf_client::est::{self, EstError, Service};
-use kf_client::{Client, ClientBuilder, ClientError, Method, TlsKey};
+use kf_client::header::CONTENT_TYPE;
+use kf_client::{Client, ClientBuilder, ClientError, HeaderValue, Method, TlsKey};
 use kf_crypto::PrivateKey;
 use kf_device::enrolment::machine::{Credential, Outcome};
 use kf_key::{KeyAlgorithm, SecretBytes};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::failure::{Failure, chain_of};
 use crate::identity::Identity;
+use crate::key_source::DeviceKey;
 use crate::secret_source;
 
 /// How long one call to the server may take.
@@ -42,6 +48,8 @@ pub(crate) struct Trouble {
 /// The server, as this device knows it.
 pub(crate) struct Server {
     service: Service,
+    /// Where keys are proven.
+    endorsement: String,
     clock: Clock,
     /// Root certificates, DER.
     roots: Vec<Vec<u8>>,
@@ -49,7 +57,9 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new(config: &Config, clock: Clock, roots: Vec<Vec<u8>>) -> Result<Self, ClientError> {
-        Ok(Self { service: Service::new(&config.server, config.label.as_deref())?, clock, roots })
+        let service = Service::new(&config.server, config.label.as_deref())?;
+        let endorsement = format!("{}/v1/device/endorsement", config.server.trim_end_matches('/'));
+        Ok(Self { service, endorsement, clock, roots })
     }
 
     pub(crate) fn roots(&self) -> &[Vec<u8>] {
@@ -79,6 +89,46 @@ impl Server {
             }
             Err(error) => classify(credential, &error),
         }
+    }
+
+    /// Proves that a key lives in this device's TPM, where the server wants that. A server that knows nothing of it, or
+    /// asks for none, is as good as one that is satisfied.
+    pub(crate) async fn prove_key(
+        &self,
+        credential: Credential,
+        shown: Shown<'_>,
+        key: &dyn DeviceKey,
+    ) -> Result<(), Attempt> {
+        let Some(attestation) = key.attestation().map_err(|error| unproven(&error))? else { return Ok(()) };
+        let client = match shown {
+            Shown::Code { device_name, code } => self.client().basic(device_name, &code),
+            Shown::Chain { chain, key } => self.client().identity(chain, key),
+        };
+        let client = client.build().map_err(|error| unproven(&error))?;
+        let request = EndorsementRequest {
+            public_area: BASE64_STANDARD.encode(&attestation.public_area),
+            endorsement_certificate: BASE64_STANDARD.encode(&attestation.endorsement_certificate),
+            issuers: Vec::new(),
+        };
+        let made = post::<_, EndorsementChallenge>(&client, &self.endorsement, &request).await;
+        let challenge = match made {
+            Ok(challenge) => challenge,
+            // The line asks for no TPM, or this is another EST server.
+            Err((404 | 405 | 409, _)) => return Ok(()),
+            Err((status, reason)) => return Err(refused_proof(credential, status, reason)),
+        };
+        let malformed = || unproven(&ClientError::Answer { expected: "a challenge", source: None });
+        let mut id = [0; 16];
+        decode_hex(&challenge.id, &mut id).ok_or_else(malformed)?;
+        let blob = BASE64_STANDARD.decode(&challenge.credential).map_err(|_not_base64| malformed())?;
+        let seed = BASE64_STANDARD.decode(&challenge.encrypted_seed).map_err(|_not_base64| malformed())?;
+        let secret = key.activate(&blob, &seed).map_err(|error| unproven(&error))?;
+        // Exposed to make the answer, which tells nothing of it.
+        let answer = kf_crypto::hmac_sha256(secret.expose(), &[ANSWER_LABEL, &id].concat());
+        let answer = EndorsementAnswer { answer: answer.iter().map(|octet| format!("{octet:02x}")).collect() };
+        let url = format!("{}/{}", self.endorsement, challenge.id);
+        let answered = post::<_, Endorsement>(&client, &url, &answer).await;
+        answered.map(drop).map_err(|(status, reason)| refused_proof(credential, status, reason))
     }
 
     async fn try_enrol(
@@ -130,6 +180,50 @@ impl Server {
 pub(crate) async fn fetch_root(config: &Config, sha256: [u8; 32]) -> Result<Vec<u8>, EstError> {
     let service = Service::new(&config.server, config.label.as_deref())?;
     est::root_by_fingerprint(&service, sha256, CALL_DEADLINE).await
+}
+
+/// Sends JSON and reads JSON; a refusal is a status (0 when there is none) and its words.
+async fn post<T: Serialize + Sync, U: DeserializeOwned>(
+    client: &Client,
+    url: &str,
+    body: &T,
+) -> Result<U, (u16, String)> {
+    let failed = |error: &dyn std::error::Error| (0, chain_of(error));
+    let body = serde_json::to_vec(body).map_err(|error| failed(&error))?;
+    let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    let answer = client.request(Method::POST, url, &headers, body).await.map_err(|error| failed(&error))?;
+    let status = answer.status.as_u16();
+    if !answer.status.is_success() {
+        let problem: Option<kf_api::Problem> = serde_json::from_slice(&answer.body).ok();
+        let words = problem.map(|problem| chain_of(&ClientError::Problem(problem)));
+        return Err((status, words.unwrap_or_else(|| format!("the server answered {status}"))));
+    }
+    serde_json::from_slice(&answer.body).map_err(|error| (0, chain_of(&error)))
+}
+
+/// A proof that did not come about for a reason on this side or on the way.
+fn unproven(error: &(dyn std::error::Error + 'static)) -> Attempt {
+    Attempt::Other(Outcome::Failed { retry_after: 0 }, trouble(0, error))
+}
+
+/// A proof that the server refused.
+fn refused_proof(credential: Credential, status: u16, reason: String) -> Attempt {
+    let outcome = match status {
+        401 | 403 => Outcome::Refused(credential),
+        400 | 413 | 422 => Outcome::RequestRefused,
+        _ => Outcome::Failed { retry_after: 0 },
+    };
+    Attempt::Other(outcome, Trouble { status, reason })
+}
+
+fn decode_hex(text: &str, out: &mut [u8]) -> Option<()> {
+    if text.len() != out.len().checked_mul(2)? || !text.is_ascii() {
+        return None;
+    }
+    for (octet, pair) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *octet = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(())
 }
 
 fn trouble(status: u16, error: &(dyn std::error::Error + 'static)) -> Trouble {

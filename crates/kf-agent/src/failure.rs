@@ -42,6 +42,27 @@ pub enum Failure {
         /// What it should be.
         expected: &'static str,
     },
+    /// The TPM or token that holds the key.
+    #[error("the key cannot be used")]
+    Key(#[from] crate::key_source::KeyError),
+    /// A program that was to get a secret.
+    #[error("{program} cannot be run")]
+    Program {
+        /// Which.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// This program cannot do what the configuration asks for.
+    #[error("`{field}` = \"{value}\" needs a program built with --features {feature}")]
+    NotBuilt {
+        /// Which setting.
+        field: &'static str,
+        /// Its value.
+        value: &'static str,
+        /// The feature.
+        feature: &'static str,
+    },
     /// The operating system gave no randomness.
     #[error("no random numbers: the operating system's source failed")]
     Random,

@@ -1,5 +1,9 @@
-//! Where the device's private key lives. Software now; a TPM or a PKCS#11 token comes through the same trait, storing a
-//! handle or a wrapped blob instead of the key.
+//! Where the device's private key lives: in files, in a TPM or in a PKCS#11 token. Hardware stores a handle or a blob
+//! that is of use to it alone instead of the key.
+
+pub(crate) mod pkcs11;
+#[cfg(feature = "tpm")]
+pub(crate) mod tpm;
 
 use std::sync::Arc;
 
@@ -23,6 +27,51 @@ pub enum KeyError {
     /// It did not sign the certification request.
     #[error("the key did not sign")]
     Sign,
+    /// The hardware that holds it did not do what was asked.
+    #[error("the hardware that holds the key {0}")]
+    Hardware(HardwareFault),
+}
+
+/// Why a TPM or a token did not do what was asked. None of them changes what is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HardwareFault {
+    /// Nothing answers.
+    #[error("does not answer: is it there, and may this user open it?")]
+    Unreachable,
+    /// It went away in the middle of a call.
+    #[error("went away in the middle of a call")]
+    Vanished,
+    /// It took too long; a late answer is thrown away.
+    #[error("did not answer in time")]
+    Late,
+    /// Too many wrong authorisations.
+    #[error("is locked out after wrong authorisations: wait, or reset its lockout")]
+    LockedOut,
+    /// The seal key is not the object's authorisation value, or the PIN is wrong.
+    #[error("refused the authorisation; it is not tried again by itself")]
+    Authorization,
+    /// Not booted as the policy demands.
+    #[error("is bound to another boot state: approve the new one, or boot the approved one")]
+    BootState,
+    /// No approval by the policy authority.
+    #[error("finds no approval of a boot state that the policy authority signed")]
+    Approval,
+    /// The key belongs to another TPM or token.
+    #[error("is another one than the key was made in")]
+    OtherDevice,
+    /// Something else.
+    #[error("refused the call")]
+    Refused,
+}
+
+/// What a device shows to prove that its key lives in its TPM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attestation {
+    /// Public area of the key (TPMT_PUBLIC).
+    pub public_area: Vec<u8>,
+    /// Certificate of the endorsement key, DER.
+    pub endorsement_certificate: Vec<u8>,
 }
 
 /// A key of the device, wherever it lives.
@@ -36,6 +85,22 @@ pub trait DeviceKey: Send + Sync {
     /// # Errors
     /// [`KeyError::Sign`].
     fn certification_request(&self) -> Result<Vec<u8>, KeyError>;
+
+    /// What proves where the key lives; `None` for a key that can prove nothing.
+    ///
+    /// # Errors
+    /// [`KeyError::Hardware`].
+    fn attestation(&self) -> Result<Option<Attestation>, KeyError> {
+        Ok(None)
+    }
+
+    /// Decrypts a challenge that was made for this key and its TPM.
+    ///
+    /// # Errors
+    /// [`KeyError::Hardware`].
+    fn activate(&self, _credential: &[u8], _encrypted_seed: &[u8]) -> Result<SecretArray<32>, KeyError> {
+        Err(KeyError::Hardware(HardwareFault::Refused))
+    }
 }
 
 /// Makes keys and finds them again.
@@ -51,6 +116,15 @@ pub trait KeySource: Send + Sync {
     /// # Errors
     /// [`KeyError`].
     fn load(&self, stored: &SecretBytes) -> Result<Box<dyn DeviceKey>, KeyError>;
+
+    /// Forgets every key but these, where keys are held elsewhere than in what is stored. Called when a slot was
+    /// emptied and at each start, so that a power cut leaves no key behind for long.
+    ///
+    /// # Errors
+    /// [`KeyError::Hardware`]; the keys are then forgotten next time.
+    fn keep_only(&self, _stored: &[&SecretBytes]) -> Result<(), KeyError> {
+        Ok(())
+    }
 
     /// Whether what is stored is of no use to whoever copies the disk.
     fn is_protected_at_rest(&self) -> bool;

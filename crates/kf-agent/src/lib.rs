@@ -21,8 +21,9 @@ pub mod key_source;
 mod secret_source;
 pub mod slots;
 mod telemetry;
+mod volume_key;
 
 pub use agent::{Agent, RunOutcome};
 pub use command::{main_with, run_with};
-pub use config::{Config, ConfigError, Telemetry, TelemetryKind};
+pub use config::{Config, ConfigError, KeyKind, Telemetry, TelemetryKind};
 pub use event::{Event, EventSink};

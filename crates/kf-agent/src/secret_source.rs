@@ -128,6 +128,17 @@ pub(crate) fn seal_key(key: &Key) -> Result<Option<SecretArray<32>>, Failure> {
     }
 }
 
+/// What unlocks a key in hardware, as it is: an authorisation value or a PIN.
+pub(crate) fn unlock_value(key: &Key) -> Result<Option<SecretBytes>, Failure> {
+    let (field, secret) = match (key.seal_fd, &key.seal_credential) {
+        (Some(number), _) => ("key.seal_fd", read_secret(&descriptor_path(number))),
+        (None, Some(name)) => ("key.seal_credential", credential_path(name).and_then(|path| read_secret(&path))),
+        (None, None) => return Ok(None),
+    };
+    let secret = secret.map_err(|source| Failure::Source { field, source })?;
+    Ok(Some(without_line_end(&secret)))
+}
+
 /// The PKCS#8 DER of a PEM file.
 pub(crate) fn private_key_pem(path: &Path, field: &'static str) -> Result<SecretBytes, Failure> {
     const BEGIN: &str = "-----BEGIN PRIVATE KEY-----";

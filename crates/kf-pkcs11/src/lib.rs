@@ -14,6 +14,7 @@ mod connection;
 mod fault;
 mod key;
 mod root;
+mod signature_token;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ use kf_backend::{
 };
 use kf_derive::Info;
 use kf_key::{KeyAlgorithm, KeyId, SecretArray, SecretBytes};
+
+pub use signature_token::SignatureToken;
 
 use connection::Connection;
 use key::TokenKey;

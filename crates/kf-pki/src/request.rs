@@ -238,6 +238,20 @@ fn requested_alt_name(mut extensions: Elements<'_>) -> Option<Option<&[u8]>> {
 /// [`RequestError::Unsupported`] when the key cannot sign, or the name is longer than 64 characters or has control
 /// characters.
 pub fn make_request(key: &kf_crypto::PrivateKey, subject_common_name: &str) -> Result<Vec<u8>, RequestError> {
+    make_request_with(key.algorithm(), &key.spki(), subject_common_name, |message| key.sign(message).ok())
+}
+
+/// As [`make_request`], for a key of which only signatures can be had. `sign` takes a message, not a digest, and gives
+/// DER for ECDSA.
+///
+/// # Errors
+/// As [`make_request`], when `sign` gives none.
+pub fn make_request_with(
+    algorithm: KeyAlgorithm,
+    spki: &[u8],
+    subject_common_name: &str,
+    sign: impl FnOnce(&[u8]) -> Option<Vec<u8>>,
+) -> Result<Vec<u8>, RequestError> {
     if !subject_common_name.is_empty() && !name::is_attribute_text(subject_common_name) {
         return Err(RequestError::Unsupported("common name"));
     }
@@ -247,10 +261,10 @@ pub fn make_request(key: &kf_crypto::PrivateKey, subject_common_name: &str) -> R
         w.sequence(|w| {
             w.unsigned(0);
             w.raw(&subject);
-            w.raw(&key.spki());
+            w.raw(spki);
             w.primitive(tag::context_constructed(0), &[]);
         });
     });
-    let signature = key.sign(&info).map_err(|kf_crypto::CryptoError| RequestError::Unsupported("key"))?;
-    Ok(signed(&info, key.algorithm(), &signature))
+    let signature = sign(&info).ok_or(RequestError::Unsupported("key"))?;
+    Ok(signed(&info, algorithm, &signature))
 }

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kf_backend::{
-    BackendError, BackendKind, Capabilities, GeneratedKeyPair, KeyBackend, KeyHandle, SignatureKey, TokenFault,
-    key_check_info, open_wrapped,
+    BackendError, BackendKind, Capabilities, GeneratedKeyPair, KeyBackend, KeyHandle, RootUse, SignatureKey,
+    TokenFault, key_check_info, open_wrapped,
 };
 use kf_derive::{FleetRoot, Info, Purpose, SoftwareKey};
 use kf_key::{KeyAlgorithm, KeyId, SecretArray};
@@ -56,6 +56,7 @@ impl TpmBackend {
             kind: BackendKind::Tpm,
             key_algorithms: vec![KeyAlgorithm::P256],
             is_hardware: true,
+            root_use: RootUse::Derives,
             description: format!("TPM 2.0 at {}", tpm.address()),
         };
         let protection = Arc::new(protection);

@@ -95,9 +95,14 @@ impl Bench {
 
     /// A configuration with `more` at its end; `{dir}` stands for the scratch directory.
     pub(crate) fn config_text(&self, more: &str) -> String {
+        self.config_text_with_key("allow_plain_key = true", more)
+    }
+
+    /// As [`Bench::config_text`], with this table of the key.
+    pub(crate) fn config_text_with_key(&self, key: &str, more: &str) -> String {
         let text = format!(
             "server = \"{}\"\nlabel = \"meters\"\ndevice_name = \"meter-1\"\nstate_dir = \"{{dir}}/state\"\n\
-             [trust]\nroot_file = \"{{dir}}/root.pem\"\n[key]\nallow_plain_key = true\n{more}",
+             [trust]\nroot_file = \"{{dir}}/root.pem\"\n[key]\n{key}\n{more}",
             self.server.url()
         );
         text.replace("{dir}", self.directory.path().to_str().unwrap())
@@ -115,7 +120,12 @@ impl Bench {
     /// One start of the agent, to where it would wait; the events since the last.
     pub(crate) async fn once(&self, more: &str) -> (RunOutcome, Vec<Event>) {
         let outcome = Agent::open(self.config(more), self.sink()).unwrap().once().await;
-        (outcome, std::mem::take(&mut *self.events.lock().unwrap()))
+        (outcome, self.take_events())
+    }
+
+    /// The events since the last.
+    pub(crate) fn take_events(&self) -> Vec<Event> {
+        std::mem::take(&mut *self.events.lock().unwrap())
     }
 
     /// Enrolment requests received, with the operation's name and the client's leaf.

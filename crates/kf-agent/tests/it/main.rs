@@ -5,3 +5,6 @@ mod bench;
 mod command;
 mod enrolment;
 mod telemetry;
+mod token;
+#[cfg(feature = "tpm")]
+mod tpm;

@@ -20,3 +20,5 @@ mod ocsp;
 mod rig;
 mod strongswan;
 mod tls;
+#[cfg(feature = "tpm")]
+mod tpm;
