@@ -235,30 +235,27 @@ impl Fleet {
         Ok(found)
     }
 
-    fn epochs(&self, facility: FacilityId) -> Result<Vec<FacilityEpoch>, FleetError> {
-        Ok(self.store.facility_epochs(facility, &Visibility::Fleet)?)
-    }
-
     fn epoch_of(&self, facility: FacilityId, epoch: u32) -> Result<FacilityEpoch, FleetError> {
-        let found = self.epochs(facility)?.into_iter().find(|found| found.epoch == epoch);
+        let epochs = self.store.facility_epochs(facility, &Visibility::Fleet)?;
+        let found = epochs.into_iter().find(|found| found.epoch == epoch);
         found.ok_or(FleetError::NotFound("key epoch"))
     }
 
     fn is_pending(&self, facility: FacilityId) -> Result<bool, FleetError> {
-        Ok(self.epochs(facility)?.first().is_some_and(|newest| newest.state == EpochState::Pending))
+        Ok(self.store.newest_facility_epoch(facility)?.1 == EpochState::Pending)
     }
 
     /// The epoch that a new one would follow.
     fn epoch_to_follow(&self, facility: FacilityId) -> Result<u32, FleetError> {
-        let newest = self.epochs(facility)?.into_iter().next().ok_or(FleetError::Bug("a facility without epoch"))?;
-        if newest.state == EpochState::Pending {
+        let (newest, state) = self.store.newest_facility_epoch(facility)?;
+        if state == EpochState::Pending {
             return Err(FleetError::conflict(
                 "facility",
-                format!("epoch {} is still pending", newest.epoch),
+                format!("epoch {newest} is still pending"),
                 "retire the one before with `keyfleet epoch retire` when all devices have acknowledged it",
             ));
         }
-        Ok(newest.epoch)
+        Ok(newest)
     }
 
     /// The epoch of a device that was sent a key.

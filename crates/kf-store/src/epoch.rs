@@ -75,7 +75,15 @@ fn holders(
 }
 
 impl Store {
-    /// The epochs of a facility, newest first, at most 1,000; empty also when it lies outside `visibility`.
+    /// The newest epoch of a facility and its state; costs the same at any number of devices.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub fn newest_facility_epoch(&self, facility: FacilityId) -> Result<(u32, EpochState), StoreError> {
+        self.read(|connection| newest(connection, facility))
+    }
+
+    /// The epochs of a facility with their devices, which are counted, newest first, at most 1,000; empty also when it lies outside `visibility`.
     ///
     /// # Errors
     /// See [`StoreError`].
