@@ -41,15 +41,16 @@ fn bare<A: AeadInOut + KeyInit>(size: usize, count: u32, decrypts: bool) -> Resu
     let (plaintext, mut buffer, aad) = (vec![0x42; size], vec![0; size], [0; AAD_OCTETS]);
     let nonce = ccm::aead::Nonce::<A>::default();
     let mut ciphertext = plaintext.clone();
-    let tag = cipher.encrypt_inout_detached(&nonce, &aad, ciphertext.as_mut_slice().into()).map_err(|_| failed())?;
+    let tag =
+        cipher.encrypt_inout_detached(&nonce, &aad, ciphertext.as_mut_slice().into()).map_err(|_opaque| failed())?;
     cpu_per_operation(count, || {
         for _ in 0..count {
             buffer.copy_from_slice(std::hint::black_box(if decrypts { &ciphertext } else { &plaintext }));
             let buffer = buffer.as_mut_slice().into();
             if decrypts {
-                cipher.decrypt_inout_detached(&nonce, &aad, buffer, &tag).map_err(|_| failed())?;
+                cipher.decrypt_inout_detached(&nonce, &aad, buffer, &tag).map_err(|_opaque| failed())?;
             } else {
-                std::hint::black_box(cipher.encrypt_inout_detached(&nonce, &aad, buffer).map_err(|_| failed())?);
+                std::hint::black_box(cipher.encrypt_inout_detached(&nonce, &aad, buffer).map_err(|_opaque| failed())?);
             }
         }
         Ok(())

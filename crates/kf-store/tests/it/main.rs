@@ -24,4 +24,5 @@ mod model;
 mod operator;
 mod revocation;
 mod schema;
+mod sealed;
 mod speed;
