@@ -70,7 +70,7 @@ async fn a_damaged_window_accepts_nothing_more() {
     store.close().await;
     drop(store);
     let raw = rusqlite::Connection::open(directory.path().join("registry.db")).unwrap();
-    for damage in ["substr(seen, 1, length(seen) - 1)", "x''", "CAST(x'02' || substr(seen, 2) AS BLOB)"] {
+    for damage in ["CAST(x'02' || substr(seen, 2) AS BLOB)", "substr(seen, 1, length(seen) - 1)", "x''"] {
         raw.execute(&format!("UPDATE replay_window SET seen = {damage}"), []).unwrap();
         let store = open(&directory, Options::default());
         assert_eq!(accept(&store, vec![marks[1]]).await, [Err(SealedRefusal::DamagedWindow)], "{damage}");
