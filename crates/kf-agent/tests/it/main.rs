@@ -4,7 +4,9 @@
 mod bench;
 mod command;
 mod enrolment;
+mod footprint;
 mod telemetry;
 mod token;
 #[cfg(feature = "tpm")]
 mod tpm;
+mod unit;

@@ -193,3 +193,34 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_device_survives_a_year_without_a_server_and_renews_itself_when_it_is_back() {
+    // A certificate of ninety days that was due long ago; nobody answers for a year.
+    let mut state = holding(validity(NOW, 90 * UnixMillis::DAY));
+    let (mut now, mut attempts) = (NOW, 0_u32);
+    let end = NOW.plus(365 * UnixMillis::DAY);
+    while now < end {
+        let (steps, until) = drive(&mut state, now, |step| match step {
+            Step::Enrol(_) => {
+                attempts += 1;
+                Outcome::Failed { retry_after: 0 }
+            }
+            other => friendly(other),
+        });
+        // Only ever the request of before, with the certificate of before: nothing is given up, nobody is called.
+        assert!(!steps.iter().any(|step| matches!(step, Step::AskForAttention(_))), "{steps:?}");
+        assert!(until > now, "it waits");
+        now = until;
+    }
+    // From day 60 on, no more than once in a quarter of an hour and no less than once in a day.
+    assert!((300..30_000).contains(&attempts), "{attempts}");
+    assert!(!state.is_valid(now) && state.in_use.is_some());
+    // The server is back, and its policy's grace covers the year.
+    let (steps, _) = drive(&mut state, now, |step| match step {
+        Step::Enrol(Credential::Certificate) => Outcome::Issued(validity(now, 90 * UnixMillis::DAY)),
+        other => friendly(other),
+    });
+    assert!(steps.contains(&Step::Adopt), "{steps:?}");
+    assert!(state.is_valid(now));
+}
