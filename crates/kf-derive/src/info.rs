@@ -162,6 +162,8 @@ impl Info {
     ///
     /// # Errors
     /// [`ContextTooLong`].
+    // Inlined, so that the lengths of a place are known where it is named: half the cost of an encoding.
+    #[inline]
     pub fn new(
         level: Level,
         algorithm: Algorithm,
@@ -177,21 +179,20 @@ impl Info {
         let key_octets = u8::try_from(algorithm.key_octets()).map_err(|_out_of_range| too_long)?;
         let purpose = purpose.name().as_bytes();
         let purpose_length = u8::try_from(purpose.len()).map_err(|_out_of_range| too_long)?;
-        let parts: [&[u8]; 6] = [
-            &[VERSION, level.code(), algorithm.code()],
-            &[0, key_octets],
-            &[purpose_length],
-            purpose,
-            &[context_length],
-            context,
-        ];
         let mut info = Self { octets: [0; MAX_INFO_OCTETS + 1], length: 0, level, key_octets };
-        for part in parts.into_iter().chain([epoch.to_be_bytes().as_slice(), &[0x01]]) {
-            let end = info.length + part.len();
-            info.octets.get_mut(info.length..end).ok_or(too_long)?.copy_from_slice(part);
-            info.length = end;
-        }
-        info.length -= 1;
+        let head = [VERSION, level.code(), algorithm.code(), 0, key_octets, purpose_length];
+        let [e0, e1, e2, e3] = epoch.to_be_bytes();
+        let places = info.octets.split_first_chunk_mut().ok_or(too_long)?;
+        *places.0 = head;
+        let (place, rest) = places.1.split_at_mut_checked(purpose.len()).ok_or(too_long)?;
+        place.copy_from_slice(purpose);
+        let (place, rest) = rest.split_first_mut().ok_or(too_long)?;
+        *place = context_length;
+        let (place, rest) = rest.split_at_mut_checked(context.len()).ok_or(too_long)?;
+        place.copy_from_slice(context);
+        // The octet behind info makes it the message of a keyed HMAC.
+        *rest.first_chunk_mut().ok_or(too_long)? = [e0, e1, e2, e3, 0x01];
+        info.length = head.len() + purpose.len() + 1 + context.len() + 4;
         Ok(info)
     }
 

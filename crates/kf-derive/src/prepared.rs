@@ -46,31 +46,38 @@ impl KeyedHmac for PreparedKey {
     fn hmac_sha256(&self, message: &[u8], tag: &mut [u8; 32]) -> Result<(), Infallible> {
         let mut digest = [0; 32];
         finish(self.inner, message, &mut digest);
+        // What stays of the inner digest is worth nothing without the outer state.
         finish(self.outer, &digest, tag);
-        digest.zeroize();
         Ok(())
     }
 }
 
-/// SHA-256 of one block that is in `state` already, and `message`.
+/// SHA-256 of one block that is in `state` already, and `message`. Octets are moved in whole slices: this is the inner
+/// loop of deriving a fleet.
+#[inline]
 fn finish(mut state: [u32; 8], message: &[u8], digest: &mut [u8; 32]) {
     let (blocks, rest) = message.as_chunks::<BLOCK>();
-    compress256(&mut state, blocks);
-    let mut last = [0; 2 * BLOCK];
-    let has_room = rest.len() < BLOCK - 8;
-    // In bits; messages are at most a few blocks, and no slice has 2^61 octets.
-    let bits = u64::try_from(BLOCK + message.len()).unwrap_or(0).wrapping_mul(8).to_be_bytes();
-    let (padding, _) = last.as_chunks_mut::<BLOCK>();
-    if let [first, second] = padding {
-        first.iter_mut().zip(rest.iter().chain(&[0x80])).for_each(|(octet, value)| *octet = *value);
-        let end = if has_room { &mut *first } else { &mut *second };
-        end.iter_mut().skip(BLOCK - 8).zip(bits).for_each(|(octet, value)| *octet = value);
-        compress256(&mut state, core::slice::from_ref(first));
-        if !has_room {
-            compress256(&mut state, core::slice::from_ref(second));
-        }
+    if !blocks.is_empty() {
+        compress256(&mut state, blocks);
     }
-    digest.iter_mut().zip(state.iter().flat_map(|word| word.to_be_bytes())).for_each(|(octet, value)| *octet = value);
+    let mut last = [0; BLOCK];
+    if let Some((place, after)) = last.split_at_mut_checked(rest.len()) {
+        place.copy_from_slice(rest);
+        // What is left over of blocks is shorter than one.
+        after.iter_mut().take(1).for_each(|octet| *octet = 0x80);
+    }
+    if rest.len() >= BLOCK - 8 {
+        compress256(&mut state, &[last]);
+        last = [0; BLOCK];
+    }
+    // In bits; no slice has 2^61 octets.
+    let bits = u64::try_from(BLOCK + message.len()).unwrap_or(0).wrapping_mul(8);
+    if let Some(length) = last.last_chunk_mut() {
+        *length = bits.to_be_bytes();
+    }
+    compress256(&mut state, &[last]);
+    let (words, _) = digest.as_chunks_mut::<4>();
+    words.iter_mut().zip(state).for_each(|(octets, word)| *octets = word.to_be_bytes());
     state.zeroize();
 }
 
