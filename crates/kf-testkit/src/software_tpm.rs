@@ -17,6 +17,14 @@ const ATTEMPTS: usize = 8;
 const STEPS: usize = 500;
 const STEP: Duration = Duration::from_millis(20);
 
+/// The TPM2 software stack lets every child inherit its connection. An emulator that held the connection to another test's
+/// emulator would keep that one from its next client, so it starts with nothing but its standard streams.
+const WITHOUT_INHERITED_FILES: &str = r#"for file in /proc/self/fd/*; do
+    number=${file##*/}
+    if [ "$number" -gt 2 ]; then exec {number}>&-; fi
+done
+exec "$0" "$@""#;
+
 /// A TPM that nobody else uses; gone when dropped.
 #[derive(Debug)]
 pub struct SoftwareTpm {
@@ -103,7 +111,11 @@ impl SoftwareTpm {
         let state = format!("dir={},mode=0600", self.directory.path().display());
         let server = format!("type=tcp,port={},bindaddr=127.0.0.1", self.port);
         let control_channel = format!("type=tcp,port={control},bindaddr=127.0.0.1");
+        let swtpm = Tool::new("swtpm");
         let arguments = [
+            "-c",
+            WITHOUT_INHERITED_FILES,
+            &swtpm.path().display().to_string(),
             "socket",
             "--tpm2",
             "--tpmstate",
@@ -115,7 +127,7 @@ impl SoftwareTpm {
             "--flags",
             "not-need-init,startup-clear",
         ];
-        let mut running = Tool::new("swtpm").start(&arguments);
+        let mut running = Tool::new("bash").start(&arguments);
         // Paces the attempts to connect; nothing is ever sent.
         let (_sender, pace) = mpsc::channel::<()>();
         for _ in 0..STEPS {

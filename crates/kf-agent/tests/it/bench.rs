@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use kf_agent::{Agent, Config, Event, EventSink, RunOutcome};
 use kf_pki::request::CertificationRequest;
 use kf_testkit::{Answer, ClientCheck, Day, ForeignAuthority, HttpsServer, Received, TempDir, scratch};
+
+/// Longer than any fork takes to its exec, on a busy machine too.
+const FORK_TO_EXEC: Duration = Duration::from_secs(10);
 
 /// Valid from 2020 for ages: renewal lies centuries away.
 pub(crate) const LONG: (Day, Day) = ((2020, 1, 1), (4000, 1, 1));
@@ -119,7 +123,7 @@ impl Bench {
 
     /// One start of the agent, to where it would wait; the events since the last.
     pub(crate) async fn once(&self, more: &str) -> (RunOutcome, Vec<Event>) {
-        let outcome = Agent::open(self.config(more), self.sink()).unwrap().once().await;
+        let outcome = open(&self.config(more), || self.sink()).unwrap().once().await;
         (outcome, self.take_events())
     }
 
@@ -150,6 +154,22 @@ impl Bench {
         let chain = std::fs::read_to_string(self.path(&format!("state/{}/chain", slot.trim()))).unwrap();
         kf_pki::pem::decode_all("CERTIFICATE", &chain).unwrap().remove(0)
     }
+}
+
+/// Opens an agent. A child that another test starts has this process's files, the lock of a state directory that was just
+/// given back among them, from its fork to its exec: that moment is waited out.
+pub(crate) fn open(config: &Config, sink: impl Fn() -> EventSink) -> Result<Agent, Box<dyn std::error::Error>> {
+    let started = Instant::now();
+    loop {
+        match Agent::open(config.clone(), sink()) {
+            Err(failure) if is_locked(&failure) && started.elapsed() < FORK_TO_EXEC => std::thread::yield_now(),
+            outcome => return outcome.map_err(Into::into),
+        }
+    }
+}
+
+fn is_locked(failure: &dyn std::error::Error) -> bool {
+    failure.to_string().contains("another agent uses")
 }
 
 /// Names of the events, as on standard output.

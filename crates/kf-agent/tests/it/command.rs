@@ -78,7 +78,7 @@ async fn a_sealed_key_needs_its_seal_key_at_every_start() {
     };
     for (octet, enrolments) in [(1, 1), (1, 1), (2, 2)] {
         let (_file, config) = sealed_by(octet);
-        let outcome = kf_agent::Agent::open(config, bench.sink()).unwrap().once().await;
+        let outcome = crate::bench::open(&config, || bench.sink()).unwrap().once().await;
         assert!(outcome.is_valid);
         // Under another seal key the identity cannot be used: the device enrols anew.
         assert_eq!(bench.enrolments().len(), enrolments);

@@ -208,10 +208,10 @@ async fn a_pinned_root_is_fetched_checked_and_kept() {
     assert!(bench.received().iter().all(|request| request.client_chain.is_empty()));
 
     let right = pinning(&bench.authority.root_der());
-    assert!(Agent::open(right.clone(), bench.sink()).unwrap().once().await.is_valid);
+    assert!(crate::bench::open(&right, || bench.sink()).unwrap().once().await.is_valid);
     assert_eq!(std::fs::read(bench.path("state/root.der")).unwrap(), bench.authority.root_der());
     std::fs::write(bench.path("state/root.der"), b"tampered").unwrap();
-    assert!(Agent::open(right, bench.sink()).unwrap().once().await.is_valid);
+    assert!(crate::bench::open(&right, || bench.sink()).unwrap().once().await.is_valid);
 }
 
 #[tokio::test]
@@ -231,7 +231,7 @@ async fn two_agents_do_not_share_a_state_directory() {
     let refusal = Agent::open(bench.config(""), bench.sink()).unwrap_err().to_string();
     assert!(refusal.contains("another agent"), "{refusal}");
     drop(first);
-    assert!(Agent::open(bench.config(""), bench.sink()).is_ok());
+    assert!(crate::bench::open(&bench.config(""), || bench.sink()).is_ok());
 }
 
 #[tokio::test]

@@ -23,10 +23,10 @@ fn config(bench: &Bench, key: &str) -> Config {
 }
 
 fn open(bench: &Bench, key: &str) -> Result<Agent, HardwareFault> {
-    match Agent::open(config(bench, key), bench.sink()) {
+    match crate::bench::open(&config(bench, key), || bench.sink()) {
         Ok(agent) => Ok(agent),
         Err(failure) => {
-            let source = std::error::Error::source(&failure).and_then(|source| source.downcast_ref::<KeyError>());
+            let source = failure.source().and_then(|source| source.downcast_ref::<KeyError>());
             match source {
                 Some(KeyError::Hardware(fault)) => Err(*fault),
                 other => panic!("{failure}: {other:?}"),

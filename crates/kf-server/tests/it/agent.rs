@@ -45,7 +45,7 @@ impl Device {
     async fn start(&self, config: Config) -> (RunOutcome, Vec<Event>) {
         let log = self.events.clone();
         let sink = EventSink::new(move |event| log.lock().unwrap().push(event.clone()));
-        let outcome = Agent::open(config, sink).unwrap().once().await;
+        let outcome = open_agent(&config, &sink).once().await;
         (outcome, std::mem::take(&mut *self.events.lock().unwrap()))
     }
 
@@ -67,6 +67,23 @@ impl Device {
         let slot = std::fs::read_to_string(self.rig.file("device/current")).unwrap();
         let chain = std::fs::read_to_string(self.rig.file(&format!("device/{}/chain", slot.trim()))).unwrap();
         PresentedCertificate::from_der(&kf_pki::pem::decode_all("CERTIFICATE", &chain).unwrap()[0]).unwrap()
+    }
+}
+
+/// Opens an agent. A child that another test starts has this process's files, the lock of a state directory that was just
+/// given back among them, from its fork to its exec: that moment is waited out.
+pub(crate) fn open_agent(config: &Config, sink: &EventSink) -> Agent {
+    let started = std::time::Instant::now();
+    loop {
+        match Agent::open(config.clone(), sink.clone()) {
+            Err(failure)
+                if failure.to_string().contains("another agent uses")
+                    && started.elapsed() < std::time::Duration::from_secs(10) =>
+            {
+                std::thread::yield_now();
+            }
+            outcome => return outcome.unwrap(),
+        }
     }
 }
 

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kf_agent::{Agent, Config, Event, EventSink};
+use kf_agent::{Config, Event, EventSink};
 use kf_api::device::NewDevice;
 use kf_api::product_line::{ENDORSEMENT_ATTRIBUTE, EndorsementPolicy, EnrolmentPolicy};
 use kf_pki::certificate::PresentedCertificate;
 use kf_server::Limits;
 use kf_testkit::SoftwareTpm;
 
+use crate::agent::open_agent;
 use crate::rig::{Rig, hours_from};
 
 /// SHA-256 of the endorsement key, as an operator would read it off the device's papers.
@@ -46,7 +47,7 @@ async fn once(rig: &Rig, place: &str, key: &str) -> (bool, Vec<(u16, String)>) {
     let events = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&events);
     let sink = EventSink::new(move |event: &Event| log.lock().unwrap().push(event.clone()));
-    let outcome = Agent::open(Config::parse(&text).unwrap(), sink).unwrap().once().await;
+    let outcome = open_agent(&Config::parse(&text).unwrap(), &sink).once().await;
     let events = events.lock().unwrap();
     let refusals = events.iter().filter_map(|event| match event {
         Event::EnrolmentRefused { status, reason, .. } => Some((*status, reason.clone())),
