@@ -13,7 +13,7 @@ use kf_api::product_line::{Approval, ProductLine};
 use kf_crypto::PrivateKey;
 use kf_enrol::bootstrap::{self, Bootstrap};
 use kf_enrol::renewal::{self, Renewal};
-use kf_key::{CertificateProfile, DeviceState, EnrolmentId, ProductLineId, SecretBytes, UnixMillis};
+use kf_key::{CertificateProfile, DeviceState, EnrolmentId, SecretBytes, UnixMillis};
 use kf_pki::certificate::{PresentedCertificate, Subject};
 use kf_pki::request::{CertificationRequest, RequestedKey};
 use kf_store::certificate::{Basis, DeviceIssuance, KeyHolder};
@@ -340,10 +340,6 @@ impl Fleet {
                 self.store.product_line_by_name(name)?.map(Some).ok_or(FleetError::NotFound("EST label"))
             }
         }
-    }
-
-    pub(crate) fn line(&self, id: ProductLineId) -> Result<ProductLine, FleetError> {
-        self.store.product_line(id)?.ok_or(FleetError::Bug("a device without a product line"))
     }
 
     /// The device that a TLS client certificate of ours names.

@@ -21,6 +21,7 @@ use crate::fence::FenceKeeper;
 use crate::log_publisher::LogPublisher;
 use crate::ocsp::{AnswerCache, Responders};
 use crate::sealed::Openers;
+use crate::product_line::Lines;
 use crate::{Clock, DataDir, FleetConfig, FleetError};
 
 /// One fleet, opened. Shared by all surfaces behind an `Arc`.
@@ -37,6 +38,7 @@ pub struct Fleet {
     pub(crate) challenges: Waiting,
     pub(crate) openers: Openers,
     pub(crate) exchange_keys: ExchangeKeys,
+    pub(crate) lines: Lines,
     pub(crate) log: LogPublisher,
     pub(crate) fence: FenceKeeper,
     pub(crate) brokers: RwLock<Vec<Arc<dyn BrokerConnector>>>,
@@ -104,6 +106,7 @@ impl Fleet {
             challenges: Waiting::default(),
             openers: Openers::default(),
             exchange_keys,
+            lines: Lines::default(),
             log,
             fence,
             brokers: RwLock::default(),

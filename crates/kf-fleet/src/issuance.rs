@@ -47,11 +47,11 @@ impl Fleet {
         key: &RequestedKey,
         may_hold: Option<&KeyHolder>,
     ) -> Result<(), FleetError> {
-        let blocked = self.store.is_key_blocked(&key.spki_sha256)?;
-        if let Err(weak) = check_key(key, |_spki_sha256| blocked) {
+        let standing = self.store.key_standing(&key.spki_sha256)?;
+        if let Err(weak) = check_key(key, |_spki_sha256| standing.is_blocked) {
             return Err(FleetError::invalid("csr.public_key", weak.to_string(), "generate a fresh key and ask again"));
         }
-        match (may_hold, self.store.key_holder(&key.spki_sha256)?) {
+        match (may_hold, standing.holder) {
             (Some(may_hold), Some(holder)) if holder != *may_hold => Err(key_of_another()),
             _ => Ok(()),
         }

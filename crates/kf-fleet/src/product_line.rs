@@ -1,6 +1,7 @@
 //! Product lines.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kf_access::{Action, Principal, Target, authorize};
 use kf_api::authority::AuthorityKind;
@@ -18,7 +19,29 @@ const EST_OPERATIONS: [&str; 6] = ["cacerts", "simpleenroll", "simplereenroll", 
 const MAX_LIFETIME_HOURS: u32 = 87_600;
 const MAX_LIVE_LDEVIDS: u8 = 16;
 
+/// Product lines as every enrolment needs them: read once, forgotten when a policy changes.
+#[derive(Debug, Default)]
+pub(crate) struct Lines(Mutex<BTreeMap<ProductLineId, Arc<ProductLine>>>);
+
+impl Lines {
+    /// Forgets one, after its change is committed.
+    fn forget(&self, id: ProductLineId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+}
+
 impl Fleet {
+    /// The product line of a device.
+    pub(crate) fn line(&self, id: ProductLineId) -> Result<Arc<ProductLine>, FleetError> {
+        // Held while the registry is read: a line read before a change is then remembered before `forget`, not after it.
+        let mut lines = self.lines.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(line) = lines.get(&id) {
+            return Ok(Arc::clone(line));
+        }
+        let line = self.store.product_line(id)?.ok_or(FleetError::Bug("a device without a product line"))?;
+        Ok(Arc::clone(lines.entry(id).or_insert(Arc::new(line))))
+    }
+
     /// Creates a product line.
     ///
     /// # Errors
@@ -63,7 +86,10 @@ impl Fleet {
             .with("before", policy_text(&found.policy)?)
             .with("after", policy_text(&policy)?)
             .build();
-        self.store.update_product_line(found.id, found.authority, policy.clone(), entry).await?;
+        let updated = self.store.update_product_line(found.id, found.authority, policy.clone(), entry).await;
+        // Also after an error: a commit whose flush failed may have reached the file.
+        self.lines.forget(found.id);
+        updated?;
         Ok(ProductLine { policy, ..found })
     }
 

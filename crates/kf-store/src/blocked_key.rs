@@ -4,7 +4,7 @@ use kf_key::UnixMillis;
 
 use crate::act::Class;
 use crate::column::millis;
-use crate::{Audit, Logged, Store, StoreError, sql};
+use crate::{Audit, Logged, Store, StoreError};
 
 const MAX_AT_ONCE: usize = 100_000;
 
@@ -31,13 +31,5 @@ impl Store {
             Ok(fresh)
         })
         .await
-    }
-
-    /// Whether a public key is blocked.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub fn is_key_blocked(&self, spki_sha256: &[u8; 32]) -> Result<bool, StoreError> {
-        self.read(|connection| sql::exists(connection, "SELECT 1 FROM blocked_spki WHERE sha256 = ?1", [spki_sha256]))
     }
 }

@@ -75,16 +75,21 @@ pub(crate) fn status_of(row: &Row<'_>, first: usize) -> rusqlite::Result<StatusA
     })
 }
 
-/// Whose a public key is.
-pub(crate) fn holder(connection: &Connection, spki: &[u8; 32]) -> Result<Option<KeyHolder>, StoreError> {
-    let sql = "SELECT holder_kind, holder FROM spki WHERE sha256 = ?1";
-    sql::one(connection, sql, [spki], |row| {
-        Ok(match row.get::<_, u8>(0)? {
-            1 => KeyHolder::Device(column::id(row, 1)?),
-            2 => KeyHolder::Operator(column::id(row, 1)?),
-            _ => KeyHolder::Subject(String::from_utf8_lossy(&row.get::<_, Vec<u8>>(1)?).into_owned()),
-        })
-    })
+/// What is known of a public key: whether it is blocked, and whose it is. One statement, because both are asked for every
+/// certificate.
+pub(crate) fn key_standing(connection: &Connection, spki: &[u8; 32]) -> Result<KeyStanding, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM blocked_spki WHERE sha256 = ?1), holder_kind, holder
+        FROM (SELECT 1) LEFT JOIN spki ON sha256 = ?1";
+    let found = sql::one(connection, sql, [spki], |row| {
+        let holder = match row.get::<_, Option<u8>>(1)? {
+            None => None,
+            Some(1) => Some(KeyHolder::Device(column::id(row, 2)?)),
+            Some(2) => Some(KeyHolder::Operator(column::id(row, 2)?)),
+            Some(_) => Some(KeyHolder::Subject(String::from_utf8_lossy(&row.get::<_, Vec<u8>>(2)?).into_owned())),
+        };
+        Ok(KeyStanding { is_blocked: row.get(0)?, holder })
+    })?;
+    found.ok_or_else(|| StoreError::Corrupt { what: "a statement that always has a row has none".into() })
 }
 
 impl std::fmt::Display for KeyHolder {
@@ -183,6 +188,15 @@ pub enum KeyHolder {
     Subject(String),
 }
 
+/// What the registry knows of a public key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyStanding {
+    /// On the list of keys that are never certified.
+    pub is_blocked: bool,
+    /// Whose it is, once it was certified.
+    pub holder: Option<KeyHolder>,
+}
+
 /// What OCSP says about a serial number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusAnswer {
@@ -261,13 +275,13 @@ impl Store {
         self.write(class, move |act| issuance::record(act, &issuance, &audit)).await
     }
 
-    /// Whose a public key is, by the SHA-256 of its SubjectPublicKeyInfo: to refuse before signing. The same check runs
-    /// again inside [`Store::record_issuance`].
+    /// What is known of a public key, by the SHA-256 of its SubjectPublicKeyInfo: to refuse before signing. The same check
+    /// runs again inside [`Store::record_issuance`].
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub fn key_holder(&self, spki_sha256: &[u8; 32]) -> Result<Option<KeyHolder>, StoreError> {
-        self.read(|connection| holder(connection, spki_sha256))
+    pub fn key_standing(&self, spki_sha256: &[u8; 32]) -> Result<KeyStanding, StoreError> {
+        self.read(|connection| key_standing(connection, spki_sha256))
     }
 
     /// The certificate that this basis gave before for this key, so that a retry needs no new signature.

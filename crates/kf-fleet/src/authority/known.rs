@@ -27,6 +27,9 @@ pub(crate) struct Authorities {
     by_id: BTreeMap<AuthorityId, Arc<Known>>,
 }
 
+/// The most certificates of a chain below the root.
+const MAX_CHAIN: usize = 8;
+
 impl Authorities {
     /// Reads the CAs from the registry and tells the signer of their keys.
     pub(crate) fn load(store: &Store, signer: &SignerClient, base_url: &str) -> Result<Self, FleetError> {
@@ -100,13 +103,20 @@ impl Authorities {
 
     /// Certificates from a CA up to below the root, DER.
     pub(crate) fn chain_without_root(&self, id: AuthorityId) -> Vec<Vec<u8>> {
-        let mut chain = Vec::new();
-        let mut next = self.get(id);
-        while let Some(known) = next.filter(|known| known.record.kind == AuthorityKind::Issuing) {
-            chain.push(known.issuer.certificate.to_vec());
-            next = known.record.issuer.and_then(|issuer| self.get(issuer)).filter(|_| chain.len() < 8);
-        }
-        chain
+        self.below_root(id).map(|known| known.issuer.certificate.to_vec()).collect()
+    }
+
+    /// The same as PEM, which the registry keeps.
+    pub(crate) fn chain_pem_without_root(&self, id: AuthorityId) -> String {
+        self.below_root(id).map(|known| known.record.certificate_pem.as_str()).collect()
+    }
+
+    fn below_root(&self, id: AuthorityId) -> impl Iterator<Item = &Arc<Known>> {
+        let is_issuing = |known: &&Arc<Known>| known.record.kind == AuthorityKind::Issuing;
+        std::iter::successors(self.get(id).filter(is_issuing), move |known| {
+            known.record.issuer.and_then(|issuer| self.get(issuer)).filter(is_issuing)
+        })
+        .take(MAX_CHAIN)
     }
 }
 

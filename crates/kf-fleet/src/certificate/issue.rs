@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kf_access::{Action, Permit, Principal, Target, authorize};
 use kf_api::certificate::{CertificateWithPem, IssueRequest};
+use kf_api::device::Device;
 use kf_key::{CertificateProfile, DeviceId, FacilityId, OperatorId, UnixMillis};
 use kf_pki::certificate::Subject;
 use kf_pki::pem;
@@ -30,6 +31,8 @@ struct Named {
     operator: Option<OperatorId>,
     facility: Option<FacilityId>,
     holder: Option<KeyHolder>,
+    /// The device as it was before: brokers are told of a device's first LDevID only.
+    newcomer: Option<Device>,
     _permit: Permit,
 }
 
@@ -76,19 +79,14 @@ impl Fleet {
         if request.dry_run {
             return self.rehearse(&order);
         }
-        // As it was before: brokers are told of a device's first LDevID only.
-        let newcomer = match (request.profile, request.device.as_deref()) {
-            (CertificateProfile::LDevId, Some(device)) => Some(self.find_device(device, &who.visibility())?),
-            _ => None,
-        };
+        let newcomer = named.newcomer;
         let issued = self.issue(order).await?;
         if let Some(device) = &newcomer {
             self.admit_at_brokers(device).await;
         }
-        let chain = authorities.chain_without_root(issued.certificate.authority);
         Ok(CertificateWithPem {
             pem: pem::certificate(&issued.der),
-            chain_pem: chain.iter().map(|der| pem::certificate(der)).collect(),
+            chain_pem: authorities.chain_pem_without_root(issued.certificate.authority),
             certificate: issued.certificate,
         })
     }
@@ -137,6 +135,7 @@ impl Fleet {
             operator: None,
             facility: Some(device.facility),
             holder: Some(KeyHolder::Device(device.id)),
+            newcomer: is_ldevid.then_some(device),
             _permit: permit,
         })
     }
@@ -164,6 +163,7 @@ impl Fleet {
             operator: None,
             facility: None,
             holder: None,
+            newcomer: None,
             _permit: permit,
         })
     }
@@ -189,6 +189,7 @@ impl Fleet {
             operator: Some(operator.id),
             facility: None,
             holder: Some(KeyHolder::Operator(operator.id)),
+            newcomer: None,
             _permit: permit,
         })
     }

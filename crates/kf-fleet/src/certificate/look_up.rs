@@ -26,8 +26,7 @@ impl Fleet {
         let found = self.store.certificate(serial, &who.visibility())?.ok_or(FleetError::NotFound("certificate"))?;
         let target = found.certificate.facility.map_or(Target::Fleet, Target::Facility);
         authorize(who, Action::CertificateRead, target)?;
-        let chain = self.authorities().chain_without_root(found.certificate.authority);
-        let chain_pem = chain.iter().map(|der| kf_pki::pem::certificate(der)).collect();
+        let chain_pem = self.authorities().chain_pem_without_root(found.certificate.authority);
         Ok(CertificateWithPem { certificate: found.certificate, pem: kf_pki::pem::certificate(&found.der), chain_pem })
     }
 

@@ -8,7 +8,7 @@ use kf_key::{
 };
 use rusqlite::Connection;
 
-use super::{Basis, DeviceIssuance, Issuance, IssuanceOutcome, KeyHolder, StoredCertificate, holder, stored};
+use super::{Basis, DeviceIssuance, Issuance, IssuanceOutcome, KeyHolder, StoredCertificate, key_standing, stored};
 use crate::act::Act;
 use crate::column::{self, Coded, millis, sha256_of_hex};
 use crate::enrolment::state_name;
@@ -81,7 +81,8 @@ fn check_device(act: &Act<'_>, certificate: &Certificate, issuance: Option<&Devi
 /// Inserts a certificate and binds its public key to its subject.
 pub(crate) fn insert_with_key(act: &mut Act<'_>, certificate: &Certificate, der: &[u8]) -> Result<(), StoreError> {
     let spki = sha256_of_hex("spki_sha256", &certificate.spki_sha256)?;
-    if act.exists("SELECT 1 FROM blocked_spki WHERE sha256 = ?1", [spki])? {
+    let standing = key_standing(act.connection(), &spki)?;
+    if standing.is_blocked {
         return Err(StoreError::IllegalState {
             what: "public key",
             found: "blocked".into(),
@@ -93,7 +94,7 @@ pub(crate) fn insert_with_key(act: &mut Act<'_>, certificate: &Certificate, der:
         (None, Some(operator)) => KeyHolder::Operator(operator),
         (None, None) => KeyHolder::Subject(certificate.subject.clone()),
     };
-    match holder(act.connection(), &spki)? {
+    match standing.holder {
         Some(found) if found == subject => {}
         Some(found) => return Err(StoreError::KeyInUse { holder: found.to_string() }),
         None => {

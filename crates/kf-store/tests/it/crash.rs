@@ -27,7 +27,7 @@ fn check_consistent(store: &Store, devices: u64) -> u64 {
         let subject = format!("cert:{}", serial(number));
         let entries = store.log_list(Some(&subject), &Visibility::Fleet, &Default::default()).unwrap().items;
         assert_eq!(entries.len(), usize::from(there), "certificate {number}");
-        let holder = store.key_holder(&crate::fixture::random(number)).unwrap();
+        let holder = store.key_standing(&crate::fixture::random(number)).unwrap().holder;
         assert_eq!(holder.is_some(), there, "certificate {number}");
         if let Some(device) = store.device(device_id(number), &Visibility::Fleet).unwrap() {
             assert_eq!(device.state == DeviceState::Active, there, "device {number}");

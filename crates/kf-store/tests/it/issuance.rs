@@ -48,7 +48,7 @@ async fn an_issuance_writes_everything_together() {
     assert_eq!((stored.certificate, stored.der), (wanted.certificate, wanted.der));
     let after = store.device(device_id(1), &Visibility::Fleet).unwrap().unwrap();
     assert_eq!((after.state, after.protection), (DeviceState::Active, KeyProtection::Tpm));
-    assert_eq!(store.key_holder(&random(1)).unwrap(), Some(KeyHolder::Device(device_id(1))));
+    assert_eq!(store.key_standing(&random(1)).unwrap().holder, Some(KeyHolder::Device(device_id(1))));
     assert_eq!(store.status(authority_id(1), serial(1)).unwrap(), StatusAnswer::Good);
     assert_eq!(store.status(authority_id(2), serial(1)).unwrap(), StatusAnswer::NeverIssued);
     assert_eq!(store.status(authority_id(1), serial(2)).unwrap(), StatusAnswer::NeverIssued);
@@ -93,7 +93,7 @@ async fn a_blocked_key_is_never_certified() {
     let store = fleet().await;
     register(&store, 1).await;
     assert_eq!(store.block_keys(vec![random(1), random(1), random(2)], NOW, done()).await.unwrap().value, 2);
-    assert!(store.is_key_blocked(&random(1)).unwrap());
+    assert!(store.key_standing(&random(1)).unwrap().is_blocked);
     let result = record(&store, issuance(certificate(1, Some(&device(1))), DeviceState::Registered)).await;
     assert!(matches!(result, Err(StoreError::IllegalState { what: "public key", .. })), "{result:?}");
 }
@@ -105,7 +105,7 @@ async fn a_serial_number_is_used_once() {
     let mut twin = issuance(certificate(9, Some(&device(2))), DeviceState::Active);
     twin.certificate.serial = serial(1);
     assert_eq!(record(&store, twin).await, Err(StoreError::Conflict { field: "serial" }));
-    assert_eq!(store.key_holder(&random(9)).unwrap(), None, "the key binding was undone");
+    assert_eq!(store.key_standing(&random(9)).unwrap().holder, None, "the key binding was undone");
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ async fn an_operator_is_found_by_id_name_certificate_and_token() {
     store.record_issuance(issued, done()).await.unwrap();
     assert_eq!(store.operator_by_certificate(serial(5)).unwrap(), Some((operator(1), StatusAnswer::Good)));
     assert_eq!(store.operator_by_certificate(serial(6)).unwrap(), None);
-    assert_eq!(store.key_holder(&random(5)).unwrap(), Some(KeyHolder::Operator(operator(1).id)));
+    assert_eq!(store.key_standing(&random(5)).unwrap().holder, Some(KeyHolder::Operator(operator(1).id)));
 
     let token = Token {
         id: TokenId::from_parts(NOW, random(1)),
