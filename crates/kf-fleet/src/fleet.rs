@@ -20,8 +20,8 @@ use crate::exchange::ExchangeKeys;
 use crate::fence::FenceKeeper;
 use crate::log_publisher::LogPublisher;
 use crate::ocsp::{AnswerCache, Responders};
-use crate::sealed::Openers;
 use crate::product_line::Lines;
+use crate::sealed::Openers;
 use crate::{Clock, DataDir, FleetConfig, FleetError};
 
 /// One fleet, opened. Shared by all surfaces behind an `Arc`.
