@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -98,7 +98,13 @@ impl Tpm {
         match answered.recv_timeout(self.deadline) {
             Ok(outcome) => outcome,
             Err(RecvTimeoutError::Timeout) => {
-                self.is_late.store(true, Ordering::Release);
+                // Unless the answer came just now: then nothing is under way that would take the mark away again.
+                if answered.try_recv().is_err() {
+                    self.is_late.store(true, Ordering::Release);
+                    if matches!(answered.try_recv(), Ok(_) | Err(TryRecvError::Disconnected)) {
+                        self.is_late.store(false, Ordering::Release);
+                    }
+                }
                 Err(TpmError::Late { millis: u64::try_from(self.deadline.as_millis()).unwrap_or(u64::MAX) })
             }
             // The thread skips what nobody waits for.
