@@ -1,11 +1,18 @@
 //! `kf-emulator`: runs the firmware images in QEMU and stands for what surrounds a microcontroller.
 #![allow(clippy::print_stderr, reason = "a command-line tool says on standard error why it failed")]
 
+mod bridge;
 mod check;
+mod device_command;
 mod figures;
+mod flash_chip;
+mod fuses;
 mod machine;
+mod modem;
+mod noise;
 mod report;
 mod request;
+mod server;
 mod size;
 mod vectors;
 
@@ -24,11 +31,15 @@ struct Arguments {
 enum Task {
     /// Run every image and hold the results against the vectors, the limits and the manual.
     Check(check::Arguments),
+    /// One device, whose fuses and flash are in a folder.
+    #[command(subcommand)]
+    Device(device_command::Verb),
 }
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Check(arguments) => check::run(&arguments),
+        Task::Device(verb) => device_command::run(verb).map(|()| true),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
