@@ -44,8 +44,6 @@ pub(crate) enum Command {
     Open,
     /// Gives where the device key lies.
     Exchange,
-    /// An order. Gives the report.
-    Obey,
     /// Gives 1 when everything was erased and read back.
     Destroy,
     /// Noise state 1, place of the device key 24, certificate.
@@ -59,7 +57,6 @@ impl Command {
             Self::Seal => 4,
             Self::Open => 5,
             Self::Exchange => 6,
-            Self::Obey => 7,
             Self::Destroy => 8,
             Self::Show => 9,
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::machine::Machine;
 use crate::report::{Format, Row, print};
-use crate::{figures, size, vectors};
+use crate::{figures, life, size, vectors};
 
 /// What the core may take: derivation and sealing, opening included.
 const FLASH_LIMIT_OCTETS: u64 = 24 * 1024;
@@ -26,6 +26,15 @@ pub(crate) struct Arguments {
     /// Write the measured figures into the manual instead of comparing them.
     #[arg(long)]
     update: bool,
+    /// Where the power cuts of the life fall; drawn and printed when not given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Live the device's life against a throw-away server with power cuts, and check nothing else.
+    #[arg(long)]
+    only_life: bool,
+    /// The server [default: keyfleet beside this program].
+    #[arg(long)]
+    keyfleet: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -43,15 +52,36 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
         }
         Ok(())
     };
-    show(vectors::run(&arguments.images.join("vectors-image"), &arguments.vectors)?)?;
-    show(core_costs(&arguments.images.join("core-image"))?)?;
-    let measured = figures::measure(&arguments.images.join("figures-image"))?;
-    if arguments.update {
-        figures::update(&arguments.manual, &measured)?;
+    if !arguments.only_life {
+        show(vectors::run(&arguments.images.join("vectors-image"), &arguments.vectors)?)?;
+        show(core_costs(&arguments.images.join("core-image"))?)?;
+        let measured = figures::measure(&arguments.images.join("figures-image"))?;
+        if arguments.update {
+            figures::update(&arguments.manual, &measured)?;
+        }
+        show(figures::compare(&arguments.manual, &measured)?)?;
+        show(vec![figures::derivation_ratio(&measured)?])?;
     }
-    show(figures::compare(&arguments.manual, &measured)?)?;
-    show(vec![figures::derivation_ratio(&measured)?])?;
+    if !arguments.only_life {
+        return Ok(all_hold);
+    }
+    let seed = match arguments.seed {
+        Some(seed) => seed,
+        None => drawn_seed()?,
+    };
+    let keyfleet = match &arguments.keyfleet {
+        Some(path) => path.clone(),
+        None => std::env::current_exe()?.with_file_name("keyfleet"),
+    };
+    let lived = life::run(&keyfleet, &arguments.images.join("device-image"), seed);
+    show(lived.map_err(|error| format!("the life with seed {seed}: {error}"))?)?;
     Ok(all_hold)
+}
+
+fn drawn_seed() -> std::io::Result<u64> {
+    let mut seed = [0; 4];
+    crate::noise::fill(&mut seed)?;
+    Ok(u32::from_le_bytes(seed).into())
 }
 
 /// Flash and stack of an image that derives, seals and opens, and does nothing else.

@@ -7,6 +7,7 @@ mod device_command;
 mod figures;
 mod flash_chip;
 mod fuses;
+mod life;
 mod machine;
 mod modem;
 mod noise;

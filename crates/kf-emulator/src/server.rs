@@ -82,6 +82,13 @@ impl Fleet {
         self.folder.path().join(name)
     }
 
+    /// What the server has logged about requests that it refused, to say why something failed.
+    pub(crate) fn refusals(&self) -> String {
+        let log = std::fs::read_to_string(self.path("serve.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains("status=4") || line.contains("WARN")).collect();
+        format!("the server refused: {}", if lines.is_empty() { "nothing".to_owned() } else { lines.join("; ") })
+    }
+
     /// Where it is, for the modem.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ const VERSION: &str = "1.96.";
 const TARGET: &str = "thumbv7em-none-eabihf";
 
 /// The packages of the firmware that are images.
-const IMAGES: [&str; 3] = ["core-image", "figures-image", "vectors-image"];
+const IMAGES: [&str; 4] = ["core-image", "device-image", "figures-image", "vectors-image"];
 
 /// Variables that would make Debian's cargo use another compiler or other flags than firmware/.cargo/config.toml says.
 const FOREIGN: [&str; 10] = [

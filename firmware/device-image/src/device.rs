@@ -4,6 +4,7 @@ use core::cell::RefCell;
 
 use board::line::Line;
 use kf_derive::Sender;
+use kf_device::KeyError;
 use kf_device::derivation::{HeldKey, Injected};
 use kf_device::destruction::{Target, destroy as destroy_target};
 use kf_device::entropy::{Alphabet, Assessment, Healthy, NoiseState, Profile, Source, SourceId};
@@ -64,7 +65,11 @@ impl<'l> Device<'l> {
     }
 
     pub(crate) fn identity(&mut self) -> Result<Option<InUse<SoftwareIdentity>>, Text> {
-        InUse::load(&mut self.store, &self.fuses.chip, self.fuses.device).or_text("identity")
+        match InUse::load(&mut self.store, &self.fuses.chip, self.fuses.device) {
+            // The pointer outlives a key that was destroyed.
+            Err(KeyError::Missing) => Ok(None),
+            loaded => loaded.or_text("identity"),
+        }
     }
 }
 

@@ -59,7 +59,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Surfaces: none of them sees the store or a back end.
     ("kf-server", &["kf-key", "kf-crypto", "kf-api", "kf-pki", "kf-log", "kf-access", "kf-enrol", "kf-fleet"]),
     ("kf-client", &["kf-key", "kf-crypto", "kf-api", "kf-pki"]),
-    ("kf-ffi", &["kf-key", "kf-device"]),
+    ("kf-ffi", &["kf-key", "kf-derive", "kf-seal", "kf-entropy", "kf-device"]),
     (
         "kf-agent",
         &[

@@ -1,0 +1,67 @@
+//! Pointers of C, checked before they become references.
+
+use core::ffi::{CStr, c_char};
+
+use crate::status::Status;
+
+/// Octets to read. NULL is allowed for none.
+///
+/// # Safety
+/// `pointer` is NULL or valid for reading `length` octets, which nobody changes meanwhile.
+pub(crate) unsafe fn octets<'a>(pointer: *const u8, length: usize) -> Result<&'a [u8], Status> {
+    match (pointer.is_null(), length) {
+        (_, 0) => Ok(&[]),
+        (true, _) => Err(Status::Argument),
+        (false, length) if isize::try_from(length).is_err() => Err(Status::Argument),
+        // SAFETY: not NULL, not too long, and valid by the caller's promise.
+        (false, length) => Ok(unsafe { core::slice::from_raw_parts(pointer, length) }),
+    }
+}
+
+/// Octets to write.
+///
+/// # Safety
+/// `pointer` is NULL or valid for writing `length` octets that nobody else uses meanwhile.
+pub(crate) unsafe fn octets_mut<'a>(pointer: *mut u8, length: usize) -> Result<&'a mut [u8], Status> {
+    if pointer.is_null() || isize::try_from(length).is_err() {
+        return Err(Status::Argument);
+    }
+    // SAFETY: not NULL, not too long, and valid by the caller's promise.
+    Ok(unsafe { core::slice::from_raw_parts_mut(pointer, length) })
+}
+
+/// One value to read.
+///
+/// # Safety
+/// `pointer` is NULL or valid for reading a `T`.
+pub(crate) unsafe fn value<'a, T>(pointer: *const T) -> Result<&'a T, Status> {
+    if pointer.is_null() || !pointer.is_aligned() {
+        return Err(Status::Argument);
+    }
+    // SAFETY: not NULL, aligned, and valid by the caller's promise.
+    Ok(unsafe { &*pointer })
+}
+
+/// One value to write.
+///
+/// # Safety
+/// `pointer` is NULL or valid for writing a `T` that nobody else uses meanwhile.
+pub(crate) unsafe fn value_mut<'a, T>(pointer: *mut T) -> Result<&'a mut T, Status> {
+    if pointer.is_null() || !pointer.is_aligned() {
+        return Err(Status::Argument);
+    }
+    // SAFETY: not NULL, aligned, and valid by the caller's promise.
+    Ok(unsafe { &mut *pointer })
+}
+
+/// A text.
+///
+/// # Safety
+/// `pointer` is NULL or points to a text that ends with NUL.
+pub(crate) unsafe fn text<'a>(pointer: *const c_char) -> Result<&'a str, Status> {
+    if pointer.is_null() {
+        return Err(Status::Argument);
+    }
+    // SAFETY: not NULL, and a text by the caller's promise.
+    unsafe { CStr::from_ptr(pointer) }.to_str().map_err(|_not_utf8| Status::Argument)
+}

@@ -1,0 +1,106 @@
+/* Computes every vector through the C interface, and tries what must be refused. */
+#include <stdio.h>
+#include <string.h>
+
+#include "keyfleet.h"
+#include "vectors.h"
+
+#define CHECK(condition) \
+  do { if (!(condition)) { printf("%s:%d: %s\n", __FILE__, __LINE__, #condition); return 1; } } while (0)
+
+struct derivation { const char *key; uint8_t level, algorithm; const char *purpose, *context; uint32_t epoch; const char *output; };
+struct seal {
+  const char *key, *device, *random, *aad, *plaintext, *envelope, *service;
+  uint32_t facility_epoch, device_epoch;
+  uint8_t sender, algorithm;
+  uint32_t boot, counter;
+};
+static const struct derivation derivations[] = { DERIVATIONS };
+static const struct seal seals[] = { SEALS };
+
+static uint8_t noise_value;
+static uint32_t state = 1, boots;
+
+static int nibble(char digit) { return digit <= '9' ? digit - '0' : digit - 'a' + 10; }
+
+static size_t unhex(const char *text, uint8_t *octets) {
+  size_t length = strlen(text) / 2, i;
+  for (i = 0; i < length; i++) octets[i] = (uint8_t)(nibble(text[2 * i]) << 4 | nibble(text[2 * i + 1]));
+  return length;
+}
+
+static int derive(const struct derivation *v) {
+  uint8_t key[32], context[128], derived[32], expected[32];
+  size_t length = 0, context_length = unhex(v->context, context), expected_length = unhex(v->output, expected);
+  unhex(v->key, key);
+  CHECK(kf_derive(key, v->level, v->algorithm, v->purpose, context, context_length, v->epoch, derived, &length) == KF_OK);
+  CHECK(length == expected_length && memcmp(derived, expected, length) == 0);
+  return 0;
+}
+
+static int seal_and_open(const struct seal *v) {
+  static uint8_t plaintext[2048], envelope[4096], expected[4096], opened[4096];
+  uint8_t key[32], random[16], aad[256];
+  size_t aad_length = unhex(v->aad, aad), plain_length = unhex(v->plaintext, plaintext);
+  size_t expected_length = unhex(v->envelope, expected), length = 0;
+  uint32_t i, boot = 0, counter = 0;
+  kf_place place = { {0}, v->facility_epoch, v->device_epoch, v->sender, v->service };
+  kf_sealer sealer;
+  unhex(v->key, key);
+  unhex(v->random, random);
+  unhex(v->device, place.device);
+  CHECK(kf_hazmat_sealer_begin(&sealer, key, &place, v->algorithm, v->boot, random) == KF_OK);
+  for (i = 0; i < v->counter; i++) CHECK(kf_seal(&sealer, NULL, 0, NULL, 0, envelope, sizeof envelope, &length) == KF_OK);
+  CHECK(kf_seal(&sealer, plaintext, plain_length, aad, aad_length, envelope, sizeof envelope, &length) == KF_OK);
+  CHECK(length == expected_length && memcmp(envelope, expected, length) == 0);
+  kf_sealer_wipe(&sealer);
+  CHECK(kf_seal(&sealer, NULL, 0, NULL, 0, envelope, sizeof envelope, &length) == KF_HANDLE);
+  CHECK(kf_open(key, &place, expected, expected_length, aad, aad_length, opened, sizeof opened, &length, &boot, &counter) == KF_OK);
+  CHECK(length == plain_length && memcmp(opened, plaintext, length) == 0 && boot == v->boot && counter == v->counter);
+  expected[expected_length - 1] ^= 1;
+  CHECK(kf_open(key, &place, expected, expected_length, aad, aad_length, opened, sizeof opened, &length, &boot, &counter) == KF_REFUSED);
+  return 0;
+}
+
+static int32_t stuck(void *context, uint8_t *sample) { (void)context; *sample = noise_value; return 0; }
+static int32_t noisy(void *context, uint8_t *sample) {
+  (void)context;
+  state ^= state << 13; state ^= state >> 17; state ^= state << 5;
+  *sample = (uint8_t)(state >> 8);
+  return 0;
+}
+static int32_t count(void *context, uint32_t *value) { (void)context; *value = ++boots; return 0; }
+
+static int hooks(void) {
+  kf_hooks bad = { NULL, stuck, count }, good = { NULL, noisy, count };
+  uint8_t key[32] = {7}, envelope[256];
+  size_t length;
+  kf_noise noise;
+  kf_sealer sealer;
+  kf_place place = { {1}, 1, 1, 1, "telemetry" };
+  memset(&noise, 0, sizeof noise);
+  CHECK(kf_noise_key(&noise, key) == KF_HANDLE);
+  CHECK(kf_noise_start(&noise, &bad, KF_NOISE_PHYSICAL_ON, 4000) == KF_NOISE);
+  CHECK(kf_noise_start(&noise, NULL, KF_NOISE_PHYSICAL_ON, 4000) == KF_ARGUMENT);
+  CHECK(kf_noise_start(&noise, &good, KF_NOISE_PSEUDO_RANDOM_ONLY, 4000) == KF_OK);
+  CHECK(kf_noise_key(&noise, key) == KF_NOT_PHYSICAL);
+  CHECK(kf_noise_start(&noise, &good, KF_NOISE_PHYSICAL_ON, 4000) == KF_OK);
+  CHECK(kf_noise_key(&noise, key) == KF_OK);
+  CHECK(kf_sealer_begin(&sealer, key, &place, KF_AES_128_CCM, &noise) == KF_OK);
+  CHECK(kf_seal(&sealer, key, 4, NULL, 0, envelope, 8, &length) == KF_BUFFER);
+  CHECK(kf_seal(&sealer, NULL, 4, NULL, 0, envelope, sizeof envelope, &length) == KF_ARGUMENT);
+  CHECK(kf_seal(&sealer, key, 4, NULL, 0, envelope, sizeof envelope, &length) == KF_OK && boots == 1);
+  place.service = "Not a label";
+  CHECK(kf_sealer_begin(&sealer, key, &place, KF_AES_128_CCM, &noise) == KF_ARGUMENT);
+  CHECK(strlen(kf_status_text(KF_NOISE)) > 0 && strcmp(kf_status_text(77), "unknown") == 0);
+  return 0;
+}
+
+int main(void) {
+  size_t i;
+  for (i = 0; i < sizeof derivations / sizeof *derivations; i++) CHECK(derive(&derivations[i]) == 0);
+  for (i = 0; i < sizeof seals / sizeof *seals; i++) CHECK(seal_and_open(&seals[i]) == 0);
+  CHECK(hooks() == 0);
+  printf("all agree: %u derivations, %u envelopes\n", (unsigned)(sizeof derivations / sizeof *derivations), (unsigned)(sizeof seals / sizeof *seals));
+  return 0;
+}
