@@ -110,7 +110,7 @@ impl FlashChip {
 
     fn program_words(&mut self, offset: u32, octets: &[u8]) -> Answer {
         let Ok(start) = usize::try_from(offset) else { return Answer::Refused };
-        if start % WORD_OCTETS != 0 || octets.len() % WORD_OCTETS != 0 {
+        if !start.is_multiple_of(WORD_OCTETS) || !octets.len().is_multiple_of(WORD_OCTETS) {
             return Answer::Refused;
         }
         for (index, word) in octets.chunks(WORD_OCTETS).enumerate() {

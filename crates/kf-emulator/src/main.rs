@@ -7,6 +7,7 @@ mod device_command;
 mod figures;
 mod flash_chip;
 mod fuses;
+#[allow(clippy::indexing_slicing, reason = "a JSON value without the key gives null")]
 mod life;
 mod machine;
 mod modem;
