@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::process::{Failure, Result, command, run, succeeds, workspace_root};
+use crate::process::{Failure, Result, cargo, command, run, succeeds, workspace_root};
 
 /// How to tell that a package is there, also when it came from elsewhere than Debian.
 enum Probe {
@@ -68,7 +68,12 @@ pub(crate) fn install() -> Result<()> {
     rust_components()?;
     debian_packages(PACKAGES)?;
     debian_packages(FIRMWARE_PACKAGES)?;
-    python_environment()
+    python_environment()?;
+    // Later steps read the whole graph of dependencies, also of targets that nothing here builds, and do so offline.
+    run(
+        cargo().args(["fetch", "--locked"]),
+        "check that crates.io (or the registry that cargo is configured for) can be reached",
+    )
 }
 
 /// Installs what is missing for the firmware alone.
