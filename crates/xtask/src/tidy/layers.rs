@@ -22,6 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kf-pki", &["kf-key", "kf-crypto"]),
     ("kf-log", &["kf-key", "kf-crypto"]),
     ("kf-entropy", &[]),
+    ("kf-rotation", &["kf-key"]),
     ("kf-access", &["kf-key", "kf-api"]),
     ("kf-enrol", &["kf-key", "kf-crypto", "kf-api", "kf-pki"]),
     // Back ends: what keys, rows and brokers live in.
@@ -105,8 +106,18 @@ const TOOLS: &[&str] = &["kf-bench", "kf-emulator"];
 
 /// Crates whose code decides from its arguments: vocabulary and rules. `kf-crypto` is their primitive: it draws
 /// random numbers where a caller from above asks for a key.
-const PURE: &[&str] =
-    &["kf-key", "kf-derive", "kf-seal", "kf-exchange", "kf-api", "kf-pki", "kf-log", "kf-access", "kf-enrol"];
+const PURE: &[&str] = &[
+    "kf-key",
+    "kf-derive",
+    "kf-seal",
+    "kf-exchange",
+    "kf-api",
+    "kf-pki",
+    "kf-log",
+    "kf-access",
+    "kf-enrol",
+    "kf-rotation",
+];
 
 /// Crates from elsewhere that bring a clock, a socket, a file or a run time, and so never stand below the back ends.
 const IMPURE_CRATES: &[&str] = &[
