@@ -8,28 +8,49 @@ use crate::Tool;
 #[derive(Clone, Debug)]
 pub struct Python(Tool);
 
-/// `target/venv/bin/python` of this workspace, which `cargo xtask test` makes.
-fn virtual_environment() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/venv/bin/python")
+/// The interpreter of an environment below `target` of this workspace, which `cargo xtask prerequisites` makes.
+fn interpreter(environment: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(environment).join("bin/python")
 }
 
 impl Python {
-    /// The interpreter of the workspace's virtual environment, else `python3`, that can import `module`.
+    /// The interpreter of the workspace's environment `target/venv`, else `python3`, that can import `module`.
     ///
     /// # Panics
     /// When neither can, naming the remedy.
     #[must_use]
     pub fn with_module(module: &str) -> Self {
+        Self::importing("venv", module)
+    }
+
+    /// As [`Python::with_module`], in the environment of Espressif's generators and readers of partition images.
+    ///
+    /// # Panics
+    /// As [`Python::with_module`].
+    #[must_use]
+    pub fn with_espressif_module(module: &str) -> Self {
+        Self::importing("venv-espressif", module)
+    }
+
+    /// As [`Python::with_module`], in the environment of esptool, espsecure and espefuse.
+    ///
+    /// # Panics
+    /// As [`Python::with_module`].
+    #[must_use]
+    pub fn with_esptool_module(module: &str) -> Self {
+        Self::importing("venv-esptool", module)
+    }
+
+    fn importing(environment: &str, module: &str) -> Self {
         let probe = format!("import {module}");
-        let venv = virtual_environment();
-        if venv.is_file() && Tool::at(&venv).run(&["-c", &probe]).success() {
-            return Self(Tool::at(&venv));
+        let own = interpreter(environment);
+        if own.is_file() && Tool::at(&own).run(&["-c", &probe]).success() {
+            return Self(Tool::at(&own));
         }
         let system = Tool::new("python3");
         assert!(
             system.run(&["-c", &probe]).success(),
-            "Python cannot import `{module}`: python3 -m venv target/venv && target/venv/bin/pip install {module}, \
-             or cargo xtask test"
+            "Python cannot import `{module}`: cargo xtask prerequisites makes target/{environment}"
         );
         Self(system)
     }

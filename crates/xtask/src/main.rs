@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's scripts, in Rust.
 //!
 //! - `test`: everything that a change must pass, from a bare Debian machine on.
+//! - `prerequisites`: what the tests need, installed, and nothing run.
 //! - `tidy`: the layers and the few points of style that matter.
 //! - `firmware`: what runs on a microcontroller, built and run in the emulator.
 //! - `bench`: figures as ratios, by the crate `kf-bench`.
@@ -31,6 +32,8 @@ struct Arguments {
 enum Task {
     /// Install what the tests need (as root), then run formatting, tidy, lints, tests, the demo and the documents.
     Test,
+    /// Install what the tests need (as root), so that a single crate can be tested.
+    Prerequisites,
     /// Hold the layers and the style points that are tested.
     Tidy,
     /// Build what runs on a microcontroller, run it in the emulator, and print what was checked.
@@ -46,6 +49,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test => suite::run(),
+        Task::Prerequisites => prerequisites::install(),
         Task::Tidy => tidy::run(),
         Task::Firmware(arguments) => firmware::run_all(&arguments),
         Task::Bench { arguments } => suite::bench(&arguments),

@@ -57,8 +57,19 @@ const FIRMWARE_PACKAGES: &[(&str, Probe)] = &[
     ("qemu-system-arm", Probe::Tool("qemu-system-arm")),
 ];
 
-/// Everything that the environment in `target/venv` holds, pinned.
-const PYTHON_REQUIREMENTS: &str = include_str!("../python-requirements.txt");
+/// A Python environment below `target`, with everything that it holds, pinned.
+struct PythonEnvironment {
+    folder: &'static str,
+    requirements: &'static str,
+}
+
+/// The environments, apart because their packages ask for different versions of the same thing, or because what is in one
+/// may only be run as a program of its own (esptool is GPL).
+const PYTHON_ENVIRONMENTS: [PythonEnvironment; 3] = [
+    PythonEnvironment { folder: "venv", requirements: include_str!("../python-requirements.txt") },
+    PythonEnvironment { folder: "venv-espressif", requirements: include_str!("../python-requirements-espressif.txt") },
+    PythonEnvironment { folder: "venv-esptool", requirements: include_str!("../python-requirements-esptool.txt") },
+];
 
 /// Installs what is missing.
 ///
@@ -68,7 +79,7 @@ pub(crate) fn install() -> Result<()> {
     rust_components()?;
     debian_packages(PACKAGES)?;
     debian_packages(FIRMWARE_PACKAGES)?;
-    python_environment()?;
+    PYTHON_ENVIRONMENTS.iter().try_for_each(python_environment)?;
     // Later steps read the whole graph of dependencies, also of targets that nothing here builds, and do so offline.
     run(
         cargo().args(["fetch", "--locked"]),
@@ -84,14 +95,9 @@ pub(crate) fn install_for_firmware() -> Result<()> {
     debian_packages(FIRMWARE_PACKAGES)
 }
 
-/// Where the tests look for it, wherever cargo builds.
-fn python_folder() -> PathBuf {
-    workspace_root().join("target/venv")
-}
-
 /// The folder whose commands the tests must find first.
 pub(crate) fn python_commands() -> PathBuf {
-    python_folder().join("bin")
+    workspace_root().join("target/venv/bin")
 }
 
 fn rust_components() -> Result<()> {
@@ -159,11 +165,12 @@ fn is_on_path(tool: &str) -> bool {
         .any(|folder| folder.join(tool).is_file())
 }
 
-/// Makes `target/venv` with exactly the pinned packages. A stamp tells whether it is up to date.
-fn python_environment() -> Result<()> {
-    let venv = python_folder();
+/// Makes an environment with exactly the pinned packages, where the tests look for it, wherever cargo builds. A stamp
+/// tells whether it is up to date.
+fn python_environment(environment: &PythonEnvironment) -> Result<()> {
+    let venv = workspace_root().join("target").join(environment.folder);
     let stamp = venv.join("requirements.txt");
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == PYTHON_REQUIREMENTS) {
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == environment.requirements) {
         return Ok(());
     }
     eprintln!("making the Python environment {}", venv.display());
@@ -172,7 +179,7 @@ fn python_environment() -> Result<()> {
         "check that `python3 -m venv` works (Debian: python3-venv)",
     )?;
     let write = |path: &Path| {
-        fs::write(path, PYTHON_REQUIREMENTS)
+        fs::write(path, environment.requirements)
             .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display()), "check the disk"))
     };
     let wanted = venv.join("wanted.txt");

@@ -23,6 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kf-log", &["kf-key", "kf-crypto"]),
     ("kf-entropy", &[]),
     ("kf-rotation", &["kf-key"]),
+    ("kf-flash", &["kf-key"]),
     ("kf-access", &["kf-key", "kf-api"]),
     ("kf-enrol", &["kf-key", "kf-crypto", "kf-api", "kf-pki"]),
     // Back ends: what keys, rows and brokers live in.
@@ -114,6 +115,7 @@ const PURE: &[&str] = &[
     "kf-api",
     "kf-pki",
     "kf-log",
+    "kf-flash",
     "kf-access",
     "kf-enrol",
     "kf-rotation",

@@ -1,0 +1,18 @@
+//! Flash images of the ESP32 family, written and read octet for octet as Espressif's own tools do.
+//!
+//! * [`nvs`]: the key-value partition of ESP-IDF, plain and encrypted, with what erased entries leave behind.
+//!
+//! Nothing here is random, reads a file or talks to a chip: keys come in as [`kf_key::SecretArray`], images go in and out
+//! as octets. Reading needs no allocator.
+//!
+//! What none of this proves is real silicon: it was compared with the vendor's generators, readers and virtual chips.
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+#[cfg(any(feature = "alloc", test))]
+extern crate alloc;
+
+mod octets;
+
+pub mod nvs;

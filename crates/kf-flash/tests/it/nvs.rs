@@ -1,0 +1,6 @@
+//! NVS partitions.
+
+mod damage;
+mod espressif;
+mod round_trip;
+mod sample;
