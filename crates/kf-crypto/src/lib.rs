@@ -8,6 +8,7 @@
 mod aead;
 mod digest;
 mod ecdsa;
+mod hpke;
 mod passphrase;
 mod random;
 mod signature;
@@ -16,6 +17,7 @@ mod transport;
 pub use aead::{AEAD_OVERHEAD, open, seal};
 pub use digest::{Sha256, hmac_sha256, sha1, sha256, sha384, sha512};
 pub use ecdsa::{ecdsa_p256_signature_from_der, ecdsa_signature_to_der};
+pub use hpke::{HPKE_POINT_OCTETS, HPKE_TAG_OCTETS, HpkePrivateKey, HpkeReceiver, HpkeSender};
 pub use passphrase::{Argon2Cost, derive_from_passphrase};
 pub use random::{fill_random, random_array, random_secret};
 pub use signature::{
