@@ -1,10 +1,12 @@
 //! Check, then permit, then sign: the only way to a certificate leads through [`CheckedTbs`].
 
+mod as_issued;
 mod extensions;
 mod parsed;
 mod presented;
 mod profile;
 
+pub use as_issued::{NotAsIssued, as_issued};
 pub use presented::{PresentedCertificate, facts_of_tbs, recheck_tbs_certificate};
 pub use profile::max_lifetime_days;
 

@@ -30,7 +30,8 @@ pub struct Issuer {
     pub not_after: UnixMillis,
     /// Whether its path length lets it issue CA certificates.
     pub may_issue_authorities: bool,
-    /// CRL shards of what it issues.
+    /// CRL shards of what it issues; 0 when its key is elsewhere, so that nobody here signs its CRLs and OCSP answers, and no
+    /// address of them stands in what it issues.
     pub shard_count: u16,
     /// Base of the public addresses baked into certificates, no trailing slash, for example `http://pki.example`.
     pub base_url: Arc<str>,

@@ -126,8 +126,8 @@ impl Extensions<'_> {
     }
 
     fn write_addresses(&self, w: &mut Writer, issuer: &Issuer) {
-        let is_responder = self.profile == CertificateProfile::OcspSigner;
-        if !is_responder {
+        let has_status = self.profile != CertificateProfile::OcspSigner && issuer.shard_count > 0;
+        if has_status {
             let crl = if self.profile.is_authority() { issuer.full_crl_url() } else { issuer.shard_url(self.shard) };
             write(w, &oid::CRL_DISTRIBUTION_POINTS, false, |w| {
                 w.sequence(|w| w.sequence(|w| write_distribution_point_name(w, &crl)));
@@ -135,7 +135,7 @@ impl Extensions<'_> {
         }
         write(w, &oid::AUTHORITY_INFO_ACCESS, false, |w| {
             w.sequence(|w| {
-                if !is_responder {
+                if has_status {
                     write_access(w, &oid::ACCESS_OCSP, &issuer.ocsp_url());
                 }
                 write_access(w, &oid::ACCESS_CA_ISSUERS, &issuer.certificate_url());
