@@ -7,6 +7,7 @@
 
 pub mod audit;
 pub mod authority;
+pub mod batch;
 pub mod certificate;
 pub mod device;
 pub mod endorsement;

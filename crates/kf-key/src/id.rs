@@ -145,6 +145,8 @@ identifiers! {
     IntentId = "intent_";
     /// An order to a device.
     OrderId = "ord_";
+    /// A batch of devices that a station makes.
+    BatchId = "batch_";
 }
 
 #[cfg(test)]

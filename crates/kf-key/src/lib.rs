@@ -23,7 +23,7 @@ mod time;
 pub use algorithm::{KeyAlgorithm, UnknownAlgorithm};
 pub use device::{DeviceState, IllegalDeviceTransition, KeyProtection};
 pub use id::{
-    AuthorityId, CodeId, DeviceId, EnrolmentId, FacilityId, FleetId, IntentId, KeyId, OperatorId, OrderId,
+    AuthorityId, BatchId, CodeId, DeviceId, EnrolmentId, FacilityId, FleetId, IntentId, KeyId, OperatorId, OrderId,
     ParseIdError, ProductLineId, ProposalId, TokenId,
 };
 pub use profile::{CertificateProfile, UnknownProfile};

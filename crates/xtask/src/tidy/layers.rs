@@ -26,18 +26,30 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kf-flash", &["kf-key"]),
     ("kf-access", &["kf-key", "kf-api"]),
     ("kf-enrol", &["kf-key", "kf-crypto", "kf-api", "kf-pki"]),
+    ("kf-batch", &["kf-key", "kf-crypto", "kf-api", "kf-pki"]),
     // Back ends: what keys, rows and brokers live in.
     ("kf-backend", &["kf-key", "kf-derive", "kf-crypto"]),
     ("kf-pkcs11", &["kf-key", "kf-derive", "kf-crypto", "kf-backend"]),
     ("kf-tpm", &["kf-key", "kf-derive", "kf-crypto", "kf-backend"]),
-    ("kf-store", &["kf-key", "kf-seal", "kf-api", "kf-log", "kf-access"]),
+    ("kf-store", &["kf-key", "kf-seal", "kf-api", "kf-log", "kf-access", "kf-batch"]),
     ("kf-mqtt", &[]),
     ("kf-broker", &["kf-key", "kf-crypto", "kf-api", "kf-mqtt"]),
     // Services.
     ("kf-device", &["kf-key", "kf-derive", "kf-seal", "kf-exchange", "kf-entropy"]),
     (
         "kf-signer",
-        &["kf-key", "kf-derive", "kf-exchange", "kf-crypto", "kf-pki", "kf-log", "kf-backend", "kf-pkcs11", "kf-tpm"],
+        &[
+            "kf-key",
+            "kf-derive",
+            "kf-exchange",
+            "kf-crypto",
+            "kf-pki",
+            "kf-log",
+            "kf-batch",
+            "kf-backend",
+            "kf-pkcs11",
+            "kf-tpm",
+        ],
     ),
     (
         "kf-fleet",
@@ -52,6 +64,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kf-log",
             "kf-access",
             "kf-enrol",
+            "kf-batch",
             "kf-backend",
             "kf-store",
             "kf-broker",
@@ -88,6 +101,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kf-log",
             "kf-access",
             "kf-enrol",
+            "kf-batch",
             "kf-broker",
             "kf-mqtt",
             "kf-signer",
@@ -119,6 +133,7 @@ const PURE: &[&str] = &[
     "kf-access",
     "kf-enrol",
     "kf-rotation",
+    "kf-batch",
 ];
 
 /// Crates from elsewhere that bring a clock, a socket, a file or a run time, and so never stand below the back ends.
