@@ -247,16 +247,28 @@ impl<'a> Signed<'a> {
     }
 }
 
-/// The first item of a sequence (RFC 8742) of signed documents, and what is behind it; `None` when `input` ends before
+/// The beginning of a sequence of signed documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Split<'a> {
+    /// The first item.
+    pub item: &'a [u8],
+    /// What is behind it.
+    pub rest: &'a [u8],
+}
+
+/// The first item of a sequence (RFC 8742) of signed documents; `None` when `input` ends before
 /// the item does, so that a reader fetches more, which is never more than [`MAX_ITEM_OCTETS`].
 ///
 /// # Errors
 /// [`FormatError::Malformed`] for what is no such item, [`FormatError::TooLong`].
-pub fn split_item(input: &[u8]) -> Result<Option<(&[u8], &[u8])>, FormatError> {
+pub fn split_item(input: &[u8]) -> Result<Option<Split<'_>>, FormatError> {
     let too_long = FormatError::TooLong { limit: MAX_ITEM_OCTETS };
     match Signed::head(input) {
         Ok((_, length)) if length > MAX_ITEM_OCTETS => Err(too_long),
-        Ok((_, length)) => input.split_at_checked(length).map(Some).ok_or(FormatError::Malformed),
+        Ok((_, length)) => {
+            let (item, rest) = input.split_at_checked(length).ok_or(FormatError::Malformed)?;
+            Ok(Some(Split { item, rest }))
+        }
         Err(error) if error.is_end_of_input() && input.len() <= MAX_ITEM_OCTETS => Ok(None),
         Err(error) if error.is_end_of_input() => Err(too_long),
         Err(_) => Err(FormatError::Malformed),

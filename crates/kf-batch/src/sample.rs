@@ -148,7 +148,7 @@ impl Sample {
             profile: CertificateProfile::IDevId,
             subject,
             key: requested(key),
-            serial: SerialNumber::from_parts(at, kf_crypto::random_array().unwrap()),
+            serial: SerialNumber::from_parts(at, *kf_crypto::sha256(&key.spki()).first_chunk().unwrap()),
             not_before: at,
             not_after: None,
         };

@@ -3,7 +3,7 @@
 use kf_api::batch::Outcome;
 use kf_key::{SecretArray, UnixMillis};
 
-use crate::frame::{FormatError, MAX_ITEM_OCTETS, document_hash, split_item};
+use crate::frame::{FormatError, MAX_ITEM_OCTETS, Split, document_hash, split_item};
 use crate::key::P256Key;
 use crate::manifest::{Counts, Manifest};
 use crate::record::{Check, Hardware, HardwareKind, Record};
@@ -90,9 +90,9 @@ fn a_sequence_is_split_where_its_items_end_however_it_arrives() {
     for length in 0..first.len() {
         assert_eq!(split_item(&both[..length]), Ok(None), "{length}");
     }
-    let (item, rest) = split_item(&both).unwrap().unwrap();
-    assert_eq!((item, rest), (first.as_slice(), second.as_slice()));
-    assert_eq!(split_item(rest).unwrap().unwrap(), (second.as_slice(), &[][..]));
+    let split = split_item(&both).unwrap().unwrap();
+    assert_eq!((split.item, split.rest), (first.as_slice(), second.as_slice()));
+    assert_eq!(split_item(split.rest).unwrap().unwrap(), Split { item: &second, rest: &[] });
     assert_eq!(split_item(b"{\"json\": 1}"), Err(FormatError::Malformed));
     // A length beyond every limit is refused as soon as that many octets are here.
     let endless = [&[0xd2, 0x84, 0x5a, 0x00, 0x10, 0x00, 0x00][..], &vec![0; MAX_ITEM_OCTETS]].concat();
