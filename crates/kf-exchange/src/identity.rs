@@ -79,7 +79,8 @@ impl PublicKey {
     }
 
     /// Whether `signature` (r and s, 32 octets each) is one over `message` by ECDSA with SHA-256.
-    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
+    #[must_use]
+    pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         let Ok(signature) = Signature::from_slice(signature) else { return false };
         VerifyingKey::from(self.0).verify(message, &signature).is_ok()
     }
