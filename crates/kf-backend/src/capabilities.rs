@@ -13,6 +13,8 @@ pub enum BackendKind {
     Pkcs11,
     /// Root and CA keys in a TPM 2.0.
     Tpm,
+    /// Root and keys in a secure element of the ATECC608 class: for devices and gateways, too slow and too small for a fleet.
+    SecureElement,
 }
 
 /// What the key that a back end holds may be used for.

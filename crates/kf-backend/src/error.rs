@@ -27,6 +27,12 @@ pub enum BackendError {
         /// CKA_LABEL.
         label: String,
     },
+    /// The operator: every slot for a key is taken.
+    #[error("the token has room for {keys} keys and holds them; destroy one that is no longer needed")]
+    Full {
+        /// How many it holds.
+        keys: usize,
+    },
     /// The operator: the root is not the one of the start. Another token was plugged in.
     #[error("the token's root is another one than at start; plug the right token in")]
     OtherRoot,

@@ -16,6 +16,9 @@ pub(crate) fn open_backend(config: &SignerConfig, create_root: bool) -> Result<A
         BackendKind::SealedFile => open_sealed_file(config, create_root),
         BackendKind::Pkcs11 => open_token(config, create_root),
         BackendKind::Tpm => open_tpm(config, create_root),
+        BackendKind::SecureElement => Err(SignerError::Start(
+            "backend = \"secure-element\" is for devices; a server uses sealed-file, pkcs11 or tpm".to_owned(),
+        )),
     }
 }
 
