@@ -1,5 +1,5 @@
 //! Test support: programs that we did not write, run with a deadline; scratch directories; scratch PKCS#11 tokens and
-//! TPMs.
+//! TPMs; an emulated secure element.
 //!
 //! For tests only. What is missing or goes wrong panics with a message that names the remedy, because a test that
 //! skips itself proves nothing.
@@ -11,6 +11,7 @@ mod foreign_authority;
 mod https_server;
 mod process;
 mod python;
+mod secure_element;
 mod soft_hsm;
 mod software_tpm;
 mod tool;
@@ -19,6 +20,7 @@ pub use foreign_authority::{Day, ForeignAuthority, IssuedIdentity};
 pub use https_server::{Answer, ClientCheck, HttpsServer, Received};
 pub use process::Running;
 pub use python::Python;
+pub use secure_element::{BusError, ElementBus, ElementDelay, Fault, Moment, SecureElement};
 pub use soft_hsm::SoftHsm;
 pub use software_tpm::SoftwareTpm;
 pub use tempfile::TempDir;
