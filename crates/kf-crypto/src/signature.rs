@@ -1,7 +1,7 @@
 //! Key pairs, signatures and SubjectPublicKeyInfo (FIPS 186-5, RFC 5480, RFC 8410, RFC 5958).
 
 use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
-use kf_key::{KeyAlgorithm, SecretBytes};
+use kf_key::{KeyAlgorithm, SecretArray, SecretBytes};
 
 use crate::CryptoError;
 
@@ -57,6 +57,24 @@ impl PrivateKey {
             KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => None,
         };
         inner.map(Self).ok_or(CryptoError)
+    }
+
+    /// A P-256 key from its private scalar (SEC 1 section 3.2.1), for keys whose randomness comes from elsewhere.
+    ///
+    /// # Errors
+    /// [`CryptoError`] for a scalar outside [1, n-1], which comes once in 2^32 draws.
+    pub fn p256_from_scalar(scalar: &SecretArray<32>) -> Result<Self, CryptoError> {
+        /// PrivateKeyInfo (RFC 5958) and ECPrivateKey (RFC 5915) up to the scalar; the public key is left out.
+        const HEAD: [u8; 35] = [
+            0x30, 0x41, 0x02, 0x01, 0x00, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08,
+            0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x04, 0x27, 0x30, 0x25, 0x02, 0x01, 0x01, 0x04, 0x20,
+        ];
+        let pkcs8 = SecretBytes::fill(HEAD.len() + 32, |out| {
+            // Exposed to be put into the one form that the provider reads.
+            let octets = HEAD.iter().chain(scalar.expose());
+            out.iter_mut().zip(octets).for_each(|(out, octet)| *out = *octet);
+        });
+        Self::from_pkcs8(KeyAlgorithm::P256, &pkcs8)
     }
 
     /// The key as PKCS#8 version 1 DER, for wrapping or for a device's own file.
@@ -273,6 +291,18 @@ mod tests {
             assert_eq!(verify(algorithm, key.public_key(), b"message", &signature), Ok(()));
             assert_eq!(verify(algorithm, key.public_key(), b"massage", &signature), Err(CryptoError));
         }
+    }
+
+    #[test]
+    fn a_scalar_becomes_the_key_whose_multiple_of_the_generator_is_known() {
+        let one = SecretArray::fill(|scalar: &mut [u8; 32]| scalar[31] = 1);
+        let key = PrivateKey::p256_from_scalar(&one).unwrap();
+        // SP 800-186 section 3.2.1.3: the x-coordinate of the generator begins 6b17d1f2.
+        assert_eq!(key.public_key()[..5], [0x04, 0x6b, 0x17, 0xd1, 0xf2]);
+        let signature = key.sign(b"message").unwrap();
+        assert_eq!(verify(KeyAlgorithm::P256, key.public_key(), b"message", &signature), Ok(()));
+        assert!(PrivateKey::p256_from_scalar(&SecretArray::fill(|scalar: &mut [u8; 32]| scalar.fill(0))).is_err());
+        assert!(PrivateKey::p256_from_scalar(&SecretArray::fill(|scalar: &mut [u8; 32]| scalar.fill(0xff))).is_err());
     }
 
     #[test]
