@@ -2,7 +2,8 @@
 //! of the server's root, so that the first connection is already authenticated.
 //!
 //! `keyfleet:claim?server=<url>&device=<name>&code=<code>&root=<64 hexadecimal digits>`, each value percent-encoded
-//! (RFC 3986 section 2.1), each parameter exactly once, in any order.
+//! (RFC 3986 section 2.1), each parameter exactly once, in any order. A label that a station printed also has
+//! `&key=<64 hexadecimal digits>`, the SHA-256 of the device key's SubjectPublicKeyInfo.
 
 use kf_api::ShownOnce;
 use kf_key::SecretBytes;
@@ -23,6 +24,8 @@ pub struct Claim {
     pub code: SecretBytes,
     /// SHA-256 of the root certificate's DER.
     pub root_sha256: [u8; 32],
+    /// SHA-256 of the device key's SubjectPublicKeyInfo, where the label was printed beside the device.
+    pub key_sha256: Option<[u8; 32]>,
 }
 
 /// Why a text is not a claim URI.
@@ -56,6 +59,20 @@ pub fn claim_uri(server: &str, device: &str, code: &ShownOnce, root_sha256: &[u8
     ShownOnce::new(uri)
 }
 
+/// As [`claim_uri`], for a device whose key is known when the label is printed.
+#[must_use]
+pub fn claim_uri_of_key(
+    server: &str,
+    device: &str,
+    code: &ShownOnce,
+    root_sha256: &[u8; 32],
+    key_sha256: &[u8; 32],
+) -> ShownOnce {
+    // Exposed to become part of the longer URI, which is shown once as well.
+    let uri = claim_uri(server, device, code, root_sha256).expose().to_owned();
+    ShownOnce::new(format!("{uri}&key={}", hex::encode(key_sha256)))
+}
+
 /// Reads a claim URI.
 ///
 /// # Errors
@@ -65,7 +82,7 @@ pub fn parse_claim(uri: &str) -> Result<Claim, ClaimError> {
         .strip_prefix(PREFIX)
         .filter(|query| PREFIX.len() + query.len() <= MAX_CLAIM_OCTETS)
         .ok_or(ClaimError::NotAClaim)?;
-    let (mut server, mut device, mut code, mut root) = (None, None, None, None);
+    let (mut server, mut device, mut code, mut root, mut key) = (None, None, None, None, None);
     for parameter in query.split('&') {
         let (name, value) = parameter.split_once('=').ok_or(ClaimError::UnknownParameter)?;
         let place = match name {
@@ -73,6 +90,7 @@ pub fn parse_claim(uri: &str) -> Result<Claim, ClaimError> {
             "device" => &mut device,
             "code" => &mut code,
             "root" => &mut root,
+            "key" => &mut key,
             _ => return Err(ClaimError::UnknownParameter),
         };
         if place.replace(value).is_some() {
@@ -84,11 +102,20 @@ pub fn parse_claim(uri: &str) -> Result<Claim, ClaimError> {
     if !server.starts_with("https://") {
         return Err(ClaimError::Parameter("server"));
     }
-    let mut root_sha256 = [0; 32];
-    let root = root.ok_or(ClaimError::Parameter("root"))?;
-    hex::decode_to_slice(root, &mut root_sha256).map_err(|_malformed| ClaimError::Parameter("root"))?;
+    let root_sha256 = root.and_then(hash).ok_or(ClaimError::Parameter("root"))?;
+    let key_sha256 = match key {
+        None => None,
+        Some(key) => Some(hash(key).ok_or(ClaimError::Parameter("key"))?),
+    };
     let code = code.and_then(decode).filter(|code| !code.is_empty()).ok_or(ClaimError::Parameter("code"))?;
-    Ok(Claim { server, device: text(device, "device")?, code: SecretBytes::from_vec(code), root_sha256 })
+    let device = text(device, "device")?;
+    Ok(Claim { server, device, code: SecretBytes::from_vec(code), root_sha256, key_sha256 })
+}
+
+fn hash(digits: &str) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    hex::decode_to_slice(digits, &mut hash).ok()?;
+    Some(hash)
 }
 
 /// Percent-encodes everything but the unreserved characters of RFC 3986 section 2.3.
@@ -145,6 +172,16 @@ mod tests {
         assert_eq!(claim.device, "pump:7");
         assert!(claim.code.equals(b"00000-00000-00000-00000-$"));
         assert_eq!(claim.root_sha256, [0xab; 32]);
+        assert_eq!(claim.key_sha256, None);
+    }
+
+    #[test]
+    fn a_label_of_a_station_names_the_devices_key() {
+        let code = ShownOnce::new("c".into());
+        let uri = claim_uri_of_key("https://a", "d", &code, &[0xab; 32], &[0xcd; 32]);
+        assert_eq!(parse_claim(uri.expose()).unwrap().key_sha256, Some([0xcd; 32]));
+        let short = uri.expose().replace("key=cd", "key=");
+        assert_eq!(parse_claim(&short).err(), Some(ClaimError::Parameter("key")));
     }
 
     #[test]
