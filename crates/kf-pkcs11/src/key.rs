@@ -59,7 +59,7 @@ pub(crate) fn destroy(connection: &Connection, label: &str) -> Result<(), Backen
     })
 }
 
-fn read_spki(open: &Open, public: ObjectHandle, algorithm: KeyAlgorithm) -> Result<Vec<u8>, CallError> {
+pub(crate) fn read_spki(open: &Open, public: ObjectHandle, algorithm: KeyAlgorithm) -> Result<Vec<u8>, CallError> {
     let attributes = open.session.get_attributes(public, &[AttributeType::EcPoint, AttributeType::EcParams])?;
     let is_of_curve = attributes.iter().any(
         |attribute| matches!(attribute, Attribute::EcParams(found) if Ok(found.as_slice()) == ec_params(algorithm)),

@@ -15,6 +15,7 @@ mod fault;
 mod key;
 mod root;
 mod signature_token;
+mod station_token;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use kf_derive::Info;
 use kf_key::{KeyAlgorithm, KeyId, SecretArray, SecretBytes};
 
 pub use signature_token::SignatureToken;
+pub use station_token::StationModule;
 
 use connection::Connection;
 use key::TokenKey;
