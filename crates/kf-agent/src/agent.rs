@@ -102,10 +102,13 @@ impl Agent {
             clock.not_before(parse_millis(&seen).unwrap_or_default());
         }
         let code = CodeSource::open(&config.bootstrap)?;
-        let factory = match (&config.bootstrap.idevid_chain_file, &config.bootstrap.idevid_key_file) {
-            (Some(chain), Some(key)) => Some(FactoryIdentity::read(chain, key)?),
-            _ => None,
-        };
+        let bootstrap = &config.bootstrap;
+        let factory =
+            match (&bootstrap.idevid_chain_file, &bootstrap.idevid_key_file, &bootstrap.idevid_sealed_key_file) {
+                (Some(chain), Some(key), _) => Some(FactoryIdentity::read(chain, key)?),
+                (Some(chain), None, Some(key)) => Some(FactoryIdentity::read_sealed(chain, key, keys.as_ref())?),
+                _ => None,
+            };
         let server = open_server(&config, &clock, slots.disk()).map_err(|error| match error {
             RootFailure::Start(failure) => failure,
             RootFailure::Disk(source) => failed(source),

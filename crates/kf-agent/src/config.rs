@@ -92,6 +92,8 @@ pub struct Bootstrap {
     pub idevid_chain_file: Option<PathBuf>,
     /// The IDevID's key, PKCS#8 PEM.
     pub idevid_key_file: Option<PathBuf>,
+    /// The IDevID's key as a factory station sealed it, under the seal key of this device. Instead of `idevid_key_file`.
+    pub idevid_sealed_key_file: Option<PathBuf>,
 }
 
 /// Where the private key lives.
@@ -328,8 +330,12 @@ impl Bootstrap {
         if sources.iter().filter(|given| **given).count() > 1 {
             return Err(refuse("bootstrap", "give one of code_file, code_fd and code_credential"));
         }
-        if self.idevid_chain_file.is_some() != self.idevid_key_file.is_some() {
-            return Err(refuse("bootstrap", "idevid_chain_file and idevid_key_file go together"));
+        if self.idevid_key_file.is_some() && self.idevid_sealed_key_file.is_some() {
+            return Err(refuse("bootstrap", "give one of idevid_key_file and idevid_sealed_key_file"));
+        }
+        let has_key = self.idevid_key_file.is_some() || self.idevid_sealed_key_file.is_some();
+        if self.idevid_chain_file.is_some() != has_key {
+            return Err(refuse("bootstrap", "idevid_chain_file and a file of its key go together"));
         }
         Ok(())
     }
@@ -488,6 +494,16 @@ mod tests {
                 "bootstrap",
             ),
             ("allow_plain_key = true", "allow_plain_key = true\n[bootstrap]\nidevid_key_file = \"c\"", "bootstrap"),
+            (
+                "allow_plain_key = true",
+                "allow_plain_key = true\n[bootstrap]\nidevid_chain_file = \"c\"\nidevid_key_file = \"k\"\nidevid_sealed_key_file = \"s\"",
+                "bootstrap",
+            ),
+            (
+                "allow_plain_key = true",
+                "allow_plain_key = true\n[bootstrap]\nidevid_sealed_key_file = \"c\"",
+                "bootstrap",
+            ),
             ("allow_plain_key = true", "allow_plain_key = true\n[renewal]\nhook = [\"sh\"]", "renewal.hook"),
             (
                 "allow_plain_key = true",

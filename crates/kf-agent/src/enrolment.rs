@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::failure::{Failure, chain_of};
 use crate::identity::Identity;
-use crate::key_source::DeviceKey;
+use crate::key_source::{DeviceKey, KeySource};
 use crate::secret_source;
 
 /// How long one call to the server may take.
@@ -260,11 +260,7 @@ pub(crate) struct FactoryIdentity {
 impl FactoryIdentity {
     /// Reads chain and key, of whichever algorithm.
     pub(crate) fn read(chain_file: &Path, key_file: &Path) -> Result<Self, Failure> {
-        let field = "bootstrap.idevid_chain_file";
-        let text = std::fs::read_to_string(chain_file).map_err(|source| Failure::Source { field, source })?;
-        let chain = kf_pki::pem::decode_all("CERTIFICATE", &text)
-            .filter(|chain| !chain.is_empty())
-            .ok_or(Failure::Content { field, expected: "a certificate chain in PEM" })?;
+        let chain = Self::read_chain(chain_file)?;
         let field = "bootstrap.idevid_key_file";
         let pkcs8 = secret_source::private_key_pem(key_file, field)?;
         let key = [KeyAlgorithm::P256, KeyAlgorithm::P384, KeyAlgorithm::Ed25519]
@@ -272,5 +268,25 @@ impl FactoryIdentity {
             .find_map(|algorithm| PrivateKey::from_pkcs8(algorithm, &pkcs8).ok())
             .ok_or(Failure::Content { field, expected: "a P-256, P-384 or Ed25519 key in PKCS#8" })?;
         Ok(Self { chain, key: Arc::new(key) })
+    }
+
+    /// As [`Self::read`], for a key that was stored as `keys` stores keys: sealed under the same seal key.
+    pub(crate) fn read_sealed(chain_file: &Path, key_file: &Path, keys: &dyn KeySource) -> Result<Self, Failure> {
+        let chain = Self::read_chain(chain_file)?;
+        let field = "bootstrap.idevid_sealed_key_file";
+        let stored = secret_source::stored_key(key_file).map_err(|source| Failure::Source { field, source })?;
+        let key = keys.load(&stored).map_err(|_opaque| Failure::Content {
+            field,
+            expected: "a key sealed under the seal key of this device",
+        })?;
+        Ok(Self { chain, key: key.tls_key() })
+    }
+
+    fn read_chain(chain_file: &Path) -> Result<Vec<Vec<u8>>, Failure> {
+        let field = "bootstrap.idevid_chain_file";
+        let text = std::fs::read_to_string(chain_file).map_err(|source| Failure::Source { field, source })?;
+        kf_pki::pem::decode_all("CERTIFICATE", &text)
+            .filter(|chain| !chain.is_empty())
+            .ok_or(Failure::Content { field, expected: "a certificate chain in PEM" })
     }
 }

@@ -139,6 +139,11 @@ pub(crate) fn unlock_value(key: &Key) -> Result<Option<SecretBytes>, Failure> {
     Ok(Some(without_line_end(&secret)))
 }
 
+/// A key as a [`crate::KeySource`] stores it: octets, none of them white space to be dropped.
+pub(crate) fn stored_key(path: &Path) -> io::Result<SecretBytes> {
+    read_secret(path)
+}
+
 /// The PKCS#8 DER of a PEM file.
 pub(crate) fn private_key_pem(path: &Path, field: &'static str) -> Result<SecretBytes, Failure> {
     const BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
