@@ -43,6 +43,9 @@ const PACKAGES: &[(&str, Probe)] = &[
     ("systemd", Probe::Tool("systemd-analyze")),
     ("faketime", Probe::Tool("faketime")),
     ("gcc", Probe::Tool("cc")),
+    ("zbar-tools", Probe::Tool("zbarimg")),
+    ("librsvg2-bin", Probe::Tool("rsvg-convert")),
+    ("poppler-utils", Probe::Tool("pdftoppm")),
 ];
 
 /// What building and running the firmware takes. The compiler and the source of `core` must be of one version, which

@@ -72,6 +72,23 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kf-signer",
         ],
     ),
+    // Works offline: it never sees the server's store or its use cases, and what it made leaves as signed records.
+    (
+        "kf-station",
+        &[
+            "kf-key",
+            "kf-derive",
+            "kf-crypto",
+            "kf-api",
+            "kf-pki",
+            "kf-enrol",
+            "kf-batch",
+            "kf-entropy",
+            "kf-flash",
+            "kf-backend",
+            "kf-pkcs11",
+        ],
+    ),
     // Surfaces: none of them sees the store or a back end.
     ("kf-server", &["kf-key", "kf-crypto", "kf-api", "kf-pki", "kf-log", "kf-access", "kf-enrol", "kf-fleet"]),
     ("kf-client", &["kf-key", "kf-crypto", "kf-api", "kf-pki"]),
@@ -111,6 +128,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kf-server",
             "kf-client",
             "kf-agent",
+            "kf-station",
         ],
     ),
     // Tools.

@@ -1,0 +1,538 @@
+//! A recipe: one reviewed TOML file per SKU. It is parsed into types that cannot say anything that does not fit the chip;
+//! the plan that is printed, hashed and approved is made from those types, never from the text.
+
+mod chip;
+mod plan;
+
+pub use chip::Chip;
+pub use plan::{Plan, Step};
+
+use kf_key::KeyAlgorithm;
+use serde::{Deserialize, Serialize};
+
+/// The most octets of a recipe.
+pub const MAX_RECIPE_OCTETS: usize = 64 * 1024;
+/// Partitions begin and end at the erase unit of flash.
+const ERASE_UNIT: u32 = 4096;
+/// NVS needs three pages to be written to (ESP-IDF, "NVS: minimum partition size").
+const MIN_NVS_OCTETS: u32 = 3 * ERASE_UNIT;
+/// The largest flash of the family.
+const MAX_FLASH_OCTETS: u32 = 128 * 1024 * 1024;
+/// The most fuse blocks that a recipe burns: as many as the chip has.
+const MAX_FUSES: usize = 6;
+
+/// Why a recipe is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecipeError {
+    /// Larger than [`MAX_RECIPE_OCTETS`].
+    #[error("a recipe has at most {MAX_RECIPE_OCTETS} octets")]
+    TooLarge,
+    /// Not TOML, an unknown field, or a value of the wrong type.
+    #[error("the recipe is not valid: {0}")]
+    Syntax(String),
+    /// A value that cannot work, alone or with this chip.
+    #[error("`{field}`: {reason}")]
+    Value {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong with it and what to write.
+        reason: String,
+    },
+}
+
+/// What is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetKind {
+    /// Flash partitions of a chip of the ESP32 family.
+    Esp32,
+    /// The state directory of `keyfleet-agent`, its key sealed.
+    Linux,
+    /// A gateway whose key is born in its TPM 2.0.
+    Tpm,
+    /// A device whose key is born in a PKCS#11 token.
+    Pkcs11,
+    /// Files: PEM, DER or PKCS#12.
+    File,
+    /// A program of the line's own gets certificate and request.
+    Hook,
+}
+
+/// Where the private key of the IDevID is born.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyOrigin {
+    /// In the station, and injected.
+    Station,
+    /// In the device, which signs a request and never shows it.
+    Device,
+}
+
+/// How the private key rests in the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protection {
+    /// In an encrypted NVS partition, its keys derived by the HMAC peripheral from a fused key.
+    NvsHmac,
+    /// In an encrypted NVS partition, its keys in a partition that only flash encryption protects.
+    NvsKeys,
+    /// Sealed (AES-256-GCM) under a key that the device is given at each start.
+    Sealed,
+    /// In a TPM, a token or a secure element.
+    Hardware,
+    /// In clear. Marks the device for ever.
+    Plain,
+}
+
+/// How files for a generic target are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileForm {
+    /// PEM files.
+    Pem,
+    /// DER files.
+    Der,
+    /// One PKCS#12 file.
+    Pkcs12,
+}
+
+/// The IDevID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Algorithm of its key.
+    pub algorithm: KeyAlgorithm,
+    /// Where the key is born.
+    pub origin: KeyOrigin,
+    /// How it rests.
+    pub protection: Protection,
+    /// The slot, handle or label that holds it.
+    pub slot: Option<u32>,
+}
+
+/// A flash partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Partition {
+    /// Octets from the start of the flash, a multiple of 4096.
+    pub offset: u32,
+    /// Octets, a multiple of 4096.
+    pub size: u32,
+}
+
+/// The partitions that the station writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// NVS with the keys.
+    pub nvs: Partition,
+    /// `esp_secure_cert` with the certificate chain.
+    pub secure_cert: Option<Partition>,
+    /// NVS keys, for [`Protection::NvsKeys`].
+    pub nvs_keys: Option<Partition>,
+}
+
+/// What a fuse block is burnt for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FusePurpose {
+    /// Upstream key of the HMAC peripheral.
+    HmacUp,
+    /// Key of flash encryption, 128 bits.
+    XtsAes128Key,
+}
+
+/// A fuse block to burn. Burning cannot be undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fuse {
+    /// Key block, 0 to 5.
+    pub block: u8,
+    /// What for.
+    pub purpose: FusePurpose,
+}
+
+/// What must be read back from the fuses before a device passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChipState {
+    /// Flash encryption is on for good.
+    pub flash_encryption: bool,
+    /// Secure boot is on.
+    pub secure_boot: bool,
+    /// JTAG is off for good.
+    pub jtag_disabled: bool,
+    /// Download mode is off or secure.
+    pub download_mode_locked: bool,
+}
+
+impl ChipState {
+    /// What is demanded and not there; `None` when all is.
+    #[must_use]
+    pub const fn missing_from(&self, found: &Self) -> Option<&'static str> {
+        if self.flash_encryption && !found.flash_encryption {
+            return Some("flash encryption");
+        }
+        if self.secure_boot && !found.secure_boot {
+            return Some("secure boot");
+        }
+        if self.jtag_disabled && !found.jtag_disabled {
+            return Some("JTAG lock");
+        }
+        if self.download_mode_locked && !found.download_mode_locked {
+            return Some("download mode lock");
+        }
+        None
+    }
+}
+
+/// What is printed on the label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelPlan {
+    /// `https://host[:port]` of the server that the device will enrol at.
+    pub server: String,
+}
+
+/// A recipe that fits its chip.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    /// The stock keeping unit: 1 to 64 characters of `a-z A-Z 0-9 . - _`.
+    pub sku: String,
+    /// Name of the product line.
+    pub product_line: String,
+    /// What is made.
+    pub target: TargetKind,
+    /// The chip, for [`TargetKind::Esp32`].
+    pub chip: Option<Chip>,
+    /// The IDevID.
+    pub identity: Identity,
+    /// Whether the symmetric device key, derived from the batch key and a fresh salt, is injected.
+    pub injects_device_key: bool,
+    /// The partitions, for [`TargetKind::Esp32`].
+    pub layout: Option<Layout>,
+    /// What is burnt.
+    pub fuses: Vec<Fuse>,
+    /// What the chip must show before it passes.
+    pub chip_state: ChipState,
+    /// The label; `None`: none is printed.
+    pub label: Option<LabelPlan>,
+    /// How files are written, for [`TargetKind::File`].
+    pub file_form: Option<FileForm>,
+    /// Program and arguments, for [`TargetKind::Hook`].
+    pub hook: Vec<String>,
+    /// How long one step of a fixture may take, in seconds.
+    pub deadline_seconds: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    format: u32,
+    sku: String,
+    product_line: String,
+    target: TargetKind,
+    chip: Option<String>,
+    identity: IdentityFile,
+    #[serde(default)]
+    device_key: DeviceKeyFile,
+    layout: Option<LayoutFile>,
+    #[serde(default)]
+    fuse: Vec<Fuse>,
+    #[serde(default)]
+    chip_state: ChipState,
+    label: Option<LabelFile>,
+    file: Option<FileFile>,
+    #[serde(default)]
+    hook: Vec<String>,
+    #[serde(default = "default_deadline")]
+    deadline_seconds: u32,
+}
+
+const fn default_deadline() -> u32 {
+    60
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IdentityFile {
+    algorithm: KeyAlgorithm,
+    origin: KeyOrigin,
+    protection: Protection,
+    slot: Option<u32>,
+    #[serde(default)]
+    unsafe_plain_private_key: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct DeviceKeyFile {
+    inject: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LayoutFile {
+    nvs: Partition,
+    secure_cert: Option<Partition>,
+    nvs_keys: Option<Partition>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LabelFile {
+    server: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileFile {
+    form: FileForm,
+}
+
+fn value(field: &'static str, reason: impl Into<String>) -> RecipeError {
+    RecipeError::Value { field, reason: reason.into() }
+}
+
+impl Recipe {
+    /// Reads a recipe and checks it against its chip.
+    ///
+    /// # Errors
+    /// [`RecipeError`], naming the field.
+    pub fn parse(text: &str) -> Result<Self, RecipeError> {
+        if text.len() > MAX_RECIPE_OCTETS {
+            return Err(RecipeError::TooLarge);
+        }
+        let file: File = toml::from_str(text).map_err(|error| RecipeError::Syntax(error.to_string()))?;
+        if file.format != 1 {
+            return Err(value("format", "this program knows format 1"));
+        }
+        check_name("sku", &file.sku)?;
+        check_name("product_line", &file.product_line)?;
+        if !(1..=3600).contains(&file.deadline_seconds) {
+            return Err(value("deadline_seconds", "1 to 3600"));
+        }
+        let chip = chip_of(&file)?;
+        let layout = file.layout.as_ref().map(layout_of).transpose()?;
+        let recipe = Self {
+            sku: file.sku,
+            product_line: file.product_line,
+            target: file.target,
+            chip,
+            identity: Identity {
+                algorithm: file.identity.algorithm,
+                origin: file.identity.origin,
+                protection: file.identity.protection,
+                slot: file.identity.slot,
+            },
+            injects_device_key: file.device_key.inject,
+            layout,
+            fuses: file.fuse,
+            chip_state: file.chip_state,
+            label: file.label.map(label_of).transpose()?,
+            file_form: file.file.map(|file| file.form),
+            hook: file.hook,
+            deadline_seconds: file.deadline_seconds,
+        };
+        recipe.check_identity(file.identity.unsafe_plain_private_key)?;
+        recipe.check_target()?;
+        recipe.check_fuses()?;
+        Ok(recipe)
+    }
+
+    /// What will be done, in order, and its hash.
+    #[must_use]
+    pub fn plan(&self) -> Plan {
+        Plan::of(self)
+    }
+
+    /// Whether something is burnt that cannot be undone.
+    #[must_use]
+    pub fn burns(&self) -> bool {
+        !self.fuses.is_empty()
+    }
+
+    fn check_identity(&self, unsafe_flag: bool) -> Result<(), RecipeError> {
+        let Identity { algorithm, origin, protection, slot: _ } = self.identity;
+        if !matches!(algorithm, KeyAlgorithm::P256 | KeyAlgorithm::P384 | KeyAlgorithm::Ed25519) {
+            return Err(value("identity.algorithm", "p-256, p-384 or ed25519"));
+        }
+        if origin == KeyOrigin::Station && algorithm != KeyAlgorithm::P256 {
+            return Err(value("identity.algorithm", "a key that is made in the station is p-256"));
+        }
+        let is_plain = protection == Protection::Plain;
+        if is_plain && !unsafe_flag {
+            return Err(value(
+                "identity.protection",
+                "a private key in clear is refused; choose another protection, or set \
+                 identity.unsafe_plain_private_key = true, which marks every device for ever",
+            ));
+        }
+        if unsafe_flag && !is_plain {
+            return Err(value("identity.unsafe_plain_private_key", "only goes with protection = \"plain\""));
+        }
+        let born_in_device = origin == KeyOrigin::Device;
+        if (protection == Protection::Hardware) != born_in_device && self.target != TargetKind::Hook {
+            return Err(value(
+                "identity.origin",
+                "a key in hardware is born there (origin = \"device\"), any other in the station",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_target(&self) -> Result<(), RecipeError> {
+        let protection = self.identity.protection;
+        let fits = match self.target {
+            TargetKind::Esp32 => {
+                matches!(protection, Protection::NvsHmac | Protection::NvsKeys | Protection::Plain)
+            }
+            TargetKind::Linux => matches!(protection, Protection::Sealed | Protection::Plain),
+            TargetKind::Tpm | TargetKind::Pkcs11 => protection == Protection::Hardware,
+            TargetKind::File => matches!(protection, Protection::Sealed | Protection::Plain),
+            TargetKind::Hook => matches!(protection, Protection::Hardware | Protection::Plain),
+        };
+        if !fits {
+            return Err(value("identity.protection", format!("not possible for target {}", self.target.name())));
+        }
+        let is_esp32 = self.target == TargetKind::Esp32;
+        if self.layout.is_some() != is_esp32 {
+            return Err(value("layout", "needed for target esp32, and for no other"));
+        }
+        if (self.target == TargetKind::File) != self.file_form.is_some() {
+            return Err(value("file.form", "needed for target file, and for no other"));
+        }
+        if (self.target == TargetKind::Hook) == self.hook.is_empty() {
+            return Err(value("hook", "program and arguments, needed for target hook, and for no other"));
+        }
+        match (self.target, self.file_form, protection) {
+            (TargetKind::File, Some(FileForm::Pkcs12), Protection::Sealed)
+            | (TargetKind::File, Some(FileForm::Pem | FileForm::Der), Protection::Plain) => Ok(()),
+            (TargetKind::File, ..) => {
+                Err(value("file.form", "pem and der hold keys in clear (protection plain), pkcs12 holds them sealed"))
+            }
+            _ => self.check_chip(),
+        }
+    }
+
+    fn check_chip(&self) -> Result<(), RecipeError> {
+        let (Some(chip), Some(layout)) = (self.chip, &self.layout) else { return Ok(()) };
+        let protection = self.identity.protection;
+        if protection == Protection::NvsHmac && !chip.has_hmac_peripheral() {
+            return Err(value("identity.protection", format!("{} has no HMAC peripheral: use nvs-keys", chip.name())));
+        }
+        if (protection == Protection::NvsKeys) != layout.nvs_keys.is_some() {
+            return Err(value("layout.nvs_keys", "needed for protection nvs-keys, and for no other"));
+        }
+        if protection == Protection::NvsKeys && !self.chip_state.flash_encryption {
+            return Err(value(
+                "chip_state.flash_encryption",
+                "protection nvs-keys is none without flash encryption: set it to true",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_fuses(&self) -> Result<(), RecipeError> {
+        let Some(chip) = self.chip else {
+            return if self.fuses.is_empty() && self.chip_state == ChipState::default() {
+                Ok(())
+            } else {
+                Err(value("fuse", "only chips of the ESP32 family have fuses here"))
+            };
+        };
+        if self.fuses.len() > MAX_FUSES {
+            return Err(value("fuse", format!("at most {MAX_FUSES}")));
+        }
+        let mut blocks: Vec<u8> = self.fuses.iter().map(|fuse| fuse.block).collect();
+        blocks.sort_unstable();
+        blocks.dedup();
+        if blocks.len() != self.fuses.len() {
+            return Err(value("fuse.block", "a block can be burnt once"));
+        }
+        if blocks.iter().any(|block| *block >= chip.key_blocks()) {
+            return Err(value(
+                "fuse.block",
+                format!("{} has the key blocks 0 to {}", chip.name(), chip.key_blocks().saturating_sub(1)),
+            ));
+        }
+        let hmac = self.fuses.iter().filter(|fuse| fuse.purpose == FusePurpose::HmacUp).count();
+        if hmac > 0 && !chip.has_hmac_peripheral() {
+            return Err(value("fuse.purpose", format!("{} has no HMAC peripheral", chip.name())));
+        }
+        if hmac != usize::from(self.identity.protection == Protection::NvsHmac) {
+            return Err(value("fuse.purpose", "protection nvs-hmac takes exactly one block hmac-up, any other none"));
+        }
+        Ok(())
+    }
+}
+
+impl TargetKind {
+    /// The word of the recipe.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Esp32 => "esp32",
+            Self::Linux => "linux",
+            Self::Tpm => "tpm",
+            Self::Pkcs11 => "pkcs11",
+            Self::File => "file",
+            Self::Hook => "hook",
+        }
+    }
+}
+
+fn check_name(field: &'static str, name: &str) -> Result<(), RecipeError> {
+    let is_name = (1..=64).contains(&name.len())
+        && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'-' | b'_'));
+    if is_name { Ok(()) } else { Err(value(field, "1 to 64 characters of a-z, A-Z, 0-9, `.`, `-`, `_`")) }
+}
+
+fn chip_of(file: &File) -> Result<Option<Chip>, RecipeError> {
+    match (&file.chip, file.target) {
+        (Some(name), TargetKind::Esp32) => {
+            Chip::from_name(name).map(Some).ok_or_else(|| value("chip", format!("unknown; one of {}", Chip::names())))
+        }
+        (None, TargetKind::Esp32) => Err(value("chip", format!("needed for target esp32: one of {}", Chip::names()))),
+        (Some(_), _) => Err(value("chip", "only goes with target esp32")),
+        (None, _) => Ok(None),
+    }
+}
+
+fn layout_of(file: &LayoutFile) -> Result<Layout, RecipeError> {
+    check_partition("layout.nvs", file.nvs, MIN_NVS_OCTETS)?;
+    let mut all = vec![file.nvs];
+    for (field, partition) in [("layout.secure_cert", file.secure_cert), ("layout.nvs_keys", file.nvs_keys)] {
+        if let Some(partition) = partition {
+            check_partition(field, partition, ERASE_UNIT)?;
+            all.push(partition);
+        }
+    }
+    all.sort_by_key(|partition| partition.offset);
+    let overlap = all.windows(2).any(|pair| match pair {
+        [one, next] => one.offset.saturating_add(one.size) > next.offset,
+        _ => false,
+    });
+    if overlap {
+        return Err(value("layout", "partitions overlap"));
+    }
+    Ok(Layout { nvs: file.nvs, secure_cert: file.secure_cert, nvs_keys: file.nvs_keys })
+}
+
+fn check_partition(field: &'static str, partition: Partition, minimum: u32) -> Result<(), RecipeError> {
+    let Partition { offset, size } = partition;
+    let is_aligned = offset.is_multiple_of(ERASE_UNIT) && size.is_multiple_of(ERASE_UNIT);
+    let is_inside = offset.checked_add(size).is_some_and(|end| end <= MAX_FLASH_OCTETS);
+    if is_aligned && is_inside && (minimum..=1024 * 1024).contains(&size) {
+        return Ok(());
+    }
+    Err(value(field, format!("offset and size are multiples of 4096, the size {minimum} to 1048576")))
+}
+
+fn label_of(file: LabelFile) -> Result<LabelPlan, RecipeError> {
+    let is_address = file.server.starts_with("https://")
+        && file.server.len() <= 200
+        && file.server.bytes().all(|octet| octet.is_ascii_graphic());
+    if is_address { Ok(LabelPlan { server: file.server }) } else { Err(value("label.server", "https://host[:port]")) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! The plan of a recipe: its steps in order, as text for a reviewer, and the hash that is approved.
+
+use std::fmt::Write as _;
+
+use kf_crypto::Sha256;
+
+use super::{FileForm, FusePurpose, KeyOrigin, Partition, Protection, Recipe, TargetKind};
+
+/// Separates these hashes from hashes of anything else.
+const HASH_LABEL: &[u8] = b"keyfleet station plan v1\0";
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What is done.
+    pub text: String,
+    /// Whether it can be undone.
+    pub is_reversible: bool,
+}
+
+/// What a recipe does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+    /// What a person must know before approving.
+    pub warnings: Vec<&'static str>,
+    /// SHA-256 of the steps, the warnings and the SKU: what is approved.
+    pub hash: [u8; 32],
+}
+
+impl Plan {
+    pub(super) fn of(recipe: &Recipe) -> Self {
+        let mut steps = Vec::new();
+        let mut add = |is_reversible: bool, text: String| steps.push(Step { text, is_reversible });
+        add(true, "read MAC, serial number and fuses; refuse a device that has an identity".to_owned());
+        let algorithm = recipe.identity.algorithm;
+        match recipe.identity.origin {
+            KeyOrigin::Station => {
+                add(true, format!("make a {algorithm} key in the station, from its token's generator"))
+            }
+            KeyOrigin::Device => {
+                add(true, format!("have the device make a {algorithm} key{} and sign a request", slot(recipe)))
+            }
+        }
+        add(true, format!("issue an IDevID for product line {}", recipe.product_line));
+        if recipe.injects_device_key {
+            add(true, "derive the device key from the batch key and 16 fresh random octets".to_owned());
+        }
+        write_steps(recipe, &mut add);
+        for fuse in &recipe.fuses {
+            let purpose = match fuse.purpose {
+                FusePurpose::HmacUp => "HMAC_UP",
+                FusePurpose::XtsAes128Key => "XTS_AES_128_KEY",
+            };
+            add(
+                false,
+                format!("burn BLOCK_KEY{} with a fresh key for {purpose}, read- and write-protected", fuse.block),
+            );
+        }
+        add(true, "read back what was written and compare it".to_owned());
+        add(true, "look for private keys in clear in the image".to_owned());
+        let state = recipe.chip_state;
+        for (demanded, what) in [
+            (state.flash_encryption, "flash encryption"),
+            (state.secure_boot, "secure boot"),
+            (state.jtag_disabled, "the JTAG lock"),
+            (state.download_mode_locked, "the download mode lock"),
+        ] {
+            if demanded {
+                add(true, format!("read back {what} from the fuses"));
+            }
+        }
+        add(true, "have the device sign a challenge with its key".to_owned());
+        if let Some(label) = &recipe.label {
+            add(true, format!("print a label with a claim for {}", label.server));
+        }
+        add(true, "sign the record".to_owned());
+        let warnings = warnings(recipe);
+        let hash = hash(recipe, &steps, &warnings);
+        Self { steps, warnings, hash }
+    }
+
+    /// The plan for people.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        for (number, step) in self.steps.iter().enumerate() {
+            let mark = if step.is_reversible { "" } else { "  [CANNOT BE UNDONE]" };
+            // Writing to a string cannot fail.
+            let _written = writeln!(text, "{:>3}. {}{mark}", number.saturating_add(1), step.text);
+        }
+        for warning in &self.warnings {
+            let _written = writeln!(text, "  !  {warning}");
+        }
+        text
+    }
+
+    /// The hash, 64 hexadecimal digits.
+    #[must_use]
+    pub fn hash_text(&self) -> String {
+        hex::encode(self.hash)
+    }
+
+    /// What a person types before something is burnt: `BURN` and the first twelve digits of the hash.
+    #[must_use]
+    pub fn burn_phrase(&self) -> String {
+        let mut phrase = self.hash_text();
+        phrase.truncate(12);
+        format!("BURN {phrase}")
+    }
+}
+
+fn slot(recipe: &Recipe) -> String {
+    recipe.identity.slot.map_or_else(String::new, |slot| format!(" in slot 0x{slot:x}"))
+}
+
+fn write_steps(recipe: &Recipe, add: &mut impl FnMut(bool, String)) {
+    let place = |partition: Partition| format!("at 0x{:x}, {} octets", partition.offset, partition.size);
+    match (recipe.target, &recipe.layout) {
+        (TargetKind::Esp32, Some(layout)) => {
+            let chip = recipe.chip.map_or("esp32", |chip| chip.name());
+            let form = match recipe.identity.protection {
+                Protection::NvsHmac => "encrypted (XTS-AES, keys from the HMAC peripheral)",
+                Protection::NvsKeys => "encrypted (XTS-AES, keys partition)",
+                _ => "in clear",
+            };
+            add(true, format!("write the NVS partition of {chip}, {form}, {}", place(layout.nvs)));
+            if let Some(partition) = layout.nvs_keys {
+                add(true, format!("write the NVS keys partition {}", place(partition)));
+            }
+            if let Some(partition) = layout.secure_cert {
+                add(true, format!("write the certificate chain into esp_secure_cert {}", place(partition)));
+            }
+        }
+        (TargetKind::Linux, _) => add(true, "write the state directory of keyfleet-agent".to_owned()),
+        (TargetKind::Tpm, _) => add(true, "store the certificate beside the TPM's key".to_owned()),
+        (TargetKind::Pkcs11, _) => add(true, "store the certificate beside the token's key".to_owned()),
+        (TargetKind::File, _) => {
+            let form = match recipe.file_form {
+                Some(FileForm::Pkcs12) => "a PKCS#12 file",
+                Some(FileForm::Der) => "DER files",
+                Some(FileForm::Pem) | None => "PEM files",
+            };
+            add(true, format!("write key and certificate as {form}"));
+        }
+        (TargetKind::Hook, _) => add(true, format!("run {}", recipe.hook.join(" "))),
+        (TargetKind::Esp32, None) => {}
+    }
+}
+
+fn warnings(recipe: &Recipe) -> Vec<&'static str> {
+    let mut warnings = Vec::new();
+    if recipe.identity.protection == Protection::Plain {
+        warnings.push(
+            "UNSAFE: the private key lies in clear; whoever reads the flash has it. Every record says so for ever",
+        );
+    }
+    match recipe.target {
+        TargetKind::File if recipe.file_form == Some(FileForm::Pkcs12) => {
+            warnings.push("a PKCS#12 file is as safe as its passphrase: who has the file can guess at leisure");
+        }
+        TargetKind::File => warnings.push("the key is a file: any copy of it is the device"),
+        TargetKind::Hook => {
+            warnings.push("a program of the line's own does the writing: what it leaves behind is not known here")
+        }
+        TargetKind::Esp32 | TargetKind::Linux | TargetKind::Tpm | TargetKind::Pkcs11 => {}
+    }
+    if recipe.burns() {
+        warnings.push("fuses are burnt: a board that fails afterwards is scrap");
+    }
+    warnings
+}
+
+fn hash(recipe: &Recipe, steps: &[Step], warnings: &[&str]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(HASH_LABEL);
+    let mut part = |text: &str| {
+        // Each part behind its length, so that no two plans run together to one text.
+        hash.update(&u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
+        hash.update(text.as_bytes());
+    };
+    part(&recipe.sku);
+    part(recipe.target.name());
+    for step in steps {
+        part(if step.is_reversible { "step" } else { "burn" });
+        part(&step.text);
+    }
+    warnings.iter().for_each(|warning| part(warning));
+    hash.finish()
+}

@@ -1,0 +1,385 @@
+//! One attempt at one device: carries out what the [`Line`] asks for and tells it what came of it.
+
+use std::sync::PoisonError;
+
+use kf_crypto::PrivateKey;
+use kf_enrol::code::EnrolmentCode;
+use kf_key::{CertificateProfile, DeviceId, SecretArray, SerialNumber, UnixMillis};
+use kf_pki::certificate::{IssuanceRequest, Subject, check_issuance};
+use kf_pki::request::{CertificationRequest, RequestedKey};
+
+use super::Station;
+use super::event::{Event, Watch};
+use crate::draft::{Draft, Ending, Origin};
+use crate::fixture::{Fixture, FixtureError, Reading, Verdict};
+use crate::image::{self, Image};
+use crate::journal::JournalFile;
+use crate::label::Label;
+use crate::line::{Act, Entry, FailReason, HardwareId, Line, Outcome, Stage, Unit};
+use crate::recipe::{ChipState, KeyOrigin, Protection};
+use crate::target::Material;
+use crate::token::StationKey;
+
+/// The epoch of a key that a batch key was the parent of: the one before any that the operating facility gives.
+const PROVISIONED: u32 = 0;
+/// What a device signs to prove its key, before the challenge.
+const PROOF_LABEL: &[u8] = b"keyfleet station proof v1\0";
+
+/// What is in memory of one attempt and nowhere else.
+#[derive(Debug, Default)]
+struct Held {
+    hardware: Option<HardwareId>,
+    unit: Option<u32>,
+    key: Option<PrivateKey>,
+    requested: Option<RequestedKey>,
+    device_key: Option<SecretArray<32>>,
+    /// Secrets that must not be found in the image.
+    draft: Draft,
+    image: Option<Image>,
+    started: UnixMillis,
+    is_scrap: bool,
+}
+
+pub(super) struct Attempt<'a, F> {
+    station: &'a Station<F>,
+    name: &'a str,
+    fixture: &'a mut dyn Fixture,
+    watch: &'a dyn Watch,
+    held: Held,
+}
+
+const fn of_fixture(error: FixtureError) -> FailReason {
+    match error {
+        FixtureError::Hang => FailReason::Hang,
+        FixtureError::Failed | FixtureError::Unsupported => FailReason::Fixture,
+    }
+}
+
+/// The first octets of a key's hash, as the journal keeps them.
+fn short(spki_sha256: &[u8; 32]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *spki_sha256;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+impl<'a, F: JournalFile> Attempt<'a, F> {
+    pub(super) fn new(
+        station: &'a Station<F>,
+        name: &'a str,
+        fixture: &'a mut dyn Fixture,
+        watch: &'a dyn Watch,
+    ) -> Self {
+        Self { station, name, fixture, watch, held: Held::default() }
+    }
+
+    /// `None` when there was no device.
+    pub(super) fn run(mut self) -> Option<(Verdict, Option<FailReason>)> {
+        self.watch.tell(&Event::new(self.name, Stage::Waiting));
+        let reading = match self.fixture.read() {
+            Ok(None) => return None,
+            Ok(Some(reading)) => Ok(reading),
+            Err(error) => Err(of_fixture(error)),
+        };
+        self.held.started = self.station.clock.now();
+        let (mut line, mut act) = Line::start();
+        let mut reading = Some(reading);
+        loop {
+            let outcome = match &act {
+                Act::ShowPass => return Some((Verdict::Pass, None)),
+                Act::ShowFail(reason) => {
+                    return Some((Verdict::Fail(reason.next(self.held.is_scrap)), Some(*reason)));
+                }
+                Act::Read => match reading.take() {
+                    Some(Ok(reading)) => self.identify(reading),
+                    Some(Err(reason)) => Err(reason),
+                    None => Err(FailReason::Bug),
+                },
+                other => self.carry_out(other),
+            };
+            let outcome = outcome.unwrap_or_else(Outcome::Failed);
+            self.note_refusal(&line, &outcome);
+            act = line.next(outcome);
+            self.tell(&line, &act);
+        }
+    }
+
+    /// A device that was turned away before it had a number is noted; it changes nothing else, so nobody waits for the disk.
+    fn note_refusal(&self, line: &Line, outcome: &Outcome) {
+        if let (Outcome::Failed(reason), None, Stage::Reading | Stage::Keying) = (outcome, self.held.unit, line.stage())
+        {
+            let at = self.station.now().unwrap_or(self.held.started);
+            let entry = Entry::Refused { hardware: self.held.hardware.clone(), reason: *reason, at };
+            // The reason stands on the screen already; a journal that cannot be written stops the next device.
+            let _noted = self.station.ledger.note(&entry, &[]);
+        }
+    }
+
+    fn tell(&self, line: &Line, act: &Act) {
+        let mut event = Event::new(self.name, line.stage());
+        event.mac = self.held.hardware.as_ref().map(|hardware| hardware.mac().to_owned());
+        event.device = self.held.unit.and_then(|unit| self.device(unit).ok()).map(|(_, name)| name);
+        if let Act::ShowFail(reason) = act {
+            event.reason = Some(*reason);
+            event.next = Some(reason.next(self.held.is_scrap).words());
+        }
+        if matches!(act, Act::ShowFail(_) | Act::ShowPass) {
+            event.took_millis = Some(self.station.clock.now().since(self.held.started));
+        }
+        self.watch.tell(&event);
+    }
+
+    fn carry_out(&mut self, act: &Act) -> Result<Outcome, FailReason> {
+        match act {
+            Act::Begin(hardware) => return self.begin(hardware),
+            Act::Count(unit) => self.station.ledger.count(*unit)?,
+            Act::MakeKey => self.make_key()?,
+            Act::Certify => self.certify()?,
+            Act::Write => self.write()?,
+            Act::ReadBack => self.read_back()?,
+            Act::Challenge => self.challenge()?,
+            Act::Finish => self.finish()?,
+            Act::Scrap(reason) => self.scrap(*reason)?,
+            Act::Read | Act::ShowPass | Act::ShowFail(_) => return Err(FailReason::Bug),
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn identify(&mut self, reading: Reading) -> Result<Outcome, FailReason> {
+        let hardware = HardwareId::new(&reading.mac, &reading.board).ok_or(FailReason::Unreadable)?;
+        self.held.hardware = Some(hardware.clone());
+        let expected = self.station.recipe.chip.map(|chip| chip.name());
+        if expected.is_some() && reading.chip.as_deref() != expected {
+            return Err(FailReason::WrongChip);
+        }
+        Ok(Outcome::Identified(hardware))
+    }
+
+    fn begin(&mut self, hardware: &HardwareId) -> Result<Outcome, FailReason> {
+        let at = self.station.now()?;
+        self.station.terms.check_time(at).map_err(|_refusal| FailReason::Expired)?;
+        let (unit, standing) = self.station.ledger.begin(hardware, at)?;
+        self.held.unit = Some(unit);
+        if let Some((Unit::Writing { .. }, _, document)) = self.station.ledger.unit(unit) {
+            self.held.draft = Draft::from_document(&document).ok_or(FailReason::Bug)?;
+        }
+        self.held.draft.fixture = self.name.to_owned();
+        Ok(Outcome::Numbered { unit, standing })
+    }
+
+    fn unit(&self) -> Result<u32, FailReason> {
+        self.held.unit.ok_or(FailReason::Bug)
+    }
+
+    fn device(&self, unit: u32) -> Result<(DeviceId, String), FailReason> {
+        let device = self.station.terms.devices.device(unit).ok_or(FailReason::Bug)?;
+        let name = self.station.terms.devices.name(device).ok_or(FailReason::Bug)?;
+        Ok((device, name))
+    }
+
+    fn make_key(&mut self) -> Result<(), FailReason> {
+        let identity = self.station.recipe.identity;
+        let requested = match identity.origin {
+            KeyOrigin::Station => {
+                let key = self.key_from_token()?;
+                let requested = RequestedKey::from_spki(&key.spki()).map_err(|_request| FailReason::Bug)?;
+                self.held.key = Some(key);
+                self.held.draft.source = self.station.noise.source().to_owned();
+                self.held.draft.samples = 32;
+                requested
+            }
+            KeyOrigin::Device => {
+                let request = self.fixture.make_key(identity.algorithm, identity.slot).map_err(of_fixture)?;
+                let request = CertificationRequest::from_der(&request).map_err(|_request| FailReason::Request)?;
+                if request.key.algorithm != identity.algorithm {
+                    return Err(FailReason::Request);
+                }
+                let in_element = identity.protection == Protection::Hardware;
+                self.held.draft.origin = if in_element { Origin::Element } else { Origin::Device };
+                self.held.draft.source = "device".to_owned();
+                request.key
+            }
+        };
+        kf_pki::weak_key::check_key(&requested, |_spki_sha256| false).map_err(|_weak| FailReason::Request)?;
+        self.held.draft.spki_sha256 = Some(hex::encode(requested.spki_sha256));
+        self.held.draft.spki = Some(hex::encode(&requested.spki));
+        self.held.requested = Some(requested);
+        Ok(())
+    }
+
+    fn key_from_token(&self) -> Result<PrivateKey, FailReason> {
+        // A scalar outside [1, n-1] comes once in 2^32 draws; three in a row are no accident.
+        for _ in 0..3 {
+            let scalar = self.station.noise.secret::<32>()?;
+            if let Ok(key) = PrivateKey::p256_from_scalar(&scalar) {
+                return Ok(key);
+            }
+        }
+        Err(FailReason::Noise)
+    }
+
+    fn certify(&mut self) -> Result<(), FailReason> {
+        let unit = self.unit()?;
+        let requested = self.held.requested.clone().ok_or(FailReason::Bug)?;
+        let key = short(&requested.spki_sha256);
+        if self.station.ledger.knows_key(key) {
+            // Not this device's: its record must not bar the key of the one that had it first.
+            self.held.draft = Draft { fixture: self.name.to_owned(), ..Draft::default() };
+            return Err(FailReason::DuplicateKey);
+        }
+        let at = self.station.now()?;
+        let serial = SerialNumber::from_parts(at, self.station.noise.public()?);
+        let (device, name) = self.device(unit)?;
+        let terms = &self.station.terms;
+        let request = IssuanceRequest {
+            profile: CertificateProfile::IDevId,
+            subject: Subject::Device {
+                organization: terms.organization.clone(),
+                device,
+                name,
+                product_line: terms.product_line_name.clone(),
+            },
+            key: requested,
+            serial,
+            not_before: at,
+            not_after: None,
+        };
+        let checked = check_issuance(&self.station.issuer, request).map_err(|_refusal| FailReason::Bug)?;
+        // Durable before the signature: whoever counts certificates counts this one, whatever happens next.
+        let entry = Entry::Certifying { unit, key, at };
+        self.station.ledger.note(&entry, &self.held.draft.to_document())?;
+        let signature =
+            self.station.token.sign(StationKey::Authority, checked.tbs()).map_err(|_token_error| FailReason::Token)?;
+        let issued = checked.complete(&signature).map_err(|_refusal| FailReason::Bug)?;
+        self.held.draft.certificate = Some(hex::encode(&issued.der));
+        Ok(())
+    }
+
+    fn derive_device_key(&mut self, device: DeviceId) -> Result<(), FailReason> {
+        let salt = self.station.noise.secret::<16>()?;
+        // Exposed to the derivation.
+        let key =
+            self.station.batch_key.device(device, salt.expose(), PROVISIONED).map_err(|_derive| FailReason::Bug)?;
+        let mut sealer = self.station.salts.lock().unwrap_or_else(PoisonError::into_inner);
+        let sealed = sealer.seal(device, &salt).map_err(|_opaque| FailReason::Token)?;
+        drop(sealer);
+        let secret = key.into_secret();
+        // Exposed to a hash of one purpose, which says nothing about the key.
+        let print = kf_crypto::hmac_sha256(secret.expose(), b"keyfleet station device key fingerprint v1");
+        self.held.draft.salt = Some(hex::encode(sealed.to_octets()));
+        self.held.draft.device_key = Some(hex::encode(print));
+        self.held.device_key = Some(secret);
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), FailReason> {
+        let unit = self.unit()?;
+        let (device, name) = self.device(unit)?;
+        if self.station.recipe.injects_device_key {
+            self.derive_device_key(device)?;
+        }
+        let certificate = self.held.draft.certificate.as_ref().and_then(|der| hex::decode(der).ok());
+        let terms = &self.station.terms;
+        let chain = [certificate.ok_or(FailReason::Bug)?, terms.authority_certificate.clone()];
+        let server = format!("https://{}", terms.server);
+        let random = self.station.noise.secret::<32>()?;
+        let material = Material {
+            device,
+            name: &name,
+            product_line: &terms.product_line_name,
+            server: &server,
+            anchor: &terms.anchor,
+            chain: &chain,
+            key: self.held.key.as_ref(),
+            device_key: self.held.device_key.as_ref(),
+            random: &random,
+        };
+        let image = self.station.target.image(&material).map_err(|_target| FailReason::Bug)?;
+        self.make_label(&name)?;
+        let burns = self.station.recipe.burns();
+        let at = self.station.now()?;
+        let sha256 = hex::encode(image::sha256_of(&image.segments));
+        let entry = Entry::Writing { unit, image: sha256, burns, at };
+        self.station.ledger.note(&entry, &self.held.draft.to_document())?;
+        self.fixture.write(&image).map_err(of_fixture)?;
+        if burns {
+            self.fixture.burn(&self.station.recipe.fuses, image.unlock.as_ref()).map_err(of_fixture)?;
+        }
+        self.held.image = Some(image);
+        Ok(())
+    }
+
+    /// The label lies on the disk before the device is written: its code is nowhere else.
+    fn make_label(&mut self, name: &str) -> Result<(), FailReason> {
+        let Some(plan) = &self.station.recipe.label else { return Ok(()) };
+        let code = EnrolmentCode::from_random(&self.station.noise.secret::<13>()?);
+        let spki_sha256 = self.held.requested.as_ref().map(|requested| requested.spki_sha256);
+        let root = kf_crypto::sha256(&self.station.terms.anchor);
+        let label =
+            Label::new(&self.station.recipe.sku, name, &plan.server, &code, &root, &spki_sha256.unwrap_or_default());
+        self.station.labels.spool(&label).map_err(|_io| FailReason::Journal)?;
+        self.held.draft.code = Some(hex::encode(code.hash()));
+        Ok(())
+    }
+
+    fn read_back(&mut self) -> Result<(), FailReason> {
+        let unit = self.unit()?;
+        let (stands, ..) = self.station.ledger.unit(unit).ok_or(FailReason::Bug)?;
+        let Unit::Writing { image, .. } = stands else { return Err(FailReason::Bug) };
+        let (segments, chip_state) = self.fixture.read_back().map_err(of_fixture)?;
+        if hex::encode(image::sha256_of(&segments)) != image {
+            return Err(FailReason::ReadBack);
+        }
+        if self.station.recipe.identity.protection != Protection::Plain && self.shows_secret(&segments) {
+            return Err(FailReason::KeyInClear);
+        }
+        let demanded: ChipState = self.station.recipe.chip_state;
+        if demanded.missing_from(&chip_state).is_some() {
+            return Err(FailReason::Fuses);
+        }
+        Ok(())
+    }
+
+    fn shows_secret(&self, segments: &[image::Segment]) -> bool {
+        let unlock = self.held.image.as_ref().and_then(|image| image.unlock.as_ref());
+        let secrets = [unlock, self.held.device_key.as_ref()];
+        // Exposed to look for them where they must not be.
+        let injected = secrets.into_iter().flatten().any(|secret| image::shows(segments, secret.expose()));
+        let scalar = self.held.key.as_ref().and_then(|key| key.to_pkcs8().ok());
+        // The scalar of a P-256 key stands in PKCS#8 behind 36 octets of structure (RFC 5958, RFC 5915).
+        let scalar = scalar.as_ref().and_then(|pkcs8| pkcs8.expose().get(36..68));
+        injected || scalar.is_some_and(|scalar| image::shows(segments, scalar)) || image::shows_pem_key(segments)
+    }
+
+    fn challenge(&mut self) -> Result<(), FailReason> {
+        let (device, _) = self.device(self.unit()?)?;
+        let nonce: [u8; 32] = self.station.noise.public()?;
+        let message = [PROOF_LABEL, device.as_bytes(), &nonce].concat();
+        let signature = self.fixture.prove(&message).map_err(of_fixture)?;
+        let spki = self.held.draft.spki.as_ref().and_then(|spki| hex::decode(spki).ok()).ok_or(FailReason::Bug)?;
+        let (algorithm, key) = kf_crypto::public_key_of_spki(&spki).map_err(|_spki| FailReason::Bug)?;
+        kf_crypto::verify(algorithm, key, &message, &signature).map_err(|kf_crypto::CryptoError| FailReason::Proof)
+    }
+
+    fn finish(&mut self) -> Result<(), FailReason> {
+        let unit = self.unit()?;
+        let (device, name) = self.device(unit)?;
+        let hardware = self.held.hardware.clone().ok_or(FailReason::Bug)?;
+        let at = self.station.now()?;
+        let record = self.held.draft.record(&self.station.common, device, &hardware, &Ending::Passed, at);
+        self.station.ledger.close_unit(&Entry::Finished { unit, at }, record)?;
+        self.station.ledger.release(unit);
+        if self.station.recipe.label.is_some() {
+            // A label that does not print is printed again from the spool.
+            let _printed = self.station.labels.release(&name);
+        }
+        Ok(())
+    }
+
+    fn scrap(&mut self, reason: FailReason) -> Result<(), FailReason> {
+        let unit = self.unit()?;
+        // What unlocks the image goes with the attempt.
+        self.held.image = None;
+        self.held.key = None;
+        self.held.is_scrap = self.station.spoil(unit, reason)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! Boards, fixtures, tokens and quotas that are not as they should be: each is a named refusal, and the line goes on.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kf_api::batch::Outcome;
+use kf_key::UnixMillis;
+use kf_station::fixture::{Board, Deadline, Fault, Fixture, Simulator, Supply};
+use kf_station::ledger::LedgerError;
+use kf_station::line::{BookError, FailReason};
+use kf_station::station::{Event, StationError, Watch};
+
+use crate::stage::{Disk, LINUX, MemoryToken, NOW, Stage};
+
+#[derive(Default)]
+struct Seen(Mutex<BTreeMap<String, Vec<FailReason>>>);
+
+impl Watch for Seen {
+    fn tell(&self, event: &Event) {
+        if let Some(reason) = event.reason {
+            let key = event.mac.clone().unwrap_or_else(|| event.fixture.clone());
+            self.0.lock().unwrap().entry(key).or_default().push(reason);
+        }
+    }
+}
+
+fn simulators(stage: &Stage, supply: &Arc<Supply>, count: usize) -> Vec<Box<dyn Fixture>> {
+    (0..count)
+        .map(|_| -> Box<dyn Fixture> {
+            let simulator = Simulator::new(Arc::clone(supply), Arc::clone(&stage.target));
+            Box::new(Deadline::new(Box::new(simulator), Duration::from_millis(500)).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn eight_fixtures_go_on_when_boards_hang_lie_and_show_other_keys() {
+    let stage = Stage::new(LINUX, 60);
+    let faults = [
+        (3, Fault::HangOnWrite, FailReason::Hang),
+        (9, Fault::LyingReadBack, FailReason::ReadBack),
+        (15, Fault::OtherKey, FailReason::Proof),
+        (21, Fault::BrokenWrite, FailReason::Fixture),
+    ];
+    let boards = (0..40).map(|number| {
+        let board = Board::new(number, None);
+        match faults.iter().find(|(place, ..)| *place == number) {
+            Some((_, fault, _)) => board.with_fault(*fault),
+            None => board,
+        }
+    });
+    let supply = Supply::new(boards);
+    let (station, _) = stage.open(Disk::default()).unwrap();
+    let seen = Seen::default();
+    station.run(simulators(&stage, &supply, 8), &seen);
+    let counts = station.counts();
+    assert_eq!((counts.good, counts.open), (36, 4), "{counts:?}");
+    for (place, _, reason) in faults {
+        let mac = Board::new(place, None).mac().to_owned();
+        assert_eq!(seen.0.lock().unwrap().get(&mac), Some(&vec![reason]));
+    }
+    station.close_shift(true).unwrap();
+    let counts = station.counts();
+    assert!(counts.balance() && counts.scrap == 4, "{counts:?}");
+    let records = stage.records(&mut station.into_file());
+    let of = |outcome| records.iter().filter(|record| record.outcome == outcome).count();
+    assert_eq!((of(Outcome::Passed), of(Outcome::Rework), of(Outcome::Scrapped)), (36, 4, 4));
+}
+
+#[test]
+fn a_board_that_never_answers_takes_its_fixture_out_of_service_and_no_other() {
+    let stage = Stage::new(LINUX, 20);
+    let boards = (0..12).map(|number| {
+        let board = Board::new(number, None);
+        if number == 1 { board.with_fault(Fault::HangOnRead) } else { board }
+    });
+    let supply = Supply::new(boards);
+    let (station, _) = stage.open(Disk::default()).unwrap();
+    let (sender, ended) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        for (mut fixture, sender) in simulators(&stage, &supply, 2).into_iter().zip([sender.clone(), sender]) {
+            let station = &station;
+            scope.spawn(move || {
+                while station.make_one("fixture", fixture.as_mut(), &()) {}
+                let _nobody_waits = sender.send(station.counts().good);
+            });
+        }
+        // The wait for an operator has no end; the other fixture has done everything by then.
+        assert_eq!(ended.recv(), Ok(11));
+        supply.end();
+    });
+}
+
+#[test]
+fn one_board_twice_and_two_boards_of_one_number_are_set_aside() {
+    let stage = Stage::new(LINUX, 9);
+    let supply = Supply::new([
+        Board::new(1, None),
+        Board::new(1, None),
+        Board::new(1, None).with_mac("02:4b:ff:ff:ff:ff"),
+        Board::new(2, None),
+    ]);
+    let (station, _) = stage.open(Disk::default()).unwrap();
+    let seen = Seen::default();
+    station.run(simulators(&stage, &supply, 1), &seen);
+    assert_eq!(station.counts().good, 2);
+    assert_eq!(station.counts().refused, 2);
+    let seen = seen.0.lock().unwrap();
+    assert_eq!(seen.get("02:4b:00:00:00:01"), Some(&vec![FailReason::AlreadyMade]));
+    assert_eq!(seen.get("02:4b:ff:ff:ff:ff"), Some(&vec![FailReason::DuplicateBoard]));
+}
+
+#[test]
+fn an_exhausted_quota_an_expired_one_and_a_clock_set_back_stop_the_line() {
+    let stage = Stage::new(LINUX, 2);
+    let run = |boards: std::ops::Range<u32>, disk: Disk| {
+        let supply = Supply::new(boards.map(|number| Board::new(number, None)));
+        let (station, _) = stage.open(disk).unwrap();
+        let seen = Seen::default();
+        station.run(simulators(&stage, &supply, 1), &seen);
+        let reasons: Vec<_> = seen.0.lock().unwrap().values().flatten().copied().collect();
+        (station.counts().good, reasons, station.into_file())
+    };
+    let (good, reasons, disk) = run(0..1, Disk::default());
+    assert_eq!((good, reasons), (1, vec![]));
+    stage.clock.0.store(NOW.0 - UnixMillis::HOUR, Ordering::SeqCst);
+    let (good, reasons, disk) = run(1..3, disk);
+    assert_eq!((good, reasons), (1, vec![FailReason::ClockBack]));
+    stage.clock.0.store(NOW.0 + 25 * UnixMillis::HOUR, Ordering::SeqCst);
+    let (good, reasons, disk) = run(1..3, disk);
+    assert_eq!((good, reasons), (1, vec![FailReason::Expired]));
+    assert!(!disk.durable.is_empty());
+    let stage = Stage::new(LINUX, 2);
+    let supply = Supply::new((0..4).map(|number| Board::new(number, None)));
+    let (station, _) = stage.open(Disk::default()).unwrap();
+    let seen = Seen::default();
+    station.run(simulators(&stage, &supply, 1), &seen);
+    assert_eq!(station.counts().good, 2);
+    assert_eq!(seen.0.lock().unwrap().values().flatten().collect::<Vec<_>>(), [&FailReason::Exhausted]);
+}
+
+#[test]
+fn a_stuck_random_generator_makes_no_device() {
+    let token = MemoryToken::new(None);
+    let stage = Stage::with_token(LINUX, 2, token);
+    let (station, _) = stage.open(Disk::default()).unwrap();
+    stage.token.stuck.store(true, Ordering::SeqCst);
+    let supply = Supply::new((0..2).map(|number| Board::new(number, None)));
+    let seen = Seen::default();
+    station.run(simulators(&stage, &supply, 1), &seen);
+    assert_eq!(station.counts().good, 0);
+    assert_eq!(seen.0.lock().unwrap().values().flatten().next(), Some(&FailReason::Noise));
+    drop(station);
+    assert!(matches!(
+        stage.open(Disk::default()),
+        Err(StationError::Ledger(_) | StationError::Start(FailReason::Noise))
+    ));
+}
+
+#[test]
+fn a_device_that_makes_a_key_that_was_seen_does_not_pass() {
+    let recipe = LINUX
+        .replace("target = \"linux\"", "target = \"hook\"\nhook = [\"/bin/true\"]")
+        .replace("\"station\"", "\"device\"")
+        .replace("\"sealed\"", "\"hardware\"");
+    let stage = Stage::new(&recipe, 4);
+    let boards = (0..3).map(|number| Board::new(number, None).with_fault(Fault::RepeatedKey));
+    let supply = Supply::new(boards);
+    let (station, _) = stage.open(Disk::default()).unwrap();
+    let seen = Seen::default();
+    station.run(simulators(&stage, &supply, 1), &seen);
+    assert_eq!(station.counts().good, 1);
+    assert_eq!(
+        seen.0.lock().unwrap().values().flatten().copied().collect::<Vec<_>>(),
+        [FailReason::DuplicateKey, FailReason::DuplicateKey]
+    );
+    let records = stage.records(&mut station.into_file());
+    assert_eq!(records.iter().filter(|record| record.key.is_some()).count(), 1, "the good device's key is not barred");
+}
+
+#[test]
+fn a_copy_of_the_journal_a_foreign_token_and_another_recipe_are_refused_at_start() {
+    let stage = Stage::new(LINUX, 9);
+    let make = |boards: std::ops::Range<u32>, disk: Disk| {
+        let supply = Supply::new(boards.map(|number| Board::new(number, None)));
+        let (station, _) = stage.open(disk).unwrap();
+        station.run(simulators(&stage, &supply, 1), &());
+        station.into_file()
+    };
+    let early = make(0..1, Disk::default());
+    let copy = early.durable.clone();
+    let late = make(1..3, early);
+    let refused = stage.open(Disk { durable: copy, ..Disk::default() });
+    assert!(matches!(
+        refused.err(),
+        Some(StationError::Ledger(LedgerError::Book(BookError::JournalRolledBack { token: 3, journal: 1 })))
+    ));
+    stage.token.counters.lock().unwrap().clear();
+    let refused = stage.open(Disk { durable: late.durable.clone(), ..Disk::default() });
+    assert!(matches!(
+        refused.err(),
+        Some(StationError::Ledger(LedgerError::Book(BookError::TokenRolledBack { token: 0, journal: 3 })))
+    ));
+    let other = Stage::new(&LINUX.replace("gate-r1", "gate-r2"), 9);
+    let swapped = Stage { recipe: other.recipe, ..Stage::new(LINUX, 9) };
+    assert!(matches!(swapped.open(Disk::default()).err(), Some(StationError::NotApproved { .. })));
+    let stranger = MemoryToken::new(None);
+    assert!(matches!(stage.open_with(Disk::default(), stranger).err(), Some(StationError::Authority)));
+}
+
+/// A fixture in Python, as a line would write one: it keeps the board in memory and has its key made by openssl.
+const PROGRAM: &str = r#"import json, subprocess, sys, tempfile, os
+say = lambda answer, octets=b"": (sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n" + octets), sys.stdout.buffer.flush())
+ask = lambda count: sys.stdin.buffer.read(count)
+folder, left, flash = tempfile.mkdtemp(), 2, []
+key = os.path.join(folder, "key.pem")
+openssl = lambda *arguments, data=b"": subprocess.run(["openssl", *arguments], input=data, capture_output=True, check=True).stdout
+for line in sys.stdin.buffer:
+    question = json.loads(line)
+    match question["do"]:
+        case "read":
+            say({"mac": f"02:00:00:00:00:0{left}", "board": f"P{left}"} if left else {"none": True})
+            left -= 1
+        case "make-key":
+            openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key)
+            request = openssl("req", "-new", "-key", key, "-subj", "/", "-outform", "DER")
+            say({"octets": len(request)}, request)
+        case "write":
+            flash = [(part, ask(part["length"])) for part in question["segments"]]
+            say({})
+        case "read-back":
+            say({"segments": [part for part, _ in flash]}, b"".join(octets for _, octets in flash))
+        case "prove":
+            signature = openssl("dgst", "-sha256", "-sign", key, data=ask(question["octets"]))
+            say({"octets": len(signature)}, signature)
+        case "show":
+            say({})
+"#;
+
+#[test]
+fn a_program_of_the_line_is_a_fixture_and_its_devices_make_their_keys_with_openssl() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("fixture.py");
+    std::fs::write(&path, PROGRAM).unwrap();
+    let recipe = LINUX
+        .replace("target = \"linux\"", "target = \"tpm\"")
+        .replace("\"station\"", "\"device\"")
+        .replace("\"sealed\"", "\"hardware\"");
+    let stage = Stage::new(&recipe, 4);
+    let (station, _) = stage.open(Disk::default()).unwrap();
+    let python = std::path::Path::new("python3");
+    let program = kf_station::fixture::Program::start(python, &[path.display().to_string()]).unwrap();
+    let fixture = Deadline::new(Box::new(program), Duration::from_secs(30)).unwrap();
+    let seen = Seen::default();
+    station.run(vec![Box::new(fixture)], &seen);
+    assert_eq!(station.counts().good, 2, "{:?}", seen.0.lock().unwrap());
+}

@@ -1,0 +1,8 @@
+//! The station as a whole, with simulated fixtures and boards.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::as_conversions)]
+
+mod esp32;
+mod faults;
+mod labels;
+mod power_cuts;
+mod stage;

@@ -1,0 +1,124 @@
+//! Power is cut at every act that touches the outside: every write and sync of the journal, every signature and every step of
+//! the token's counter. After each the station starts again and the books must balance.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kf_api::batch::Outcome;
+use kf_station::fixture::{Board, Fixture, Simulator, Supply};
+
+use crate::stage::{Disk, LINUX, MemoryToken, Power, Stage};
+
+const DEVICES: u32 = 3;
+
+/// Works until all boards passed; the boards survive between lives, as boards do.
+fn finish(stage: &Stage, supply: &Arc<Supply>, mut disk: Disk) -> Disk {
+    // A board that was in a fixture when power went is put in again by the operator.
+    for (_, (board, passed)) in supply.take_done() {
+        if !passed {
+            supply.give(board);
+        }
+    }
+    let (station, _) = stage.open(disk).unwrap();
+    let fixture: Box<dyn Fixture> = Box::new(Simulator::new(Arc::clone(supply), Arc::clone(&stage.target)));
+    station.run(vec![fixture], &());
+    station.close_shift(true).unwrap();
+    let counts = station.counts();
+    assert!(counts.balance(), "{counts:?}");
+    assert_eq!(counts.open, 0);
+    disk = station.into_file();
+    disk
+}
+
+#[test]
+fn after_a_power_cut_at_every_single_act_each_device_is_made_once_and_the_books_balance() {
+    let mut acts = 0;
+    loop {
+        for quarters in 0..4 {
+            let power = Power::for_acts(acts);
+            let token = MemoryToken::new(None);
+            let stage = Stage::with_token(LINUX, DEVICES, token);
+            let supply = Supply::new((0..DEVICES).map(|number| Board::new(number, None)));
+            let powered = Powered { token: Arc::clone(&stage.token), power: Arc::clone(&power) };
+            let disk = Disk::powered(Vec::new(), Arc::clone(&power), quarters);
+            let durable = match stage.open_with(disk, Arc::new(powered)) {
+                Ok((station, _)) => {
+                    let fixture = Simulator::new(Arc::clone(&supply), Arc::clone(&stage.target));
+                    station.run(vec![Box::new(fixture)], &());
+                    station.into_file().durable
+                }
+                // Power went while it started: the disk is lost to this test, which has nothing durable of its own.
+                Err(_) => Vec::new(),
+            };
+            let was_cut = power.is_off();
+            let mut disk = finish(&stage, &supply, Disk { durable, ..Disk::default() });
+            check(&stage, &mut disk, acts);
+            if !was_cut && quarters == 3 {
+                assert!(acts > 10, "the test cuts nothing");
+                return;
+            }
+        }
+        acts += 1;
+    }
+}
+
+/// What must hold at the end, whatever happened.
+fn check(stage: &Stage, disk: &mut Disk, acts: u64) {
+    let records = stage.records(disk);
+    let passed: Vec<_> = records.iter().filter(|record| record.outcome == Outcome::Passed).collect();
+    let ids: BTreeSet<_> = passed.iter().map(|record| record.device).collect();
+    let keys: BTreeSet<_> = records.iter().filter_map(|record| record.key.map(|key| key.spki_sha256)).collect();
+    assert_eq!(ids.len(), passed.len(), "a device passed twice, cut after {acts}");
+    assert_eq!(keys.len(), records.iter().filter(|record| record.key.is_some()).count(), "a key twice");
+    assert_eq!(passed.len(), DEVICES as usize, "cut after {acts}");
+}
+
+/// The token of a station that can lose power.
+struct Powered {
+    token: Arc<MemoryToken>,
+    power: Arc<Power>,
+}
+
+impl kf_station::token::StationToken for Powered {
+    fn source(&self) -> &str {
+        self.token.source()
+    }
+
+    fn public_key(
+        &self,
+        key: kf_station::token::StationKey,
+    ) -> Result<kf_batch::P256Key, kf_station::token::TokenError> {
+        self.token.public_key(key)
+    }
+
+    fn sign(
+        &self,
+        key: kf_station::token::StationKey,
+        message: &[u8],
+    ) -> Result<Vec<u8>, kf_station::token::TokenError> {
+        self.power.spend().map_err(|_off| kf_station::token::TokenError("sign"))?;
+        self.token.sign(key, message)
+    }
+
+    fn transport_key(&self) -> Result<kf_batch::P256Key, kf_station::token::TokenError> {
+        self.token.transport_key()
+    }
+
+    fn agree(&self, peer: &[u8; 65]) -> Result<kf_key::SecretArray<32>, kf_station::token::TokenError> {
+        self.token.agree(peer)
+    }
+
+    fn fill_random(&self, out: &mut [u8]) -> Result<(), kf_station::token::TokenError> {
+        self.token.fill_random(out)
+    }
+
+    fn counter(&self, batch: &[u8; 16]) -> Result<u64, kf_station::token::TokenError> {
+        self.token.counter(batch)
+    }
+
+    fn advance(&self, batch: &[u8; 16], to: u64) -> Result<(), kf_station::token::TokenError> {
+        // A power cut leaves the counter advanced or not: both are tried, by the act before and the act after.
+        self.token.advance(batch, to)?;
+        self.power.spend().map_err(|_off| kf_station::token::TokenError("advance"))
+    }
+}

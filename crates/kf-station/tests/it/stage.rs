@@ -1,0 +1,255 @@
+//! A station for tests: a token in memory, a quota of a rehearsal, a disk that power can be cut from.
+
+use std::collections::BTreeMap;
+use std::io::{self, Cursor, Read};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use kf_batch::P256Key;
+use kf_batch::record::Record;
+use kf_crypto::{HpkePrivateKey, PrivateKey};
+use kf_key::{KeyAlgorithm, SecretArray, UnixMillis};
+use kf_station::clock::Clock;
+use kf_station::journal::JournalFile;
+use kf_station::recipe::Recipe;
+use kf_station::rehearsal::{Authorised, Order, authorise};
+use kf_station::request::station_request;
+use kf_station::station::{Recovered, Setup, Station, StationError};
+use kf_station::target::{Target, of_recipe};
+use kf_station::token::{StationKey, StationToken, TokenError};
+
+pub(crate) const LINUX: &str = r#"
+format = 1
+sku = "gate-r1"
+product_line = "gate"
+target = "linux"
+[identity]
+algorithm = "p-256"
+origin = "station"
+protection = "sealed"
+[device_key]
+inject = true
+"#;
+
+pub(crate) struct MemoryToken {
+    keys: Vec<(StationKey, PrivateKey)>,
+    transport: HpkePrivateKey,
+    pub(crate) counters: Mutex<BTreeMap<[u8; 16], u64>>,
+    pub(crate) power: Option<Arc<Power>>,
+    pub(crate) stuck: std::sync::atomic::AtomicBool,
+}
+
+impl MemoryToken {
+    pub(crate) fn new(power: Option<Arc<Power>>) -> Arc<Self> {
+        let keys = StationKey::ALL.map(|key| (key, PrivateKey::generate(KeyAlgorithm::P256).unwrap()));
+        let transport = HpkePrivateKey::derive(&kf_crypto::random_secret().unwrap()).unwrap();
+        let (counters, stuck) = (Mutex::default(), Default::default());
+        Arc::new(Self { keys: keys.into(), transport, counters, power, stuck })
+    }
+}
+
+impl StationToken for MemoryToken {
+    fn source(&self) -> &str {
+        "memory"
+    }
+
+    fn public_key(&self, key: StationKey) -> Result<P256Key, TokenError> {
+        let (_, pair) = self.keys.iter().find(|(known, _)| *known == key).unwrap();
+        Ok(P256Key::from_spki(&pair.spki()).unwrap())
+    }
+
+    fn sign(&self, key: StationKey, message: &[u8]) -> Result<Vec<u8>, TokenError> {
+        self.power.as_ref().map_or(Ok(()), |power| power.spend()).map_err(|_off| TokenError("sign"))?;
+        let (_, pair) = self.keys.iter().find(|(known, _)| *known == key).unwrap();
+        Ok(pair.sign(message).unwrap())
+    }
+
+    fn transport_key(&self) -> Result<P256Key, TokenError> {
+        Ok(P256Key::from_point(*self.transport.public_key()).unwrap())
+    }
+
+    fn agree(&self, peer: &[u8; 65]) -> Result<SecretArray<32>, TokenError> {
+        Ok(self.transport.agree(peer).unwrap())
+    }
+
+    fn fill_random(&self, out: &mut [u8]) -> Result<(), TokenError> {
+        if self.stuck.load(Ordering::SeqCst) {
+            out.fill(7);
+            return Ok(());
+        }
+        kf_crypto::fill_random(out).map_err(|_opaque| TokenError("give random octets"))
+    }
+
+    fn counter(&self, batch: &[u8; 16]) -> Result<u64, TokenError> {
+        Ok(self.counters.lock().unwrap().get(batch).copied().unwrap_or(0))
+    }
+
+    fn advance(&self, batch: &[u8; 16], to: u64) -> Result<(), TokenError> {
+        self.power.as_ref().map_or(Ok(()), |power| power.spend()).map_err(|_off| TokenError("advance"))?;
+        let mut counters = self.counters.lock().unwrap();
+        let counter = counters.entry(*batch).or_default();
+        *counter = (*counter).max(to);
+        Ok(())
+    }
+}
+
+/// Power for a number of acts; then nothing works any more.
+#[derive(Debug)]
+pub(crate) struct Power(AtomicU64);
+
+impl Power {
+    pub(crate) fn for_acts(acts: u64) -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(acts)))
+    }
+
+    pub(crate) fn spend(&self) -> io::Result<()> {
+        let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        left.map(|_| ()).map_err(|_none| io::Error::other("no power"))
+    }
+
+    pub(crate) fn is_off(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == 0
+    }
+}
+
+/// A disk: what was synced stays; of a write that power interrupted a part stays.
+#[derive(Debug, Default)]
+pub(crate) struct Disk {
+    pub(crate) durable: Vec<u8>,
+    pub(crate) waiting: Vec<u8>,
+    pub(crate) power: Option<Arc<Power>>,
+    /// How much of what was not synced is there after a power cut, in quarters.
+    pub(crate) quarters: usize,
+}
+
+impl Disk {
+    pub(crate) fn powered(durable: Vec<u8>, power: Arc<Power>, quarters: usize) -> Self {
+        Self { durable, waiting: Vec::new(), power: Some(power), quarters }
+    }
+
+    fn spend(&mut self) -> io::Result<()> {
+        let Some(power) = &self.power else { return Ok(()) };
+        power.spend().inspect_err(|_off| {
+            let torn = self.waiting.len() * self.quarters / 4;
+            self.durable.extend(self.waiting.drain(..).take(torn));
+        })
+    }
+}
+
+impl JournalFile for Disk {
+    fn reader(&mut self) -> io::Result<Box<dyn Read + '_>> {
+        Ok(Box::new(Cursor::new(&self.durable)))
+    }
+
+    fn truncate(&mut self, length: u64) -> io::Result<()> {
+        self.durable.truncate(usize::try_from(length).unwrap());
+        Ok(())
+    }
+
+    fn append(&mut self, octets: &[u8]) -> io::Result<()> {
+        self.waiting.extend_from_slice(octets);
+        self.spend()
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.spend()?;
+        let mut waiting = std::mem::take(&mut self.waiting);
+        self.durable.append(&mut waiting);
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct TestClock(pub(crate) AtomicU64);
+
+impl Clock for TestClock {
+    fn now(&self) -> UnixMillis {
+        UnixMillis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+pub(crate) const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
+
+/// What is the same in all lives of one station.
+pub(crate) struct Stage {
+    pub(crate) recipe: Recipe,
+    pub(crate) target: Arc<dyn Target>,
+    pub(crate) token: Arc<MemoryToken>,
+    pub(crate) authorised: Authorised,
+    pub(crate) clock: Arc<TestClock>,
+}
+
+impl Stage {
+    pub(crate) fn new(recipe: &str, count: u32) -> Self {
+        Self::with_token(recipe, count, MemoryToken::new(None))
+    }
+
+    pub(crate) fn with_token(recipe: &str, count: u32, token: Arc<MemoryToken>) -> Self {
+        let recipe = Recipe::parse(recipe).unwrap();
+        let request = station_request(token.as_ref(), "station-1", NOW).unwrap();
+        let order = Order {
+            station: "station-1",
+            product_line: &recipe.product_line,
+            plan: recipe.plan().hash,
+            count,
+            allows_unsafe: false,
+            hours: 24,
+            now: NOW,
+        };
+        let authorised = authorise(&request, &order).unwrap();
+        let target = of_recipe(&recipe).unwrap();
+        Self { recipe, target, token, authorised, clock: Arc::new(TestClock(AtomicU64::new(NOW.0))) }
+    }
+
+    pub(crate) fn open_with(
+        &self,
+        disk: Disk,
+        token: Arc<dyn StationToken>,
+    ) -> Result<(Station<Disk>, Recovered), StationError> {
+        Station::open(self.setup(disk, token, self.recipe.plan().burn_phrase()))
+    }
+
+    /// With this typed before fuses are burnt.
+    pub(crate) fn open_confirmed(&self, phrase: &str) -> Result<(Station<Disk>, Recovered), StationError> {
+        let token = Arc::clone(&self.token) as Arc<dyn StationToken>;
+        Station::open(self.setup(Disk::default(), token, phrase.to_owned()))
+    }
+
+    fn setup(&self, disk: Disk, token: Arc<dyn StationToken>, confirmation: String) -> Setup<Disk> {
+        Setup {
+            recipe: self.recipe.clone(),
+            quota: self.authorised.quota.clone(),
+            signed_quota: self.authorised.signed.clone(),
+            confirmation,
+            journal: disk,
+            token,
+            target: Arc::clone(&self.target),
+            labels: Arc::new(()),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            operator: "tester".to_owned(),
+        }
+    }
+
+    pub(crate) fn open(&self, disk: Disk) -> Result<(Station<Disk>, Recovered), StationError> {
+        self.open_with(disk, Arc::clone(&self.token) as Arc<dyn StationToken>)
+    }
+
+    /// The records of a journal, verified under the record key and checked to be one unbroken chain.
+    pub(crate) fn records(&self, disk: &mut Disk) -> Vec<Record> {
+        let mut sequence = Vec::new();
+        kf_station::ledger::export(disk, &mut sequence).unwrap();
+        let key = self.token.public_key(StationKey::Record).unwrap();
+        let mut previous = kf_batch::quota::quota_hash(&self.authorised.signed);
+        let (mut rest, mut records) = (sequence.as_slice(), Vec::new());
+        while !rest.is_empty() {
+            let kf_batch::frame::Split { item, rest: behind, .. } = kf_batch::frame::split_item(rest).unwrap().unwrap();
+            rest = behind;
+            if let Ok(record) = Record::verify(item, &key) {
+                assert_eq!((record.sequence, record.previous), (records.len() as u64 + 1, previous));
+                previous = kf_batch::frame::document_hash(item);
+                records.push(record);
+            }
+        }
+        records
+    }
+}
