@@ -76,6 +76,11 @@ pub(crate) enum Noun {
     /// Vouchers of a factory station
     #[command(subcommand)]
     Voucher(command::voucher::Verb),
+    /// The factory station: make devices by a recipe, offline, within a quota
+    #[command(subcommand)]
+    Station(command::station::Verb),
+    /// Labels of devices that a station made
+    Label(command::station::Label),
     /// Enrolments that wait for a person
     #[command(subcommand)]
     Enrolment(command::enrolment::Verb),

@@ -27,6 +27,7 @@ pub(crate) mod relay;
 pub(crate) mod revoke;
 pub(crate) mod seal;
 pub(crate) mod serve;
+pub(crate) mod station;
 pub(crate) mod status;
 pub(crate) mod token;
 pub(crate) mod voucher;

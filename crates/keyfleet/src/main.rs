@@ -47,6 +47,8 @@ fn run(context: &Context, noun: Noun) -> Result<ExitCode, Failure> {
         Noun::Demo(demo) => command::demo::run(context, &demo),
         Noun::Derive(derive) => command::derive::run(context, &derive).map(|()| ExitCode::SUCCESS),
         Noun::Completions { shell } => command::completions::run(shell).map(|()| ExitCode::SUCCESS),
+        Noun::Station(verb) => command::station::run(context, verb),
+        Noun::Label(label) => command::station::run_label(&label).map(|()| ExitCode::SUCCESS),
         Noun::Voucher(verb) => command::voucher::run(verb).map(|()| ExitCode::SUCCESS),
         Noun::Man { directory } => command::man::run(&directory).map(|()| ExitCode::SUCCESS),
         other => block_on(talk(context, other)).map(|()| ExitCode::SUCCESS),
@@ -94,6 +96,8 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         | Noun::Completions { .. }
         | Noun::Man { .. }
         | Noun::Voucher(_)
+        | Noun::Station(_)
+        | Noun::Label(_)
         | Noun::Signer
         | Noun::Agent { .. } => Ok(()),
     }

@@ -1,0 +1,288 @@
+//! `keyfleet station run`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use kf_batch::P256Key;
+use kf_station::clock::{Clock as _, SystemClock};
+use kf_station::fixture::{Board, Deadline, Fixture, Program, Simulator, Supply};
+use kf_station::label::LabelSink;
+use kf_station::recipe::Recipe;
+use kf_station::station::{Setup, Station, StationError};
+use kf_station::target::{Target, of_recipe};
+use serde::Serialize;
+
+use super::cut::CutJournal;
+use super::directory::{self, StationDirectory};
+use super::screen::{Manner, Screen};
+use super::show;
+use crate::api::Context;
+use crate::failure::Failure;
+use crate::file;
+use crate::output::{Format, say};
+
+/// The most fixtures of one station.
+const MAX_FIXTURES: usize = 64;
+
+/// How a station is run.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The recipe, TOML
+    recipe: PathBuf,
+    /// Print the plan and its hash, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// The station's directory
+    #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
+    state: Option<PathBuf>,
+    /// The quota, as the server signed it
+    #[arg(long, value_name = "FILE", required_unless_present = "dry_run")]
+    quota: Option<PathBuf>,
+    /// The server's batch authorisation key, PEM
+    #[arg(long, value_name = "FILE", required_unless_present = "dry_run")]
+    server_key: Option<PathBuf>,
+    /// A file that holds the passphrase of the station's keys, or the PIN of its token, readable by its owner only
+    #[arg(long, value_name = "FILE", required_unless_present = "dry_run")]
+    passphrase_file: Option<PathBuf>,
+    /// What is typed before fuses are burnt: `BURN` and the first twelve digits of the plan's hash
+    #[arg(long, value_name = "PHRASE")]
+    confirm: Option<String>,
+    /// Who works at the line
+    #[arg(long, default_value = "operator")]
+    operator: String,
+    /// How many simulated fixtures
+    #[arg(long, default_value_t = 8)]
+    fixtures: usize,
+    /// A fixture's program; once for each fixture. What it is asked: docs/manual/station.md
+    #[arg(long = "fixture", value_name = "PROGRAM", conflicts_with = "simulate")]
+    programs: Vec<PathBuf>,
+    /// Simulate this many boards
+    #[arg(long, value_name = "BOARDS")]
+    simulate: Option<u32>,
+    /// Where simulated boards keep what was written to them
+    #[arg(long, value_name = "DIR", requires = "simulate")]
+    boards: Option<PathBuf>,
+    /// A line per device instead of the screen
+    #[arg(long)]
+    plain: bool,
+    /// Nothing more will be made of this batch: scrap what did not come back, and close it
+    #[arg(long = "final")]
+    is_final: bool,
+    /// Kill this process after so many writes and syncs of the journal
+    #[arg(long, hide = true)]
+    power_cut_after: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Planned<'a> {
+    sku: &'a str,
+    hash: String,
+    burns: bool,
+    confirm: Option<String>,
+    steps: Vec<String>,
+    warnings: Vec<&'static str>,
+}
+
+/// The books at the end of a run.
+#[derive(Serialize)]
+struct Books {
+    planned: u32,
+    good: u32,
+    scrap: u32,
+    rework: u32,
+    open: u32,
+    left: u32,
+    refused: u32,
+    utilisation_percent: u64,
+    autonomy_hours: u64,
+    balances: bool,
+}
+
+pub(super) fn run(context: &Context, run: Run) -> Result<ExitCode, Failure> {
+    let text = file::read_text(&run.recipe)?;
+    let recipe = Recipe::parse(&text)
+        .map_err(|error| Failure::usage(format!("{}: {error}", run.recipe.display()), "correct the recipe"))?;
+    if run.dry_run {
+        return print_plan(context, &recipe).map(|()| ExitCode::SUCCESS);
+    }
+    match (&run.state, &run.quota, &run.server_key, &run.passphrase_file) {
+        (Some(state), Some(quota), Some(server_key), Some(passphrase)) => {
+            work(context, &run, recipe, [state, quota, server_key, passphrase])
+        }
+        _ => Err(Failure::usage("something is missing", "give --state, --quota, --server-key and --passphrase-file")),
+    }
+}
+
+fn print_plan(context: &Context, recipe: &Recipe) -> Result<(), Failure> {
+    let plan = recipe.plan();
+    if context.format == Format::Table {
+        let phrase =
+            if recipe.burns() { format!("to run: --confirm '{}'\n", plan.burn_phrase()) } else { String::new() };
+        return crate::output::raw(
+            format!("{} {}\n{}hash {}\n{phrase}", recipe.sku, recipe.target.name(), plan.to_text(), plan.hash_text())
+                .as_bytes(),
+        );
+    }
+    show(
+        context,
+        &Planned {
+            sku: &recipe.sku,
+            hash: plan.hash_text(),
+            burns: recipe.burns(),
+            confirm: recipe.burns().then(|| plan.burn_phrase()),
+            steps: plan.steps.iter().map(|step| step.text.clone()).collect(),
+            warnings: plan.warnings.clone(),
+        },
+    )
+}
+
+fn server_key(path: &Path) -> Result<P256Key, Failure> {
+    let wrong =
+        || Failure::usage(format!("{} holds no P-256 public key", path.display()), "fetch it from the server again");
+    let text = file::read_text(path)?;
+    let keys = kf_pki::pem::decode_all("PUBLIC KEY", &text).ok_or_else(wrong)?;
+    keys.first().and_then(|spki| P256Key::from_spki(spki).ok()).ok_or_else(wrong)
+}
+
+fn work(
+    context: &Context,
+    run: &Run,
+    recipe: Recipe,
+    [state, quota, key, passphrase]: [&PathBuf; 4],
+) -> Result<ExitCode, Failure> {
+    let station = StationDirectory::open(state)?;
+    let token = station.create_or_open_token(directory::passphrase(passphrase)?)?;
+    let batch = station.take(token.as_ref(), &file::read(quota)?, &server_key(key)?, SystemClock.now())?;
+    let target =
+        of_recipe(&recipe).map_err(|error| Failure::usage(error.to_string(), "choose another target in the recipe"))?;
+    let fixtures = fixtures(run, &recipe, &target)?;
+    let labels: Arc<dyn LabelSink> = Arc::new(batch.labels()?);
+    let confirmation = match (&run.confirm, recipe.burns()) {
+        (Some(phrase), _) => phrase.clone(),
+        (None, true) => ask_for_phrase(&recipe)?,
+        (None, false) => String::new(),
+    };
+    let setup = Setup {
+        recipe,
+        quota: batch.quota.clone(),
+        signed_quota: batch.signed.clone(),
+        confirmation,
+        journal: CutJournal::new(batch.journal()?, run.power_cut_after),
+        token,
+        target,
+        labels,
+        clock: Arc::new(SystemClock),
+        operator: run.operator.clone(),
+    };
+    let (station, recovered) = Station::open(setup).map_err(refused)?;
+    if recovered != Default::default() {
+        say(&format!(
+            "after the power cut: {} go on, {} are read back when they come, {} keys were lost and are barred",
+            recovered.untouched, recovered.to_read_back, recovered.key_lost
+        ));
+    }
+    let manner = Manner::choose(context.format == Format::Json, run.plain);
+    let screen = Screen::new(manner, || (station.counts(), station.autonomy()));
+    station.run(fixtures, &screen);
+    let stopped = |reason: kf_station::line::FailReason| {
+        Failure::local(format!("the shift was not closed: {}", reason.words()), reason.next(false).words())
+    };
+    station.close_shift(run.is_final).map_err(stopped)?;
+    let counts = station.counts();
+    let books = Books {
+        planned: counts.planned,
+        good: counts.good,
+        scrap: counts.scrap,
+        rework: counts.rework,
+        open: counts.open,
+        left: counts.left,
+        refused: counts.refused,
+        utilisation_percent: screen.utilisation(),
+        autonomy_hours: station.autonomy() / kf_key::UnixMillis::HOUR,
+        balances: counts.balance(),
+    };
+    if context.format == Format::Json {
+        // One object a line, as the events before it.
+        let mut line = crate::output::to_value(&books)?.to_string();
+        line.push('\n');
+        crate::output::raw(line.as_bytes())?;
+    } else {
+        show(context, &books)?;
+    }
+    Ok(if counts.balance() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn refused(error: StationError) -> Failure {
+    match error {
+        StationError::NotConfirmed(phrase) => Failure::usage(
+            "fuses will be burnt, which cannot be undone",
+            format!("read `--dry-run`, then give --confirm '{phrase}'"),
+        ),
+        other => Failure::local(crate::failure::chain_of(&other), "see docs/manual/station.md"),
+    }
+}
+
+fn ask_for_phrase(recipe: &Recipe) -> Result<String, Failure> {
+    let phrase = recipe.plan().burn_phrase();
+    if !crate::output::can_ask() {
+        return Err(refused(StationError::NotConfirmed(phrase)));
+    }
+    say(&recipe.plan().to_text());
+    crate::ask::name(None, &phrase, "burn fuses, which cannot be undone")?;
+    Ok(phrase)
+}
+
+fn fixtures(run: &Run, recipe: &Recipe, target: &Arc<dyn Target>) -> Result<Vec<Box<dyn Fixture>>, Failure> {
+    if !(1..=MAX_FIXTURES).contains(&run.fixtures) {
+        return Err(Failure::usage(
+            format!("--fixtures takes 1 to {MAX_FIXTURES}"),
+            "one per device that is made at once",
+        ));
+    }
+    let limit = Duration::from_secs(u64::from(recipe.deadline_seconds));
+    let Some(count) = run.simulate else { return programs(run, limit) };
+    let chip = recipe.chip.map(|chip| chip.name());
+    let mut boards = Vec::new();
+    for number in 1..=count {
+        let board = match &run.boards {
+            None => Board::new(number, chip),
+            Some(path) => {
+                Board::in_directory(number, chip, path).map_err(|error| Failure::file("open", path, error))?
+            }
+        };
+        if !board.has_passed() {
+            boards.push(board);
+        }
+    }
+    let supply = Supply::new(boards);
+    let mut fixtures: Vec<Box<dyn Fixture>> = Vec::new();
+    for _ in 0..run.fixtures {
+        let simulator = Simulator::new(Arc::clone(&supply), Arc::clone(target));
+        let fixture = Deadline::new(Box::new(simulator), limit)
+            .map_err(|error| Failure::local(error.to_string(), "raise the limit on processes"))?;
+        fixtures.push(Box::new(fixture));
+    }
+    Ok(fixtures)
+}
+
+fn programs(run: &Run, limit: Duration) -> Result<Vec<Box<dyn Fixture>>, Failure> {
+    if run.programs.is_empty() || run.programs.len() > MAX_FIXTURES {
+        return Err(Failure::usage(
+            format!("a station has 1 to {MAX_FIXTURES} fixtures"),
+            "give --fixture PROGRAM for each, or --simulate BOARDS to rehearse the recipe",
+        ));
+    }
+    let mut fixtures: Vec<Box<dyn Fixture>> = Vec::new();
+    for (number, program) in run.programs.iter().enumerate() {
+        let failed = |error: kf_station::fixture::FixtureError| {
+            Failure::local(format!("{} does not start: {error}", program.display()), "check the fixture's program")
+        };
+        // The program learns which of the fixtures it is.
+        let started = Program::start(program, &[(number + 1).to_string()]).map_err(failed)?;
+        fixtures.push(Box::new(Deadline::new(Box::new(started), limit).map_err(failed)?));
+    }
+    Ok(fixtures)
+}
