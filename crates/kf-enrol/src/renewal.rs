@@ -64,6 +64,15 @@ pub fn decide(renewal: &Renewal<'_>) -> Result<RenewalGrant, Refusal> {
     Ok(RenewalGrant { rekey: key.spki_sha256 != renewal.presented.spki_sha256, in_grace })
 }
 
+/// A device that lost the answer to its renewal asks again, with the same key and the same certificate, and gets the
+/// same answer, provided that this answer ends no sooner than the moment given here: half the lifetime of a new one
+/// from now, or as late as the issuing CA (`issuer_ends`) allows. Later the request means another renewal.
+#[must_use]
+pub fn repeatable_until(policy: &EnrolmentPolicy, now: UnixMillis, issuer_ends: UnixMillis) -> UnixMillis {
+    let lifetime = u64::from(policy.ldevid_lifetime_hours).saturating_mul(UnixMillis::HOUR);
+    now.plus(lifetime / 2).min(issuer_ends)
+}
+
 /// The certificate is ours, an LDevID, good, and names this device. The device comes through the record, so that a
 /// record and a certificate that differ (a serial number given twice) are never taken for one.
 fn check_certificate(renewal: &Renewal<'_>) -> Result<(), Refusal> {

@@ -13,7 +13,7 @@ use kf_api::product_line::{Approval, ProductLine};
 use kf_crypto::PrivateKey;
 use kf_enrol::bootstrap::{self, Bootstrap};
 use kf_enrol::renewal::{self, Renewal};
-use kf_key::{CertificateProfile, DeviceState, EnrolmentId, SecretBytes, UnixMillis};
+use kf_key::{CertificateProfile, DeviceState, EnrolmentId, SecretBytes, SerialNumber, UnixMillis};
 use kf_pki::certificate::{PresentedCertificate, Subject};
 use kf_pki::request::{CertificationRequest, RequestedKey};
 use kf_store::certificate::{Basis, DeviceIssuance, KeyHolder};
@@ -204,16 +204,32 @@ impl Fleet {
             now: self.now(),
         };
         let outcome = match renewal::decide(&facts) {
-            Ok(_) => self.renew(&device, &line, request.key).await,
+            Ok(_) => self.renew(&device, &line, request.key, registered.serial).await,
             Err(refused) => Err(of_rule(refused)),
         };
         self.note_refusal(&device, Credential::Certificate, outcome).await
     }
 
-    async fn renew(&self, device: &Device, line: &ProductLine, key: RequestedKey) -> Result<EnrolOutcome, FleetError> {
+    async fn renew(
+        &self,
+        device: &Device,
+        line: &ProductLine,
+        key: RequestedKey,
+        of: SerialNumber,
+    ) -> Result<EnrolOutcome, FleetError> {
         self.check_requested_key(&key, Some(&KeyHolder::Device(device.id)))?;
+        let authorities = self.authorities();
+        let authority = authorities.for_device(line, device.facility)?;
+        let valid_until = renewal::repeatable_until(&line.policy, self.now(), authority.issuer.not_after);
+        let basis = Basis::Renewal { of, authority: authority.record.id, valid_until };
+        // A device whose power went before it had stored the answer asks again. Each answer a certificate of its own
+        // would supersede the one in use, and lock the device out.
+        if let Some(before) = self.store.issued_before(&basis, &key.spki_sha256)? {
+            metrics::counter!("keyfleet_renewals_total", "result" => "repeated").increment(1);
+            return Ok(self.answer(before.der, before.certificate.authority));
+        }
         let who = device_principal(device, Credential::Certificate);
-        let issued = self.issue_ldevid(&who, device, line, key, Basis::Standing).await?;
+        let issued = self.issue_ldevid(&who, device, line, key, basis).await?;
         metrics::counter!("keyfleet_renewals_total", "result" => "issued").increment(1);
         Ok(self.answer(issued.der, issued.certificate.authority))
     }

@@ -112,7 +112,7 @@ impl Store {
             }
             crate::key::insert(act, key)?;
             insert(act, authority, certificate.serial)?;
-            crate::certificate::issuance::insert_with_key(act, certificate, der)
+            crate::certificate::issuance::insert_with_key(act, certificate, der, None)
         })
         .await
     }

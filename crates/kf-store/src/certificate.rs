@@ -126,7 +126,7 @@ pub struct DeviceIssuance {
 /// What entitled the request, used up in the same transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Basis {
-    /// Nothing that is used up: an operator's request, an IDevID, a renewal.
+    /// Nothing that is used up: an operator's request, an IDevID.
     Standing,
     /// The server's own need: its OCSP responder, its TLS identity. Recorded even while issuance is stopped, the store
     /// is fenced or the disk is full, because without it nobody could learn of a revocation. Names no device and no
@@ -145,6 +145,17 @@ pub enum Basis {
     },
     /// An enrolment that a person approved.
     Enrolment(EnrolmentId),
+    /// A renewal. The same certificate with the same key gives the same successor again, so that a device which lost the
+    /// answer may ask as often as it must; unless the successor is no longer good, ends too soon, or would come from
+    /// another authority by now.
+    Renewal {
+        /// The certificate that authenticated it.
+        of: SerialNumber,
+        /// Who would issue the successor now.
+        authority: AuthorityId,
+        /// The first moment before which a successor that is given again must not end.
+        valid_until: UnixMillis,
+    },
 }
 
 /// A signed certificate to be recorded. Nothing of it may leave before [`Store::record_issuance`] has answered.
@@ -172,8 +183,8 @@ pub enum IssuanceOutcome {
         /// Older LDevIDs that this one superseded; their CRLs need an update.
         superseded: Vec<StatusChange>,
     },
-    /// The same code (or voucher, or approved enrolment) was used with the same key before: hand out this one and forget
-    /// the new one. Nothing was written.
+    /// The same code (or voucher, approved enrolment, or certificate to renew) was used with the same key before: hand out
+    /// this one and forget the new one. Nothing was written.
     Before(Box<StoredCertificate>),
 }
 
@@ -250,7 +261,9 @@ pub struct PreImage {
 const fn class_of(basis: &Basis) -> Class {
     match basis {
         Basis::Own => Class::Reserved,
-        Basis::Standing | Basis::Code(_) | Basis::Voucher { .. } | Basis::Enrolment(_) => Class::Ordinary,
+        Basis::Standing | Basis::Code(_) | Basis::Voucher { .. } | Basis::Enrolment(_) | Basis::Renewal { .. } => {
+            Class::Ordinary
+        }
     }
 }
 
@@ -359,7 +372,7 @@ impl Store {
             if act.execute(sql, [certificate.serial.as_bytes()])? == 0 {
                 return Err(StoreError::NotFound { what: "pre-image" });
             }
-            issuance::insert(act, &certificate, &[])
+            issuance::insert(act, &certificate, &[], None)
         })
         .await
     }

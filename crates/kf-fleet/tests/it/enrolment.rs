@@ -1,10 +1,11 @@
 use kf_api::device::{DeviceAct, DeviceActRequest};
 use kf_api::enrolment::EnrolmentDecision;
 use kf_api::product_line::{Approval, EnrolmentPolicy};
+use kf_api::revocation::{RevocationTarget, RevokeRequest};
 use kf_api::status::IssuanceSwitch;
 use kf_crypto::PrivateKey;
 use kf_fleet::{EnrolCredential, EnrolOutcome, EstLabel, FleetError, TlsClient};
-use kf_key::{KeyAlgorithm, UnixMillis};
+use kf_key::{CertificateStatus, KeyAlgorithm, RevocationReason, UnixMillis};
 use kf_pki::certificate::PresentedCertificate;
 use kf_pki::request::make_request;
 
@@ -122,6 +123,47 @@ async fn a_device_renews_itself_and_keeps_its_names() {
     assert_eq!(old.subject, new.subject);
     assert_eq!(old.subject_alt_name, new.subject_alt_name);
     assert_ne!(old.spki_sha256, new.spki_sha256);
+}
+
+#[tokio::test]
+async fn a_renewal_whose_answer_was_lost_is_answered_with_the_same_certificate() {
+    let scratch = Scratch::new().await;
+    scratch.device("thermo-1").await;
+    let identity = scratch.enrol("thermo-1").await;
+    let request = fresh_csr();
+    let (first, beside) = tokio::join!(scratch.renew(&identity, &request), scratch.renew(&identity, &request));
+    let first = issued(first.unwrap());
+    assert_eq!(issued(beside.unwrap()), first, "two at the same time");
+    for _ in 0..5 {
+        scratch.pass(UnixMillis::DAY);
+        assert_eq!(issued(scratch.renew(&identity, &request).await.unwrap()), first);
+    }
+    let history = scratch.fleet.device_show(&scratch.owner, "thermo-1").await.unwrap();
+    let good = history.certificates.iter().filter(|certificate| certificate.status == CertificateStatus::Good);
+    assert_eq!((good.count(), history.certificates.len()), (2, 2), "the one in use and its one successor");
+
+    // A device that lost the key as well asks with another one.
+    let other = issued(scratch.renew(&identity, &fresh_csr()).await.unwrap());
+    assert_ne!(other, first);
+}
+
+#[tokio::test]
+async fn a_renewal_is_not_answered_with_a_certificate_that_was_revoked_or_is_old() {
+    let scratch = Scratch::new().await;
+    scratch.device("thermo-1").await;
+    let identity = scratch.enrol("thermo-1").await;
+    let request = fresh_csr();
+    let first = issued(scratch.renew(&identity, &request).await.unwrap());
+    let target = RevocationTarget::Certificate(serial_of(&first));
+    let (reason, why) = (RevocationReason::Superseded, "test".into());
+    let act = RevokeRequest { target, reason, why, verify: false, dry_run: false };
+    scratch.fleet.revoke(&scratch.owner, act).await.unwrap();
+    let second = issued(scratch.renew(&identity, &request).await.unwrap());
+    assert_ne!(second, first);
+    scratch.pass(40 * UnixMillis::DAY);
+    assert_eq!(issued(scratch.renew(&identity, &request).await.unwrap()), second);
+    scratch.pass(10 * UnixMillis::DAY);
+    assert_ne!(issued(scratch.renew(&identity, &request).await.unwrap()), second, "half of its life is over");
 }
 
 #[tokio::test]

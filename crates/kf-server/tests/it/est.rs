@@ -267,3 +267,16 @@ async fn a_device_neither_enrols_under_another_label_nor_once_it_is_suspended() 
     let refused = rig.est(ENROLL, &["--user", &code], &request);
     assert!(matches!(refused.status, 401 | 403), "{}{}", refused.head, refused.text());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_sent_again_is_answered_with_the_same_certificate_and_the_one_in_use_stays_good() {
+    let rig = Rig::start().await;
+    let (request, certificate) = rig.enrolled("pump-1").await;
+    let pair = ["--cert", certificate.to_str().unwrap(), "--key", request.key.to_str().unwrap()];
+    let renewal = rig.renewal();
+    let first = rig.est(REENROLL, &pair, &renewal);
+    // More often than certificates may live at the same time: each time it is the one in use that authenticates.
+    for _ in 0..=EnrolmentPolicy::default().max_live_ldevids {
+        assert_eq!(rig.est(REENROLL, &pair, &renewal).expect(200).body, first.expect(200).body);
+    }
+}

@@ -35,7 +35,11 @@ pub(super) fn record(act: &mut Act<'_>, issuance: &Issuance, audit: &Audit) -> R
         return Err(StoreError::Invalid { field: "status", problem: "a new certificate is good" });
     }
     check_device(act, certificate, device.as_ref())?;
-    insert_with_key(act, certificate, der)?;
+    let renews = match basis {
+        Basis::Renewal { of, .. } => Some(*of),
+        _ => None,
+    };
+    insert_with_key(act, certificate, der, renews)?;
     let superseded = match device {
         None => Vec::new(),
         Some(device) => update_device(act, certificate, device, *at)?,
@@ -79,7 +83,12 @@ fn check_device(act: &Act<'_>, certificate: &Certificate, issuance: Option<&Devi
 }
 
 /// Inserts a certificate and binds its public key to its subject.
-pub(crate) fn insert_with_key(act: &mut Act<'_>, certificate: &Certificate, der: &[u8]) -> Result<(), StoreError> {
+pub(crate) fn insert_with_key(
+    act: &mut Act<'_>,
+    certificate: &Certificate,
+    der: &[u8],
+    renews: Option<SerialNumber>,
+) -> Result<(), StoreError> {
     let spki = sha256_of_hex("spki_sha256", &certificate.spki_sha256)?;
     let standing = key_standing(act.connection(), &spki)?;
     if standing.is_blocked {
@@ -107,11 +116,16 @@ pub(crate) fn insert_with_key(act: &mut Act<'_>, certificate: &Certificate, der:
             act.execute(sql, (spki, kind, octets))?;
         }
     }
-    insert(act, certificate, der)
+    insert(act, certificate, der, renews)
 }
 
 /// Inserts the two halves of a certificate.
-pub(super) fn insert(act: &mut Act<'_>, certificate: &Certificate, der: &[u8]) -> Result<(), StoreError> {
+pub(super) fn insert(
+    act: &mut Act<'_>,
+    certificate: &Certificate,
+    der: &[u8],
+    renews: Option<SerialNumber>,
+) -> Result<(), StoreError> {
     let Certificate { serial, authority, profile, device, operator, facility, subject, spki_sha256, .. } = certificate;
     let Certificate { not_before, not_after, status, revoked, reason, .. } = certificate;
     if der.len() > MAX_DER_OCTETS {
@@ -126,9 +140,11 @@ pub(super) fn insert(act: &mut Act<'_>, certificate: &Certificate, der: &[u8]) -
         return Err(StoreError::NotFound { what: "authority" });
     }
     let spki = sha256_of_hex("spki_sha256", spki_sha256)?;
-    let sql = "INSERT INTO certificate_body (spki, operator, not_before, subject, der) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let sql = "INSERT INTO certificate_body (spki, operator, not_before, subject, der, renews)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let operator = operator.as_ref().map(OperatorId::as_bytes);
-    act.execute(sql, (spki, operator, millis(*not_before), subject, der))?;
+    let renews = renews.as_ref().map(SerialNumber::as_bytes);
+    act.execute(sql, (spki, operator, millis(*not_before), subject, der, renews))?;
     let sql = "INSERT INTO certificate
         (serial, authority, status, revoked, reason, profile, device, facility, not_after, body)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
@@ -225,6 +241,13 @@ pub(super) fn used_before(
             let sql = "SELECT serial FROM enrolment WHERE id = ?1 AND spki = ?2 AND serial IS NOT NULL";
             sql::one(connection, sql, (id.as_bytes(), spki), read)
         }
+        Basis::Renewal { of, authority, valid_until } => {
+            let sql = "SELECT c.serial FROM certificate o JOIN certificate c ON c.device = o.device
+                JOIN certificate_body b ON b.body = c.body
+                WHERE o.serial = ?1 AND c.status = 1 AND c.profile = 4 AND c.authority = ?3 AND c.not_after >= ?4
+                AND b.renews = ?1 AND b.spki = ?2 ORDER BY c.serial DESC LIMIT 1";
+            sql::one(connection, sql, (of.as_bytes(), spki, authority.as_bytes(), millis(*valid_until)), read)
+        }
     }
 }
 
@@ -242,6 +265,10 @@ fn check_basis(
 ) -> Result<Option<StoredCertificate>, StoreError> {
     let (what, unused) = match basis {
         Basis::Standing | Basis::Own => return Ok(None),
+        Basis::Renewal { .. } => {
+            let Some(serial) = used_before(act.connection(), basis, spki)? else { return Ok(None) };
+            return stored(act.connection(), serial, &kf_access::Visibility::Fleet);
+        }
         Basis::Code(id) => ("code", check_code(act, *id, device, at)?),
         Basis::Voucher { id, .. } => ("voucher", check_voucher(act, id)?),
         Basis::Enrolment(id) => ("enrolment", check_enrolment(act, *id, device, spki)?),
@@ -312,7 +339,8 @@ fn use_basis(
     at: UnixMillis,
 ) -> Result<(), StoreError> {
     match basis {
-        Basis::Standing | Basis::Own => {}
+        // A renewal is noted with the certificate.
+        Basis::Standing | Basis::Own | Basis::Renewal { .. } => {}
         Basis::Code(id) => {
             let sql = "UPDATE code SET used = ?2, used_with = ?3, serial = ?4 WHERE id = ?1";
             act.execute(sql, (id.as_bytes(), millis(at), spki, serial.as_bytes()))?;

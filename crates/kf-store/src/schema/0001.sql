@@ -161,7 +161,9 @@ CREATE TABLE certificate_body (
     operator BLOB,
     not_before INTEGER NOT NULL,
     subject TEXT NOT NULL,
-    der BLOB NOT NULL
+    der BLOB NOT NULL,
+    -- The certificate that authenticated the renewal which gave this one.
+    renews BLOB
 ) STRICT;
 
 -- The facility of certificates without one is the empty blob.

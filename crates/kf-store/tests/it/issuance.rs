@@ -228,6 +228,42 @@ async fn a_voucher_is_used_once() {
 }
 
 #[tokio::test]
+async fn a_renewal_asked_for_again_gives_the_certificate_that_it_gave_while_that_one_will_do() {
+    let store = fleet().await;
+    enrol(&store, 1).await;
+    let (of, authority) = (serial(1), authority_id(1));
+    let basis = Basis::Renewal { of, authority, valid_until: NOW.plus(45 * UnixMillis::DAY) };
+    let first = with_basis(11, 1, DeviceState::Active, basis.clone());
+    assert!(matches!(record(&store, first.clone()).await, Ok(IssuanceOutcome::Recorded { .. })));
+    assert_eq!(
+        store.issued_before(&basis, &random(11)).unwrap().map(|found| found.certificate.serial),
+        Some(serial(11))
+    );
+    let size = store.tree().size;
+    let again = |number: u64, basis: Basis| {
+        let mut again = with_basis(number, 1, DeviceState::Active, basis);
+        again.certificate.spki_sha256.clone_from(&first.certificate.spki_sha256);
+        again
+    };
+    let outcome = record(&store, again(12, basis.clone())).await.unwrap();
+    assert!(matches!(&outcome, IssuanceOutcome::Before(found) if found.der == first.der), "{outcome:?}");
+    assert_eq!(store.tree().size, size, "nothing was written");
+
+    // Another certificate to renew, another authority, or too little time left: another certificate.
+    let late = NOW.plus(91 * UnixMillis::DAY);
+    for (number, basis) in [
+        (13, Basis::Renewal { of: serial(11), authority, valid_until: NOW }),
+        (14, Basis::Renewal { of, authority: authority_id(2), valid_until: NOW }),
+        (15, Basis::Renewal { of, authority, valid_until: late }),
+    ] {
+        assert_eq!(store.issued_before(&basis, &random(11)).unwrap(), None, "{number}");
+        assert!(matches!(record(&store, again(number, basis)).await, Ok(IssuanceOutcome::Recorded { .. })), "{number}");
+    }
+    // Another key too.
+    assert_eq!(store.issued_before(&basis, &random(16)).unwrap(), None);
+}
+
+#[tokio::test]
 async fn an_enrolment_that_waits_is_granted_once_after_approval() {
     let store = fleet().await;
     register(&store, 1).await;
