@@ -62,6 +62,39 @@ impl<F, W> From<kf_derive::RatchetError> for KeyError<F, W> {
     }
 }
 
+/// Why a payload of the server was not given out. `F`: of the flash memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PayloadError<F> {
+    /// It is no sealed payload.
+    Malformed(kf_seal::ParseError),
+    /// It does not open, or is for another key.
+    Open(kf_seal::OpenError),
+    /// It was opened before, or may have been.
+    Replay(kf_seal::ReplayError),
+    /// The record of what was opened is damaged: nothing opens until the device has a new epoch and a new record.
+    DamagedRecord,
+    /// The store.
+    Storage(StorageError<F>),
+    /// A defect of this crate.
+    Bug,
+}
+
+impl<F> fmt::Display for PayloadError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(error) => error.fmt(f),
+            Self::Open(error) => error.fmt(f),
+            Self::Replay(error) => error.fmt(f),
+            Self::DamagedRecord => kf_seal::CorruptReplay.fmt(f),
+            Self::Storage(_) => f.write_str("the storage did not take note of the payload"),
+            Self::Bug => f.write_str("a defect of the SDK: please report this"),
+        }
+    }
+}
+
+impl<F: fmt::Debug> core::error::Error for PayloadError<F> {}
+
 /// Why nothing can be sealed. `F`: of the flash memory, `N`: of the noise source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -27,7 +27,7 @@ pub mod session;
 pub mod storage;
 pub mod wrap;
 
-pub use error::{BootError, KeyError};
+pub use error::{BootError, KeyError, PayloadError};
 
 #[cfg(doctest)]
 mod misuse;

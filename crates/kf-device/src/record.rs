@@ -10,6 +10,8 @@ pub(crate) const BOOTS: RecordId = RecordId(0x0002);
 pub(crate) const ORDERS: RecordId = RecordId(0x0003);
 /// The device was wiped by order.
 pub(crate) const WIPED: RecordId = RecordId(0x0004);
+/// What was opened of the server's payloads.
+pub(crate) const OPENED: RecordId = RecordId(0x0005);
 /// The device key in use, wrapped.
 pub(crate) const DEVICE_KEY: RecordId = RecordId(0x0010);
 /// A device key that arrived and is not acknowledged yet, wrapped.

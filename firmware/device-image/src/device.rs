@@ -3,14 +3,13 @@
 use core::cell::RefCell;
 
 use board::line::Line;
-use kf_derive::Sender;
 use kf_device::KeyError;
 use kf_device::derivation::{HeldKey, Injected};
 use kf_device::destruction::{Target, destroy as destroy_target};
 use kf_device::entropy::{Alphabet, Assessment, Healthy, NoiseState, Profile, Source, SourceId};
 use kf_device::identity::{InUse, Slot, SoftwareIdentity};
-use kf_device::sealed::kf_seal::{Opener, Replay, SealAlgorithm, Sealed, Sealer, Service};
-use kf_device::sealed::{key_id, sealer};
+use kf_device::sealed::kf_seal::{SealAlgorithm, Sealer, Service};
+use kf_device::sealed::{Payload, open as open_payload, sealer};
 use kf_device::storage::{Checksum, Erasure, StorageError, Store};
 use kf_entropy::{Cutoffs, Evidence};
 use kf_exchange::KeyPlace;
@@ -28,9 +27,6 @@ const CUTOFFS: Cutoffs = match Cutoffs::new(Assessment { alphabet: Alphabet::Oct
 };
 const SOURCE: SourceId = SourceId(*b"emulated noise 1");
 
-/// Boots of the server that a replay window remembers.
-type Window = Replay<4>;
-
 /// A device that has started: its noise is healthy and its store is whole.
 pub(crate) struct Device<'l> {
     pub(crate) line: &'l RefCell<Line>,
@@ -39,14 +35,13 @@ pub(crate) struct Device<'l> {
     pub(crate) source: Source<LineNoise<'l>, Healthy>,
     /// Of this boot, one service at a time.
     sealer: Option<(KeyPlace, Service, Sealer)>,
-    window: Window,
 }
 
 impl<'l> Device<'l> {
     /// Opens the store, formats one that is blank, and tests the noise.
     pub(crate) fn start(line: &'l RefCell<Line>, fuses: Fuses) -> Result<(Self, [u8; Evidence::OCTETS]), Text> {
-        let mut store = match Store::open(LineFlash(line), Checksum) {
-            Err(StorageError::Unformatted) => Store::format(LineFlash(line), Checksum),
+        let mut store = match Store::open(LineFlash::new(line), Checksum) {
+            Err(StorageError::Unformatted) => Store::format(LineFlash::new(line), Checksum),
             opened => opened,
         }
         .or_text("storage")?;
@@ -57,7 +52,7 @@ impl<'l> Device<'l> {
             .compare_with_last_start(&mut store)
             .or_text("comparison with the last start")?;
         let evidence = source.evidence().to_bytes();
-        Ok((Self { line, fuses, store, source, sealer: None, window: Replay::new() }, evidence))
+        Ok((Self { line, fuses, store, source, sealer: None }, evidence))
     }
 
     pub(crate) fn held(&mut self) -> Result<Option<HeldKey>, Text> {
@@ -122,12 +117,8 @@ pub(crate) fn open(
 ) -> Result<usize, Text> {
     let service = Service::new(fields.text()?).or_text("service")?;
     let held = device.held()?.ok_or(Text::of("there is no device key"))?;
-    let application = held.application(&service).map_err(|_never| Text::of("the application key"))?;
-    let sealed = Sealed::parse(fields.next()?).or_text("envelope")?;
-    let mut opener = Opener::new(&application, &key_id(&held, Sender::Server, service), &sealed).or_text("open")?;
-    let authentic = opener.open(&sealed, b"", result).or_text("open")?;
-    let accepted = device.window.accept(authentic.mark()).or_text("replay")?;
-    Ok(authentic.release(&accepted).or_text("replay")?.len())
+    let payload = Payload { envelope: fields.next()?, external_aad: b"" };
+    Ok(open_payload(&held, service, payload, &mut device.store, result).or_text("open")?.len())
 }
 
 /// Destroys every key: the device keys, the ratchet, both identities. Gives one octet, 1 for erased and read back.

@@ -10,6 +10,7 @@
 
 mod device;
 mod life;
+mod payloads;
 mod power;
 mod refusals;
 mod server;

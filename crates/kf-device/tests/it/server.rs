@@ -11,7 +11,7 @@ use kf_exchange::{
     Acknowledgement, AwaitProof, Ephemeral, IdentityKey, KeyPlace, Kind, P256IdentityKey, PublicKey, Purpose, peek,
 };
 use kf_key::{DeviceId, FacilityId, SecretArray, UnixMillis};
-use kf_seal::{KeyId, Opener, Replay, Sealed, Service};
+use kf_seal::{Boot, KeyId, Opener, Replay, SealAlgorithm, Sealed, Sealer, Service};
 use kf_testkit::ForeignAuthority;
 
 pub(crate) const DEVICE: DeviceId = DeviceId::from_bytes([0xd1; 16]);
@@ -45,6 +45,8 @@ pub(crate) struct Server {
     sessions: BTreeMap<[u8; 16], AwaitProof>,
     fresh: u8,
     replay: Replay<8>,
+    /// Payloads sealed for the device.
+    sealed: u32,
     /// Every boot that a payload was sealed under, with the highest counter.
     pub(crate) boots: BTreeMap<(u32, [u8; 16]), u32>,
     pub(crate) opened: Vec<Vec<u8>>,
@@ -70,6 +72,7 @@ impl Server {
             sessions: BTreeMap::new(),
             fresh: 0,
             replay: Replay::new(),
+            sealed: 0,
             boots: BTreeMap::new(),
             opened: Vec::new(),
             reports: Vec::new(),
@@ -179,6 +182,27 @@ impl Server {
             }
             other => panic!("not for a server: {other:?}"),
         }
+    }
+
+    /// Seals a payload for the device, under a boot of its own.
+    pub(crate) fn seal(&mut self, service: &str, plaintext: &[u8]) -> Vec<u8> {
+        self.sealed += 1;
+        let mut random = [0xb0; 16];
+        random[..4].copy_from_slice(&self.sealed.to_be_bytes());
+        let service = Service::new(service).unwrap();
+        let key_id = KeyId {
+            device: DEVICE,
+            facility_epoch: 1,
+            device_epoch: self.device_epoch,
+            sender: Sender::Server,
+            service,
+        };
+        let key = self.device_key(self.device_epoch);
+        let application = key.session(kf_seal::SESSION, 0).unwrap().application(service.as_bytes(), 0).unwrap();
+        let boot = Boot::new(self.sealed, random).unwrap();
+        let mut sealer = Sealer::new(&application, key_id, boot, SealAlgorithm::Aes128Ccm).unwrap();
+        let mut out = [0; 512];
+        sealer.seal(plaintext, b"topic", &mut out).unwrap().to_vec()
     }
 
     /// Opens a payload as the server does: from what the payload names, the epoch being one that is not retired.
