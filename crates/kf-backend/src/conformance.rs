@@ -83,7 +83,7 @@ fn places(level: Level) -> Vec<Info> {
 fn check_expansion(backend: &dyn KeyBackend) -> Result<(), Nonconformance> {
     check_levels(backend)?;
     let places = places(Level::Wrapping);
-    hold(places.len() == 63, "the suite covers every purpose, context and epoch", None)?;
+    hold(places.len() == 72, "the suite covers every purpose, context and epoch", None)?;
     let mut seen = Vec::with_capacity(places.len());
     for info in &places {
         let derived = backend.expand_root(info)?;

@@ -190,6 +190,15 @@ impl<K: KeyDerivationKey> FacilityKey<K> {
     pub fn batch(&self, batch: &[u8], epoch: u32) -> Step<BatchKey<K::Child>, K> {
         step(&self.0, Level::Batch, batch, epoch).map(BatchKey)
     }
+
+    /// What the private half of a key is made from to which the station of a batch encrypts: it stays with whoever holds the
+    /// facility key, and nothing of the batch key leads to it.
+    ///
+    /// # Errors
+    /// [`DeriveError`].
+    pub fn batch_agreement(&self, batch: &[u8], epoch: u32) -> Step<SecretArray<32>, K> {
+        leaf(&self.0, Level::Batch, (Algorithm::HkdfSha256, Purpose::Agree), batch, epoch)
+    }
 }
 
 impl<K: KeyDerivationKey> BatchKey<K> {

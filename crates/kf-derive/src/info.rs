@@ -92,19 +92,22 @@ pub enum Purpose {
     Encrypt,
     /// Authenticating application data.
     Authenticate,
+    /// Making the private half of a key agreement, so that somebody can encrypt to a place of the tree.
+    Agree,
     /// A value that shows that the key is the same as before and is used for nothing else.
     KeyCheck,
 }
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Derive,
         Self::WrapSignatureKey,
         Self::WrapRegistry,
         Self::WrapReplaceableKey,
         Self::Encrypt,
         Self::Authenticate,
+        Self::Agree,
         Self::KeyCheck,
     ];
 
@@ -118,6 +121,7 @@ impl Purpose {
             Self::WrapReplaceableKey => "wrap replaceable",
             Self::Encrypt => "encrypt",
             Self::Authenticate => "authenticate",
+            Self::Agree => "agree",
             Self::KeyCheck => "key check",
         }
     }

@@ -1,5 +1,6 @@
 //! The client: async, cheap to clone, many requests in flight on one socket.
 
+mod batch;
 mod derivation;
 mod exchange;
 mod link;
@@ -24,6 +25,7 @@ use crate::{
     GeneratedKey, KeyFacts, KeyHandle, KeyPurpose, RateCeilings, SignerCapabilities, SignerCommand, SignerError,
     SignerRefusal, content,
 };
+pub use batch::BatchPlace;
 pub use exchange::DeviceProof;
 use link::Link;
 

@@ -118,6 +118,8 @@ pub struct RateCeilings {
     pub delivery_per_minute: u32,
     /// Orders to devices.
     pub order_per_minute: u32,
+    /// Quotas for factory stations.
+    pub batch_per_minute: u32,
 }
 
 impl Default for RateCeilings {
@@ -128,6 +130,7 @@ impl Default for RateCeilings {
             log_per_minute: 60_000,
             delivery_per_minute: 12_000,
             order_per_minute: 600,
+            batch_per_minute: 60,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The signer's side of each request.
 
+mod batch;
 mod derivation;
 mod exchange;
 mod keys;
@@ -88,6 +89,8 @@ impl Engine {
             RequestKind::Deliver => self.deliver(Fields(body)),
             RequestKind::Acknowledge => self.acknowledge(Fields(body)),
             RequestKind::SignOrder => self.sign_order(Fields(body)),
+            RequestKind::SignQuota => self.sign_quota(Fields(body)),
+            RequestKind::OpenSalts => self.open_salts(Fields(body)),
             RequestKind::DeriveSealing => return self.derive_sealing(Fields(body)).map(Answer::Secret),
         };
         octets.map(Answer::Octets)
@@ -156,6 +159,7 @@ impl Engine {
             KeyPurpose::LogCheckpoint => self.ceilings.log_per_minute,
             KeyPurpose::Delivery => self.ceilings.delivery_per_minute,
             KeyPurpose::Order => self.ceilings.order_per_minute,
+            KeyPurpose::BatchAuthorisation => self.ceilings.batch_per_minute,
         }
     }
 

@@ -28,7 +28,7 @@ mod serve;
 mod start;
 
 pub use child::run_signer;
-pub use client::DeviceProof;
+pub use client::{BatchPlace, DeviceProof};
 pub use client::{SignerClient, SignerHealth};
 pub use command::{SignerCommand, initialise};
 pub use config::{Pkcs11Config, RateCeilings, SealedFileConfig, SecretSource, SignerConfig, TpmConfig};

@@ -9,6 +9,8 @@ use crate::{SignerError, SignerRefusal};
 pub(crate) const MAX_SECRET_OCTETS: usize = 64 * 1024;
 /// The most octets of a wrapping context.
 pub(crate) const MAX_CONTEXT_OCTETS: usize = 1024;
+/// The most salts that are opened at once.
+pub(crate) const MAX_SALTS: usize = 1_024;
 /// The most octets of an error's text.
 const MAX_TEXT_OCTETS: usize = 512;
 
@@ -65,6 +67,10 @@ request_kinds! {
     Acknowledge = 16,
     /// key 16, act 1, device 16, counter 8, expires 8.
     SignOrder = 17,
+    /// key 16, terms of a quota.
+    SignQuota = 18,
+    /// facility 16, facility epoch 4, batch 16, then device 16 and sealed salt, again and again.
+    OpenSalts = 19,
 }
 
 impl RequestKind {

@@ -20,18 +20,21 @@ pub enum KeyPurpose {
     Delivery,
     /// Orders to devices; always P-256. Devices pin its public key.
     Order,
+    /// Quotas of factory stations; always P-256. Stations pin its public key.
+    BatchAuthorisation,
 }
 
 impl KeyPurpose {
     /// Every purpose.
-    pub const ALL: [Self; 5] = [Self::RootCa, Self::IssuingCa, Self::LogCheckpoint, Self::Delivery, Self::Order];
+    pub const ALL: [Self; 6] =
+        [Self::RootCa, Self::IssuingCa, Self::LogCheckpoint, Self::Delivery, Self::Order, Self::BatchAuthorisation];
 
     /// Whether a key for this may be of this algorithm, as far as the purpose says.
     pub(crate) fn suits(self, algorithm: KeyAlgorithm) -> bool {
         match self {
             Self::RootCa | Self::IssuingCa => true,
             Self::LogCheckpoint => algorithm == KeyAlgorithm::Ed25519,
-            Self::Delivery | Self::Order => algorithm == KeyAlgorithm::P256,
+            Self::Delivery | Self::Order | Self::BatchAuthorisation => algorithm == KeyAlgorithm::P256,
         }
     }
 
@@ -48,6 +51,7 @@ impl KeyPurpose {
             Self::LogCheckpoint => 3,
             Self::Delivery => 4,
             Self::Order => 5,
+            Self::BatchAuthorisation => 6,
         }
     }
 

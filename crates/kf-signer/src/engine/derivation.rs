@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use kf_derive::{DeviceKey, FacilityKey, FleetRoot, SoftwareKey};
 use kf_key::{DeviceId, FacilityId, SecretArray, SecretBytes};
 
+use super::batch::BATCH_EPOCH;
 use super::{Engine, back_end, malformed};
 use crate::derivation::{DeviceKeyPlace, is_service};
 use crate::protocol::{Fields, bug};
@@ -18,6 +19,8 @@ const SALT_CONTEXT: &[u8] = b"device salt ";
 /// The session of sealed payloads, and the epochs of session and application.
 const SEALED_SESSION: &[u8] = b"sealed";
 const STATIC_EPOCH: u32 = 0;
+/// The device epoch of a key that a station injected; deliveries begin with 1.
+const PROVISIONED: u32 = 0;
 
 /// Facility keys that were derived in this life of the process.
 #[derive(Default)]
@@ -28,7 +31,7 @@ pub(super) fn is_salt_context(context: &[u8]) -> bool {
     context.starts_with(SALT_CONTEXT)
 }
 
-fn salt_context(device: DeviceId) -> Vec<u8> {
+pub(super) fn salt_context(device: DeviceId) -> Vec<u8> {
     [SALT_CONTEXT, device.as_bytes()].concat()
 }
 
@@ -71,20 +74,26 @@ impl Engine {
 
     /// The key of a device. It stays in this process, or leaves it encrypted to the device.
     pub(super) fn device_key(&self, place: DeviceKeyPlace, wrapped_salt: &[u8]) -> Result<DeviceKey, SignerError> {
-        let salt = self.unwrap_under(&salt_context(place.device), wrapped_salt)?;
-        let salt: SecretArray<16> = SecretArray::try_fill(|octets| {
-            // Exposed to the derivation.
-            let found = salt.expose().first_chunk::<16>().filter(|_| salt.len() == 16).ok_or(SignerError::Wrapped)?;
-            octets.copy_from_slice(found);
-            Ok::<(), SignerError>(())
-        })?;
-        self.facility_key(place.facility, place.facility_epoch)?
-            .device(place.device, salt.expose(), place.device_epoch)
-            .map_err(|_too_long| bug("device context"))
+        let wrapped = self.unwrap_under(&salt_context(place.device), wrapped_salt)?;
+        // Exposed to be read: 16 octets of salt and, for a device that a station made, the identifier of its batch.
+        let (found, batch) = wrapped.expose().split_first_chunk::<16>().ok_or(SignerError::Wrapped)?;
+        let salt: SecretArray<16> = SecretArray::fill(|octets| octets.copy_from_slice(found));
+        let facility = self.facility_key(place.facility, place.facility_epoch)?;
+        let key = match (place.device_epoch, batch.len()) {
+            // What the station injected lies below the batch key; the first delivery replaces it.
+            (PROVISIONED, 16) => facility
+                .batch(batch, BATCH_EPOCH)
+                // Exposed to the derivation, here and below.
+                .and_then(|batch| batch.device(place.device, salt.expose(), PROVISIONED)),
+            (PROVISIONED, _) => return Err(SignerError::Wrapped),
+            (epoch, 0 | 16) => facility.device(place.device, salt.expose(), epoch),
+            _ => return Err(SignerError::Wrapped),
+        };
+        key.map_err(|_too_long| bug("device context"))
     }
 
     /// One HMAC under the root per facility and epoch.
-    fn facility_key(&self, facility: FacilityId, epoch: u32) -> Result<Arc<FacilityKey>, SignerError> {
+    pub(super) fn facility_key(&self, facility: FacilityId, epoch: u32) -> Result<Arc<FacilityKey>, SignerError> {
         let at = (facility, epoch);
         if let Some(known) = self.facilities.0.read().unwrap_or_else(PoisonError::into_inner).get(&at) {
             return Ok(Arc::clone(known));
