@@ -106,6 +106,14 @@ actions! {
     OrderCreate = "order.create" => [Owner, FleetOperator, FacilityOperator];
     /// Withdraw an order.
     OrderCancel = "order.cancel" => [Owner, FleetOperator, FacilityOperator];
+    /// See batches of factory stations; a station sees its own.
+    BatchRead = "batch.read" => [Owner, FleetOperator, FacilityOperator, Auditor, Station];
+    /// Authorise a batch.
+    BatchCreate = "batch.create" => [Owner, FleetOperator, FacilityOperator];
+    /// Merge what a station made; a station merges its own.
+    BatchImport = "batch.import" => [Owner, FleetOperator, FacilityOperator, Station];
+    /// End a batch and everything that came of it.
+    BatchCancel = "batch.cancel" => [Owner, FleetOperator, FacilityOperator];
     /// Read the log.
     AuditRead = "audit.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
     /// See the state of the server.

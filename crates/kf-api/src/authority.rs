@@ -11,6 +11,8 @@ pub enum AuthorityKind {
     Root,
     /// An issuing CA below the root, path length 0.
     Issuing,
+    /// The root of what factory stations certify: IDevIDs and nothing else, trusted by this server only.
+    Factory,
 }
 
 /// A certification authority.

@@ -93,6 +93,9 @@ pub struct DeviceHistory {
     pub product_line_name: String,
     /// Its certificates, newest first.
     pub certificates: Vec<Certificate>,
+    /// What is unsafe about it, for ever: a station made it so.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unsafe_marks: Vec<String>,
     /// Its log entries, oldest first.
     pub events: Vec<AuditRecord>,
 }

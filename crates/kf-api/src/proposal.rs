@@ -3,6 +3,7 @@
 use kf_key::{OperatorId, ProposalId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
+use crate::batch::{CancelBatch, NewBatch};
 use crate::device::Departure;
 use crate::order::OrderAct;
 use crate::revocation::RevocationTarget;
@@ -61,6 +62,24 @@ pub enum ProposedAct {
         order: OrderAct,
         /// Hours from the approval until it expires.
         lifetime_hours: u32,
+        /// Why, for the log.
+        why: String,
+    },
+    /// A factory station is given a batch.
+    CreateBatch {
+        /// The batch.
+        batch: Box<NewBatch>,
+        /// When it was asked for: the station request had to be fresh then.
+        received: UnixMillis,
+        /// Why, for the log.
+        why: String,
+    },
+    /// A batch ends, and what came of it.
+    CancelBatch {
+        /// Name or id of the batch.
+        batch: String,
+        /// How.
+        request: CancelBatch,
         /// Why, for the log.
         why: String,
     },

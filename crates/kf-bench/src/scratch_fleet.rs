@@ -31,7 +31,7 @@ pub(crate) const IN_FLIGHT: usize = 64;
 pub(crate) struct ScratchFleet {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) owner: Principal,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// The error with its causes.
@@ -53,6 +53,7 @@ fn configuration() -> FleetConfig {
         witness_dir: None,
         single_control: true,
         dual_control_above: 10_000_000,
+        batch_dual_control_above: 10_000_000,
         crl_lifetime_seconds: 86_400,
         ocsp_lifetime_seconds: 3_600,
         broker: Vec::new(),
@@ -93,7 +94,17 @@ impl ScratchFleet {
         let policy = EnrolmentPolicy { max_live_ldevids: 16, ..EnrolmentPolicy::default() };
         let line = NewProductLine { name: LINE.to_owned(), authority: None, policy };
         fleet.product_line_create(&owner, line).await.map_err(fleet_error)?;
-        Ok(Self { fleet, owner, _folder: folder })
+        Ok(Self { fleet, owner, folder })
+    }
+
+    /// Octets of the registry with its write-ahead log.
+    pub(crate) fn database_octets(&self) -> Result<u64, BenchError> {
+        let file = DataDir::new(self.folder.path().join("fleet")).database();
+        let mut octets = 0;
+        for ending in ["", "-wal"] {
+            octets += std::fs::metadata(format!("{}{ending}", file.display())).map_or(0, |metadata| metadata.len());
+        }
+        Ok(octets)
     }
 
     /// Registers devices named `PREFIX-0` and so on; returns their names.

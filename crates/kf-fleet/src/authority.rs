@@ -135,7 +135,8 @@ impl Fleet {
     /// A CA certificate, DER, for the address in AIA. Public.
     #[must_use]
     pub fn authority_certificate(&self, authority: AuthorityId) -> Option<Vec<u8>> {
-        self.authorities().get(authority).map(|known| known.issuer.certificate.to_vec())
+        let known = self.authorities().get(authority).map(|known| known.issuer.certificate.to_vec());
+        known.or_else(|| self.batch_authority_certificate(authority))
     }
 
     /// The root certificate, DER. Public.
@@ -177,7 +178,7 @@ pub(crate) struct Plan {
 impl Plan {
     const fn profile(&self) -> CertificateProfile {
         match self.kind {
-            AuthorityKind::Root => CertificateProfile::Root,
+            AuthorityKind::Root | AuthorityKind::Factory => CertificateProfile::Root,
             AuthorityKind::Issuing => CertificateProfile::IssuingCa,
         }
     }
@@ -192,7 +193,7 @@ impl Plan {
     ) -> Result<IssuanceRequest, FleetError> {
         let common_name = match self.kind {
             AuthorityKind::Root => format!("{fleet} root CA"),
-            AuthorityKind::Issuing => format!("{fleet} {} CA", self.name),
+            AuthorityKind::Issuing | AuthorityKind::Factory => format!("{fleet} {} CA", self.name),
         };
         let spki_sha256 = kf_crypto::sha256(&key.spki);
         Ok(IssuanceRequest {

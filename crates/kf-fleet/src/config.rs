@@ -26,6 +26,9 @@ pub struct FleetConfig {
     /// A permanent act on more devices than this needs two people.
     #[serde(default = "default_devices_above")]
     pub dual_control_above: u64,
+    /// A batch of more devices than this needs two people.
+    #[serde(default = "default_batch_above")]
+    pub batch_dual_control_above: u64,
     /// Seconds between thisUpdate and nextUpdate of CRLs. Default 86,400.
     #[serde(default = "default_crl_seconds")]
     pub crl_lifetime_seconds: u64,
@@ -42,6 +45,10 @@ pub struct FleetConfig {
 
 const fn default_devices_above() -> u64 {
     10
+}
+
+const fn default_batch_above() -> u64 {
+    1_000
 }
 
 const fn default_crl_seconds() -> u64 {

@@ -82,6 +82,7 @@ impl Fleet {
             product_line_name: line.name,
             certificates: self.store.certificates_of_device(device.id, visibility)?,
             events: self.events_about(device.id, visibility)?,
+            unsafe_marks: self.store.unsafe_marks(device.id)?,
             device,
         })
     }

@@ -133,7 +133,7 @@ impl Founding {
     fn plan(&self, kind: AuthorityKind) -> Result<Plan, FleetError> {
         let root_lifetime = u64::from(self.options.root_lifetime_hours) * UnixMillis::HOUR;
         let (name, lifetime, shard_count) = match kind {
-            AuthorityKind::Root => ("root", root_lifetime, 1),
+            AuthorityKind::Root | AuthorityKind::Factory => ("root", root_lifetime, 1),
             AuthorityKind::Issuing => ("issuing", root_lifetime / 2, 8),
         };
         Ok(Plan {
@@ -253,6 +253,7 @@ impl FleetConfig {
             witness_dir: None,
             single_control: false,
             dual_control_above: 10,
+            batch_dual_control_above: 1_000,
             crl_lifetime_seconds: 86_400,
             ocsp_lifetime_seconds: 3_600,
             broker: Vec::new(),

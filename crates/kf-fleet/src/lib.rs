@@ -8,6 +8,7 @@
 mod audit;
 mod authority;
 mod background;
+mod batch;
 mod broker;
 mod certificate;
 mod claim;

@@ -118,6 +118,12 @@ impl Fleet {
             ProposedAct::OrderDevice { device, .. } => {
                 self.epoch_device(who, device, Action::OrderCreate)?;
             }
+            ProposedAct::CreateBatch { batch, received, .. } => {
+                self.plan_batch(who, batch, *received)?;
+            }
+            ProposedAct::CancelBatch { batch, .. } => {
+                self.batch_for(who, batch, Action::BatchCancel)?;
+            }
         }
         Ok(())
     }
@@ -140,6 +146,13 @@ impl Fleet {
             }
             ProposedAct::OrderDevice { device, order, lifetime_hours, why } => {
                 self.carry_out_order(who, device, *order, *lifetime_hours, why).await
+            }
+            ProposedAct::CreateBatch { batch, received, why } => self
+                .carry_out_batch(who, batch, *received, why)
+                .await
+                .map(|batch| RevokeOutcome { done: true, devices: u64::from(batch.devices), ..nothing_done() }),
+            ProposedAct::CancelBatch { batch, request, why } => {
+                self.carry_out_cancellation(who, batch, request, why).await
             }
             ProposedAct::RetireEpoch { facility, epoch, why } => {
                 self.carry_out_retirement(who, facility, *epoch, why).await.map(carried_out)
@@ -251,5 +264,7 @@ const fn act_name(act: &ProposedAct) -> &'static str {
         ProposedAct::AdvanceFacilityEpoch { .. } | ProposedAct::AdvanceDeviceEpoch { .. } => "epoch.advance",
         ProposedAct::RetireEpoch { .. } => "epoch.retire",
         ProposedAct::OrderDevice { .. } => "order.create",
+        ProposedAct::CreateBatch { .. } => "batch.create",
+        ProposedAct::CancelBatch { .. } => "batch.cancel",
     }
 }

@@ -122,8 +122,9 @@ impl Fleet {
         let root = authorities.root().ok_or(FleetError::Unauthenticated)?;
         let known: Vec<&[u8]> = authorities.all().map(|known| &*known.issuer.certificate).collect();
         let all: Vec<&[u8]> = intermediates.iter().copied().take(4).chain(known).collect();
-        let currency = verify_client(leaf, &all, &[&root.issuer.certificate], self.now())
-            .map_err(|_path| FleetError::Unauthenticated)?;
+        let Ok(currency) = verify_client(leaf, &all, &[&root.issuer.certificate], self.now()) else {
+            return self.verify_batch_path(leaf);
+        };
         let serial = PresentedCertificate::from_der(leaf).and_then(|presented| presented.serial);
         Ok(ClientCertificate { der: Arc::from(leaf), serial, currency })
     }

@@ -2,15 +2,16 @@
 //! written down here and never change.
 
 use kf_api::authority::AuthorityKind;
+use kf_api::batch::{BatchState, ConflictKind, MadeState, Outcome};
 use kf_api::enrolment::EnrolmentState;
 use kf_api::epoch::{DeviceKeyState, EpochState};
 use kf_api::operator::Role;
 use kf_api::order::{OrderAct, OrderState};
 use kf_api::proposal::ProposalState;
 use kf_key::{
-    AuthorityId, CertificateProfile, CertificateStatus, CodeId, DeviceId, DeviceState, EnrolmentId, FacilityId,
-    IntentId, KeyAlgorithm, KeyId, KeyProtection, KeyState, KeyType, OperatorId, OrderId, ProductLineId, ProposalId,
-    RevocationReason, SerialNumber, TokenId, UnixMillis,
+    AuthorityId, BatchId, CertificateProfile, CertificateStatus, CodeId, DeviceId, DeviceState, EnrolmentId,
+    FacilityId, IntentId, KeyAlgorithm, KeyId, KeyProtection, KeyState, KeyType, OperatorId, OrderId, ProductLineId,
+    ProposalId, RevocationReason, SerialNumber, TokenId, UnixMillis,
 };
 use rusqlite::Row;
 use rusqlite::types::{FromSqlError, Type};
@@ -51,13 +52,19 @@ coded! {
     // The codes of RFC 5280 section 5.3.1, plus one.
     RevocationReason: 1 Unspecified 2 KeyCompromise 3 CaCompromise 4 AffiliationChanged 5 Superseded
         6 CessationOfOperation 7 CertificateHold 9 RemoveFromCrl 10 PrivilegeWithdrawn 11 AaCompromise;
-    AuthorityKind: 1 Root 2 Issuing;
+    AuthorityKind: 1 Root 2 Issuing 3 Factory;
     Role: 1 Owner 2 FleetOperator 3 FacilityOperator 4 Auditor 5 Station 6 Device 7 Relay;
     EnrolmentState: 1 Waiting 2 Approved 3 Refused 4 Issued;
     EpochState: 1 Pending 2 Current 3 Retired;
     OrderAct: 1 Rotate 2 Wipe;
     OrderState: 1 Open 2 Done 3 Failed 4 Declined 5 Cancelled;
     DeviceKeyState: 1 Offered 2 Held 3 Superseded;
+    BatchState: 1 Open 2 Cancelled 3 Compromised;
+    Outcome: 1 Passed 2 Scrapped 3 Rework;
+    MadeState: 1 Missing 2 Rework 3 Passed 4 Scrapped;
+    ConflictKind: 1 OutsideQuota 2 MadeTwice 3 SameKey 4 SameAddress 5 SameSerial 6 ClonedStation 7 OtherQuota
+        8 BeforeQuota 9 AfterExpiry 10 ClockWentBack 11 BatchCancelled 12 UnknownRecipe 13 AfterScrap 14 Certificate
+        15 BadKey 16 UnsafeNotAllowed 17 Salt;
     ProposalState: 1 Waiting 2 Done 3 Cancelled 4 Expired 5 Failed;
 }
 
@@ -78,7 +85,7 @@ macro_rules! identifiers {
 }
 
 identifiers! {
-    AuthorityId CodeId DeviceId EnrolmentId FacilityId IntentId KeyId OperatorId OrderId ProductLineId ProposalId TokenId
+    AuthorityId BatchId CodeId DeviceId EnrolmentId FacilityId IntentId KeyId OperatorId OrderId ProductLineId ProposalId TokenId
 }
 
 fn unreadable(column: usize, kind: Type, what: &'static str) -> rusqlite::Error {
@@ -177,6 +184,10 @@ mod tests {
         check(&CertificateProfile::ALL);
         check(&RevocationReason::ALL);
         check(&Role::ALL);
+        check(Outcome::ALL);
+        check(MadeState::ALL);
+        check(ConflictKind::ALL);
+        check(&[BatchState::Open, BatchState::Cancelled, BatchState::Compromised]);
         check(&[OrderAct::Rotate, OrderAct::Wipe]);
         let ended = [OrderState::Done, OrderState::Failed, OrderState::Declined, OrderState::Cancelled];
         check(&[[OrderState::Open].as_slice(), &ended].concat());

@@ -17,7 +17,7 @@ use crate::revocation::Revoked;
 use crate::sql::{self, in_scope, scope};
 use crate::{Audit, Logged, Store, StoreError};
 
-mod change;
+pub(crate) mod change;
 mod listed;
 
 /// Rows of one registration.

@@ -14,6 +14,7 @@
 
 mod act;
 pub mod authority;
+pub mod batch;
 pub mod blocked_key;
 pub mod certificate;
 mod column;

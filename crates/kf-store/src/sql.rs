@@ -69,7 +69,11 @@ pub(crate) fn execute(connection: &Connection, sql: &str, params: impl Params) -
 
 /// The unique column that a statement violated, from SQLite's message `UNIQUE constraint failed: table.column`.
 fn violated(message: &str) -> &'static str {
-    const KNOWN: [(&str, &str); 11] = [
+    const KNOWN: [(&str, &str); 15] = [
+        ("batch.station, batch.sequence", "sequence"),
+        ("batch.request", "station request"),
+        ("batch.key_identifier", "station request"),
+        ("batch.authority", "authority"),
         ("device_order.device, device_order.counter", "counter"),
         ("voucher.id", "voucher"),
         ("certificate.serial", "serial"),

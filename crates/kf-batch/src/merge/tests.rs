@@ -10,6 +10,8 @@ use crate::frame::document_hash;
 use crate::record::MadeKey;
 use crate::sample::{NOW, Sample};
 
+type Lie<'a> = &'a dyn Fn(&mut Record);
+
 fn check(sample: &Sample, record: &Record, expected: &[ConflictKind]) {
     let issuer = sample.quota.terms.issuer().unwrap();
     let facts = BatchFacts {
@@ -29,7 +31,7 @@ fn an_honest_record_has_no_conflict_and_each_lie_has_its_name() {
     let good = sample.made(0, 1, sample.quota_hash(), Outcome::Passed);
     check(&sample, &good, &[]);
     check(&sample, &sample.made(0, 1, sample.quota_hash(), Outcome::Scrapped), &[]);
-    let rows: [(ConflictKind, &dyn Fn(&mut Record)); 5] = [
+    let rows: [(ConflictKind, Lie<'_>); 5] = [
         (ConflictKind::UnknownRecipe, &|record| record.recipe = [0; 32]),
         (ConflictKind::BeforeQuota, &|record| record.at = NOW.minus(MAX_SKEW + 1)),
         (ConflictKind::AfterExpiry, &|record| record.at = sample.quota.terms.expires.plus(1)),

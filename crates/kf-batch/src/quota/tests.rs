@@ -1,6 +1,8 @@
 use super::*;
 use crate::sample::{NOW, Sample, key, sign_quota};
 
+type Change = fn(&mut QuotaTerms);
+
 fn knows(sample: &Sample) -> StationKnows<'_> {
     StationKnows {
         server_key: &sample.server_key,
@@ -54,7 +56,7 @@ fn no_changed_octet_of_a_quota_is_accepted() {
 #[test]
 fn terms_that_give_a_station_more_than_a_batch_are_refused_even_if_signed() {
     let sample = Sample::new(10);
-    let changes: [(&str, fn(&mut QuotaTerms)); 5] = [
+    let changes: [(&str, Change); 5] = [
         ("authority_certificate", |terms| terms.authority_certificate = terms.factory_certificate.clone()),
         ("authority_certificate", |terms| terms.expires = terms.expires.minus(UnixMillis::DAY)),
         ("expires", |terms| terms.expires = terms.issued.plus(MAX_LIFETIME + 1)),

@@ -64,6 +64,11 @@ impl Authorities {
         self.by_id.values().find(|known| known.record.kind == AuthorityKind::Root)
     }
 
+    /// The root of what factory stations certify, once there is one.
+    pub(crate) fn factory(&self) -> Option<&Arc<Known>> {
+        self.by_id.values().find(|known| known.record.kind == AuthorityKind::Factory)
+    }
+
     /// The fleet's default issuing CA.
     pub(crate) fn default_issuing(&self) -> Option<&Arc<Known>> {
         self.usable().find(|known| known.record.is_default)
@@ -131,7 +136,7 @@ fn no_authority() -> FleetError {
 /// What the key of a CA may sign.
 pub(crate) const fn purpose_of(kind: AuthorityKind) -> KeyPurpose {
     match kind {
-        AuthorityKind::Root => KeyPurpose::RootCa,
+        AuthorityKind::Root | AuthorityKind::Factory => KeyPurpose::RootCa,
         AuthorityKind::Issuing => KeyPurpose::IssuingCa,
     }
 }

@@ -133,7 +133,14 @@ impl Fleet {
                 self.claim_by_secret(client, user, password).await
             }
             EnrolCredential::Certificate | EnrolCredential::Nothing => {
-                let (presented, registered, device) = self.device_of_certificate(client)?;
+                let (presented, registered, device) = match self.device_of_certificate(client) {
+                    Err(FleetError::Unauthenticated) => {
+                        // It may be an IDevID of a batch whose record is still on its way.
+                        self.adopt_early(client.certificate.ok_or(FleetError::Unauthenticated)?).await?;
+                        self.device_of_certificate(client)?
+                    }
+                    found => found?,
+                };
                 let kind = Kind::IDevId { presented: Box::new(presented), registered: Box::new(registered) };
                 Ok(Claim { device, kind })
             }

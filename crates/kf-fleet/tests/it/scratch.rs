@@ -116,6 +116,10 @@ impl Scratch {
         self.clock.set(self.clock.now().plus(milliseconds));
     }
 
+    pub(crate) fn clock_now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
     pub(crate) async fn line(&self, name: &str, policy: EnrolmentPolicy) {
         let new = NewProductLine { name: name.into(), authority: None, policy };
         self.fleet.product_line_create(&self.owner, new).await.unwrap();

@@ -327,6 +327,7 @@ async fn found(scratch: &Path, http: SocketAddr, clock: &Arc<TestClock>) -> (Arc
         witness_dir: None,
         single_control: false,
         dual_control_above: 10,
+        batch_dual_control_above: 1_000,
         crl_lifetime_seconds: 86_400,
         ocsp_lifetime_seconds: 3_600,
         broker: Vec::new(),

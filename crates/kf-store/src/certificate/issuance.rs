@@ -136,7 +136,8 @@ pub(super) fn insert(
     if !revoked_fits {
         return Err(StoreError::Invalid { field: "status", problem: "status, time and reason do not fit together" });
     }
-    if !act.exists("SELECT 1 FROM authority WHERE id = ?1", [authority.as_bytes()])? {
+    let sql = "SELECT 1 FROM authority WHERE id = ?1 UNION ALL SELECT 1 FROM batch WHERE authority = ?1";
+    if !act.exists(sql, [authority.as_bytes()])? {
         return Err(StoreError::NotFound { what: "authority" });
     }
     let spki = sha256_of_hex("spki_sha256", spki_sha256)?;

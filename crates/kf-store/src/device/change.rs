@@ -73,7 +73,7 @@ fn require_target(act: &Act<'_>, change: &DeviceChange, visibility: &Visibility)
 }
 
 /// See [`crate::Store::change_devices`]. Certificates first: the states from which devices come select them.
-pub(super) fn carry_out(
+pub(crate) fn carry_out(
     act: &mut Act<'_>,
     change: &DeviceChange,
     visibility: &Visibility,

@@ -28,6 +28,13 @@ CREATE TABLE device (
     created INTEGER NOT NULL,
     last_seen INTEGER
 ) STRICT, WITHOUT ROWID;
+-- Devices that are unsafe for ever, and by what: rows are added and never changed.
+CREATE TABLE device_unsafe (
+    device BLOB NOT NULL,
+    mark TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (device, mark)
+) STRICT, WITHOUT ROWID;
 CREATE INDEX device_by_facility ON device (facility, state, id);
 CREATE INDEX device_by_facility_name ON device (facility, name);
 CREATE INDEX device_by_product_line ON device (product_line, id);
@@ -81,6 +88,99 @@ CREATE TABLE replay_window (
     since INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX replay_window_unlogged ON replay_window (since) WHERE since IS NOT NULL;
+
+-- Batches of factory stations, with the quota as it was signed. The batch CA has no row in `authority`: its key is at the
+-- station, and the server signs nothing with it.
+CREATE TABLE batch (
+    id BLOB NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    facility BLOB NOT NULL,
+    product_line BLOB NOT NULL,
+    station BLOB NOT NULL,
+    sequence INTEGER NOT NULL,
+    recipe BLOB NOT NULL,
+    devices INTEGER NOT NULL,
+    first_name TEXT NOT NULL,
+    last_name TEXT NOT NULL,
+    allows_unsafe INTEGER NOT NULL,
+    allows_early INTEGER NOT NULL,
+    authority BLOB NOT NULL UNIQUE,
+    authority_serial BLOB NOT NULL,
+    key_identifier BLOB NOT NULL UNIQUE,
+    issued INTEGER NOT NULL,
+    expires INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    ended INTEGER,
+    request BLOB NOT NULL UNIQUE,
+    quota BLOB NOT NULL,
+    UNIQUE (station, sequence)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX batch_by_facility ON batch (facility, id);
+
+-- Records by their place in the chain. Two with one sequence are two histories: both are kept.
+CREATE TABLE batch_record (
+    batch BLOB NOT NULL,
+    sequence INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    previous BLOB NOT NULL,
+    at INTEGER NOT NULL,
+    device BLOB NOT NULL,
+    outcome INTEGER NOT NULL,
+    body INTEGER NOT NULL,
+    PRIMARY KEY (batch, sequence, hash)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX batch_record_by_device ON batch_record (batch, device, sequence, hash, outcome);
+
+-- The cold half: the octets that the station signed.
+CREATE TABLE batch_record_body (
+    body INTEGER PRIMARY KEY,
+    document BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE batch_manifest (
+    batch BLOB NOT NULL,
+    last INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    head BLOB NOT NULL,
+    passed INTEGER NOT NULL,
+    scrapped INTEGER NOT NULL,
+    rework INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    is_final INTEGER NOT NULL,
+    document BLOB NOT NULL,
+    PRIMARY KEY (batch, last, hash)
+) STRICT, WITHOUT ROWID;
+
+-- What became of each device that has a record: a function of its records, written again with each.
+CREATE TABLE batch_made (
+    batch BLOB NOT NULL,
+    device BLOB NOT NULL,
+    state INTEGER NOT NULL,
+    PRIMARY KEY (batch, device)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX batch_made_by_state ON batch_made (batch, state);
+
+-- What must be of one device only: 1 hardware address, 2 chip serial number, 3 public key, 4 serial number of the IDevID.
+CREATE TABLE batch_mark (
+    kind INTEGER NOT NULL,
+    value BLOB NOT NULL,
+    device BLOB NOT NULL,
+    batch BLOB NOT NULL,
+    PRIMARY KEY (kind, value, device)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX batch_mark_by_device ON batch_mark (device, kind);
+
+-- No device, or no other, is the empty blob.
+CREATE TABLE batch_conflict (
+    batch BLOB NOT NULL,
+    sequence INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    device BLOB NOT NULL,
+    other BLOB NOT NULL,
+    found INTEGER NOT NULL,
+    PRIMARY KEY (batch, sequence, kind, device, other)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX batch_conflict_by_device ON batch_conflict (batch, device);
 
 -- Orders as they were signed.
 CREATE TABLE device_order (

@@ -8,6 +8,7 @@
     reason = "tests stop where something is wrong"
 )]
 
+mod batch;
 mod crash;
 mod device;
 mod device_key;
