@@ -226,7 +226,8 @@ paged!(
     kf_api::device::DeviceFilter,
     kf_api::certificate::CertificateFilter,
     kf_api::audit::AuditFilter,
-    kf_api::order::OrderFilter
+    kf_api::order::OrderFilter,
+    kf_api::batch::BatchFilter
 );
 
 /// Lists `path`: one page, or all of them as they come. `T` checks that the answer is what it should be.

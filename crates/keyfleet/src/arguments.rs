@@ -62,6 +62,9 @@ pub(crate) enum Noun {
     /// Devices in the registry
     #[command(subcommand)]
     Device(Box<command::device::Verb>),
+    /// Batches of a factory station
+    #[command(subcommand)]
+    Batch(command::batch::Verb),
     /// Certification authorities
     #[command(subcommand)]
     Authority(command::authority::Verb),

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod audit;
 pub(crate) mod authority;
+pub(crate) mod batch;
 pub(crate) mod certificate;
 pub(crate) mod code;
 pub(crate) mod completions;

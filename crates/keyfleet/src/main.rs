@@ -70,6 +70,7 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         Noun::Facility(verb) => command::facility::run(context, verb).await,
         Noun::ProductLine(verb) => command::product_line::run(context, verb).await,
         Noun::Device(verb) => command::device::run(context, *verb).await,
+        Noun::Batch(verb) => command::batch::run(context, verb).await,
         Noun::Authority(verb) => command::authority::run(context, verb).await,
         Noun::Certificate(verb) => command::certificate::run(context, *verb).await,
         Noun::Revoke(revoke) => command::revoke::run(context, revoke).await,

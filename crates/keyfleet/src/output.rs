@@ -22,7 +22,8 @@ pub(crate) enum Format {
 }
 
 /// Fields whose number is a moment in milliseconds since 1970.
-const MOMENTS: [&str; 19] = [
+const MOMENTS: [&str; 20] = [
+    "issued",
     "created",
     "last_seen",
     "not_before",

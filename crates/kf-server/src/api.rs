@@ -3,6 +3,7 @@
 
 mod audit;
 mod authority;
+mod batch;
 mod certificate;
 mod code;
 mod device;
@@ -76,6 +77,14 @@ routes! {
     post   "/v1/device/exchange"                => exchange::exchange, "message";
     get    "/v1/device/orders"                  => order::due, "device";
     post   "/v1/device/orders/outcome"          => order::outcome, "message";
+    get    "/v1/batches"                        => batch::list, "operator";
+    post   "/v1/batches"                        => batch::create, "operator";
+    get    "/v1/batches/{batch}"                => batch::show, "operator";
+    get    "/v1/batches/{batch}/quota"          => batch::quota, "operator";
+    post   "/v1/batches/{batch}/records"        => batch::import, "operator";
+    get    "/v1/batches/{batch}/reconciliation" => batch::reconcile, "operator";
+    post   "/v1/batches/{batch}/cancel"         => batch::cancel, "operator";
+    get    "/v1/station/pins"                   => batch::pins, "operator";
     get    "/v1/orders"                         => order::list, "operator";
     post   "/v1/orders"                         => order::create, "operator";
     get    "/v1/orders/{id}"                    => order::show, "operator";

@@ -63,6 +63,11 @@ fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static st
     let proposal = format!("/v1/proposals/prop_{none}");
     let token = format!("/v1/tokens/tok_{none}");
     let order = format!("/v1/orders/ord_{none}");
+    let batch = serde_json::json!({
+        "name": "b", "product_line": "pumps", "facility": "factory-a", "count": 1,
+        "station_request": "AAAA", "recipe_sha256": "00".repeat(32),
+    })
+    .to_string();
     vec![
         row("get", "/v1/whoami", "/v1/whoami", None, Silent),
         row("get", "/v1/status", "/v1/status", None, Shared),
@@ -119,6 +124,14 @@ fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static st
         row("post", "/v1/device/exchange", "/v1/device/exchange", Some("{}"), Unread),
         row("get", "/v1/device/orders", "/v1/device/orders", None, Unknown),
         row("post", "/v1/device/orders/outcome", "/v1/device/orders/outcome", Some("{}"), Unread),
+        row("get", "/v1/batches", "/v1/batches", None, Silent),
+        row("post", "/v1/batches", "/v1/batches", Some(&batch), Refused),
+        row("get", "/v1/batches/{batch}", "/v1/batches/none", None, Refused),
+        row("get", "/v1/batches/{batch}/quota", "/v1/batches/none/quota", None, Refused),
+        row("post", "/v1/batches/{batch}/records", "/v1/batches/none/records", Some("{}"), Unread),
+        row("get", "/v1/batches/{batch}/reconciliation", "/v1/batches/none/reconciliation", None, Refused),
+        row("post", "/v1/batches/{batch}/cancel", "/v1/batches/none/cancel", Some("{}"), Refused),
+        row("get", "/v1/station/pins", "/v1/station/pins", None, Shared),
         row("get", "/v1/orders", "/v1/orders", None, Silent),
         row("post", "/v1/orders", "/v1/orders", Some(r#"{"device":"pump-1","act":"wipe","why":"x"}"#), Refused),
         row("get", "/v1/orders/{id}", &order, None, Refused),
