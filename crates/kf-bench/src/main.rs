@@ -13,6 +13,7 @@
 //! It is a report: a figure that misses its aim is marked, and does not make the command fail.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool: standard output is its product")]
 
+mod batch;
 mod derivation;
 mod error;
 mod figure;
@@ -108,6 +109,7 @@ const GROUPS: &[Group] = &[
     Group { name: "network", measure: network::measure },
     Group { name: "fleet-size", measure: fleet_size::measure },
     Group { name: "revocation", measure: revocation::measure },
+    Group { name: "batch", measure: batch::measure },
 ];
 
 fn report(arguments: &Arguments) -> Result<(), BenchError> {
