@@ -17,14 +17,6 @@ const ATTEMPTS: usize = 8;
 const STEPS: usize = 500;
 const STEP: Duration = Duration::from_millis(20);
 
-/// The TPM2 software stack lets every child inherit its connection. An emulator that held the connection to another test's
-/// emulator would keep that one from its next client, so it starts with nothing but its standard streams.
-const WITHOUT_INHERITED_FILES: &str = r#"for file in /proc/self/fd/*; do
-    number=${file##*/}
-    if [ "$number" -gt 2 ]; then exec {number}>&-; fi
-done
-exec "$0" "$@""#;
-
 /// A TPM that nobody else uses; gone when dropped.
 #[derive(Debug)]
 pub struct SoftwareTpm {
@@ -111,11 +103,7 @@ impl SoftwareTpm {
         let state = format!("dir={},mode=0600", self.directory.path().display());
         let server = format!("type=tcp,port={},bindaddr=127.0.0.1", self.port);
         let control_channel = format!("type=tcp,port={control},bindaddr=127.0.0.1");
-        let swtpm = Tool::new("swtpm");
         let arguments = [
-            "-c",
-            WITHOUT_INHERITED_FILES,
-            &swtpm.path().display().to_string(),
             "socket",
             "--tpm2",
             "--tpmstate",
@@ -127,7 +115,8 @@ impl SoftwareTpm {
             "--flags",
             "not-need-init,startup-clear",
         ];
-        let mut running = Tool::new("bash").start(&arguments);
+        // It outlives the connections of other tests, which the TPM2 software stack lets every child inherit.
+        let mut running = Tool::new("swtpm").without_inherited_files().start(&arguments);
         // Paces the attempts to connect; nothing is ever sent.
         let (_sender, pace) = mpsc::channel::<()>();
         for _ in 0..STEPS {
@@ -149,13 +138,15 @@ impl SoftwareTpm {
         format!("swtpm:host=127.0.0.1,port={}", self.port)
     }
 
-    /// A program that sees this TPM: one of tpm2-tools. One client at a time: close the TPM in the test first.
+    /// A program that sees this TPM: one of tpm2-tools. One client at a time: drop the TPM in the test first. The thread that
+    /// owns the connection closes it a moment later, which the program waits for; so it must not have inherited it.
     ///
     /// # Panics
     /// As [`Tool::new`].
     #[must_use]
     pub fn tool(&self, program: &str) -> Tool {
-        Tool::new(program).env("TPM2TOOLS_TCTI", self.address()).directory(self.directory.path())
+        let tool = Tool::new(program).without_inherited_files();
+        tool.env("TPM2TOOLS_TCTI", self.address()).directory(self.directory.path())
     }
 
     /// Certificates of the CA that signed the endorsement certificates, PEM: issuing CA, then root.

@@ -17,6 +17,14 @@ const DEFAULT_DEADLINE: Duration = Duration::from_secs(60);
 /// Where daemons live although they are often not in the search path of a user.
 const SYSTEM_DIRECTORIES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"];
 
+/// Programs start with the standard streams alone. Some libraries open files and sockets that every child inherits: a child
+/// that holds the connection of this process to a server of one client would keep everybody from it, itself above all.
+const WITHOUT_INHERITED_FILES: &str = r#"for file in /proc/self/fd/*; do
+    number=${file##*/}
+    if [ "$number" -gt 2 ]; then exec {number}>&-; fi
+done
+exec "$0" "$@""#;
+
 /// The Debian package that brings a program.
 fn debian_package(program: &str) -> &str {
     match program {
@@ -42,6 +50,7 @@ pub struct Tool {
     environment: Vec<(OsString, OsString)>,
     directory: Option<PathBuf>,
     deadline: Duration,
+    inherits_files: bool,
 }
 
 /// What a program left behind.
@@ -75,7 +84,15 @@ impl Tool {
     /// The program at `path`, for example one that this workspace built.
     #[must_use]
     pub fn at(path: &Path) -> Self {
-        Self { path: path.to_owned(), environment: Vec::new(), directory: None, deadline: DEFAULT_DEADLINE }
+        let (environment, directory) = (Vec::new(), None);
+        Self { path: path.to_owned(), environment, directory, deadline: DEFAULT_DEADLINE, inherits_files: true }
+    }
+
+    /// Closes whatever the child inherits, beside its standard streams, before the program begins. Needs bash.
+    #[must_use]
+    pub const fn without_inherited_files(mut self) -> Self {
+        self.inherits_files = false;
+        self
     }
 
     /// Sets a variable in the environment of the child only.
@@ -146,7 +163,13 @@ impl Tool {
     }
 
     fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
-        let mut command = Command::new(&self.path);
+        let mut command = if self.inherits_files {
+            Command::new(&self.path)
+        } else {
+            let mut shell = Command::new("bash");
+            shell.arg("-c").arg(WITHOUT_INHERITED_FILES).arg(&self.path);
+            shell
+        };
         command.args(arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(directory) = &self.directory {

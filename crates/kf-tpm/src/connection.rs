@@ -67,6 +67,12 @@ impl Tpm {
         Ok(this)
     }
 
+    /// The same TPM, for a caller that waits for its answers this long.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self { deadline, ..self.clone() }
+    }
+
     /// Where it is.
     #[must_use]
     pub const fn address(&self) -> &TpmAddress {

@@ -15,9 +15,5 @@ use kf_tpm::Tpm;
 
 /// Opens the emulator with a deadline that a busy machine keeps.
 fn open(tpm: &SoftwareTpm) -> Tpm {
-    open_within(tpm, Duration::from_secs(60))
-}
-
-fn open_within(tpm: &SoftwareTpm, deadline: Duration) -> Tpm {
-    Tpm::open(tpm.address().parse().unwrap(), deadline).unwrap()
+    Tpm::open(tpm.address().parse().unwrap(), Duration::from_secs(60)).unwrap()
 }
