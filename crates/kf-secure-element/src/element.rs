@@ -68,6 +68,9 @@ impl<I, D> fmt::Debug for Element<I, D> {
 impl<I: I2c, D: DelayNs> Element<I, D> {
     /// Wakes the chip at `address` and reads its configuration.
     ///
+    /// The bus must run at 100 kHz: the wake token is a low level of at least 60 microseconds, made by the eight zeroes of
+    /// address 0.
+    ///
     /// # Errors
     /// [`Error::Asleep`] when nothing is there, [`Error`].
     pub fn open(i2c: I, delay: D, address: u8) -> Result<Self, Error> {

@@ -10,8 +10,7 @@ use crate::error::Error;
 /// A chip on `/dev/i2c-N`.
 pub type LinuxElement = Element<I2cdev, Delay>;
 
-/// Opens the chip at a seven-bit address on a bus of the kernel's. The bus must not run faster than 400 kHz: the wake token
-/// is a low level of 60 microseconds.
+/// Opens the chip at a seven-bit address on a bus of the kernel's, which runs at 100 kHz (see [`Element::open`]).
 ///
 /// # Errors
 /// [`Error::Asleep`] when the bus cannot be opened or nothing wakes; [`Error`].
