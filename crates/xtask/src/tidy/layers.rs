@@ -24,6 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kf-entropy", &[]),
     ("kf-rotation", &["kf-key"]),
     ("kf-flash", &["kf-key"]),
+    ("kf-escrow", &["kf-key", "kf-crypto"]),
     ("kf-access", &["kf-key", "kf-api"]),
     ("kf-enrol", &["kf-key", "kf-crypto", "kf-api", "kf-pki"]),
     ("kf-batch", &["kf-key", "kf-crypto", "kf-api", "kf-pki"]),
@@ -121,6 +122,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kf-access",
             "kf-enrol",
             "kf-batch",
+            "kf-rotation",
             "kf-broker",
             "kf-mqtt",
             "kf-signer",
@@ -154,6 +156,7 @@ const PURE: &[&str] = &[
     "kf-enrol",
     "kf-rotation",
     "kf-batch",
+    "kf-escrow",
 ];
 
 /// Crates from elsewhere that bring a clock, a socket, a file or a run time, and so never stand below the back ends.
