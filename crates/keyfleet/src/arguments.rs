@@ -123,6 +123,11 @@ pub(crate) enum Noun {
     Audit(command::audit::Verb),
     /// Derive one key of the hierarchy from explicit inputs, without a server
     Derive(Box<command::derive::Derive>),
+    /// Rotation policies: cryptoperiods, limits and what contradicts itself, without a server
+    #[command(subcommand)]
+    Policy(command::policy::Verb),
+    /// What a stolen key exposes, expected and at worst, for one or several periods
+    Exposure(command::exposure::Exposure),
     /// Look for what is wrong or soon will be, each finding with its remedy
     Doctor(command::doctor::Doctor),
     /// Completions for a shell, on standard output

@@ -46,6 +46,8 @@ fn run(context: &Context, noun: Noun) -> Result<ExitCode, Failure> {
         Noun::Serve(serve) => command::serve::run(context, &serve),
         Noun::Demo(demo) => command::demo::run(context, &demo),
         Noun::Derive(derive) => command::derive::run(context, &derive).map(|()| ExitCode::SUCCESS),
+        Noun::Policy(verb) => command::policy::run(context, verb).map(|()| ExitCode::SUCCESS),
+        Noun::Exposure(exposure) => command::exposure::run(context, &exposure).map(|()| ExitCode::SUCCESS),
         Noun::Completions { shell } => command::completions::run(shell).map(|()| ExitCode::SUCCESS),
         Noun::Station(verb) => command::station::run(context, verb),
         Noun::Label(label) => command::station::run_label(&label).map(|()| ExitCode::SUCCESS),
@@ -94,6 +96,8 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         Noun::Serve(_)
         | Noun::Demo(_)
         | Noun::Derive(_)
+        | Noun::Policy(_)
+        | Noun::Exposure(_)
         | Noun::Completions { .. }
         | Noun::Man { .. }
         | Noun::Voucher(_)

@@ -15,6 +15,7 @@ mod epoch;
 mod fleet;
 mod host;
 mod refusals;
+mod rotation;
 mod sealed;
 mod shapes;
 mod verbs;
