@@ -10,6 +10,7 @@
 
 mod agent;
 mod api;
+mod batch;
 mod caching;
 mod enumeration;
 mod est;
