@@ -43,6 +43,19 @@ pub(crate) fn hex_array<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
+/// Writes at most 20 octets as lower-case digits. One piece, because every log entry holds half a dozen of them.
+pub(crate) fn write_hex(f: &mut fmt::Formatter<'_>, octets: &[u8]) -> fmt::Result {
+    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+    let mut text = [0u8; 40];
+    for (pair, octet) in text.chunks_exact_mut(2).zip(octets) {
+        if let [high, low] = pair {
+            (*high, *low) = (digit(octet >> 4), digit(octet & 0x0f));
+        }
+    }
+    let text = text.get(..octets.len() * 2).and_then(|text| core::str::from_utf8(text).ok());
+    f.write_str(text.ok_or(fmt::Error)?)
+}
+
 macro_rules! identifiers {
     ($($(#[$doc:meta])* $name:ident = $prefix:literal;)+) => {$(
         $(#[$doc])*
@@ -77,10 +90,7 @@ macro_rules! identifiers {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str($prefix)?;
-                for byte in self.0 {
-                    write!(f, "{byte:02x}")?;
-                }
-                Ok(())
+                write_hex(f, &self.0)
             }
         }
 

@@ -4,7 +4,7 @@ use core::fmt;
 use core::str::FromStr;
 
 use crate::UnixMillis;
-use crate::id::hex_array;
+use crate::id::{hex_array, write_hex};
 
 /// Why a text is not a serial number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,28 +18,24 @@ impl fmt::Display for ParseSerialError {
 
 impl core::error::Error for ParseSerialError {}
 
-/// A certificate serial number: 20 octets = bits `01`, a 30-bit count of 4-second ticks since 2024-01-01, 128 random
-/// bits. The prefix keeps it positive and exactly 20 octets long in DER; the ticks keep index inserts in order until
-/// 2160; the randomness alone exceeds the 64 bits that the CA/B Baseline Requirements ask for.
+/// A certificate serial number: 20 octets = bits `01`, a 46-bit count of milliseconds since 2024-01-01, 112 random
+/// bits. The prefix keeps it positive and exactly 20 octets long in DER; the milliseconds keep index inserts in order;
+/// the randomness alone exceeds the 64 bits that the CA/B Baseline Requirements ask for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SerialNumber([u8; 20]);
 
 /// 2024-01-01T00:00:00Z.
 const EPOCH: UnixMillis = UnixMillis(1_704_067_200_000);
-const TICK_MILLISECONDS: u64 = 4_000;
-const TICK_MASK: u32 = (1 << 30) - 1;
+const TIME_MASK: u64 = (1 << 46) - 1;
 
 impl SerialNumber {
-    /// A serial number for a certificate issued at `now`.
+    /// A serial number for a certificate issued at `now`. Of the random octets the last 14 are kept.
     #[must_use]
     pub fn from_parts(now: UnixMillis, random: [u8; 16]) -> Self {
-        let ticks = now.since(EPOCH) / TICK_MILLISECONDS;
-        let ticks = u32::try_from(ticks & u64::from(TICK_MASK)).unwrap_or(TICK_MASK);
-        let mut octets = [0u8; 20];
-        let (head, tail) = octets.split_at_mut(4);
-        head.copy_from_slice(&((0b01 << 30) | ticks).to_be_bytes());
-        tail.copy_from_slice(&random);
-        Self(octets)
+        let time = (0b01 << 46) | (now.since(EPOCH) & TIME_MASK);
+        let [_, _, t0, t1, t2, t3, t4, t5] = time.to_be_bytes();
+        let [_, _, r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13] = random;
+        Self([t0, t1, t2, t3, t4, t5, r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13])
     }
 
     /// The 20 octets, which are also the contents of the DER INTEGER.
@@ -72,10 +68,7 @@ impl SerialNumber {
 
 impl fmt::Display for SerialNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in self.0 {
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
+        write_hex(f, &self.0)
     }
 }
 
@@ -144,9 +137,17 @@ mod tests {
         fn every_serial_is_positive_twenty_octets_and_keeps_its_randomness(now: u64, random: [u8; 16]) {
             let serial = SerialNumber::from_parts(UnixMillis(now), random);
             prop_assert_eq!(serial.as_bytes()[0] >> 6, 0b01);
-            prop_assert_eq!(&serial.as_bytes()[4..], &random[..]);
+            prop_assert_eq!(&serial.as_bytes()[6..], &random[2..]);
             prop_assert_eq!(SerialNumber::from_der_contents(serial.as_bytes()), Some(serial));
             prop_assert_eq!(format!("{serial}").parse::<SerialNumber>(), Ok(serial));
+        }
+
+        #[test]
+        fn serials_are_in_the_order_of_their_milliseconds(earlier in 0..1u64 << 46, random: [[u8; 16]; 2]) {
+            let at = |offset| UnixMillis(EPOCH.0 + offset);
+            let [first, second] = random;
+            let later = SerialNumber::from_parts(at(earlier + 1), second);
+            prop_assert!(earlier + 1 > TIME_MASK || SerialNumber::from_parts(at(earlier), first) < later);
         }
 
         #[test]
