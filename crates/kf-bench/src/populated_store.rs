@@ -22,6 +22,8 @@ use crate::measure::cpu_per_operation;
 
 /// Rows registered in one call.
 const ROWS: u32 = 10_000;
+/// Issuances in one commit while the store is filled: a loader does not wait for each.
+const GROUP: usize = 4_096;
 /// Octets of a device's certificate with addresses of CRL and OCSP, P-256.
 const CERTIFICATE_OCTETS: usize = 700;
 
@@ -31,8 +33,15 @@ pub(crate) struct Places {
     pub(crate) facility: FacilityId,
     pub(crate) line: ProductLineId,
     pub(crate) authority: AuthorityId,
-    /// When everything happens.
+    /// When it begins.
     pub(crate) now: UnixMillis,
+}
+
+impl Places {
+    /// When a device is registered and gets its certificate: four in a millisecond.
+    fn at(&self, number: u32) -> UnixMillis {
+        self.now.plus(u64::from(number / 4))
+    }
 }
 
 /// An open registry with devices `device-0` and so on, each with one LDevID.
@@ -63,7 +72,8 @@ fn entry(places: &Places, act: &str, subject: String) -> AuditEntry {
 impl PopulatedStore {
     /// Opens the registry at `path`, in which `places` must exist, and adds `count` devices with certificates.
     pub(crate) fn fill(runtime: &Runtime, path: &Path, places: Places, count: u32) -> Result<Self, BenchError> {
-        let store = Store::open(path, Options::default()).map_err(store_error)?;
+        let store =
+            Store::open(path, Options { queue: GROUP, group: GROUP, ..Options::default() }).map_err(store_error)?;
         let mut this = Self { store, places, devices: Vec::new() };
         for first in (0..count).step_by(usize::try_from(ROWS).unwrap_or(1)) {
             let rows = ROWS.min(count - first);
@@ -77,7 +87,7 @@ impl PopulatedStore {
     async fn add(&mut self, first: u32, rows: u32) -> Result<(), BenchError> {
         let mut devices = Vec::new();
         for number in first..first + rows {
-            let id = DeviceId::from_parts(self.places.now, random()?);
+            let id = DeviceId::from_parts(self.places.at(number), random()?);
             devices.push((device(&self.places, id, number), entry(&self.places, "device.register", id.to_string())));
         }
         let ids: Vec<DeviceId> = devices.iter().map(|(device, _)| device.id).collect();
@@ -86,14 +96,14 @@ impl PopulatedStore {
             return Err(BenchError::Failed { what: "registering devices", why: format!("{other:?}") });
         }
         let mut running = tokio::task::JoinSet::new();
-        for device in ids {
-            let issuance = issuance(&self.places, device)?;
+        for (number, device) in (first..).zip(ids) {
+            let issuance = issuance(&self.places, device, number)?;
             let serial = issuance.certificate.serial;
             self.devices.push((device, serial));
             let audit = entry(&self.places, "certificate.issue", format!("cert:{serial}"));
             let store = self.store.clone();
             running.spawn(async move { store.record_issuance(issuance, audit).await.map(drop) });
-            while running.len() >= 1_024 {
+            while running.len() >= GROUP {
                 finish(running.join_next().await)?;
             }
         }
@@ -175,9 +185,10 @@ fn device(places: &Places, id: DeviceId, number: u32) -> Device {
     }
 }
 
-fn issuance(places: &Places, device: DeviceId) -> Result<Issuance, BenchError> {
+fn issuance(places: &Places, device: DeviceId, number: u32) -> Result<Issuance, BenchError> {
     let spki: [u8; 32] = random()?;
-    let serial = SerialNumber::from_parts(places.now, random()?);
+    let now = places.at(number);
+    let serial = SerialNumber::from_parts(now, random()?);
     let mut der = vec![0x30; CERTIFICATE_OCTETS];
     // Signature and key make a third of a certificate incompressible.
     for (octet, random) in der.iter_mut().zip(random::<240>()?) {
@@ -192,12 +203,17 @@ fn issuance(places: &Places, device: DeviceId) -> Result<Issuance, BenchError> {
         facility: Some(places.facility),
         subject: format!("CN={device},O=bench"),
         spki_sha256: spki.iter().map(|octet| format!("{octet:02x}")).collect(),
-        not_before: places.now,
-        not_after: places.now.plus(90 * UnixMillis::DAY),
+        not_before: now,
+        not_after: now.plus(90 * UnixMillis::DAY),
         status: CertificateStatus::Good,
         revoked: None,
         reason: None,
     };
-    let seen = DeviceIssuance { seen: DeviceState::Registered, protection: None, max_live_ldevids: Some(2) };
-    Ok(Issuance { certificate, der, device: Some(seen), basis: Basis::Standing, at: places.now })
+    let seen = DeviceIssuance {
+        seen: DeviceState::Registered,
+        protection: None,
+        max_live_ldevids: Some(2),
+        is_sighting: false,
+    };
+    Ok(Issuance { certificate, der, device: Some(seen), basis: Basis::Standing, at: now })
 }

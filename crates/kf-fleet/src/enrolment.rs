@@ -4,6 +4,7 @@ mod claim;
 mod refusal;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use kf_access::{Principal, Visibility};
 use kf_api::device::Device;
@@ -106,7 +107,7 @@ impl Fleet {
     /// [`FleetError::NotFound`] for an unknown label.
     pub async fn est_csr_attributes(&self, label: EstLabel<'_>) -> Result<Vec<u8>, FleetError> {
         let algorithms = match self.line_of(label)? {
-            Some(line) => line.policy.allowed_algorithms,
+            Some(line) => line.policy.allowed_algorithms.clone(),
             None => kf_api::product_line::EnrolmentPolicy::default().allowed_algorithms,
         };
         Ok(kf_pki::cms::csr_attributes(&algorithms))
@@ -139,7 +140,7 @@ impl Fleet {
 
     async fn bootstrap(
         &self,
-        label: Option<ProductLine>,
+        label: Option<Arc<ProductLine>>,
         claim: &Claim,
         client: TlsClient<'_>,
         key: RequestedKey,
@@ -275,6 +276,7 @@ impl Fleet {
             seen: device.state,
             protection: None,
             max_live_ldevids: Some(line.policy.max_live_ldevids),
+            is_sighting: true,
         };
         let order = Order {
             who,
@@ -289,9 +291,7 @@ impl Fleet {
             basis,
             why: "",
         };
-        let issued = self.issue(order).await?;
-        self.store.touch_device(device.id, self.now());
-        Ok(issued)
+        self.issue(order).await
     }
 
     pub(crate) fn device_subject(&self, device: &Device, line: &ProductLine) -> Subject {
@@ -349,12 +349,10 @@ impl Fleet {
         EnrolOutcome::Issued(chain)
     }
 
-    fn line_of(&self, label: EstLabel<'_>) -> Result<Option<ProductLine>, FleetError> {
+    fn line_of(&self, label: EstLabel<'_>) -> Result<Option<Arc<ProductLine>>, FleetError> {
         match label {
             EstLabel::None => Ok(None),
-            EstLabel::Line(name) => {
-                self.store.product_line_by_name(name)?.map(Some).ok_or(FleetError::NotFound("EST label"))
-            }
+            EstLabel::Line(name) => self.line_named(name)?.map(Some).ok_or(FleetError::NotFound("EST label")),
         }
     }
 

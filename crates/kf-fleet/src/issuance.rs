@@ -81,6 +81,7 @@ impl Fleet {
             let pre_image = PreImage { serial: certificate.serial, authority, tbs: checked.tbs().to_vec(), at };
             self.store.record_tbs(pre_image, &order.basis).await?;
         }
+        let coming = self.store.announce_issuance();
         let signed = self.signer.sign_certificate(order.authority.record.key, checked).await?;
         let entry = issuance_entry(&order, &certificate, self.now());
         let record = Record {
@@ -90,7 +91,7 @@ impl Fleet {
             basis: order.basis,
             at: self.now(),
         };
-        match self.store.record_issuance(record, entry).await? {
+        match coming.record(record, entry).await? {
             IssuanceOutcome::Recorded { superseded, .. } => {
                 self.enter_status_changes(&superseded);
                 metrics::counter!("keyfleet_certificates_issued_total", "profile" => order.profile.name()).increment(1);

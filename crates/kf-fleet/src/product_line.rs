@@ -1,7 +1,7 @@
 //! Product lines.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kf_access::{Action, Principal, Target, authorize};
 use kf_api::authority::AuthorityKind;
@@ -21,25 +21,54 @@ const MAX_LIVE_LDEVIDS: u8 = 16;
 
 /// Product lines as every enrolment needs them: read once, forgotten when a policy changes.
 #[derive(Debug, Default)]
-pub(crate) struct Lines(Mutex<BTreeMap<ProductLineId, Arc<ProductLine>>>);
+pub(crate) struct Lines(Mutex<KnownLines>);
+
+#[derive(Debug, Default)]
+struct KnownLines {
+    by_id: BTreeMap<ProductLineId, Arc<ProductLine>>,
+    /// A line keeps its name for ever.
+    ids: BTreeMap<String, ProductLineId>,
+}
+
+impl KnownLines {
+    fn remember(&mut self, line: ProductLine) -> Arc<ProductLine> {
+        self.ids.insert(line.name.clone(), line.id);
+        let line = Arc::new(line);
+        self.by_id.insert(line.id, Arc::clone(&line));
+        line
+    }
+}
 
 impl Lines {
+    // Held while the registry is read: a line read before a change is then remembered before `forget`, not after it.
+    fn lock(&self) -> MutexGuard<'_, KnownLines> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Forgets one, after its change is committed.
     fn forget(&self, id: ProductLineId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.lock().by_id.remove(&id);
     }
 }
 
 impl Fleet {
     /// The product line of a device.
     pub(crate) fn line(&self, id: ProductLineId) -> Result<Arc<ProductLine>, FleetError> {
-        // Held while the registry is read: a line read before a change is then remembered before `forget`, not after it.
-        let mut lines = self.lines.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(line) = lines.get(&id) {
+        let mut lines = self.lines.lock();
+        if let Some(line) = lines.by_id.get(&id) {
             return Ok(Arc::clone(line));
         }
         let line = self.store.product_line(id)?.ok_or(FleetError::Bug("a device without a product line"))?;
-        Ok(Arc::clone(lines.entry(id).or_insert(Arc::new(line))))
+        Ok(lines.remember(line))
+    }
+
+    /// The product line of this name.
+    pub(crate) fn line_named(&self, name: &str) -> Result<Option<Arc<ProductLine>>, FleetError> {
+        let mut lines = self.lines.lock();
+        if let Some(line) = lines.ids.get(name).and_then(|id| lines.by_id.get(id)) {
+            return Ok(Some(Arc::clone(line)));
+        }
+        Ok(self.store.product_line_by_name(name)?.map(|line| lines.remember(line)))
     }
 
     /// Creates a product line.

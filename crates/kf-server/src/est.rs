@@ -6,7 +6,7 @@ mod transfer;
 use http::header::{RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, Method, StatusCode};
 use hyper::body::Incoming;
-use kf_fleet::{EnrolOutcome, EstLabel, Principal, ServerKey};
+use kf_fleet::{EnrolOutcome, EstLabel, ServerKey};
 
 use crate::app::App;
 use crate::failure::Failure;
@@ -56,12 +56,12 @@ impl Exchange<'_> {
 
     async fn ca_certificates(&self) -> Result<Reply, Failure> {
         let certificates = self.app.fleet.est_ca_certificates(self.label).await?;
-        self.certs_only(&certificates).await
+        Ok(self.certs_only(&certificates))
     }
 
     async fn csr_attributes(&self) -> Result<Reply, Failure> {
         let attributes = self.app.fleet.est_csr_attributes(self.label).await?;
-        Ok(reply(StatusCode::OK, CSR_ATTRIBUTES, transfer::encode(&attributes, self.wrapping().await)))
+        Ok(reply(StatusCode::OK, CSR_ATTRIBUTES, transfer::encode(&attributes, self.wrapping())))
     }
 
     async fn simple_enroll(&self, body: Incoming) -> Result<Reply, Failure> {
@@ -69,13 +69,13 @@ impl Exchange<'_> {
         let request = self.certification_request(body).await?;
         let client = self.peer.as_tls_client();
         let outcome = self.app.fleet.est_simple_enroll(self.label, client, credential, &request).await?;
-        self.outcome(outcome).await
+        Ok(self.outcome(outcome))
     }
 
     async fn simple_reenroll(&self, body: Incoming) -> Result<Reply, Failure> {
         let request = self.certification_request(body).await?;
         let outcome = self.app.fleet.est_simple_reenroll(self.label, self.peer.as_tls_client(), &request).await?;
-        self.outcome(outcome).await
+        Ok(self.outcome(outcome))
     }
 
     async fn server_keygen(&self, body: Incoming) -> Result<Reply, Failure> {
@@ -86,7 +86,7 @@ impl Exchange<'_> {
             self.app.fleet.est_server_keygen(self.label, client, credential, &request).await?;
         let certificate: Vec<&[u8]> = chain.first().map(Vec::as_slice).into_iter().collect();
         let certificates = kf_pki::cms::certs_only(&certificate);
-        Ok(multipart::key_and_certificates(&key_pkcs8, &certificates, self.wrapping().await))
+        Ok(multipart::key_and_certificates(&key_pkcs8, &certificates, self.wrapping()))
     }
 
     /// The body of an enrolment. A client that declares another media type is told so before its body is read.
@@ -98,35 +98,28 @@ impl Exchange<'_> {
         body::read(self.headers, body, limits.est_octets, limits.body).await
     }
 
-    async fn outcome(&self, outcome: EnrolOutcome) -> Result<Reply, Failure> {
+    fn outcome(&self, outcome: EnrolOutcome) -> Reply {
         match outcome {
             // Only the certificate that was issued; its issuers are at cacerts (RFC 7030 section 4.2.3).
-            EnrolOutcome::Issued(chain) => self.certs_only(chain.get(..1).unwrap_or_default()).await,
+            EnrolOutcome::Issued(chain) => self.certs_only(chain.get(..1).unwrap_or_default()),
             // RFC 7030 section 4.2.3.
             EnrolOutcome::Waiting { retry_after_seconds } => {
-                Ok(with_header(empty(StatusCode::ACCEPTED), RETRY_AFTER, &retry_after_seconds.to_string()))
+                with_header(empty(StatusCode::ACCEPTED), RETRY_AFTER, &retry_after_seconds.to_string())
             }
         }
     }
 
-    async fn certs_only(&self, certificates: &[Vec<u8>]) -> Result<Reply, Failure> {
+    fn certs_only(&self, certificates: &[Vec<u8>]) -> Reply {
         let certificates: Vec<&[u8]> = certificates.iter().map(Vec::as_slice).collect();
         let message = kf_pki::cms::certs_only(&certificates);
-        Ok(reply(StatusCode::OK, CERTS_ONLY, transfer::encode(&message, self.wrapping().await)))
+        reply(StatusCode::OK, CERTS_ONLY, transfer::encode(&message, self.wrapping()))
     }
 
     /// libest decodes line by line and fails on one long line; strongSwan fails on line breaks. So the client's name
     /// decides, or the product line's policy.
-    async fn wrapping(&self) -> Wrapping {
+    fn wrapping(&self) -> Wrapping {
         let agent = self.headers.get(USER_AGENT).map(http::HeaderValue::as_bytes).unwrap_or_default();
         let is_libest = agent.get(..6).is_some_and(|name| name.eq_ignore_ascii_case(b"libest"));
-        if is_libest || self.line_wraps().await { Wrapping::Columns64 } else { Wrapping::None }
-    }
-
-    /// What the line's policy says. Asked in the server's own name: how an answer is wrapped tells the client nothing.
-    async fn line_wraps(&self) -> bool {
-        let EstLabel::Line(line) = self.label else { return false };
-        let line = self.app.fleet.product_line_show(&Principal::server(), line).await;
-        line.is_ok_and(|line| line.policy.wrap_base64)
+        if is_libest || self.app.fleet.est_wraps_base64(self.label) { Wrapping::Columns64 } else { Wrapping::None }
     }
 }

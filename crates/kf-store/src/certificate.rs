@@ -14,6 +14,7 @@ use crate::act::Class;
 use crate::column::{self, millis};
 use crate::revocation::StatusChange;
 use crate::sql::{self, in_scope, scope};
+use crate::writer::Announcement;
 use crate::{Audit, Store, StoreError};
 
 pub(crate) mod issuance;
@@ -80,16 +81,19 @@ pub(crate) fn status_of(row: &Row<'_>, first: usize) -> rusqlite::Result<StatusA
 pub(crate) fn key_standing(connection: &Connection, spki: &[u8; 32]) -> Result<KeyStanding, StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM blocked_spki WHERE sha256 = ?1), holder_kind, holder
         FROM (SELECT 1) LEFT JOIN spki ON sha256 = ?1";
-    let found = sql::one(connection, sql, [spki], |row| {
-        let holder = match row.get::<_, Option<u8>>(1)? {
-            None => None,
-            Some(1) => Some(KeyHolder::Device(column::id(row, 2)?)),
-            Some(2) => Some(KeyHolder::Operator(column::id(row, 2)?)),
-            Some(_) => Some(KeyHolder::Subject(String::from_utf8_lossy(&row.get::<_, Vec<u8>>(2)?).into_owned())),
-        };
-        Ok(KeyStanding { is_blocked: row.get(0)?, holder })
-    })?;
+    let found = sql::one(connection, sql, [spki], key_standing_row)?;
     found.ok_or_else(|| StoreError::Corrupt { what: "a statement that always has a row has none".into() })
+}
+
+/// From the first three columns: blocked, kind of the holder, holder.
+fn key_standing_row(row: &Row<'_>) -> rusqlite::Result<KeyStanding> {
+    let holder = match row.get::<_, Option<u8>>(1)? {
+        None => None,
+        Some(1) => Some(KeyHolder::Device(column::id(row, 2)?)),
+        Some(2) => Some(KeyHolder::Operator(column::id(row, 2)?)),
+        Some(_) => Some(KeyHolder::Subject(String::from_utf8_lossy(&row.get::<_, Vec<u8>>(2)?).into_owned())),
+    };
+    Ok(KeyStanding { is_blocked: row.get(0)?, holder })
 }
 
 impl std::fmt::Display for KeyHolder {
@@ -121,6 +125,8 @@ pub struct DeviceIssuance {
     /// For an LDevID: how many may be good at the same time, this one included (1 to 16); the oldest beyond it are
     /// revoked as superseded. Expired ones do not count.
     pub max_live_ldevids: Option<u8>,
+    /// The device itself asked, which is a sighting of it.
+    pub is_sighting: bool,
 }
 
 /// What entitled the request, used up in the same transaction.
@@ -267,7 +273,42 @@ const fn class_of(basis: &Basis) -> Class {
     }
 }
 
+/// An issuance that is being signed: see [`Store::announce_issuance`].
+#[derive(Debug)]
+#[must_use = "the writer waits for it"]
+pub struct ComingIssuance {
+    store: Store,
+    announcement: Announcement,
+}
+
+impl ComingIssuance {
+    /// As [`Store::record_issuance`].
+    ///
+    /// # Errors
+    /// As [`Store::record_issuance`].
+    pub async fn record(self, issuance: Issuance, audit: impl Into<Audit>) -> Result<IssuanceOutcome, StoreError> {
+        let Self { store, announcement } = self;
+        store.record(Some(announcement), issuance, audit.into()).await
+    }
+}
+
 impl Store {
+    /// Tells the writer that an issuance will be recorded as soon as it is signed, so that it commits many together
+    /// while many are being signed. Nothing is reserved; dropping it takes the word back.
+    pub fn announce_issuance(&self) -> ComingIssuance {
+        ComingIssuance { store: self.clone(), announcement: self.announcement() }
+    }
+
+    async fn record(
+        &self,
+        announcement: Option<Announcement>,
+        issuance: Issuance,
+        audit: Audit,
+    ) -> Result<IssuanceOutcome, StoreError> {
+        let class = class_of(&issuance.basis);
+        self.write_announced(announcement, class, move |act| issuance::record(act, &issuance, &audit)).await
+    }
+
     /// Records an issuance: ONE transaction that checks what must still hold and writes everything or nothing:
     /// issuance not stopped; device there, in the state the caller saw, and allowed to enrol; public key not blocked and
     /// not held by another subject; serial number new; then certificate, DER, key binding, device state, superseded
@@ -283,9 +324,7 @@ impl Store {
         issuance: Issuance,
         audit: impl Into<Audit>,
     ) -> Result<IssuanceOutcome, StoreError> {
-        let audit = audit.into();
-        let class = class_of(&issuance.basis);
-        self.write(class, move |act| issuance::record(act, &issuance, &audit)).await
+        self.record(None, issuance, audit.into()).await
     }
 
     /// What is known of a public key, by the SHA-256 of its SubjectPublicKeyInfo: to refuse before signing. The same check

@@ -115,9 +115,20 @@ pub(crate) fn append(connection: &Connection, index: i64, entry: &AuditEntry) ->
         return Err(StoreError::Invalid { field: "audit", problem: "at most 8 subjects and 16,384 octets" });
     }
     sql::execute(connection, "INSERT INTO log (idx, entry) VALUES (?1, ?2)", (index, &leaf))?;
-    for key in entry.subjects.iter().filter_map(|subject| subject_key(subject)) {
-        let sql = "INSERT OR IGNORE INTO log_subject (subject, idx) VALUES (?1, ?2)";
-        sql::execute(connection, sql, (key, index))?;
+    let keys: Vec<_> = entry.subjects.iter().filter_map(|subject| subject_key(subject)).collect();
+    for keys in keys.chunks(2) {
+        match keys {
+            [first, second] => {
+                let sql = "INSERT OR IGNORE INTO log_subject (subject, idx) VALUES (?2, ?1), (?3, ?1)";
+                sql::execute(connection, sql, (index, first, second))?;
+            }
+            others => {
+                let sql = "INSERT OR IGNORE INTO log_subject (subject, idx) VALUES (?2, ?1)";
+                for only in others {
+                    sql::execute(connection, sql, (index, only))?;
+                }
+            }
+        }
     }
     if let Some(facility) = entry.facility {
         let sql = "INSERT INTO log_facility (facility, idx) VALUES (?1, ?2)";

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::act::{Act, Class};
 use crate::connection::{Durability, Readers, open_writer};
 use crate::reserve::Reserve;
-use crate::writer::{Message, Shared, Typed, Writer};
+use crate::writer::{Announcement, Message, Shared, Typed, Writer};
 use crate::{Audit, Logged, StoreError, schema};
 
 /// How a store is opened.
@@ -172,6 +172,10 @@ impl Store {
         }
     }
 
+    pub(crate) fn announcement(&self) -> Announcement {
+        Announcement::new(Arc::clone(&self.inner.shared))
+    }
+
     pub(crate) fn shared(&self) -> &Shared {
         &self.inner.shared
     }
@@ -199,9 +203,20 @@ impl Store {
         class: Class,
         operation: impl FnMut(&mut Act<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.write_announced(None, class, operation).await
+    }
+
+    /// As [`Store::write`], for a caller that announced itself.
+    pub(crate) async fn write_announced<T: Send + 'static>(
+        &self,
+        announcement: Option<Announcement>,
+        class: Class,
+        operation: impl FnMut(&mut Act<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let job = Typed::boxed(class, operation, reply);
         self.queue()?.send(Message::Job(job)).await.map_err(|_closed| StoreError::Closed)?;
+        drop(announcement);
         answer.await.map_err(|_gone| StoreError::Closed)?
     }
 

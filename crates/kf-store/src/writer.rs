@@ -1,10 +1,11 @@
 //! The writer: one thread, one connection, group commit.
 //!
-//! It takes what is queued (up to the group limit, without waiting for more: while one group is being flushed to disk
-//! the next one gathers by itself), runs each operation so that its failure undoes it alone, commits once, and only
-//! then answers.
+//! It takes what is queued (up to the group limit), waits a little for those who said that they are about to come, runs
+//! each operation so that its failure undoes it alone, commits once, and only then answers.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use kf_log::Tree;
@@ -31,9 +32,17 @@ pub(crate) struct Shared {
     pub(crate) health: RwLock<Health>,
     pub(crate) stopped: RwLock<Option<String>>,
     pub(crate) touched: Mutex<Touched>,
+    /// Callers that are about to come, see [`Announced`].
+    announced: AtomicUsize,
+    /// The writer's thread, to be woken when the last of them has come.
+    thread: OnceLock<Thread>,
 }
 
 impl Shared {
+    fn are_coming(&self) -> bool {
+        self.announced.load(Ordering::Acquire) > 0
+    }
+
     pub(crate) fn health(&self) -> Health {
         self.health.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -48,6 +57,29 @@ impl Shared {
 
     fn set_tree(&self, tree: Arc<Tree>) {
         *self.tree.write().unwrap_or_else(PoisonError::into_inner) = tree;
+    }
+}
+
+/// A caller that will write in a moment, once something is signed for example. As long as there are some, the writer
+/// gathers a little longer: a commit costs more than what is in it, so that one commit for many is what carries load.
+/// Dropped when the caller has come, or will not.
+#[derive(Debug)]
+pub(crate) struct Announcement(Arc<Shared>);
+
+impl Announcement {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        shared.announced.fetch_add(1, Ordering::AcqRel);
+        Self(shared)
+    }
+}
+
+impl Drop for Announcement {
+    fn drop(&mut self) {
+        if self.0.announced.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(thread) = self.0.thread.get()
+        {
+            thread.unpark();
+        }
     }
 }
 
@@ -114,10 +146,25 @@ where
     }
 }
 
-/// A group of at least so many operations says that many callers are at work.
-const LOADED_GROUP: usize = 4;
-/// How long the writer then waits for more.
-const GATHER: Duration = Duration::from_micros(1_000);
+/// The longest that a group waits for callers who are about to come.
+const GATHER: Duration = Duration::from_millis(4);
+
+/// What goes into one group.
+#[derive(Default)]
+struct Gathered {
+    jobs: Vec<Box<dyn Job>>,
+    closing: Option<oneshot::Sender<()>>,
+}
+
+impl Gathered {
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Job(job) => self.jobs.push(job),
+            Message::Touched => {}
+            Message::Close(done) => self.closing = Some(done),
+        }
+    }
+}
 
 /// The writer's own state.
 pub(crate) struct Writer {
@@ -154,33 +201,19 @@ impl Writer {
 
     /// Serves until every sender is gone or somebody closes.
     pub(crate) fn serve(mut self, mut queue: mpsc::Receiver<Message>) {
+        // Set once: a store has one writer.
+        let _first = self.shared.thread.set(std::thread::current());
         let mut closing = None;
-        let mut last_group = 0;
         while closing.is_none() {
             let Some(first) = queue.blocking_recv() else { break };
-            let mut jobs = Vec::new();
-            let mut next = Some(first);
-            // On a fast disk groups stay small and each commit costs more than what is in it: under load, wait once for
-            // those who are about to ask. A lone caller never waits.
-            let mut may_wait = last_group >= LOADED_GROUP;
-            while let Some(message) = next {
-                match message {
-                    Message::Job(job) => jobs.push(job),
-                    Message::Touched => {}
-                    Message::Close(done) => {
-                        closing = Some(done);
-                        queue.close();
-                    }
-                }
-                next = if jobs.len() < self.group { queue.try_recv().ok() } else { None };
-                if next.is_none() && may_wait && closing.is_none() && jobs.len() < self.group {
-                    may_wait = false;
-                    std::thread::park_timeout(GATHER);
-                    next = queue.try_recv().ok();
-                }
+            let mut gathered = Gathered::default();
+            gathered.take(first);
+            self.gather(&mut queue, &mut gathered);
+            if gathered.closing.is_some() {
+                queue.close();
             }
-            last_group = jobs.len();
-            self.group(jobs);
+            closing = gathered.closing;
+            self.group(gathered.jobs);
         }
         while let Some(message) = queue.blocking_recv() {
             if let Message::Job(job) = message {
@@ -190,6 +223,24 @@ impl Writer {
         drop(self);
         if let Some(done) = closing {
             let _gone = done.send(());
+        }
+    }
+
+    /// Takes what is queued, and waits for those who are about to come. A lone caller never waits.
+    fn gather(&self, queue: &mut mpsc::Receiver<Message>, gathered: &mut Gathered) {
+        let begun = Instant::now();
+        loop {
+            while gathered.jobs.len() < self.group
+                && let Ok(message) = queue.try_recv()
+            {
+                gathered.take(message);
+            }
+            let left = GATHER.saturating_sub(begun.elapsed());
+            let is_full = gathered.jobs.len() >= self.group;
+            if is_full || gathered.closing.is_some() || left.is_zero() || !self.shared.are_coming() {
+                return;
+            }
+            std::thread::park_timeout(left);
         }
     }
 

@@ -107,7 +107,12 @@ impl Fleet {
         let issuance = Issuance {
             certificate,
             der: client.der.to_vec(),
-            device: Some(DeviceIssuance { seen: device.state, protection: None, max_live_ldevids: None }),
+            device: Some(DeviceIssuance {
+                seen: device.state,
+                protection: None,
+                max_live_ldevids: None,
+                is_sighting: false,
+            }),
             basis: Basis::Standing,
             at: self.now(),
         };

@@ -126,6 +126,7 @@ impl Fleet {
             seen: device.state,
             protection: None,
             max_live_ldevids: is_ldevid.then_some(line.policy.max_live_ldevids),
+            is_sighting: false,
         };
         Ok(Named {
             subject: self.device_subject(&device, &line),

@@ -7,8 +7,12 @@ use kf_key::{
     SerialNumber, UnixMillis,
 };
 use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 
-use super::{Basis, DeviceIssuance, Issuance, IssuanceOutcome, KeyHolder, StoredCertificate, key_standing, stored};
+use super::{
+    Basis, DeviceIssuance, Issuance, IssuanceOutcome, KeyHolder, KeyStanding, StoredCertificate, key_standing,
+    key_standing_row, stored,
+};
 use crate::act::Act;
 use crate::column::{self, Coded, millis, sha256_of_hex};
 use crate::enrolment::state_name;
@@ -22,30 +26,37 @@ const MAX_VOUCHER_OCTETS: usize = 128;
 /// See [`crate::Store::record_issuance`].
 pub(super) fn record(act: &mut Act<'_>, issuance: &Issuance, audit: &Audit) -> Result<IssuanceOutcome, StoreError> {
     let Issuance { certificate, der, device, basis, at } = issuance;
+    let spki = sha256_of_hex("spki_sha256", &certificate.spki_sha256)?;
+    let standing = Standing::of(act, certificate, &spki)?;
     if *basis != Basis::Own {
-        act.require_issuance()?;
+        standing.stopped.clone().map_or(Ok(()), |why| Err(StoreError::Stopped { why }))?;
     } else if certificate.device.is_some() || certificate.operator.is_some() {
         return Err(StoreError::Invalid { field: "basis", problem: "the server's own certificate names nobody else" });
     }
-    let spki = sha256_of_hex("spki_sha256", &certificate.spki_sha256)?;
     if let Some(before) = check_basis(act, basis, certificate.device, &spki, *at)? {
         return Ok(IssuanceOutcome::Before(Box::new(before)));
     }
     if certificate.status != CertificateStatus::Good {
         return Err(StoreError::Invalid { field: "status", problem: "a new certificate is good" });
     }
-    check_device(act, certificate, device.as_ref())?;
+    check_device(certificate, device.as_ref(), standing.device)?;
+    if !standing.has_authority {
+        return Err(StoreError::NotFound { what: "authority" });
+    }
     let renews = match basis {
         Basis::Renewal { of, .. } => Some(*of),
         _ => None,
     };
-    insert_with_key(act, certificate, der, renews)?;
+    bind_key(act, certificate, &spki, standing.key)?;
+    insert_rows(act, certificate, &spki, der, renews)?;
     let superseded = match device {
         None => Vec::new(),
         Some(device) => update_device(act, certificate, device, *at)?,
     };
     use_basis(act, basis, certificate.serial, &spki, *at)?;
-    act.execute("DELETE FROM pre_image WHERE serial = ?1", [certificate.serial.as_bytes()])?;
+    if standing.has_pre_image {
+        act.execute("DELETE FROM pre_image WHERE serial = ?1", [certificate.serial.as_bytes()])?;
+    }
     let index = if superseded.is_empty() {
         act.log(audit)?
     } else {
@@ -55,18 +66,53 @@ pub(super) fn record(act: &mut Act<'_>, issuance: &Issuance, audit: &Audit) -> R
     Ok(IssuanceOutcome::Recorded { index, superseded })
 }
 
+/// Everything that an issuance presupposes, in one statement: each one costs more than what it looks up.
+struct Standing {
+    stopped: Option<String>,
+    has_authority: bool,
+    has_pre_image: bool,
+    device: Option<(DeviceState, FacilityId)>,
+    key: KeyStanding,
+}
+
+impl Standing {
+    fn of(act: &Act<'_>, certificate: &Certificate, spki: &[u8; 32]) -> Result<Self, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM blocked_spki WHERE sha256 = ?1), k.holder_kind, k.holder,
+            (SELECT value FROM setting WHERE key = 'issuance-stopped'),
+            EXISTS (SELECT 1 FROM authority WHERE id = ?2 UNION ALL SELECT 1 FROM batch WHERE authority = ?2),
+            EXISTS (SELECT 1 FROM pre_image WHERE serial = ?3),
+            d.state, d.facility
+            FROM (SELECT 1) LEFT JOIN spki k ON k.sha256 = ?1 LEFT JOIN device d ON d.id = ?4";
+        let device = certificate.device.as_ref().map(DeviceId::as_bytes);
+        let params = (spki, certificate.authority.as_bytes(), certificate.serial.as_bytes(), device);
+        let found = act.one(sql, params, |row| {
+            let device = match row.get_ref(6)? {
+                ValueRef::Null => None,
+                _ => Some((column::coded(row, 6)?, column::id(row, 7)?)),
+            };
+            Ok(Self {
+                stopped: row.get(3)?,
+                has_authority: row.get(4)?,
+                has_pre_image: row.get(5)?,
+                device,
+                key: key_standing_row(row)?,
+            })
+        })?;
+        found.ok_or_else(|| StoreError::Corrupt { what: "a statement that always has a row has none".into() })
+    }
+}
+
 /// The device is there, is what the certificate says, and is in the state the caller saw.
-fn check_device(act: &Act<'_>, certificate: &Certificate, issuance: Option<&DeviceIssuance>) -> Result<(), StoreError> {
-    let (Some(id), Some(issuance)) = (certificate.device, issuance) else {
-        return match (certificate.device, issuance) {
-            (None, None) => Ok(()),
-            _ => Err(StoreError::Invalid { field: "device", problem: "a device certificate needs its device" }),
-        };
+fn check_device(
+    certificate: &Certificate,
+    issuance: Option<&DeviceIssuance>,
+    found: Option<(DeviceState, FacilityId)>,
+) -> Result<(), StoreError> {
+    let issuance = match (certificate.device, issuance) {
+        (Some(_), Some(issuance)) => issuance,
+        (None, None) => return Ok(()),
+        _ => return Err(StoreError::Invalid { field: "device", problem: "a device certificate needs its device" }),
     };
-    let sql = "SELECT state, facility FROM device WHERE id = ?1";
-    let found = act.one(sql, [id.as_bytes()], |row| {
-        Ok((column::coded::<DeviceState>(row, 0)?, column::id::<FacilityId>(row, 1)?))
-    })?;
     let (state, facility) = found.ok_or(StoreError::NotFound { what: "device" })?;
     if state != issuance.seen || !state.may_enrol() {
         let expected = if issuance.seen.may_enrol() { issuance.seen.name() } else { "one that may enrol" };
@@ -91,6 +137,17 @@ pub(crate) fn insert_with_key(
 ) -> Result<(), StoreError> {
     let spki = sha256_of_hex("spki_sha256", &certificate.spki_sha256)?;
     let standing = key_standing(act.connection(), &spki)?;
+    bind_key(act, certificate, &spki, standing)?;
+    insert(act, certificate, der, renews)
+}
+
+/// Binds a public key to the certificate's subject, unless it is blocked or somebody else's.
+fn bind_key(
+    act: &Act<'_>,
+    certificate: &Certificate,
+    spki: &[u8; 32],
+    standing: KeyStanding,
+) -> Result<(), StoreError> {
     if standing.is_blocked {
         return Err(StoreError::IllegalState {
             what: "public key",
@@ -116,17 +173,32 @@ pub(crate) fn insert_with_key(
             act.execute(sql, (spki, kind, octets))?;
         }
     }
-    insert(act, certificate, der, renews)
+    Ok(())
 }
 
-/// Inserts the two halves of a certificate.
+/// Inserts the two halves of a certificate of an authority that is there.
 pub(super) fn insert(
     act: &mut Act<'_>,
     certificate: &Certificate,
     der: &[u8],
     renews: Option<SerialNumber>,
 ) -> Result<(), StoreError> {
-    let Certificate { serial, authority, profile, device, operator, facility, subject, spki_sha256, .. } = certificate;
+    let sql = "SELECT 1 FROM authority WHERE id = ?1 UNION ALL SELECT 1 FROM batch WHERE authority = ?1";
+    if !act.exists(sql, [certificate.authority.as_bytes()])? {
+        return Err(StoreError::NotFound { what: "authority" });
+    }
+    let spki = sha256_of_hex("spki_sha256", &certificate.spki_sha256)?;
+    insert_rows(act, certificate, &spki, der, renews)
+}
+
+fn insert_rows(
+    act: &mut Act<'_>,
+    certificate: &Certificate,
+    spki: &[u8; 32],
+    der: &[u8],
+    renews: Option<SerialNumber>,
+) -> Result<(), StoreError> {
+    let Certificate { serial, authority, profile, device, operator, facility, subject, .. } = certificate;
     let Certificate { not_before, not_after, status, revoked, reason, .. } = certificate;
     if der.len() > MAX_DER_OCTETS {
         return Err(StoreError::Invalid { field: "der", problem: "at most 65,536 octets" });
@@ -136,11 +208,6 @@ pub(super) fn insert(
     if !revoked_fits {
         return Err(StoreError::Invalid { field: "status", problem: "status, time and reason do not fit together" });
     }
-    let sql = "SELECT 1 FROM authority WHERE id = ?1 UNION ALL SELECT 1 FROM batch WHERE authority = ?1";
-    if !act.exists(sql, [authority.as_bytes()])? {
-        return Err(StoreError::NotFound { what: "authority" });
-    }
-    let spki = sha256_of_hex("spki_sha256", spki_sha256)?;
     let sql = "INSERT INTO certificate_body (spki, operator, not_before, subject, der, renews)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let operator = operator.as_ref().map(OperatorId::as_bytes);
@@ -180,15 +247,20 @@ fn update_device(
         let sql = "UPDATE device SET protection = ?2 WHERE id = ?1 AND protection <> ?2";
         act.execute(sql, (id.as_bytes(), protection.code()))?;
     }
-    if certificate.profile != CertificateProfile::LDevId {
-        return Ok(Vec::new());
-    }
-    if issuance.seen == DeviceState::Registered {
+    let sighting = issuance.is_sighting.then(|| millis(at));
+    let is_ldevid = certificate.profile == CertificateProfile::LDevId;
+    if is_ldevid && issuance.seen == DeviceState::Registered {
         issuance.seen.transition(DeviceState::Active).map_err(DeviceTransition)?;
-        let sql = "UPDATE device SET state = ?2 WHERE id = ?1";
-        act.execute(sql, (id.as_bytes(), DeviceState::Active.code()))?;
+        let sql = "UPDATE device SET state = ?2, last_seen = coalesce(max(last_seen, ?3), last_seen, ?3) WHERE id = ?1";
+        act.execute(sql, (id.as_bytes(), DeviceState::Active.code(), sighting))?;
         act.counts.device(facility, issuance.seen, -1);
         act.counts.device(facility, DeviceState::Active, 1);
+    } else if sighting.is_some() {
+        let sql = "UPDATE device SET last_seen = ?2 WHERE id = ?1 AND coalesce(last_seen, 0) < ?2";
+        act.execute(sql, (id.as_bytes(), sighting))?;
+    }
+    if !is_ldevid {
+        return Ok(Vec::new());
     }
     let Some(keep) = issuance.max_live_ldevids else { return Ok(Vec::new()) };
     supersede(act, id, facility, keep, at)

@@ -106,7 +106,12 @@ pub(crate) fn certificate(number: u64, device: Option<&Device>) -> Certificate {
 }
 
 pub(crate) fn issuance(certificate: Certificate, seen: DeviceState) -> Issuance {
-    let device = certificate.device.map(|_| DeviceIssuance { seen, protection: None, max_live_ldevids: None });
+    let device = certificate.device.map(|_| DeviceIssuance {
+        seen,
+        protection: None,
+        max_live_ldevids: None,
+        is_sighting: false,
+    });
     Issuance { certificate, der: vec![0x30; 700], device, basis: Basis::Standing, at: NOW }
 }
 

@@ -1,6 +1,7 @@
 use kf_access::Visibility;
 use kf_key::DeviceState;
 use kf_store::StoreError;
+use kf_store::certificate::IssuanceOutcome;
 
 use crate::fixture::{certificate, device, done, enrol, fleet, issuance, random, register, serial};
 
@@ -42,6 +43,32 @@ async fn a_failing_operation_does_not_hurt_its_neighbours() {
     }
     assert_eq!(store.tree().size, size + recorded);
     assert_eq!(store.certificate_counts(&Visibility::Fleet).unwrap().0, recorded + 1);
+}
+
+#[tokio::test]
+async fn an_issuance_that_was_announced_and_never_comes_holds_nobody_up() {
+    let store = fleet().await;
+    let coming = store.announce_issuance();
+    let first = store.append_log(done()).await.unwrap().index;
+    drop(coming);
+    assert_eq!(store.append_log(done()).await.unwrap().index, first + 1);
+}
+
+#[tokio::test]
+async fn an_announced_issuance_is_recorded_beside_one_that_came_without_a_word() {
+    let store = fleet().await;
+    register(&store, 2).await;
+    let [first, second] =
+        [1, 2].map(|number: u64| issuance(certificate(number, Some(&device(number))), DeviceState::Registered));
+    let (coming, early) = (store.announce_issuance(), store.clone());
+    let early = tokio::spawn(async move { early.record_issuance(first, done()).await });
+    let late = coming.record(second, done());
+    let (early, late) = (early.await.unwrap().unwrap(), late.await.unwrap());
+    let index = |outcome| match outcome {
+        IssuanceOutcome::Recorded { index, .. } => index,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(index(early).abs_diff(index(late)), 1);
 }
 
 #[tokio::test]

@@ -56,6 +56,30 @@ async fn an_issuance_writes_everything_together() {
 }
 
 #[tokio::test]
+async fn an_issuance_that_the_device_asked_for_is_a_sighting_and_never_goes_back() {
+    let store = fleet().await;
+    register(&store, 1).await;
+    let states = [(1, 2, DeviceState::Registered), (2, 0, DeviceState::Active), (3, 5, DeviceState::Active)];
+    let mut seen = Vec::new();
+    for (number, hours, state) in states {
+        let mut wanted = issuance(certificate(number, Some(&device(1))), state);
+        wanted.at = NOW.plus(hours * UnixMillis::HOUR);
+        wanted.device.as_mut().unwrap().is_sighting = true;
+        record(&store, wanted).await.unwrap();
+        seen.push(store.device(device_id(1), &Visibility::Fleet).unwrap().unwrap().last_seen);
+    }
+    assert_eq!(seen, [2, 2, 5].map(|hours| Some(NOW.plus(hours * UnixMillis::HOUR))));
+}
+
+#[tokio::test]
+async fn an_issuance_that_an_operator_asked_for_is_no_sighting() {
+    let store = fleet().await;
+    register(&store, 1).await;
+    record(&store, issuance(certificate(1, Some(&device(1))), DeviceState::Registered)).await.unwrap();
+    assert_eq!(store.device(device_id(1), &Visibility::Fleet).unwrap().unwrap().last_seen, None);
+}
+
+#[tokio::test]
 async fn a_device_that_may_not_enrol_gets_nothing() {
     let store = fleet().await;
     enrol(&store, 1).await;
@@ -127,7 +151,12 @@ async fn the_oldest_ldevids_beyond_the_limit_are_superseded() {
     enrol(&store, 1).await;
     for number in 11..=13 {
         let mut next = issuance(certificate(number, Some(&device(1))), DeviceState::Active);
-        next.device = Some(DeviceIssuance { seen: DeviceState::Active, protection: None, max_live_ldevids: Some(2) });
+        next.device = Some(DeviceIssuance {
+            seen: DeviceState::Active,
+            protection: None,
+            max_live_ldevids: Some(2),
+            is_sighting: false,
+        });
         let IssuanceOutcome::Recorded { superseded, index } = record(&store, next).await.unwrap() else { panic!() };
         let expected = match number {
             11 => Vec::new(),

@@ -226,7 +226,7 @@ async fn issue(store: &Store, model: &mut Model, number: u64, key: u64, seen: De
         named.facility = facility_id(found.facility);
     }
     let mut wanted = issuance(certificate(model.next, Some(&named)), seen);
-    wanted.device = Some(DeviceIssuance { seen, protection: None, max_live_ldevids: Some(2) });
+    wanted.device = Some(DeviceIssuance { seen, protection: None, max_live_ldevids: Some(2), is_sighting: false });
     wanted.certificate.spki_sha256 = hex::encode(random::<32>(key));
     if idevid {
         wanted.certificate.profile = CertificateProfile::IDevId;
