@@ -25,15 +25,17 @@ pub struct OcspAnswer {
     pub cache_until: Option<UnixMillis>,
     /// thisUpdate, for `Last-Modified`.
     pub this_update: Option<UnixMillis>,
+    /// Of a cacheable answer: tells one version of it from another.
+    pub tag: u64,
 }
 
 impl OcspAnswer {
     fn failure(status: OcspFailure) -> Self {
-        Self { der: Arc::from(failure(status)), cache_until: None, this_update: None }
+        Self { der: Arc::from(failure(status)), cache_until: None, this_update: None, tag: 0 }
     }
 
     fn cacheable(kept: Kept) -> Self {
-        Self { der: kept.der, cache_until: Some(kept.next_update), this_update: Some(kept.this_update) }
+        Self { der: kept.der, cache_until: Some(kept.next_update), this_update: Some(kept.this_update), tag: kept.tag }
     }
 }
 
@@ -82,9 +84,10 @@ impl Fleet {
         let der: Arc<[u8]> =
             Arc::from(respond(&responder, &answers, request.nonce.as_deref(), this_update, next_update)?);
         let Some((serial, cert_id)) = simple else {
-            return Ok(OcspAnswer { der, cache_until: None, this_update: None });
+            return Ok(OcspAnswer { der, cache_until: None, this_update: None, tag: 0 });
         };
-        let kept = Kept { der, this_update, next_update };
+        let [a, b, c, d, e, f, g, h, ..] = kf_crypto::sha256(&der);
+        let kept = Kept { der, tag: u64::from_be_bytes([a, b, c, d, e, f, g, h]), this_update, next_update };
         self.answers.keep(serial, cert_id.der.clone(), changes, kept.clone());
         Ok(OcspAnswer::cacheable(kept))
     }

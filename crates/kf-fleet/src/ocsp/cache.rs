@@ -15,6 +15,8 @@ const MAX_ANSWERS: usize = 65_536;
 #[derive(Clone)]
 pub(super) struct Kept {
     pub(super) der: Arc<[u8]>,
+    /// Tells one version of the answer from another, as an entity tag does.
+    pub(super) tag: u64,
     pub(super) this_update: UnixMillis,
     pub(super) next_update: UnixMillis,
 }
