@@ -4,16 +4,20 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use kf_fleet::{EnrolCredential, EnrolOutcome, EstLabel, TlsClient};
+use kf_key::SecretBytes;
 
 use crate::error::BenchError;
 use crate::figure::{Aim, Figure};
-use crate::measure::{Effort, alternate, cpu_per_operation, micros};
+use crate::measure::{Effort, alternate, cpu_per_operation, cpu_time_of_threads, median, micros};
 use crate::primitives::Bare;
 use crate::scratch_fleet::{IN_FLIGHT, LINE, ScratchFleet, fleet_error, in_flight, issue_request, request};
 use crate::trivial_server::runtime;
 
 /// Requests in flight of the second figure: groups are fuller.
 const MANY: usize = 256;
+/// The threads that a certificate passes through beside those that check and build it.
+const STAGES: [(&str, &str); 2] =
+    [("signer", "  of which the signer"), ("store-writer", "  of which the registry's writer")];
 
 pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let runtime = runtime()?;
@@ -21,6 +25,7 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let bare = Bare::new()?;
     let count = 500 * effort.scale;
     let rounds = std::cell::Cell::new(0_u32);
+    let mut stages: Vec<[f64; STAGES.len()]> = Vec::new();
     let prefix = || {
         rounds.set(rounds.get() + 1);
         format!("round-{}", rounds.get())
@@ -29,8 +34,12 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
         effort.rounds,
         &mut [
             &mut || bare.sign_and_verify(count),
-            &mut || issue(&fleet, &runtime, IN_FLIGHT, &prefix(), count),
-            &mut || issue(&fleet, &runtime, MANY, &prefix(), count),
+            &mut || {
+                let (cost, of_stages) = issue(&fleet, &runtime, IN_FLIGHT, &prefix(), count)?;
+                stages.push(of_stages);
+                Ok(cost)
+            },
+            &mut || issue(&fleet, &runtime, MANY, &prefix(), count).map(|(cost, _)| cost),
             &mut || enrol_by_code(&fleet, &runtime, &prefix(), count),
         ],
     )?;
@@ -38,23 +47,35 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let note = "every certificate on disk with its log entry before it is returned";
     let in_units =
         |name: String, cost: f64, aim: Aim| Figure::ratio(name, micros(cost), "us CPU", cost / unit, "U", aim);
-    Ok(vec![
-        in_units(format!("durable issuance, {IN_FLIGHT} in flight"), issue, Aim::AtMost(1.6)).with_note(note),
+    let mut figures =
+        vec![in_units(format!("durable issuance, {IN_FLIGHT} in flight"), issue, Aim::AtMost(1.6)).with_note(note)];
+    for (place, (_, name)) in STAGES.iter().enumerate() {
+        let samples = stages.iter().filter_map(|of_stages| of_stages.get(place)).copied().collect();
+        figures.push(in_units((*name).to_owned(), median(samples), Aim::None));
+    }
+    figures.extend([
         in_units(format!("durable issuance, {MANY} in flight"), issue_many, Aim::AtMost(1.6)),
         in_units(format!("durable enrolment by code, {IN_FLIGHT} in flight"), enrol, Aim::None),
-    ])
+    ]);
+    Ok(figures)
 }
 
+/// CPU seconds per certificate, in all and of the stages.
 fn issue(
     fleet: &ScratchFleet,
     runtime: &tokio::runtime::Runtime,
     lanes: usize,
     prefix: &str,
     count: u32,
-) -> Result<f64, BenchError> {
+) -> Result<(f64, [f64; STAGES.len()]), BenchError> {
     let devices = fleet.register(runtime, prefix, count)?;
     let requests = devices.iter().map(|device| issue_request(device)).collect::<Result<_, _>>()?;
-    cpu_per_operation(count, || fleet.issue(runtime, lanes, requests).map(drop))
+    let spent = || STAGES.map(|(thread, _)| cpu_time_of_threads(thread).as_secs_f64() / f64::from(count));
+    let before = spent();
+    let cost = cpu_per_operation(count, || fleet.issue(runtime, lanes, requests).map(drop))?;
+    let mut stages = spent();
+    stages.iter_mut().zip(before).for_each(|(after, before)| *after -= before);
+    Ok((cost, stages))
 }
 
 fn enrol_by_code(
@@ -68,8 +89,9 @@ fn enrol_by_code(
     let requests = (0..count).map(|_| request("")).collect::<Result<Vec<_>, _>>()?;
     let attempts: Vec<_> = devices.into_iter().zip(codes).zip(requests).collect();
     cpu_per_operation(count, || {
-        let all = in_flight(IN_FLIGHT, attempts, |((user, password), body)| {
-            let fleet = Arc::clone(&fleet.fleet);
+        let fleet = Arc::clone(&fleet.fleet);
+        let all = in_flight(IN_FLIGHT, attempts, move |((user, password), body): ((String, SecretBytes), Vec<u8>)| {
+            let fleet = Arc::clone(&fleet);
             async move {
                 let client = TlsClient { certificate: None, address: IpAddr::V4(Ipv4Addr::LOCALHOST) };
                 let credential = EnrolCredential::Basic { user, password };

@@ -37,7 +37,7 @@ pub(crate) fn cpu_time() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// CPU time of another process and its children, ended ones included, in steps of 10 ms.
+/// CPU time of another process and its children, ended ones included.
 pub(crate) fn cpu_time_of(process: u32) -> Result<Duration, BenchError> {
     let mut total = Duration::ZERO;
     let mut processes = vec![process];
@@ -51,8 +51,29 @@ pub(crate) fn cpu_time_of(process: u32) -> Result<Duration, BenchError> {
 }
 
 fn cpu_time_of_one(process: u32) -> Result<Duration, BenchError> {
-    // User and system time, of ended threads and ended children too.
-    Ok(ticks(format!("/proc/{process}/stat"), 11)? + ticks(format!("/proc/{process}/stat"), 13)?)
+    // User and system time, of ended threads and ended children too, but in steps of 10 ms; the threads that are there
+    // know theirs to the nanosecond.
+    let coarse = ticks(format!("/proc/{process}/stat"), 11)?;
+    let exact = threads_of(&process.to_string()).into_iter().map(|(_, time)| time).sum();
+    Ok(coarse.max(exact) + ticks(format!("/proc/{process}/stat"), 13)?)
+}
+
+/// Name and CPU time of every thread of a process; one that ends meanwhile is left out.
+fn threads_of(process: &str) -> Vec<(String, Duration)> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    tasks
+        .filter_map(|task| {
+            let name = fs::read_to_string(task.path().join("comm")).ok()?;
+            let spent = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            let nanoseconds = spent.split(' ').next()?.parse().ok()?;
+            Some((name.trim().to_owned(), Duration::from_nanos(nanoseconds)))
+        })
+        .collect()
+}
+
+/// CPU time so far of the threads of this process that have this name.
+pub(crate) fn cpu_time_of_threads(name: &str) -> Duration {
+    threads_of("self").into_iter().filter(|(found, _)| found == name).map(|(_, time)| time).sum()
 }
 
 /// The sum of two neighbouring fields of proc(5)'s stat, counted from the state.

@@ -58,7 +58,7 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
             "H rate",
             Aim::AtLeast(0.5),
         )
-        .with_note("signer included; every certificate on disk before it is answered"),
+        .with_note("signer included; every certificate on disk before it is answered; none superseded"),
         Figure::ratio("OCSP over HTTP, pre-signed", micros(ready), unit, trivial / ready, "G rate", Aim::AtLeast(0.6)),
         Figure::ratio("OCSP over HTTP, live", micros(live), unit, (sign + trivial) / live, "S+G rate", Aim::None),
     ])

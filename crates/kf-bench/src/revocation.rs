@@ -55,8 +55,9 @@ fn revoke(
     runtime: &tokio::runtime::Runtime,
     serials: Vec<SerialNumber>,
 ) -> Result<(), BenchError> {
-    let all = in_flight(IN_FLIGHT, serials, |serial| {
-        let (fleet, owner) = (Arc::clone(&fleet.fleet), fleet.owner.clone());
+    let (fleet, owner) = (Arc::clone(&fleet.fleet), fleet.owner.clone());
+    let all = in_flight(IN_FLIGHT, serials, move |serial| {
+        let (fleet, owner) = (Arc::clone(&fleet), owner.clone());
         async move {
             let request = RevokeRequest {
                 target: RevocationTarget::Certificate(serial),

@@ -1,7 +1,7 @@
 //! A fleet in a scratch folder, in this process: the use cases without a network.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kf_access::Principal;
 use kf_api::certificate::IssueRequest;
@@ -143,8 +143,9 @@ impl ScratchFleet {
         lanes: usize,
         requests: Vec<IssueRequest>,
     ) -> Result<Vec<SerialNumber>, BenchError> {
-        runtime.block_on(in_flight(lanes, requests, |request| {
-            let (fleet, owner) = (Arc::clone(&self.fleet), self.owner.clone());
+        let (fleet, owner) = (Arc::clone(&self.fleet), self.owner.clone());
+        runtime.block_on(in_flight(lanes, requests, move |request| {
+            let (fleet, owner) = (Arc::clone(&fleet), owner.clone());
             async move {
                 let issued = fleet.certificate_issue(&owner, request).await.map_err(fleet_error)?;
                 Ok(issued.certificate.serial)
@@ -178,24 +179,33 @@ pub(crate) fn issue_request(device: &str) -> Result<IssueRequest, BenchError> {
     })
 }
 
-/// Does `act` for every item, `lanes` at a time; results in any order.
-pub(crate) async fn in_flight<T, R, F>(lanes: usize, items: Vec<T>, act: impl Fn(T) -> F) -> Result<Vec<R>, BenchError>
+/// Does `act` for every item in `lanes` lanes, as connections of a server do; results in any order.
+pub(crate) async fn in_flight<T, R, F>(
+    lanes: usize,
+    items: Vec<T>,
+    act: impl Fn(T) -> F + Clone + Send + 'static,
+) -> Result<Vec<R>, BenchError>
 where
     T: Send + 'static,
     R: Send + 'static,
     F: Future<Output = Result<R, BenchError>> + Send + 'static,
 {
-    let mut results = Vec::with_capacity(items.len());
+    let items = Arc::new(Mutex::new(items.into_iter()));
     let mut running = tokio::task::JoinSet::new();
-    for item in items {
-        while running.len() >= lanes {
-            let Some(ended) = running.join_next().await else { break };
-            results.push(ended.map_err(BenchError::failed("a task"))??);
-        }
-        running.spawn(act(item));
+    for _ in 0..lanes {
+        let (items, act) = (Arc::clone(&items), act.clone());
+        running.spawn(async move {
+            let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let mut results = Vec::new();
+            while let Some(item) = next() {
+                results.push(act(item).await?);
+            }
+            Ok(results)
+        });
     }
+    let mut results = Vec::new();
     while let Some(ended) = running.join_next().await {
-        results.push(ended.map_err(BenchError::failed("a task"))??);
+        results.extend(ended.map_err(BenchError::failed("a task"))??);
     }
     Ok(results)
 }
