@@ -60,6 +60,9 @@ const FIRMWARE_PACKAGES: &[(&str, Probe)] = &[
     ("qemu-system-arm", Probe::Tool("qemu-system-arm")),
 ];
 
+/// Programs of others that the benchmarks measure beside us.
+const PEER_PACKAGES: &[(&str, Probe)] = &[("openssl", Probe::Tool("openssl")), ("golang-cfssl", Probe::Tool("cfssl"))];
+
 /// A Python environment below `target`, with everything that it holds, pinned.
 struct PythonEnvironment {
     folder: &'static str,
@@ -96,6 +99,14 @@ pub(crate) fn install() -> Result<()> {
 /// As [`install`].
 pub(crate) fn install_for_firmware() -> Result<()> {
     debian_packages(FIRMWARE_PACKAGES)
+}
+
+/// Installs the peers of the benchmarks where they are missing.
+///
+/// # Errors
+/// As [`install`].
+pub(crate) fn install_peers() -> Result<()> {
+    debian_packages(PEER_PACKAGES)
 }
 
 /// The folder whose commands the tests must find first.

@@ -66,6 +66,10 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
         cargo().args(["build", "--release", "--locked", "--package", "keyfleet", "--package", "kf-bench"]),
         "read the compiler's message above",
     )?;
+    if let Err(missing) = prerequisites::install_peers() {
+        // The report names a peer that is not there.
+        eprintln!("{missing}");
+    }
     let program = target_directory().join("release/kf-bench");
     process::run(command(program).args(arguments), "read what could not be measured above")
 }
