@@ -11,8 +11,8 @@ use super::{Entry, FailReason, HardwareId};
 
 /// How far the clock may be behind the latest entry, in milliseconds: 5 minutes. Within it the latest time stands.
 pub const MAX_CLOCK_BACK: u64 = 5 * 60 * UnixMillis::SECOND;
-/// The most attempts at one unit.
-const MAX_ATTEMPTS: u32 = 5;
+/// The most failures of one unit; a power cut is none.
+const MAX_FAILURES: u32 = 5;
 
 /// Why the journal and the rest of the station do not belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,7 +112,7 @@ impl Counts {
 struct Open {
     hardware: HardwareId,
     stands: Unit,
-    attempts: u32,
+    failures: u32,
 }
 
 /// The state of a station.
@@ -198,7 +198,7 @@ impl Book {
                 self.open.remove(unit);
                 self.good = self.good.checked_add(1)?;
             }
-            Entry::Spoiled { unit, reason: _, is_scrap, at: _ } => self.spoil(*unit, *is_scrap)?,
+            Entry::Spoiled { unit, reason, is_scrap, at: _ } => self.spoil(*unit, *reason, *is_scrap)?,
             Entry::Refused { .. } => self.refused = self.refused.saturating_add(1),
             Entry::Closed { is_final, at: _ } => {
                 if *is_final && !self.open.is_empty() {
@@ -217,7 +217,6 @@ impl Book {
                 return None;
             }
             open.stands = Unit::Begun;
-            open.attempts = open.attempts.checked_add(1)?;
             return Some(());
         }
         if unit != self.next || unit >= self.planned || self.devices.contains_key(&mac) {
@@ -228,15 +227,16 @@ impl Book {
         if !hardware.board().is_empty() {
             self.boards.insert(short(hardware.board()), mac);
         }
-        self.open.insert(unit, Open { hardware: hardware.clone(), stands: Unit::Begun, attempts: 1 });
+        self.open.insert(unit, Open { hardware: hardware.clone(), stands: Unit::Begun, failures: 0 });
         Some(())
     }
 
-    fn spoil(&mut self, unit: u32, is_scrap: bool) -> Option<()> {
+    fn spoil(&mut self, unit: u32, reason: FailReason, is_scrap: bool) -> Option<()> {
         let open = self.open.get_mut(&unit)?;
         self.counted = self.counted.max(unit.checked_add(1)?);
         if !is_scrap {
             open.stands = Unit::Rework;
+            open.failures = open.failures.saturating_add(u32::from(reason != FailReason::PowerCut));
             self.rework = self.rework.saturating_add(1);
             return Some(());
         }
@@ -288,11 +288,11 @@ impl Book {
         self.in_work.remove(&unit);
     }
 
-    /// Whether a unit that fails now is used up: its fuses are burnt, or it had all its attempts.
+    /// Whether a unit that fails now is used up: its fuses are burnt, or it failed too often.
     #[must_use]
     pub fn would_be_scrap(&self, unit: u32) -> bool {
         self.open.get(&unit).is_some_and(|open| {
-            matches!(open.stands, Unit::Writing { burns: true, .. }) || open.attempts >= MAX_ATTEMPTS
+            matches!(open.stands, Unit::Writing { burns: true, .. }) || open.failures.saturating_add(1) >= MAX_FAILURES
         })
     }
 

@@ -123,6 +123,20 @@ fn a_board_whose_fuses_were_burnt_for_a_scrapped_unit_is_spent_and_another_may_c
 }
 
 #[test]
+fn a_unit_that_fails_five_times_is_used_up_and_a_power_cut_is_no_failure() {
+    let mut book = opened(2);
+    let at = UnixMillis(2);
+    for round in 0..20 {
+        book.apply(&Entry::Begun { unit: 0, hardware: hardware(1), at }).unwrap();
+        let reason = if round < 16 { FailReason::PowerCut } else { FailReason::Proof };
+        assert!(!book.would_be_scrap(0), "round {round}");
+        book.apply(&Entry::Spoiled { unit: 0, reason, is_scrap: false, at }).unwrap();
+    }
+    book.apply(&Entry::Begun { unit: 0, hardware: hardware(1), at }).unwrap();
+    assert!(book.would_be_scrap(0));
+}
+
+#[test]
 fn after_every_entry_a_power_cut_leaves_each_unit_finished_resumable_or_scrap() {
     let expected = [Some(Interrupted::Untouched), Some(Interrupted::KeyLost), Some(Interrupted::ToReadBack), None];
     for (cut, expected) in expected.into_iter().enumerate() {

@@ -38,6 +38,8 @@ struct Held {
     image: Option<Image>,
     started: UnixMillis,
     is_scrap: bool,
+    /// An earlier life of the station was writing this device when power went.
+    is_resumed: bool,
 }
 
 pub(super) struct Attempt<'a, F> {
@@ -95,10 +97,18 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
                 },
                 other => self.carry_out(other),
             };
-            let outcome = outcome.unwrap_or_else(Outcome::Failed);
+            let outcome = outcome.unwrap_or_else(|reason| Outcome::Failed(self.cause(reason)));
             self.note_refusal(&line, &outcome);
             act = line.next(outcome);
             self.tell(&line, &act);
+        }
+    }
+
+    /// What was cut in the middle of its writing is not whole: that is no fault of the board.
+    const fn cause(&self, reason: FailReason) -> FailReason {
+        match reason {
+            FailReason::ReadBack | FailReason::Proof if self.held.is_resumed => FailReason::PowerCut,
+            other => other,
         }
     }
 
@@ -160,6 +170,7 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
         self.held.unit = Some(unit);
         if let Some((Unit::Writing { .. }, _, document)) = self.station.ledger.unit(unit) {
             self.held.draft = Draft::from_document(&document).ok_or(FailReason::Bug)?;
+            self.held.is_resumed = true;
         }
         self.held.draft.fixture = self.name.to_owned();
         Ok(Outcome::Numbered { unit, standing })
