@@ -524,7 +524,23 @@ fn key_source_of(config: &Config) -> Result<Box<dyn KeySource>, Failure> {
             let keys = TokenKeys::open(token.module.clone(), token.token.clone(), pin, &config.device_name)?;
             Ok(Box::new(keys))
         }
+        KeyKind::SecureElement => element_keys(key),
     }
+}
+
+#[cfg(feature = "secure-element")]
+fn element_keys(key: &crate::config::Key) -> Result<Box<dyn KeySource>, Failure> {
+    let settings = &key.secure_element;
+    let element = kf_secure_element::open_linux(&settings.bus, settings.address).map_err(|error| {
+        tracing::error!(%error, bus = %settings.bus.display(), "the secure element does not answer");
+        crate::key_source::KeyError::Hardware(crate::key_source::HardwareFault::Unreachable)
+    })?;
+    Ok(Box::new(crate::key_source::ElementKeys::new(element)?))
+}
+
+#[cfg(not(feature = "secure-element"))]
+fn element_keys(_key: &crate::config::Key) -> Result<Box<dyn KeySource>, Failure> {
+    Err(Failure::NotBuilt { field: "key.kind", value: "secure-element", feature: "secure-element" })
 }
 
 #[cfg(feature = "tpm")]

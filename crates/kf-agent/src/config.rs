@@ -107,6 +107,24 @@ pub enum KeyKind {
     Tpm,
     /// In a PKCS#11 token, never exportable.
     Pkcs11,
+    /// In a secure element of the ATECC608 class, never exportable.
+    SecureElement,
+}
+
+/// The secure element that holds the key.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SecureElement {
+    /// The kernel's I2C bus, an absolute path.
+    pub bus: PathBuf,
+    /// Its seven-bit address.
+    pub address: u8,
+}
+
+impl Default for SecureElement {
+    fn default() -> Self {
+        Self { bus: PathBuf::from("/dev/i2c-1"), address: kf_secure_element::DEFAULT_ADDRESS }
+    }
 }
 
 /// The TPM that holds the key.
@@ -152,12 +170,14 @@ pub struct Pkcs11 {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Key {
-    /// Where it lives: `software`, `tpm` or `pkcs11`.
+    /// Where it lives: `software`, `tpm`, `pkcs11` or `secure-element`.
     pub kind: KeyKind,
     /// The TPM, for `kind = "tpm"`.
     pub tpm: Tpm,
     /// The token, for `kind = "pkcs11"`.
     pub pkcs11: Option<Pkcs11>,
+    /// The secure element, for `kind = "secure-element"`.
+    pub secure_element: SecureElement,
     /// `p-256`, `p-384` or `ed25519`.
     pub algorithm: KeyAlgorithm,
     /// An inherited file descriptor to read the seal key from: 32 octets, or 64 hexadecimal digits. With a TPM it is the
@@ -175,6 +195,7 @@ impl Default for Key {
             kind: KeyKind::Software,
             tpm: Tpm::default(),
             pkcs11: None,
+            secure_element: SecureElement::default(),
             algorithm: KeyAlgorithm::P256,
             seal_fd: None,
             seal_credential: None,
@@ -350,6 +371,7 @@ impl Key {
             KeyKind::Software => {}
             KeyKind::Tpm => return self.check_tpm(),
             KeyKind::Pkcs11 => return self.check_pkcs11(),
+            KeyKind::SecureElement => return self.check_secure_element(),
         }
         match (self.seal_fd.is_some(), self.seal_credential.is_some(), self.allow_plain_key) {
             (true, false, false) | (false, true, false) | (false, false, true) => Ok(()),
@@ -390,6 +412,21 @@ impl Key {
         }
         if policy_authority_file.is_some() && pcrs.is_empty() {
             return Err(refuse("key.tpm.pcrs", "name the registers that the policy authority approves"));
+        }
+        Ok(())
+    }
+
+    fn check_secure_element(&self) -> Result<(), ConfigError> {
+        self.check_hardware()?;
+        let SecureElement { bus, address } = &self.secure_element;
+        if !bus.is_absolute() {
+            return Err(refuse("key.secure_element.bus", "an absolute path, /dev/i2c-1 for example"));
+        }
+        if !(0x08..=0x77).contains(address) {
+            return Err(refuse("key.secure_element.address", "a seven-bit address, 8 to 119"));
+        }
+        if self.seal_fd.is_some() || self.seal_credential.is_some() {
+            return Err(refuse("key", "a secure element asks for no value: leave seal_fd and seal_credential out"));
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
-//! Where the device's private key lives: in files, in a TPM or in a PKCS#11 token. Hardware stores a handle or a blob
+//! Where the device's private key lives: in files, in a TPM, in a secure element or in a PKCS#11 token. Hardware stores a handle or a blob
 //! that is of use to it alone instead of the key.
 
 pub(crate) mod pkcs11;
+mod secure_element;
 #[cfg(feature = "tpm")]
 pub(crate) mod tpm;
 
@@ -10,6 +11,8 @@ use std::sync::Arc;
 use kf_client::TlsKey;
 use kf_crypto::PrivateKey;
 use kf_key::{KeyAlgorithm, SecretArray, SecretBytes};
+
+pub use secure_element::ElementKeys;
 
 /// A key that cannot be made, read or used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +35,7 @@ pub enum KeyError {
     Hardware(HardwareFault),
 }
 
-/// Why a TPM or a token did not do what was asked. None of them changes what is stored.
+/// Why a TPM, a secure element or a token did not do what was asked. None of them changes what is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HardwareFault {
@@ -57,7 +60,7 @@ pub enum HardwareFault {
     /// No approval by the policy authority.
     #[error("finds no approval of a boot state that the policy authority signed")]
     Approval,
-    /// The key belongs to another TPM or token.
+    /// The key belongs to another TPM, secure element or token.
     #[error("is another one than the key was made in")]
     OtherDevice,
     /// Something else.

@@ -161,7 +161,7 @@ impl Tally {
 
 /// Features that the tests turn on: `slow`, test binaries that a plain `cargo test` leaves out so that it stays quick,
 /// and those that link the TPM2 software stack, which a machine that only builds need not have.
-const TEST_FEATURES: [&str; 3] = ["slow", "tpm", "tss"];
+const TEST_FEATURES: [&str; 5] = ["slow", "tpm", "tss", "secure-element", "linux"];
 
 fn add_test_features(command: &mut Command) -> Result<&mut Command> {
     let metadata = tidy::metadata()?;

@@ -48,7 +48,7 @@ impl TokenKeys {
 
     fn open_key(&self, label: &str) -> Result<Box<dyn DeviceKey>, KeyError> {
         let key = self.token.key(label).map_err(|error| fault(&error))?;
-        Ok(Box::new(TokenKey(Arc::new(Signing(key)))))
+        Ok(device_key(key))
     }
 }
 
@@ -81,18 +81,24 @@ impl KeySource for TokenKeys {
     }
 }
 
-fn fault(error: &BackendError) -> KeyError {
+pub(super) fn fault(error: &BackendError) -> KeyError {
     KeyError::Hardware(match error {
         BackendError::Token(TokenFault::Login) => HardwareFault::Authorization,
         BackendError::Token(TokenFault::Module | TokenFault::Label { .. }) => HardwareFault::Unreachable,
-        BackendError::Token(TokenFault::Pause) => HardwareFault::Late,
+        BackendError::Token(TokenFault::Pause | TokenFault::Late { .. }) => HardwareFault::Late,
         BackendError::Token(_) => HardwareFault::Vanished,
         BackendError::MissingKey { .. } => HardwareFault::OtherDevice,
         _ => HardwareFault::Refused,
     })
 }
 
+/// A key behind a back end.
 struct TokenKey(Arc<Signing>);
+
+/// A key that a back end opened, as the agent uses it.
+pub(super) fn device_key(key: Box<dyn SignatureKey>) -> Box<dyn DeviceKey> {
+    Box::new(TokenKey(Arc::new(Signing(key))))
+}
 
 struct Signing(Box<dyn SignatureKey>);
 
@@ -113,7 +119,7 @@ impl TlsKey for Signing {
 
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, CryptoError> {
         self.0.sign(message).map_err(|error| {
-            tracing::error!(%error, "the token did not sign");
+            tracing::error!(%error, "the hardware did not sign");
             CryptoError
         })
     }

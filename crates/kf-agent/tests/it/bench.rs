@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use kf_agent::key_source::KeySource;
 use kf_agent::{Agent, Config, Event, EventSink, RunOutcome};
 use kf_pki::request::CertificationRequest;
 use kf_testkit::{Answer, ClientCheck, Day, ForeignAuthority, HttpsServer, Received, TempDir, scratch};
@@ -156,12 +157,28 @@ impl Bench {
     }
 }
 
-/// Opens an agent. A child that another test starts has this process's files, the lock of a state directory that was just
-/// given back among them, from its fork to its exec: that moment is waited out.
+/// Opens an agent.
 pub(crate) fn open(config: &Config, sink: impl Fn() -> EventSink) -> Result<Agent, Box<dyn std::error::Error>> {
+    until_unlocked(|| Agent::open(config.clone(), sink()))
+}
+
+/// Opens an agent over these keys.
+pub(crate) fn open_with(
+    config: &Config,
+    sink: impl Fn() -> EventSink,
+    keys: impl Fn() -> Box<dyn KeySource>,
+) -> Result<Agent, Box<dyn std::error::Error>> {
+    until_unlocked(|| Agent::open_with(config.clone(), sink(), keys()))
+}
+
+/// A child that another test starts has this process's files, the lock of a state directory that was just given back among
+/// them, from its fork to its exec: that moment is waited out.
+fn until_unlocked<E: std::error::Error + 'static>(
+    open: impl Fn() -> Result<Agent, E>,
+) -> Result<Agent, Box<dyn std::error::Error>> {
     let started = Instant::now();
     loop {
-        match Agent::open(config.clone(), sink()) {
+        match open() {
             Err(failure) if is_locked(&failure) && started.elapsed() < FORK_TO_EXEC => std::thread::yield_now(),
             outcome => return outcome.map_err(Into::into),
         }

@@ -5,6 +5,7 @@ mod bench;
 mod command;
 mod enrolment;
 mod footprint;
+mod secure_element;
 mod telemetry;
 mod token;
 #[cfg(feature = "tpm")]
