@@ -3,20 +3,28 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
+use crate::figures::Figure;
 use crate::machine::Machine;
 use crate::report::{Format, Row, print};
+use crate::target::Target;
 use crate::{figures, life, size, vectors};
 
+/// The image of a whole device, which is built for one target.
+const DEVICE_IMAGE: &str = "device-image";
 /// What the core may take: derivation and sealing, opening included.
-const FLASH_LIMIT_OCTETS: u64 = 24 * 1024;
+const fn flash_limit_octets(target: Target) -> u64 {
+    match target {
+        Target::CortexM4 => 24 * 1024,
+    }
+}
 const STACK_LIMIT_OCTETS: u64 = 4 * 1024;
 
 /// What to check, and where it lies.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The folder with the built images.
-    #[arg(long)]
-    images: PathBuf,
+    /// A folder with built images; may be given once for each target.
+    #[arg(long, required = true)]
+    images: Vec<PathBuf>,
     /// The folder with derive.json and seal.json.
     #[arg(long, default_value = "vectors")]
     vectors: PathBuf,
@@ -30,7 +38,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     seed: Option<u64>,
     /// Live the device's life against a throw-away server with power cuts, and check nothing else.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "update")]
     only_life: bool,
     /// The server [default: keyfleet beside this program].
     #[arg(long)]
@@ -52,19 +60,43 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
         }
         Ok(())
     };
-    if !arguments.only_life {
-        show(vectors::run(&arguments.images.join("vectors-image"), &arguments.vectors)?)?;
-        show(core_costs(&arguments.images.join("core-image"))?)?;
-        let measured = figures::measure(&arguments.images.join("figures-image"))?;
-        if arguments.update {
-            figures::update(&arguments.manual, &measured)?;
-        }
-        show(figures::compare(&arguments.manual, &measured)?)?;
-        show(vec![figures::derivation_ratio(&measured)?])?;
+    for images in arguments.images.iter().filter(|_| !arguments.only_life) {
+        show(check_target(arguments, images)?)?;
     }
-    if !arguments.only_life {
-        return Ok(all_hold);
+    if let Some(image) = arguments.images.iter().map(|images| images.join(DEVICE_IMAGE)).find(|image| image.exists()) {
+        show(live(arguments, &image)?)?;
+    } else {
+        return Err(format!("no folder of images holds {DEVICE_IMAGE}").into());
     }
+    Ok(all_hold)
+}
+
+/// Vectors, budgets and figures of the images of one target.
+fn check_target(arguments: &Arguments, images: &Path) -> Result<Vec<Row>, Box<dyn Error>> {
+    let core = images.join("core-image");
+    let target = Target::of(&core)?;
+    let mut rows = vectors::run(&images.join("vectors-image"), &arguments.vectors)?;
+    let mut measured = figures::measure(&images.join("figures-image"))?;
+    rows.push(figures::derivation_ratio(&measured)?);
+    let core = core_costs(&core)?;
+    rows.extend(budget(target, &core));
+    measured.push(core);
+    let device = images.join(DEVICE_IMAGE);
+    if device.exists() {
+        let (name, flash_octets) = ("image: a whole device".to_owned(), Some(size::flash_octets(&device)?));
+        measured.push(Figure { name, flash_octets, ..Figure::default() });
+    }
+    if arguments.update {
+        figures::update(&arguments.manual, target, &measured)?;
+    }
+    rows.extend(figures::compare(&arguments.manual, target, &measured)?);
+    for row in &mut rows {
+        row.target = Some(target.name());
+    }
+    Ok(rows)
+}
+
+fn live(arguments: &Arguments, image: &Path) -> Result<Vec<Row>, Box<dyn Error>> {
     let seed = match arguments.seed {
         Some(seed) => seed,
         None => drawn_seed()?,
@@ -73,9 +105,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
         Some(path) => path.clone(),
         None => std::env::current_exe()?.with_file_name("keyfleet"),
     };
-    let lived = life::run(&keyfleet, &arguments.images.join("device-image"), seed);
-    show(lived.map_err(|error| format!("the life with seed {seed}: {error}"))?)?;
-    Ok(all_hold)
+    let lived = life::run(&keyfleet, image, seed);
+    lived.map_err(|error| format!("the life with seed {seed} (`--seed {seed}` repeats it): {error}").into())
 }
 
 fn drawn_seed() -> std::io::Result<u64> {
@@ -85,7 +116,7 @@ fn drawn_seed() -> std::io::Result<u64> {
 }
 
 /// Flash and stack of an image that derives, seals and opens, and does nothing else.
-fn core_costs(image: &Path) -> Result<Vec<Row>, Box<dyn Error>> {
+fn core_costs(image: &Path) -> Result<Figure, Box<dyn Error>> {
     let (status, said) = Machine::start(image)?.ended()?;
     let stack_octets: u64 = said
         .lines()
@@ -93,14 +124,24 @@ fn core_costs(image: &Path) -> Result<Vec<Row>, Box<dyn Error>> {
         .find_map(|line| line.trim().parse().ok())
         .filter(|_| status.success())
         .ok_or_else(|| format!("the core image did not seal and open ({status}): {said}"))?;
-    let row = |what: &str, octets: u64, limit: u64| Row {
+    Ok(Figure {
+        name: "image: derive, seal, open".to_owned(),
+        instructions: None,
+        stack_octets: Some(stack_octets),
+        flash_octets: Some(size::flash_octets(image)?),
+    })
+}
+
+fn budget(target: Target, core: &Figure) -> [Row; 2] {
+    let row = |what: &str, octets: Option<u64>, limit: u64| Row {
         what: what.to_owned(),
-        found: format!("{octets} octets"),
+        found: octets.map_or_else(|| "not measured".to_owned(), |octets| format!("{octets} octets")),
         limit: format!("at most {limit}"),
-        holds: octets <= limit,
+        holds: octets.is_some_and(|octets| octets <= limit),
+        target: None,
     };
-    Ok(vec![
-        row("flash of derivation and sealing", size::flash_octets(image)?, FLASH_LIMIT_OCTETS),
-        row("stack of derivation and sealing", stack_octets, STACK_LIMIT_OCTETS),
-    ])
+    [
+        row("flash of derivation and sealing", core.flash_octets, flash_limit_octets(target)),
+        row("stack of derivation and sealing", core.stack_octets, STACK_LIMIT_OCTETS),
+    ]
 }

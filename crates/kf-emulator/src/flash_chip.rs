@@ -3,9 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-const SECTOR_OCTETS: usize = 1_024;
-const SECTORS: usize = 16;
-const WORD_OCTETS: usize = 8;
+pub(crate) const SECTOR_OCTETS: usize = 1_024;
+pub(crate) const SECTORS: usize = 16;
+pub(crate) const WORD_OCTETS: usize = 8;
 
 /// What the chip answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

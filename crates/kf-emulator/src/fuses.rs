@@ -71,6 +71,15 @@ impl Fuses {
         Ok(serde_json::from_str(&std::fs::read_to_string(folder.join(FUSES))?)?)
     }
 
+    /// The chip's key, for whoever looks into the flash memory with the chip in hand.
+    ///
+    /// # Errors
+    /// When it cannot be read or has another length.
+    pub(crate) fn chip_key(folder: &Path) -> Result<SecretArray<32>, BridgeError> {
+        let mut file = std::fs::File::open(folder.join(CHIP_KEY))?;
+        Ok(SecretArray::try_fill(|key| std::io::Read::read_exact(&mut file, key))?)
+    }
+
     /// The frame that a device reads when it starts.
     ///
     /// # Errors

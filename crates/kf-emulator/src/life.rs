@@ -1,5 +1,9 @@
 //! A whole life of a device on the emulated microcontroller, against a real server, with the power cut again and again.
 
+mod death;
+mod refusals;
+
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
@@ -10,13 +14,16 @@ use kf_key::DeviceId;
 use crate::bridge::{Board, BridgeError, Command};
 use crate::flash_chip::Random;
 use crate::fuses::{Fuses, NoiseState};
-use crate::noise::Source;
+use crate::remains::Remains;
 use crate::report::Row;
 use crate::server::{Fleet, pem};
 
 const NAME: &str = "thermo-0001";
 const LINE: &str = "thermo";
 const SERVICE: &[u8] = b"telemetry";
+const COMMANDS: &str = "command";
+/// Fewer cuts than this have not tried much.
+const MIN_CUTS: u32 = 10;
 /// More cuts than an act needs: each lets more operations pass than the one before.
 const MAX_CUTS: u32 = 60;
 
@@ -30,7 +37,14 @@ struct Life {
     folder: PathBuf,
     random: Random,
     cuts: u32,
-    envelopes: Vec<(String, PathBuf)>,
+    /// Sealed and not opened yet: the text and the file.
+    sealed: Vec<(String, PathBuf)>,
+    /// Boots and counters that were seen: what no two messages may share.
+    nonces: BTreeSet<([u8; 16], u32)>,
+    /// Sealed before the rotation and sent after it.
+    late: Option<PathBuf>,
+    messages: usize,
+    remains: Remains,
     rows: Vec<Row>,
 }
 
@@ -44,31 +58,44 @@ type Stage = (&'static str, fn(&mut Life) -> Outcome<()>);
 pub(crate) fn run(keyfleet: &Path, image: &Path, seed: u64) -> Outcome<Vec<Row>> {
     let fleet = Fleet::start(keyfleet)?;
     fleet.run(&["facility", "create", "lyon"])?;
-    // A renewal whose answer was lost in a power cut is asked for again, and each answer is a live certificate.
-    fleet.run(&["product-line", "create", LINE, "--max-live-ldevids", "16"])?;
+    fleet.run(&["product-line", "create", LINE])?;
     let new = fleet.json(&["device", "register", NAME, "--facility", "lyon", "--product-line", LINE])?;
     let device: DeviceId = new["id"].as_str().unwrap_or_default().parse()?;
     fleet.run(&["code", "create", NAME, "--out", "code"])?;
     let folder = fleet.path("device");
     fuses(&fleet, device, NoiseState::PhysicalOn)?.burn(&folder)?;
     let board = Board::new(&folder, Some(fleet.address()?))?;
-    let (random, rows) = (Random(seed), Vec::new());
-    let image = image.to_owned();
-    let mut life = Life { fleet, image, board, folder, random, cuts: 0, envelopes: Vec::new(), rows };
+    let remains = Remains::of(&folder, device)?;
+    let mut life = Life {
+        fleet,
+        image: image.to_owned(),
+        board,
+        folder,
+        random: Random(seed),
+        cuts: 0,
+        sealed: Vec::new(),
+        nonces: BTreeSet::new(),
+        late: None,
+        messages: 0,
+        remains,
+        rows: Vec::new(),
+    };
     life.refuse_bad_noise(device)?;
-    let stages: [Stage; 6] = [
+    let stages: [Stage; 8] = [
         ("birth", Life::be_born),
         ("first messages", |life| life.talk("first")),
+        ("commands", Life::obey),
+        ("bad payloads", Life::refuse_bad_payloads),
         ("rotation", Life::rotate),
         ("later messages", |life| life.talk("second")),
-        ("opening", Life::everything_opens),
+        ("late message", Life::refuse_superseded),
         ("death", Life::die),
     ];
     for (name, stage) in stages {
         stage(&mut life).map_err(|error| format!("{name}: {error}; {}", life.fleet.refusals()))?;
+        life.look_for_keys(name)?;
     }
-    let (cuts, operations) = (life.cuts, life.board.flash.operations());
-    life.hold("power cuts survived", format!("{cuts} in {operations} flash operations, seed {seed}"), cuts > 0);
+    life.conclude(seed);
     Ok(life.rows)
 }
 
@@ -83,8 +110,20 @@ fn fuses(fleet: &Fleet, device: DeviceId, noise: NoiseState) -> Outcome<Fuses> {
 }
 
 impl Life {
+    fn conclude(&mut self, seed: u64) {
+        let (nonces, messages) = (self.nonces.len(), self.messages);
+        self.hold("no nonce twice", format!("{nonces} of {messages} differ"), nonces == messages && messages > 0);
+        let (cuts, operations) = (self.cuts, self.board.flash.operations());
+        self.hold("power cuts survived", cuts.to_string(), cuts >= MIN_CUTS);
+        if let Some(row) = self.rows.last_mut() {
+            row.limit = format!("at least {MIN_CUTS}");
+        }
+        self.hold("flash operations", operations.to_string(), operations > 0);
+        self.hold("seed of the power cuts", seed.to_string(), true);
+    }
+
     fn hold(&mut self, what: &str, found: String, holds: bool) {
-        self.rows.push(Row { what: what.to_owned(), found, limit: String::new(), holds });
+        self.rows.push(Row { what: what.to_owned(), found, limit: String::new(), holds, target: None });
     }
 
     /// Does it with the power cut at random, until it is done without a cut.
@@ -101,30 +140,6 @@ impl Life {
             }
         }
         Err("the device made no progress between power cuts".into())
-    }
-
-    fn refuse_bad_noise(&mut self, device: DeviceId) -> Outcome<()> {
-        for (what, source) in
-            [("a stuck noise source", Source::Stuck), ("noise that repeats after a start", Source::Repeats)]
-        {
-            let folder = self.fleet.path(if source == Source::Stuck { "stuck" } else { "repeats" });
-            fuses(&self.fleet, device, NoiseState::PhysicalOn)?.burn(&folder)?;
-            let mut board = Board::new(&folder, None)?;
-            board.source = source;
-            // The first start has nothing to be compared with.
-            let _first = board.start(&self.image).map(drop);
-            let refused = matches!(board.start(&self.image), Err(BridgeError::Refused(_)));
-            self.hold(&format!("{what} is refused"), "no start".to_owned(), refused);
-        }
-        let folder = self.fleet.path("pseudo-random");
-        fuses(&self.fleet, device, NoiseState::PseudoRandomOnly)?.burn(&folder)?;
-        let mut board = Board::new(&folder, Some(self.fleet.address()?))?;
-        let code = std::fs::read(self.fleet.path("code"))?;
-        let (mut running, _) = board.start(&self.image)?;
-        let made = running.tell(Command::Enrol, &[code.trim_ascii(), &[0]]);
-        let refused = matches!(&made, Err(BridgeError::Refused(reason)) if reason.starts_with("seed"));
-        self.hold("pseudo-random noise makes no key", "no seed for production".to_owned(), refused);
-        Ok(())
     }
 
     fn be_born(&mut self) -> Outcome<()> {
@@ -150,15 +165,23 @@ impl Life {
         Ok(keys["up_to_date"] == true)
     }
 
-    /// A few messages over a few boots, some of which end in a power cut.
+    /// A few messages over a few boots, some of which end in a power cut. The server opens all but one.
     fn talk(&mut self, when: &str) -> Outcome<()> {
         for number in 0..4 {
             let text = format!("{when} {number}");
             let envelope = self.despite_cuts(Command::Seal, &[SERVICE, text.as_bytes()])?;
+            let sealed = kf_device::sealed::kf_seal::Sealed::parse(&envelope)?;
+            self.nonces.insert((*sealed.boot().random(), sealed.counter()));
+            self.messages += 1;
             let path = self.fleet.path(&format!("{when}-{number}.cose"));
             std::fs::write(&path, envelope)?;
-            self.envelopes.push((text, path));
+            self.sealed.push((text, path));
         }
+        let (mut opened, all) = (0, self.sealed.len() - 1);
+        for (text, path) in self.sealed.drain(..all) {
+            opened += usize::from(self.fleet.run(&["open", &path.to_string_lossy()])? == text);
+        }
+        self.hold(&format!("{when} messages opened"), format!("{opened} of {all}"), opened == all);
         Ok(())
     }
 
@@ -170,6 +193,10 @@ impl Life {
         self.hold("device key rotated", epochs(&place), moved);
         let is_new = self.renew(before.get(25..).unwrap_or_default())?;
         self.hold("identity renewed under mutual TLS", "the key signed on the device".to_owned(), is_new);
+        // However often the answer was lost, it was the same one.
+        let listed = self.fleet.json(&["device", "show", NAME])?;
+        let count = listed["certificates"].as_array().map_or(0, Vec::len);
+        self.hold("certificates of the whole life", count.to_string(), count == 2);
         Ok(())
     }
 
@@ -192,39 +219,6 @@ impl Life {
             }
         }
         Err("the renewal made no progress between power cuts".into())
-    }
-
-    fn everything_opens(&mut self) -> Outcome<()> {
-        let (mut opened, mut boots) = (0, std::collections::BTreeSet::new());
-        for (text, path) in &self.envelopes {
-            let path = path.to_string_lossy().into_owned();
-            let found = self.fleet.run(&["open", &path])?;
-            opened += usize::from(found == *text);
-            let octets = std::fs::read(path)?;
-            let sealed = kf_device::sealed::kf_seal::Sealed::parse(&octets)?;
-            boots.insert((*sealed.boot().random(), sealed.counter()));
-        }
-        let all = self.envelopes.len();
-        self.hold("sealed messages opened by the server", format!("{opened} of {all}"), opened == all);
-        self.hold("no nonce twice", format!("{} of {all} differ", boots.len()), boots.len() == all);
-        Ok(())
-    }
-
-    fn die(&mut self) -> Outcome<()> {
-        let shown = self.despite_cuts(Command::Show, &[])?;
-        let certificate = shown.get(60..124).unwrap_or_default().to_vec();
-        let facility = shown.get(1..17).unwrap_or_default().to_vec();
-        let is_there = |cells: &[u8], what: &[u8]| cells.windows(what.len().max(1)).any(|window| window == what);
-        let before = is_there(self.board.flash.cells(), &certificate) && is_there(self.board.flash.cells(), &facility);
-        let answer = self.despite_cuts(Command::Destroy, &[])?;
-        let cells = self.board.flash.cells();
-        let after = is_there(cells, &certificate) || is_there(cells, &facility);
-        let gone = before && !after && answer == [1];
-        self.hold("destroyed, cells read back", "nothing of key records or certificate is left".to_owned(), gone);
-        let again = Board::new(&self.folder, None)?.start(&self.image)?.0.tell(Command::Seal, &[SERVICE, b"x"]);
-        let refused = matches!(again, Err(BridgeError::Refused(_)));
-        self.hold("a destroyed device seals nothing", "refused".to_owned(), refused);
-        Ok(())
     }
 }
 

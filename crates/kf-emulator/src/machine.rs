@@ -6,8 +6,7 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Debian's emulator; the package is qemu-system-arm.
-const EMULATOR: &str = "qemu-system-arm";
+use crate::target::{Target, TargetError};
 
 /// How long the firmware may stay silent while an answer is due. P-256 takes it half a second; a machine that runs other
 /// tests beside this one makes that several.
@@ -22,8 +21,10 @@ const QUEUE: usize = 64;
 /// Why the firmware gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MachineError {
-    #[error("cannot start {EMULATOR}; it is in the Debian package qemu-system-arm")]
-    Start(#[source] std::io::Error),
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    #[error("cannot start {program}; it is in the Debian package {package}")]
+    Start { program: &'static str, package: &'static str, source: std::io::Error },
     #[error("the firmware stopped with {status}: {said}")]
     Stopped { status: ExitStatus, said: String },
     #[error("the firmware was silent for {} s", SILENCE.as_secs())]
@@ -46,19 +47,21 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Starts `image`. One instruction takes one nanosecond of the machine's time, so that counts repeat exactly.
+    /// Starts `image` on the machine that it is for. One instruction takes one nanosecond of the machine's time, so that counts repeat exactly.
     ///
     /// # Errors
-    /// [`MachineError::Start`].
+    /// [`MachineError::Target`], [`MachineError::Start`].
     pub(crate) fn start(image: &Path) -> Result<Self, MachineError> {
-        let mut command = Command::new(EMULATOR);
-        command.args(["-machine", "mps2-an386", "-nodefaults", "-nic", "none", "-display", "none"]);
+        let (program, package, machine) = Target::of(image)?.emulator();
+        let start = |source| MachineError::Start { program, package, source };
+        let mut command = Command::new(program);
+        command.args(machine).args(["-nodefaults", "-nic", "none", "-display", "none"]);
         command.args(["-serial", "stdio", "-icount", "shift=0,sleep=off"]);
         command.args(["-semihosting-config", "enable=on,target=native", "-kernel"]).arg(image);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut emulator = command.spawn().map_err(MachineError::Start)?;
+        let mut emulator = command.spawn().map_err(start)?;
         let (Some(to_firmware), Some(mut stdout)) = (emulator.stdin.take(), emulator.stdout.take()) else {
-            return Err(MachineError::Start(std::io::Error::other("no pipes")));
+            return Err(start(std::io::Error::other("no pipes")));
         };
         let (sender, from_firmware) = sync_channel(QUEUE);
         std::thread::spawn(move || {

@@ -12,10 +12,12 @@ mod life;
 mod machine;
 mod modem;
 mod noise;
+mod remains;
 mod report;
 mod request;
 mod server;
 mod size;
+mod target;
 mod vectors;
 
 use std::process::ExitCode;

@@ -12,6 +12,8 @@ pub(crate) enum Source {
     Works,
     /// Gives the same sample for ever.
     Stuck,
+    /// Gives one value a quarter of the time: far less than the board's designer has assessed.
+    Biased,
     /// Gives the same samples after every start.
     Repeats,
 }
@@ -37,6 +39,10 @@ impl Noise {
         match self.source {
             Source::Works => fill(&mut samples)?,
             Source::Stuck => {}
+            Source::Biased => {
+                fill(&mut samples)?;
+                samples.iter_mut().filter(|sample| **sample < 64).for_each(|sample| *sample = 0);
+            }
             Source::Repeats => {
                 let mut random = crate::flash_chip::Random(self.position);
                 for chunk in samples.chunks_mut(8) {

@@ -12,6 +12,9 @@ pub(crate) struct Row {
     /// What it must be.
     pub(crate) limit: String,
     pub(crate) holds: bool,
+    /// For which target; none for what is about no single one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) target: Option<&'static str>,
 }
 
 /// How rows are printed.
@@ -29,10 +32,14 @@ pub(crate) enum Format {
 /// When standard output is closed.
 pub(crate) fn print(format: Format, row: &Row) -> std::io::Result<()> {
     use std::io::Write as _;
-    let Row { what, found, limit, holds } = row;
+    let Row { what, found, limit, holds, target } = row;
     let mut out = std::io::stdout().lock();
     match format {
         Format::Json => writeln!(out, "{}", serde_json::to_string(row)?),
-        Format::Text => writeln!(out, "{} {what:<34} {found:<48} {limit}", if *holds { "holds" } else { "FAILS" }),
+        Format::Text => {
+            let (verdict, target) = (if *holds { "holds" } else { "FAILS" }, target.unwrap_or("life"));
+            let family = target.split('-').next().unwrap_or(target);
+            writeln!(out, "{verdict} {family:<12} {what:<42} {found:<46} {limit}")
+        }
     }
 }

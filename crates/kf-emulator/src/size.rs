@@ -3,16 +3,17 @@
 use std::path::Path;
 use std::process::Command;
 
-/// Binutils of the target; the Debian package is binutils-arm-none-eabi.
-const SIZE: &str = "arm-none-eabi-size";
+use crate::target::{Target, TargetError};
 
 /// Why a size is not known.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SizeError {
-    #[error("cannot start {SIZE}; it is in the Debian package binutils-arm-none-eabi")]
-    Start(#[source] std::io::Error),
-    #[error("{SIZE} did not understand the image: {said}")]
-    Form { said: String },
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    #[error("cannot start {program}; it is in the Debian package {package}")]
+    Start { program: &'static str, package: &'static str, source: std::io::Error },
+    #[error("{program} did not understand the image: {said}")]
+    Form { program: &'static str, said: String },
 }
 
 /// Octets of flash: code, constants and the initial values of data.
@@ -20,7 +21,9 @@ pub(crate) enum SizeError {
 /// # Errors
 /// [`SizeError`].
 pub(crate) fn flash_octets(image: &Path) -> Result<u64, SizeError> {
-    let output = Command::new(SIZE).arg(image).output().map_err(SizeError::Start)?;
+    let (program, package) = Target::of(image)?.size();
+    let output =
+        Command::new(program).arg(image).output().map_err(|source| SizeError::Start { program, package, source })?;
     let text = String::from_utf8_lossy(&output.stdout);
     let numbers: Vec<u64> = text
         .lines()
@@ -29,6 +32,6 @@ pub(crate) fn flash_octets(image: &Path) -> Result<u64, SizeError> {
         .unwrap_or_default();
     match numbers.as_slice() {
         [code, data] if output.status.success() => Ok(code + data),
-        _ => Err(SizeError::Form { said: String::from_utf8_lossy(&output.stderr).into_owned() }),
+        _ => Err(SizeError::Form { program, said: String::from_utf8_lossy(&output.stderr).into_owned() }),
     }
 }

@@ -151,7 +151,13 @@ impl Tally {
             None => format!("{agree} agree"),
             Some(first) => format!("{agree} agree, {} differ, the first is {first:?}", differ.len()),
         };
-        Row { what: what.to_owned(), found, limit: "all".to_owned(), holds: differ.is_empty() && agree > 0 }
+        Row {
+            what: what.to_owned(),
+            found,
+            limit: "all".to_owned(),
+            holds: differ.is_empty() && agree > 0,
+            target: None,
+        }
     }
 }
 

@@ -14,10 +14,13 @@ const CARGO: &str = "/usr/bin/cargo";
 const RUSTC: &str = "/usr/bin/rustc";
 /// The version that the firmware's figures were taken with.
 const VERSION: &str = "1.96.";
-const TARGET: &str = "thumbv7em-none-eabihf";
 
-/// The packages of the firmware that are images.
-const IMAGES: [&str; 4] = ["core-image", "device-image", "figures-image", "vectors-image"];
+/// What is built, and the packages of the firmware that are images for it.
+const TARGETS: [(&str, &[&str]); 1] =
+    [("thumbv7em-none-eabihf", &["core-image", "device-image", "figures-image", "vectors-image"])];
+
+/// Where the power cuts of the test command fall: always at the same places, so that it fails for everybody or nobody.
+const SEED_OF_TESTS: u64 = 1;
 
 /// Variables that would make Debian's cargo use another compiler or other flags than firmware/.cargo/config.toml says.
 const FOREIGN: [&str; 10] = [
@@ -42,6 +45,9 @@ pub(crate) struct Arguments {
     /// Write the measured figures into docs/manual/firmware.md instead of comparing them with it.
     #[arg(long)]
     update: bool,
+    /// Where the power cuts of the device's life fall; drawn and printed when not given.
+    #[arg(long)]
+    seed: Option<u64>,
     /// How the checks are printed: text or json.
     #[arg(long, default_value = "text", value_parser = ["text", "json"])]
     format: String,
@@ -59,7 +65,7 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<()> {
     }
     let packages = ["--package", "kf-emulator", "--package", "keyfleet"];
     run(cargo().args(["build", "--quiet", "--locked"]).args(packages), "read the compiler's message above")?;
-    check(arguments.update, &arguments.format)
+    check(arguments)
 }
 
 /// The same, as a step of the test command.
@@ -69,21 +75,27 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<()> {
 pub(crate) fn step() -> Result<()> {
     let formatting = ["fmt", "--manifest-path", "firmware/Cargo.toml", "--all", "--check"];
     run(cargo().args(formatting), "run `cargo fmt --manifest-path firmware/Cargo.toml --all`")?;
-    run_all(&Arguments { build_only: false, update: false, format: "text".to_owned() })
+    run_all(&Arguments { build_only: false, update: false, seed: Some(SEED_OF_TESTS), format: "text".to_owned() })
 }
 
-fn check(update: bool, format: &str) -> Result<()> {
+fn check(arguments: &Arguments) -> Result<()> {
     let mut check = command(target_directory().join("debug/kf-emulator"));
-    check.args(["check", "--format", format, "--images"]).arg(images());
-    if update {
+    check.args(["check", "--format", &arguments.format]);
+    for (target, _) in TARGETS {
+        check.arg("--images").arg(images_of(target));
+    }
+    if arguments.update {
         check.arg("--update");
+    }
+    if let Some(seed) = arguments.seed {
+        check.args(["--seed", &seed.to_string()]);
     }
     run(&mut check, "each line that does not hold is marked above")
 }
 
-/// Where the built images lie.
-pub(crate) fn images() -> PathBuf {
-    build_folder().join(TARGET).join("release")
+/// Where the images built for a target lie.
+fn images_of(target: &str) -> PathBuf {
+    build_folder().join(target).join("release")
 }
 
 fn build_folder() -> PathBuf {
@@ -94,10 +106,12 @@ fn build() -> Result<()> {
     check_version(CARGO, "cargo-web")?;
     check_version(RUSTC, "rustc-web")?;
     // Each image by itself: built together they would get each other's features, and the core would count all ciphers.
-    for image in IMAGES {
-        let mut build = debian_cargo();
-        build.args(["build", "--quiet", "--release", "--locked", "--package", image, "--target-dir"]);
-        run(build.arg(build_folder()), "read the compiler's message above")?;
+    for (target, images) in TARGETS {
+        for image in images {
+            let mut build = debian_cargo();
+            build.args(["build", "--quiet", "--release", "--locked", "--package", image, "--target", target]);
+            run(build.arg("--target-dir").arg(build_folder()), "read the compiler's message above")?;
+        }
     }
     Ok(())
 }
