@@ -1,6 +1,7 @@
 //! Flash images of the ESP32 family, written and read octet for octet as Espressif's own tools do.
 //!
 //! * [`nvs`]: the key-value partition of ESP-IDF, plain and encrypted, with what erased entries leave behind.
+//! * [`secure_cert`]: the partition with a device's certificates and key references.
 //!
 //! Nothing here is random, reads a file or talks to a chip: keys come in as [`kf_key::SecretArray`], images go in and out
 //! as octets. Reading needs no allocator.
@@ -16,3 +17,4 @@ extern crate alloc;
 mod octets;
 
 pub mod nvs;
+pub mod secure_cert;

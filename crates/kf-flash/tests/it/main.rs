@@ -8,3 +8,4 @@
 )]
 
 mod nvs;
+mod secure_cert;
