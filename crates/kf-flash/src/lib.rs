@@ -2,6 +2,8 @@
 //!
 //! * [`nvs`]: the key-value partition of ESP-IDF, plain and encrypted, with what erased entries leave behind.
 //! * [`secure_cert`]: the partition with a device's certificates and key references.
+//! * [`flash_encryption`]: AES-XTS over flash addresses, as the S2 and later chips do it.
+//! * [`partition_table`]: what lies where.
 //!
 //! Nothing here is random, reads a file or talks to a chip: keys come in as [`kf_key::SecretArray`], images go in and out
 //! as octets. Reading needs no allocator.
@@ -16,5 +18,7 @@ extern crate alloc;
 
 mod octets;
 
+pub mod flash_encryption;
 pub mod nvs;
+pub mod partition_table;
 pub mod secure_cert;

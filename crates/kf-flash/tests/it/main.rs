@@ -7,5 +7,7 @@
     reason = "a test fails by panicking, in what it calls as well"
 )]
 
+mod flash_encryption;
 mod nvs;
+mod partition_table;
 mod secure_cert;
