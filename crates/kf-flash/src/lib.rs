@@ -4,6 +4,7 @@
 //! * [`secure_cert`]: the partition with a device's certificates and key references.
 //! * [`flash_encryption`]: AES-XTS over flash addresses, as the S2 and later chips do it.
 //! * [`partition_table`]: what lies where.
+//! * `fuse` (feature `alloc`): plans of what to burn, checked against a chip, and read-back.
 //!
 //! Nothing here is random, reads a file or talks to a chip: keys come in as [`kf_key::SecretArray`], images go in and out
 //! as octets. Reading needs no allocator.
@@ -19,6 +20,8 @@ extern crate alloc;
 mod octets;
 
 pub mod flash_encryption;
+#[cfg(feature = "alloc")]
+pub mod fuse;
 pub mod nvs;
 pub mod partition_table;
 pub mod secure_cert;

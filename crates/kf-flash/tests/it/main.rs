@@ -8,6 +8,7 @@
 )]
 
 mod flash_encryption;
+mod fuse;
 mod nvs;
 mod partition_table;
 mod secure_cert;
