@@ -5,6 +5,7 @@
 //! * [`flash_encryption`]: AES-XTS over flash addresses, as the S2 and later chips do it.
 //! * [`partition_table`]: what lies where.
 //! * `fuse` (feature `alloc`): plans of what to burn, checked against a chip, and read-back.
+//! * `scan` (feature `alloc`): what an image holds, and which secrets lie in it in clear.
 //!
 //! Nothing here is random, reads a file or talks to a chip: keys come in as [`kf_key::SecretArray`], images go in and out
 //! as octets. Reading needs no allocator.
@@ -24,4 +25,6 @@ pub mod flash_encryption;
 pub mod fuse;
 pub mod nvs;
 pub mod partition_table;
+#[cfg(feature = "alloc")]
+pub mod scan;
 pub mod secure_cert;

@@ -73,12 +73,28 @@ impl RemnantKind {
     }
 }
 
-/// What is left, in the order of flash. Slots that a purge has zeroed are not listed.
+/// What is left, in the order of flash. Slots that a purge has zeroed are not listed; slots beside each other of which
+/// nothing can be read are listed as one.
 pub fn remnants(partition: Partition<'_>) -> impl Iterator<Item = Remnant> {
     let live = live_items(partition);
     let pages = partition.pages().filter(|page| page.state != PageState::Blank);
     let placed = pages.flat_map(|page| page.entries().map(move |placed| (page, placed)));
-    placed.filter_map(move |(page, placed)| kind_of(&page, &placed, &live).map(|kind| remnant(kind, &placed)))
+    let mut slots = placed
+        .filter_map(move |(page, placed)| kind_of(&page, &placed, &live).map(|kind| remnant(kind, &placed)))
+        .peekable();
+    core::iter::from_fn(move || {
+        let mut first = slots.next()?;
+        while let Some(next) = slots.next_if(|next| continues(&first, next)) {
+            first.octets += next.octets;
+        }
+        Some(first)
+    })
+}
+
+fn continues(first: &Remnant, next: &Remnant) -> bool {
+    let is_unnamed = first.item.is_none() && next.item.is_none();
+    let is_beside = first.page == next.page && first.offset + first.octets == next.offset;
+    is_unnamed && is_beside && first.kind == next.kind
 }
 
 /// The items that the firmware would return, with their offsets, sorted by offset; chunks only of blobs in use.

@@ -11,4 +11,5 @@ mod flash_encryption;
 mod fuse;
 mod nvs;
 mod partition_table;
+mod scan;
 mod secure_cert;
