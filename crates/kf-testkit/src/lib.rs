@@ -1,5 +1,5 @@
 //! Test support: programs that we did not write, run with a deadline; scratch directories; scratch PKCS#11 tokens and
-//! TPMs; an emulated secure element.
+//! TPMs; an emulated secure element; simulated flash.
 //!
 //! For tests only. What is missing or goes wrong panics with a message that names the remedy, because a test that
 //! skips itself proves nothing.
@@ -7,6 +7,7 @@
 // A test fails by panicking; these helpers exist to do so with a useful message.
 #![allow(clippy::panic, clippy::expect_used)]
 
+mod flash;
 mod foreign_authority;
 mod https_server;
 mod process;
@@ -16,6 +17,7 @@ mod soft_hsm;
 mod software_tpm;
 mod tool;
 
+pub use flash::{FlashFault, NorFlash, SECTOR_OCTETS, TranslatedFlash};
 pub use foreign_authority::{Day, ForeignAuthority, IssuedIdentity};
 pub use https_server::{Answer, ClientCheck, HttpsServer, Received};
 pub use process::Running;

@@ -7,6 +7,8 @@
     reason = "a test fails by panicking, in what it calls as well"
 )]
 
+mod chip_flash;
+mod destruction;
 mod flash_encryption;
 mod fuse;
 mod nvs;
