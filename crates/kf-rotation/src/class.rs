@@ -55,7 +55,7 @@ pub enum KeyClass {
 
 /// A class name that is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no class of keys has this name; `keyfleet policy classes` lists them")]
+#[error("no class of keys has this name; `keyfleet policy check` lists them")]
 pub struct UnknownClass;
 
 impl KeyClass {
