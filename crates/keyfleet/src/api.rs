@@ -293,7 +293,7 @@ pub(crate) fn segment(text: &str) -> String {
 }
 
 /// The query of a flat filter: one `key=value` for each field that is given.
-fn query_of(filter: &Value) -> String {
+pub(crate) fn query_of(filter: &Value) -> String {
     let pair = |(key, value): (&String, &Value)| {
         let text = match value {
             Value::Null => return None,

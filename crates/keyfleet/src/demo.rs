@@ -7,6 +7,7 @@ mod device;
 mod proof;
 mod report;
 mod stage;
+pub(crate) mod station;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -74,9 +75,19 @@ pub(crate) fn failed(step: &'static str, problem: impl Into<String>) -> DemoErro
     DemoError { step, problem: problem.into() }
 }
 
+/// The first digits of a hash, for people.
+fn first(fingerprint: &str) -> &str {
+    fingerprint.get(..16).unwrap_or(fingerprint)
+}
+
 /// Runs it: success only if every check holds.
 pub(crate) fn run(options: DemoOptions) -> ExitCode {
     let mut report = Report::new(options.json);
+    run_with(&mut report, async |report| play(&options, report).await)
+}
+
+/// Runs a demonstration on an event loop of its own.
+fn run_with(report: &mut Report, play: impl AsyncFnOnce(&mut Report) -> Result<(), DemoError>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -84,7 +95,7 @@ pub(crate) fn run(options: DemoOptions) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if let Err(error) = runtime.block_on(play(&options, &mut report)) {
+    if let Err(error) = runtime.block_on(play(report)) {
         report.check(error.step, &error.problem, false);
     }
     report.close()
@@ -112,7 +123,7 @@ async fn play(options: &DemoOptions, report: &mut Report) -> Result<(), DemoErro
     prove_revocation(&stage, &broker, &mut devices, victim, report).await?;
     proof::audit(&stage, victim, report).await?;
     if options.keep {
-        stage.keep_up(&broker, report).await?;
+        stage.keep_up(broker.describe(), report).await?;
     }
     devices.stop().await;
     broker.stop().await;

@@ -1,7 +1,7 @@
 //! Book, journal and chain of records, kept in step: what is in the book is on its way to the disk in the same order, and
 //! nothing is answered before it is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use kf_batch::P256Key;
@@ -43,6 +43,9 @@ pub enum LedgerError {
     Start(FailReason),
 }
 
+/// How many of the latest finished units are remembered at a start. A cut leaves at most one label unreleased for each fixture.
+const MAX_LATELY_FINISHED: usize = 1_024;
+
 /// The chain of records.
 #[derive(Clone, Copy, Debug)]
 struct Chain {
@@ -71,6 +74,8 @@ struct Inner {
     /// Documents beside the latest entry of each open unit.
     drafts: BTreeMap<u32, Vec<u8>>,
     opened: Option<Vec<u8>>,
+    /// The latest units that the journal shows as finished, for what was to follow when power went.
+    lately_finished: VecDeque<u32>,
 }
 
 /// The ledger of one batch.
@@ -115,7 +120,8 @@ impl<F: JournalFile> Ledger<F> {
     pub fn open(file: F, opening: &Opening<'_>, token: Arc<dyn StationToken>) -> Result<Self, LedgerError> {
         let head = document_hash(opening.quota);
         let chain = Chain { sequence: 0, head, counts: RecordCounts::default() };
-        let mut inner = Inner { book: Book::new(), chain, drafts: BTreeMap::new(), opened: None };
+        let mut inner =
+            Inner { book: Book::new(), chain, drafts: BTreeMap::new(), opened: None, lately_finished: VecDeque::new() };
         let journal = Journal::open(file, |noted| inner.replay(noted))?;
         match &inner.opened {
             Some(quota) if quota.as_slice() != opening.quota => return Err(LedgerError::OtherBatch),
@@ -189,6 +195,8 @@ impl<F: JournalFile> Ledger<F> {
     /// [`FailReason::Token`], [`FailReason::Journal`], [`FailReason::Bug`].
     pub fn close_unit(&self, entry: &Entry, mut record: Record) -> Result<(), FailReason> {
         let mut inner = self.lock();
+        // Fixtures read the clock side by side; the chain of records takes them one after the other and goes forward.
+        record.at = record.at.max(inner.book.latest());
         record.sequence = inner.chain.sequence.saturating_add(1);
         record.previous = inner.chain.head;
         let document = self.sign(&record)?;
@@ -288,6 +296,12 @@ impl<F: JournalFile> Ledger<F> {
         self.lock().book.interrupted()
     }
 
+    /// The latest units that were finished before this start.
+    #[must_use]
+    pub fn lately_finished(&self) -> Vec<u32> {
+        self.lock().lately_finished.iter().copied().collect()
+    }
+
     /// Units that wait for their device.
     #[must_use]
     pub fn open_units(&self) -> Vec<u32> {
@@ -338,6 +352,12 @@ impl Inner {
             | Entry::Writing { .. }
             | Entry::Refused { .. }
             | Entry::Closed { .. } => {}
+        }
+        if let Entry::Finished { unit, .. } = entry {
+            self.lately_finished.push_back(unit);
+            if self.lately_finished.len() > MAX_LATELY_FINISHED {
+                self.lately_finished.pop_front();
+            }
         }
         self.remember(&entry, &document);
         Ok(())

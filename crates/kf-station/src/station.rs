@@ -186,7 +186,20 @@ impl<F: JournalFile> Station<F> {
                 }
             }
         }
+        self.release_labels();
         Ok(recovered)
+    }
+
+    /// Power may have gone between the record of a device and its label.
+    fn release_labels(&self) {
+        if self.recipe.label.is_none() {
+            return;
+        }
+        for unit in self.ledger.lately_finished() {
+            let name = self.terms.devices.device(unit).and_then(|device| self.terms.devices.name(device));
+            // Most were released: there is nothing in the spool then.
+            let _released = name.map(|name| self.labels.release(&name));
+        }
     }
 
     /// The time to work with.
@@ -227,10 +240,14 @@ impl<F: JournalFile> Station<F> {
     }
 
     /// Closes the shift with a manifest. When nothing more will be made, units that did not come back are scrapped first.
+    /// A batch that was closed for good stays as it is.
     ///
     /// # Errors
     /// [`FailReason`].
     pub fn close_shift(&self, is_final: bool) -> Result<(), FailReason> {
+        if self.ledger.is_final() {
+            return Ok(());
+        }
         if is_final {
             for unit in self.ledger.open_units() {
                 self.spoil(unit, FailReason::NotPresented)?;

@@ -1,6 +1,7 @@
 //! `keyfleet station`: the factory station. It works offline: nothing here talks to a server.
 
 mod cut;
+mod demo;
 mod directory;
 mod label;
 mod run;
@@ -48,6 +49,8 @@ pub(crate) enum Verb {
     },
     /// Make devices by a recipe, as far as the quota reaches
     Run(Box<run::Run>),
+    /// Make a batch with simulated boards on this machine, cut the power again and again, and balance the books
+    Demo(demo::Demo),
     /// Where the batches of this station stand
     Status {
         /// The station's directory
@@ -84,6 +87,7 @@ pub(crate) fn run(context: &Context, verb: Verb) -> Result<ExitCode, Failure> {
             request(token.as_ref(), &name, &out, public_key_out.as_deref()).map(|()| ExitCode::SUCCESS)
         }
         Verb::Run(run) => run::run(context, *run),
+        Verb::Demo(demo) => demo::run(context, &demo),
         Verb::Status { state } => status(context, &StationDirectory::open(&state)?).map(|()| ExitCode::SUCCESS),
         Verb::Export { state, batch, out } => {
             file::must_be_free(Some(&out))?;

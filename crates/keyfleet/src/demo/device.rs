@@ -152,7 +152,7 @@ fn configuration(stage: &Stage, broker: &Broker, name: &str, root_file: &Path, d
     )
 }
 
-fn write_secret(path: &Path, octets: &[u8]) -> Result<(), DemoError> {
+pub(crate) fn write_secret(path: &Path, octets: &[u8]) -> Result<(), DemoError> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(at(STEP))?;

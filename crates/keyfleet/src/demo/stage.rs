@@ -17,16 +17,16 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::broker::Broker;
 use super::report::Report;
-use super::{DemoError, at, failed};
+use super::{DemoError, at, failed, first};
 use crate::failure::Failure;
 use crate::file;
 use crate::profile::Profile;
 
 /// Product line and EST label.
 pub(crate) const LINE: &str = "thermo";
-const FACILITY: &str = "plant-a";
+/// Where the devices are.
+pub(crate) const FACILITY: &str = "plant-a";
 
 /// A running fleet in a directory that is thrown away.
 pub(crate) struct Stage {
@@ -118,11 +118,7 @@ impl Stage {
         report: &mut Report,
     ) -> Result<Vec<(String, ShownOnce)>, DemoError> {
         let step = "register";
-        let facility = NewFacility { name: FACILITY.to_owned(), description: "demonstration".to_owned() };
-        let _: Facility = self.post("/v1/facilities", &facility, step).await?;
-        let policy = EnrolmentPolicy { ldevid_lifetime_hours: 6, ..EnrolmentPolicy::default() };
-        let line = NewProductLine { name: LINE.to_owned(), authority: None, policy };
-        let _: ProductLine = self.post("/v1/product-lines", &line, step).await?;
+        self.create_line(step).await?;
         let mut codes = Vec::new();
         for name in names {
             let new = device::NewDevice {
@@ -147,7 +143,35 @@ impl Stage {
         Ok(codes)
     }
 
-    async fn post<B, T>(&self, path: &str, body: &B, step: &'static str) -> Result<T, DemoError>
+    /// Makes facility and product line.
+    pub(crate) async fn create_line(&self, step: &'static str) -> Result<(), DemoError> {
+        let facility = NewFacility { name: FACILITY.to_owned(), description: "demonstration".to_owned() };
+        let _: Facility = self.post("/v1/facilities", &facility, step).await?;
+        let policy = EnrolmentPolicy { ldevid_lifetime_hours: 6, ..EnrolmentPolicy::default() };
+        let line = NewProductLine { name: LINE.to_owned(), authority: None, policy };
+        let _: ProductLine = self.post("/v1/product-lines", &line, step).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn get<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        step: &'static str,
+    ) -> Result<T, DemoError> {
+        self.owner.get_json(&self.url(path)).await.map_err(at(step))
+    }
+
+    /// Reads a resource with a filter in its query.
+    pub(crate) async fn query<F, T>(&self, path: &str, filter: &F, step: &'static str) -> Result<T, DemoError>
+    where
+        F: serde::Serialize,
+        T: serde::de::DeserializeOwned,
+    {
+        let filter = serde_json::to_value(filter).map_err(at(step))?;
+        self.get(&format!("{path}?{}", crate::api::query_of(&filter)), step).await
+    }
+
+    pub(crate) async fn post<B, T>(&self, path: &str, body: &B, step: &'static str) -> Result<T, DemoError>
     where
         B: serde::Serialize + Sync,
         T: serde::de::DeserializeOwned,
@@ -156,7 +180,7 @@ impl Stage {
     }
 
     /// Leaves everything up until somebody stops it, with a profile for the command line.
-    pub(crate) async fn keep_up(&self, broker: &Broker, report: &Report) -> Result<(), DemoError> {
+    pub(crate) async fn keep_up(&self, beside: &str, report: &Report) -> Result<(), DemoError> {
         let data = self.path().join("fleet");
         let failed_at = |failure: Failure| failed("keep", failure.to_string());
         // Exposed to the owner's file, mode 0600, in a directory that is thrown away.
@@ -169,10 +193,9 @@ impl Stage {
         };
         crate::command::profile::write(&data.join("cli.toml"), &profile).map_err(failed_at)?;
         report.say(&format!(
-            "the server stays up at {} with {}; explore it from another terminal:\n  \
+            "the server stays up at {} with {beside}; explore it from another terminal:\n  \
              keyfleet --data {} device list\nCtrl-C ends it and removes the directory",
             self.https,
-            broker.describe(),
             data.display()
         ));
         tokio::signal::ctrl_c().await.map_err(at("keep"))
@@ -230,10 +253,6 @@ fn owner_client(root: &[u8], token: &ShownOnce) -> Result<Client, DemoError> {
     // Exposed to become the Authorization header.
     let token = SecretBytes::from_vec(token.expose().as_bytes().to_vec());
     Client::builder().roots(vec![root.to_vec()]).bearer(&token).build().map_err(at("owner"))
-}
-
-fn first(fingerprint: &str) -> &str {
-    fingerprint.get(..16).unwrap_or(fingerprint)
 }
 
 /// The issuing CA of the demonstration.

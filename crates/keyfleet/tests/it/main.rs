@@ -18,5 +18,6 @@ mod refusals;
 mod rotation;
 mod sealed;
 mod shapes;
+mod station;
 mod verbs;
 mod voucher;

@@ -1,12 +1,17 @@
 //! Labels, read back by a decoder that we did not write.
 
+use std::io;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use kf_enrol::claim::parse_claim;
 use kf_enrol::code::EnrolmentCode;
 use kf_key::SecretArray;
+use kf_station::fixture::{Board, Simulator, Supply};
 use kf_station::label::{Label, LabelDirectory, LabelSink, sheet_pdf};
+
+use crate::stage::{Disk, LINUX, Stage};
 
 fn label(number: u8) -> Label {
     let code = EnrolmentCode::from_random(&SecretArray::fill(|octets| octets.fill(number)));
@@ -95,4 +100,39 @@ fn a_label_lies_in_the_spool_until_its_device_passes() {
     let ready = labels.ready().unwrap();
     assert_eq!(ready.iter().map(Label::name).collect::<Vec<_>>(), ["gate-000002"]);
     assert_eq!(ready[0].claim().expose(), label(2).claim().expose());
+}
+
+/// Labels whose names are kept when they are released; with a jam nothing is.
+#[derive(Debug, Default)]
+struct Printer {
+    is_jammed: bool,
+    released: Mutex<Vec<String>>,
+}
+
+impl LabelSink for Printer {
+    fn spool(&self, _label: &Label) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn release(&self, name: &str) -> io::Result<()> {
+        if self.is_jammed {
+            return Err(io::Error::other("jam"));
+        }
+        self.released.lock().unwrap().push(name.to_owned());
+        Ok(())
+    }
+}
+
+#[test]
+fn a_label_that_power_kept_from_its_device_is_released_at_the_next_start() {
+    let recipe = format!("{LINUX}\n[label]\nserver = \"https://fleet.example\"\n");
+    let stage = Stage::new(&recipe, 3);
+    let station = stage.open_with_labels(Disk::default(), Arc::new(Printer { is_jammed: true, ..Printer::default() }));
+    let supply = Supply::new((0..2).map(|number| Board::new(number, None)));
+    station.run(vec![Box::new(Simulator::new(supply, Arc::clone(&stage.target)))], &());
+    let disk = station.into_file();
+    let printer = Arc::new(Printer::default());
+    let station = stage.open_with_labels(disk, Arc::clone(&printer) as Arc<dyn LabelSink>);
+    assert_eq!(*printer.released.lock().unwrap(), ["gate-000001", "gate-000002"]);
+    drop(station);
 }

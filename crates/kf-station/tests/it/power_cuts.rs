@@ -62,6 +62,31 @@ fn after_a_power_cut_at_every_single_act_each_device_is_made_once_and_the_books_
     }
 }
 
+#[test]
+fn a_batch_that_was_closed_for_good_stays_closed_when_the_station_is_started_once_more() {
+    let stage = Stage::new(LINUX, DEVICES);
+    let supply = Supply::new((0..DEVICES).map(|number| Board::new(number, None)));
+    let disk = finish(&stage, &supply, Disk::default());
+    let octets = disk.durable.clone();
+    let (station, _) = stage.open(disk).unwrap();
+    station.close_shift(true).unwrap();
+    station.close_shift(false).unwrap();
+    assert_eq!(station.into_file().durable, octets);
+}
+
+#[test]
+fn the_times_of_records_never_go_back_along_the_chain_however_many_fixtures_work() {
+    const BOARDS: u32 = 100;
+    let stage = Stage::new(LINUX, BOARDS);
+    let supply = Supply::new((0..BOARDS).map(|number| Board::new(number, None)));
+    let (station, _) = stage.open(Disk::default()).unwrap();
+    let fixture = |_| -> Box<dyn Fixture> { Box::new(Simulator::new(Arc::clone(&supply), Arc::clone(&stage.target))) };
+    station.run((0..8).map(fixture).collect(), &());
+    assert_eq!(station.counts().good, BOARDS);
+    let records = stage.records(&mut station.into_file());
+    assert!(records.is_sorted_by_key(|record| record.at));
+}
+
 /// What must hold at the end, whatever happened.
 fn check(stage: &Stage, disk: &mut Disk, acts: u64) {
     let records = stage.records(disk);

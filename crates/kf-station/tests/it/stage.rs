@@ -11,6 +11,7 @@ use kf_crypto::{HpkePrivateKey, PrivateKey};
 use kf_key::{KeyAlgorithm, SecretArray, UnixMillis};
 use kf_station::clock::Clock;
 use kf_station::journal::JournalFile;
+use kf_station::label::LabelSink;
 use kf_station::recipe::Recipe;
 use kf_station::rehearsal::{Authorised, Order, authorise};
 use kf_station::request::station_request;
@@ -162,9 +163,10 @@ impl JournalFile for Disk {
 #[derive(Debug)]
 pub(crate) struct TestClock(pub(crate) AtomicU64);
 
+/// Goes on by a millisecond whenever it is read, so that no two threads read the same.
 impl Clock for TestClock {
     fn now(&self) -> UnixMillis {
-        UnixMillis(self.0.load(Ordering::SeqCst))
+        UnixMillis(self.0.fetch_add(1, Ordering::SeqCst))
     }
 }
 
@@ -213,6 +215,13 @@ impl Stage {
     pub(crate) fn open_confirmed(&self, phrase: &str) -> Result<(Station<Disk>, Recovered), StationError> {
         let token = Arc::clone(&self.token) as Arc<dyn StationToken>;
         Station::open(self.setup(Disk::default(), token, phrase.to_owned()))
+    }
+
+    /// With labels going there.
+    pub(crate) fn open_with_labels(&self, disk: Disk, labels: Arc<dyn LabelSink>) -> Station<Disk> {
+        let token = Arc::clone(&self.token) as Arc<dyn StationToken>;
+        let setup = Setup { labels, ..self.setup(disk, token, String::new()) };
+        Station::open(setup).unwrap().0
     }
 
     fn setup(&self, disk: Disk, token: Arc<dyn StationToken>, confirmation: String) -> Setup<Disk> {

@@ -217,11 +217,16 @@ impl Merge<'_, '_> {
     }
 
     /// Notes what must be of one device only, and says who else has it. Within a batch that concerns both; a device of another
-    /// batch is left alone, because otherwise a stolen station could reach it by copying its address.
+    /// batch is left alone, because otherwise a stolen station could reach it by copying its address. A board has the addresses of
+    /// the device that it became: one that failed as one unit may come back from repair as another.
     fn marks(&self, row: &MergeRow) -> Result<Vec<BatchConflict>, StoreError> {
         let link = &row.link;
         let keys = row.key.iter().map(|key| (KEY_MARK, key.as_slice()));
-        let hardware = row.hardware.iter().map(|(kind, value)| (*kind, value.as_slice()));
+        let hardware = row
+            .hardware
+            .iter()
+            .filter(|_| row.outcome == Outcome::Passed)
+            .map(|(kind, value)| (*kind, value.as_slice()));
         let mut found = Vec::new();
         for (kind, value) in keys.chain(hardware) {
             let sql = "INSERT OR IGNORE INTO batch_mark (kind, value, device, batch) VALUES (?1, ?2, ?3, ?4)";

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use kf_batch::P256Key;
 use kf_station::clock::{Clock as _, SystemClock};
-use kf_station::fixture::{Board, Deadline, Fixture, Program, Simulator, Supply};
+use kf_station::fixture::{Board, Deadline, Fault, Fixture, Program, Simulator, Supply};
 use kf_station::label::LabelSink;
 use kf_station::recipe::Recipe;
 use kf_station::station::{Setup, Station, StationError};
@@ -65,6 +65,9 @@ pub(crate) struct Run {
     /// Where simulated boards keep what was written to them
     #[arg(long, value_name = "DIR", requires = "simulate")]
     boards: Option<PathBuf>,
+    /// Every so manieth simulated board has a fault
+    #[arg(long, hide = true, requires = "simulate", value_parser = clap::value_parser!(u32).range(1..))]
+    faulty_every: Option<u32>,
     /// A line per device instead of the screen
     #[arg(long)]
     plain: bool,
@@ -253,9 +256,13 @@ fn fixtures(run: &Run, recipe: &Recipe, target: &Arc<dyn Target>) -> Result<Vec<
                 Board::in_directory(number, chip, path).map_err(|error| Failure::file("open", path, error))?
             }
         };
-        if !board.has_passed() {
-            boards.push(board);
+        if board.has_passed() || board.is_scrap() {
+            continue;
         }
+        boards.push(match run.faulty_every {
+            Some(every) if number.is_multiple_of(every) => board.with_fault(fault(number / every)),
+            Some(_) | None => board,
+        });
     }
     let supply = Supply::new(boards);
     let mut fixtures: Vec<Box<dyn Fixture>> = Vec::new();
@@ -266,6 +273,15 @@ fn fixtures(run: &Run, recipe: &Recipe, target: &Arc<dyn Target>) -> Result<Vec<
         fixtures.push(Box::new(fixture));
     }
     Ok(fixtures)
+}
+
+/// The faults of simulated boards, in turn.
+const fn fault(turn: u32) -> Fault {
+    match turn % 3 {
+        0 => Fault::OtherKey,
+        1 => Fault::LyingReadBack,
+        _ => Fault::BrokenWrite,
+    }
 }
 
 fn programs(run: &Run, limit: Duration) -> Result<Vec<Box<dyn Fixture>>, Failure> {

@@ -126,6 +126,32 @@ async fn one_address_serial_or_key_on_two_devices_marks_both_of_a_batch_and_neve
 }
 
 #[tokio::test]
+async fn a_board_that_failed_as_one_device_may_pass_as_another_in_whichever_order_that_is_learned() {
+    for backwards in [false, true] {
+        let scratch = Scratch::new().await;
+        let station = Station::new(&scratch, "line-1", "plant-a").await;
+        let mut line = Line::start(&scratch, &station, "b-1", 3).await;
+        let board = |record: &mut Record| {
+            record.hardware = vec![Hardware { kind: HardwareKind::Address, value: vec![9; 6] }];
+        };
+        let mut documents = vec![
+            line.make_with(0, Outcome::Rework, board).document,
+            line.make_with(0, Outcome::Scrapped, board).document,
+            line.make_with(1, Outcome::Passed, board).document,
+        ];
+        if backwards {
+            documents.reverse();
+        }
+        for document in &documents {
+            import(&scratch, &station, "b-1", [document]).await;
+        }
+        assert!(kinds(&scratch, "b-1").await.is_empty());
+        assert_eq!(state(&scratch, "b-1-000002").await, DeviceState::Registered);
+        assert!(has_good_certificate(&scratch, "b-1-000002").await);
+    }
+}
+
+#[tokio::test]
 async fn two_stations_with_one_state_are_found_and_every_device_of_a_contested_number_is_held() {
     for swapped in [false, true] {
         let scratch = Scratch::new().await;
