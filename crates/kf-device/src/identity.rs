@@ -194,6 +194,14 @@ impl SoftwareIdentity {
     pub const fn is_for_production(&self) -> bool {
         self.is_for_production
     }
+
+    /// Signs a SHA-256 digest, for a TLS library that hashes by itself: r and s, 32 octets each.
+    ///
+    /// # Errors
+    /// [`Refusal`](kf_exchange::Refusal), which no digest is known to bring about.
+    pub fn sign_digest(&self, digest: &[u8; 32]) -> Result<[u8; 64], kf_exchange::Refusal> {
+        self.key.sign_digest(digest)
+    }
 }
 
 impl IdentityKey for SoftwareIdentity {

@@ -17,7 +17,7 @@ use crate::derivation::HeldKey;
 use crate::entropy::{Healthy, Noise, Source};
 use crate::error::{BootError, PayloadError};
 use crate::record;
-use crate::storage::{Counter, Flash, Integrity, StorageError, Store};
+use crate::storage::{Counter, CounterError, Flash, HighWater, Integrity, StorageError, Store};
 
 pub use kf_seal;
 
@@ -45,8 +45,12 @@ pub fn begin_boot<F: Flash, I: Integrity, N: Noise>(
     let number = Counter::open(store, record::BOOTS, 1)
         .and_then(|mut counter| counter.next(store))
         .map_err(BootError::Counter)?;
-    let number =
-        u32::try_from(number).map_err(|_exhausted| BootError::Counter(crate::storage::CounterError::Exhausted))?;
+    let number = u32::try_from(number).map_err(|_exhausted| BootError::Counter(CounterError::Exhausted))?;
+    boot_of(number, source)
+}
+
+/// Random bits for the boot of this number, hashed with it.
+fn boot_of<F, N: Noise>(number: u32, source: &mut Source<N, Healthy>) -> Result<Boot, BootError<F, N::Error>> {
     let fresh = source.random::<64>().map_err(BootError::Entropy)?;
     // Exposed to HMAC.
     let mut mac = Hmac::<Sha256>::new(fresh.expose().into());
@@ -70,6 +74,27 @@ pub fn sealer<F: Flash, I: Integrity, N: Noise>(
 ) -> Result<Sealer, BootError<F::Error, N::Error>> {
     let application = held.application(&service).map_err(|_never| BootError::Bug)?;
     let boot = begin_boot(store, source)?;
+    Sealer::new(&application, key_id(held, Sender::Device, service), boot, algorithm).map_err(BootError::Seal)
+}
+
+/// As [`sealer`], with the number of the boot from a monotonic counter in hardware, which nobody can set back by writing
+/// an old copy of the memory. The store keeps the number too, so a counter that goes back is found.
+///
+/// # Errors
+/// [`BootError`]; [`CounterError::NotAbove`] when the number is not above every one that was used.
+pub fn sealer_of_boot<F: Flash, I: Integrity, N: Noise>(
+    number: u32,
+    held: &HeldKey,
+    service: Service,
+    algorithm: SealAlgorithm,
+    store: &mut Store<F, I>,
+    source: &mut Source<N, Healthy>,
+) -> Result<Sealer, BootError<F::Error, N::Error>> {
+    let application = held.application(&service).map_err(|_never| BootError::Bug)?;
+    HighWater::open(store, record::BOOTS)
+        .and_then(|mut last| last.raise(store, number.into()))
+        .map_err(BootError::Counter)?;
+    let boot = boot_of(number, source)?;
     Sealer::new(&application, key_id(held, Sender::Device, service), boot, algorithm).map_err(BootError::Seal)
 }
 

@@ -11,6 +11,9 @@ use crate::{figures, life, size, vectors};
 
 /// The image of a whole device, which is built for one target.
 const DEVICE_IMAGE: &str = "device-image";
+/// The images of examples/c/bare-metal, linked with the C library.
+const C_DEVICE_IMAGE: &str = "c-device-image";
+const C_VECTORS_IMAGE: &str = "c-vectors-image";
 /// What the core may take: derivation and sealing, opening included.
 const fn flash_limit_octets(target: Target) -> u64 {
     match target {
@@ -76,15 +79,18 @@ fn check_target(arguments: &Arguments, images: &Path) -> Result<Vec<Row>, Box<dy
     let core = images.join("core-image");
     let target = Target::of(&core)?;
     let mut rows = vectors::run(&images.join("vectors-image"), &arguments.vectors)?;
+    rows.extend(vectors::run(&images.join(C_VECTORS_IMAGE), &arguments.vectors)?.into_iter().map(in_c));
     let mut measured = figures::measure(&images.join("figures-image"))?;
     rows.push(figures::derivation_ratio(&measured)?);
     let core = core_costs(&core)?;
     rows.extend(budget(target, &core));
     measured.push(core);
-    let device = images.join(DEVICE_IMAGE);
-    if device.exists() {
-        let (name, flash_octets) = ("image: a whole device".to_owned(), Some(size::flash_octets(&device)?));
-        measured.push(Figure { name, flash_octets, ..Figure::default() });
+    for (image, name) in [(DEVICE_IMAGE, "image: a whole device"), (C_DEVICE_IMAGE, "image: a whole device in C")] {
+        let image = images.join(image);
+        if image.exists() {
+            let (name, flash_octets) = (name.to_owned(), Some(size::flash_octets(&image)?));
+            measured.push(Figure { name, flash_octets, ..Figure::default() });
+        }
     }
     if arguments.update {
         figures::update(&arguments.manual, target, &measured)?;
@@ -94,6 +100,11 @@ fn check_target(arguments: &Arguments, images: &Path) -> Result<Vec<Row>, Box<dy
         row.target = Some(target.name());
     }
     Ok(rows)
+}
+
+/// The same check of the C library.
+fn in_c(row: Row) -> Row {
+    Row { what: format!("{}, in C", row.what), ..row }
 }
 
 fn live(arguments: &Arguments, image: &Path) -> Result<Vec<Row>, Box<dyn Error>> {

@@ -4,6 +4,7 @@ use core::convert::Infallible;
 use core::fmt;
 
 use kf_key::SecretArray;
+use p256::ecdsa::signature::hazmat::PrehashSigner;
 use p256::ecdsa::signature::{Signer, Verifier};
 use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
 use p256::elliptic_curve::sec1::ToSec1Point;
@@ -139,6 +140,16 @@ impl P256IdentityKey {
     pub fn from_secret(secret: &SecretArray<32>) -> Result<Self, Refusal> {
         // Exposed to the curve.
         SigningKey::from_slice(secret.expose()).map(Self).map_err(|_no_scalar| Refusal::DrawAgain)
+    }
+
+    /// ECDSA over a SHA-256 digest that the caller has computed, as a TLS library on a microcontroller asks for it: r and
+    /// s, 32 octets each. The same signature as [`IdentityKey::sign`] over the message of that digest.
+    ///
+    /// # Errors
+    /// [`Refusal::DrawAgain`], which no digest is known to bring about: the nonce of RFC 6979 would be zero.
+    pub fn sign_digest(&self, digest: &[u8; 32]) -> Result<[u8; 64], Refusal> {
+        let signature: Result<Signature, _> = self.0.sign_prehash(digest);
+        signature.map(|signature| signature.to_bytes().into()).map_err(|_unlikely| Refusal::DrawAgain)
     }
 }
 

@@ -1,7 +1,23 @@
-/* The C interface of Keyfleet's device SDK: derivation, health-tested randomness, sealed payloads.
+/* The C interface of Keyfleet's device SDK.
  *
- * No function keeps a pointer after it returns, but for the hooks of a kf_noise. None allocates, none is thread-safe on
- * one handle. Every pointer must be valid for the length beside it; NULL is refused with KF_ARGUMENT.
+ * Conventions
+ *   - Every function that can fail returns a kf_status: KF_OK, or a negative code that says what was wrong.
+ *     kf_status_text() has a sentence for each. Nothing unwinds and nothing longjmps across the border.
+ *   - A handle is memory of the caller, nothing to look into. It is made by one function and ended by another, which wipes
+ *     it; it may not be copied or moved between the two. The library allocates nothing.
+ *   - No pointer is kept after a call returns, but for what kf_hooks.context points to (until kf_stop) and for
+ *     kf_est.code and kf_est.authorities (until kf_enrolment_end).
+ *   - Every pointer must be valid for the length beside it or in its type. NULL or a pointer that is not aligned is refused
+ *     with KF_NULL; NULL is allowed where the length beside it is 0. No two of a call's pointers may overlap unless both are
+ *     only read.
+ *   - One device, with the handles that were begun with it, belongs to one thread at a time. A hook must not call back with
+ *     the handle whose call it serves: that gives KF_BUSY.
+ *   - After a status other than KF_OK no output holds a secret or a plaintext; *length after KF_BUFFER says how much is needed
+ *     where that is known.
+ *   - Integers in messages are big endian; times are milliseconds since 1970-01-01 UTC.
+ *   - kf_hazmat_ functions are for test vectors. A product that calls one is broken.
+ *
+ * Stack, as measured on a Cortex-M4 with the caller's frames: an exchange 14 KiB, enrolment 8 KiB, sealing and opening 6 KiB.
  */
 #ifndef KEYFLEET_H
 #define KEYFLEET_H
@@ -14,46 +30,386 @@ extern "C" {
 #endif
 
 typedef int32_t kf_status;
-#define KF_OK 0
-#define KF_ARGUMENT (-1)      /* NULL, a length or a code that is not allowed */
-#define KF_BUFFER (-2)        /* the buffer is too small */
-#define KF_NOISE (-3)         /* the noise hook failed, or a health test did */
-#define KF_NOT_PHYSICAL (-4)  /* noise not declared as physical and on makes no production key */
-#define KF_COUNTER (-5)       /* the counter hook failed */
-#define KF_REFUSED (-6)       /* does not open; no more is known */
-#define KF_EXHAUSTED (-7)     /* the boot has sealed all it may: begin another one */
-#define KF_HANDLE (-8)        /* the handle was not made, or was wiped */
-#define KF_STUCK (-9)         /* all random octets are the same */
 
-/* A text for a person; never NULL. */
+#define KF_OK 0
+/* Of the call */
+#define KF_NULL (-1)             /* a pointer is NULL or not aligned */
+#define KF_LENGTH (-2)           /* a length is not allowed */
+#define KF_BUFFER (-3)           /* the buffer is too small */
+#define KF_ARGUMENT (-4)         /* a code, text or number is not allowed */
+#define KF_STATE (-5)            /* the handle was not made, was wiped, or is at another step */
+#define KF_BUSY (-6)             /* the handle is in use */
+#define KF_BOARD (-7)            /* a hook that is needed is missing, or the geometry is not supported */
+#define KF_NOT_BUILT (-8)        /* this library lacks the algorithm */
+/* Of the noise source */
+#define KF_NOISE_HOOK (-16)      /* the hook failed */
+#define KF_UNHEALTHY (-17)       /* a health test failed, now or earlier: kf_stop, mend, kf_start */
+#define KF_NOT_PHYSICAL (-18)    /* not declared as physical and on: no key for production */
+#define KF_REPEATS (-19)         /* the same samples as after the last power-on */
+#define KF_STUCK (-20)           /* all random octets are the same */
+#define KF_DRAW_AGAIN (-21)      /* no private key, once in 2^32: call again */
+/* Of the storage */
+#define KF_FLASH_HOOK (-32)      /* a hook failed */
+#define KF_UNFORMATTED (-33)     /* blank: kf_format, once, in the factory */
+#define KF_CORRUPT (-34)         /* holds what no power cut leaves; nothing was changed. Never an occasion for kf_format */
+#define KF_FULL (-35)            /* no room */
+#define KF_TOO_LARGE (-36)       /* more than one update may have */
+#define KF_NOT_TAKEN (-37)       /* does not read back as written: worn-out cells */
+#define KF_START_AGAIN (-38)     /* an earlier call failed in the middle: kf_stop, kf_start */
+/* Of counters */
+#define KF_COUNTER_HOOK (-48)    /* the hook failed */
+#define KF_COUNTER_BACK (-49)    /* it went back or did not rise */
+#define KF_EXHAUSTED (-50)       /* at its end: begin another boot; of the counter of boots, get another device key */
+/* Of the chip's key */
+#define KF_CHIP_HOOK (-64)       /* the hook failed */
+#define KF_NOT_UNWRAPPED (-65)   /* a stored key does not unwrap */
+#define KF_STILL_UNWRAPS (-66)   /* the chip unwraps with a key that it says it has revoked */
+/* Of keys */
+#define KF_MISSING (-80)         /* there is none */
+#define KF_OCCUPIED (-81)        /* there is one already */
+#define KF_OTHER_KEY (-82)       /* the certificate is for another key */
+#define KF_CERTIFICATE (-83)     /* the certificate cannot be read */
+#define KF_NOT_ANCHORED (-84)    /* no chain of P-256 signatures leads to the pinned root */
+/* Of messages */
+#define KF_MALFORMED (-96)       /* cannot be read */
+#define KF_REFUSED (-97)         /* not authentic, does not open, or for another key; no more is known */
+#define KF_REPLAYED (-98)        /* taken before, or too old to tell */
+#define KF_EXPIRED (-99)         /* the order came too late */
+#define KF_OTHER_DEVICE (-100)   /* the order is for another device */
+#define KF_UNPINNED_SERVER (-101) /* signed by a key that is not the pinned one */
+#define KF_OUT_OF_ORDER (-102)   /* not the message that is due, or of another session or purpose */
+#define KF_OLDER_KEY (-103)      /* the delivered key is older than the one held */
+#define KF_NOT_AHEAD (-104)      /* the ratchet is there or beyond already */
+#define KF_TOO_FAR (-105)        /* more steps than one call may take */
+#define KF_BUG (-127)            /* a defect of the SDK: please report it */
+
+/* A sentence for a person, lower case, never NULL; "unknown" for another number. */
 const char *kf_status_text(kf_status status);
 
-/* What the designer of the board knows about the noise source. */
-#define KF_NOISE_PHYSICAL_ON 1
-#define KF_NOISE_PSEUDO_RANDOM_ONLY 2
-#define KF_NOISE_UNKNOWN 3
+/* Sizes, octets. */
+#define KF_EVIDENCE_OCTETS 54
+#define KF_PUBLIC_KEY_OCTETS 91     /* SubjectPublicKeyInfo of a P-256 key */
+#define KF_REQUEST_OCTETS 190       /* the most of a certification request */
+#define KF_CERTIFICATE_OCTETS 2048  /* the most of a certificate */
+#define KF_MESSAGE_OCTETS 384       /* the most of a message of an exchange, of an order and of a report */
+#define KF_INFO_OCTETS 127          /* the most of the info of a derivation step */
+#define KF_PLAINTEXT_OCTETS 16384   /* the most that is sealed at once */
 
-/* What the firmware gives: each returns 0 for success. */
+/* Octets of an envelope of sealed payload are at most the plaintext's and this. */
+#define KF_ENVELOPE_OVERHEAD_OCTETS 110
+
+/* ---- What the firmware brings ---------------------------------------------------------------------------------- */
+
+/* Each hook gets `context` and returns 0 for success; every other value is a failure of the hardware. */
 typedef struct kf_hooks {
   void *context;
-  int32_t (*noise)(void *context, uint8_t *sample);   /* one raw sample, before any conditioning */
-  int32_t (*counter)(void *context, uint32_t *value); /* the next value, durable before it returns, from 1 */
+  /* One raw sample of the noise source, before any conditioning: an octet, or 0 or 1 of a binary source. */
+  int32_t (*noise)(void *context, uint8_t *sample);
+  /* The flash memory given to the store, erase-block and NOR-like: erased octets read 0xFF, programming clears bits. Offsets
+   * count from the start of the area. `program` gets whole words, each once between two erasures, and returns when the cells
+   * are programmed; `erase` erases one sector. Memory-mapped flash reads with memcpy; report double-bit ECC errors. */
+  int32_t (*read)(void *context, uint32_t offset, uint8_t *octets, size_t length);
+  int32_t (*program)(void *context, uint32_t offset, const uint8_t *octets, size_t length);
+  int32_t (*erase)(void *context, uint32_t sector);
+  /* HMAC-SHA-256 under a key that the chip holds (eFuse, OTP, secure element) and that wraps all others. Where the chip has
+   * no engine, kf_hmac_sha256 computes it of a key in one-time programmable memory. A key in the same flash memory protects
+   * nothing. */
+  int32_t (*chip_hmac)(void *context, const uint8_t *message, size_t length, uint8_t *tag /* 32 */);
+  /* May be NULL: the next value of a monotonic counter in hardware, from 1, durable before it returns. With it an old copy of
+   * the whole flash memory that somebody writes back cannot make a boot number come twice; without it the store counts. */
+  int32_t (*counter)(void *context, uint32_t *value);
+  /* May be NULL: ends the chip's key for good, for kf_crypto_erase. An eFuse key cannot. */
+  int32_t (*revoke)(void *context);
 } kf_hooks;
 
-/* Handles: memory of the caller, nothing to look into. Do not copy them. */
-typedef struct kf_noise { union { uint64_t words[64]; long double alignment; } opaque; } kf_noise;
-typedef struct kf_sealer { union { uint64_t words[512]; long double alignment; } opaque; } kf_sealer;
+/* What the designer of the board knows about the noise source. No test can find out; it stands in the evidence. */
+#define KF_NOISE_PHYSICAL_ON 1        /* a physical source, and it is on now */
+#define KF_NOISE_PSEUDO_RANDOM_ONLY 2 /* for example esp_random without radio and without its boot-loader source */
+#define KF_NOISE_UNKNOWN 3
+#define KF_ALPHABET_BINARY 1 /* a sample is 0 or 1 */
+#define KF_ALPHABET_OCTET 2  /* a sample is an octet */
+#define KF_MEDIUM_RAW 1      /* erasing reaches the very cells: raw NOR, flash of a microcontroller */
+#define KF_MEDIUM_REMAPPED 2 /* something below remaps addresses; also the answer when in doubt */
 
-/* Tests 1,024 samples. millibits: assessed min-entropy of a sample in thousandths of a bit. The hooks are kept. */
-kf_status kf_noise_start(kf_noise *noise, const kf_hooks *hooks, uint8_t state, uint16_t millibits);
-/* Octets for a key. Production: KF_NOT_PHYSICAL unless the source was declared as physical and on. */
-kf_status kf_noise_key(kf_noise *noise, uint8_t key[32]);
-void kf_noise_wipe(kf_noise *noise);
+#define KF_TAGS_CHECKSUM 1      /* find what power cuts and worn-out cells do */
+#define KF_TAGS_AUTHENTICATED 2 /* and what somebody has written, by HMAC under the chip's key; not an old copy of everything */
 
-/* One step of the hierarchy: HKDF-Expand(key, info). `derived` takes 32 octets; *length says how many are the key. */
-kf_status kf_derive(const uint8_t key[32], uint8_t level, uint8_t algorithm, const char *purpose,
+/* Facts about the board and the device. */
+typedef struct kf_board {
+  uint8_t device[16];       /* the device's id in the registry, without its prefix */
+  uint8_t noise_source[16]; /* which source, for the evidence: text or a hash */
+  uint32_t word;            /* octets programmed at once: 1, 2, 4, 8, 16 or 32 */
+  uint32_t sector;          /* octets erased at once: a multiple of 32 */
+  uint32_t sectors;         /* given to the store: even, at least 2 */
+  uint16_t noise_millibits; /* assessed min-entropy of a raw sample in thousandths of a bit (SP 800-90B), rounded down */
+  uint8_t noise_alpha;      /* a false alarm has probability 2^-alpha: 20 to 40; 30 is usual */
+  uint8_t noise_alphabet;   /* KF_ALPHABET_ */
+  uint8_t noise_state;      /* KF_NOISE_ */
+  uint8_t medium;           /* KF_MEDIUM_ */
+  uint8_t tags;             /* KF_TAGS_; the same for the whole life of the store */
+} kf_board;
+
+/* Handles: aligned to 16 octets, which memory of malloc on a microcontroller may not be. */
+#ifdef __cplusplus
+#define KF_ALIGNED alignas(16)
+#else
+#define KF_ALIGNED _Alignas(16)
+#endif
+typedef struct kf_device { KF_ALIGNED uint64_t words[96]; } kf_device;
+typedef struct kf_sealer { KF_ALIGNED uint64_t words[192]; } kf_sealer;
+typedef struct kf_exchange { KF_ALIGNED uint64_t words[96]; } kf_exchange;
+typedef struct kf_enrolment { KF_ALIGNED uint64_t words[160]; } kf_enrolment;
+typedef struct kf_order { KF_ALIGNED uint64_t words[16]; } kf_order;
+typedef struct kf_ratchet { KF_ALIGNED uint64_t words[16]; } kf_ratchet;
+
+/* ---- The device: store, noise, chip ----------------------------------------------------------------------------- */
+
+/* Erases everything and makes an empty store: once, in the factory. KF_ARGUMENT, KF_BOARD, KF_FLASH_HOOK, KF_NOT_TAKEN. */
+kf_status kf_format(const kf_hooks *hooks, const kf_board *board);
+/* Opens the store and settles what a power cut has left; tests 1,024 samples of the noise, which are used for nothing else,
+ * and compares them with those of the last start. The hooks are copied. KF_ARGUMENT (also an assessment without meaning),
+ * KF_BOARD; of the storage KF_UNFORMATTED, KF_CORRUPT; of the noise KF_NOISE_HOOK, KF_UNHEALTHY, KF_REPEATS. */
+kf_status kf_start(kf_device *device, const kf_hooks *hooks, const kf_board *board);
+void kf_stop(kf_device *device);
+
+/* The state of the noise source has changed, for example because the radio went off. */
+kf_status kf_declare_noise(kf_device *device, uint8_t state);
+/* The start-up test again, on demand. */
+kf_status kf_test_noise(kf_device *device);
+/* Source, declared state, assessment, cut-offs, counts of samples, start-ups and faults: what can be shown later. */
+kf_status kf_evidence(kf_device *device, uint8_t evidence[KF_EVIDENCE_OCTETS]);
+/* Random octets, each 32 from ceil(320 / H) fresh samples; of whatever state the noise is declared. */
+kf_status kf_random(kf_device *device, uint8_t *octets, size_t length);
+
+/* Records of the firmware's own, ids 0x1000 to 0xFFFE, durable when the call returns. KF_MISSING when there is none. */
+kf_status kf_record_put(kf_device *device, uint16_t id, const uint8_t *octets, size_t length);
+kf_status kf_record_get(kf_device *device, uint16_t id, uint8_t *octets, size_t capacity, size_t *length);
+kf_status kf_record_remove(kf_device *device, uint16_t id);
+/* The next number of a persistent counter in such a record, from 1, never twice whatever the power does. */
+kf_status kf_next_number(kf_device *device, uint16_t id, uint64_t *number);
+
+/* ---- The identity key: two slots -------------------------------------------------------------------------------- */
+
+#define KF_IN_USE 1    /* certified and adopted */
+#define KF_CERTIFIED 2 /* in the spare slot, with its certificate, not in use yet */
+#define KF_CANDIDATE 3 /* in the spare slot, waiting for its certificate */
+#define KF_PRODUCTION 1
+#define KF_TRIAL 2 /* of whatever noise; it says so for ever */
+
+/* What an erasure is worth. */
+#define KF_OVERWRITTEN 1      /* the medium remaps addresses: copies may remain */
+#define KF_ERASED 2           /* erased, not read back */
+#define KF_ERASED_READ_BACK 3 /* erased on a medium where that reaches the cells, and every octet read back */
+#define KF_CRYPTO_ERASED 4    /* the chip's key is gone, and what it had wrapped does not unwrap */
+
+/* Makes a P-256 key in the spare slot, wrapped under the chip's key. KF_NOT_PHYSICAL for KF_PRODUCTION unless the noise was
+ * declared as physical and on. kf_enrolment_next does this by itself. */
+kf_status kf_identity_make(kf_device *device, uint8_t grade);
+/* The certification request of the candidate (PKCS#10, DER): no name and no attribute, the server takes neither. */
+kf_status kf_identity_request(kf_device *device, uint8_t request[KF_REQUEST_OCTETS], size_t *length);
+/* Takes a certificate, DER, for the candidate from elsewhere than EST. Nothing but the key is compared: whoever calls this
+ * has verified the chain. KF_OTHER_KEY, KF_CERTIFICATE. */
+kf_status kf_identity_certify(kf_device *device, const uint8_t *certificate, size_t length);
+/* Puts the certified key into use in one step, then erases the one before. */
+kf_status kf_identity_adopt(kf_device *device, uint8_t *erasure);
+/* Gives the certified key up and erases it; the one in use stays. */
+kf_status kf_identity_discard(kf_device *device, uint8_t *erasure);
+/* KF_MISSING when there is no such key or certificate. */
+kf_status kf_identity_public_key(kf_device *device, uint8_t which, uint8_t public_key[KF_PUBLIC_KEY_OCTETS]);
+kf_status kf_identity_grade(kf_device *device, uint8_t which, uint8_t *grade);
+kf_status kf_identity_certificate(kf_device *device, uint8_t which, uint8_t *certificate, size_t capacity,
+                                  size_t *length);
+/* ECDSA with SHA-256: r and s, 32 octets each, for TLS. Of a message, or of its digest where the TLS library hashes. */
+kf_status kf_identity_sign(kf_device *device, uint8_t which, const uint8_t *message, size_t length,
+                           uint8_t signature[64]);
+kf_status kf_identity_sign_digest(kf_device *device, uint8_t which, const uint8_t digest[32], uint8_t signature[64]);
+
+/* ---- Enrolment over EST (RFC 7030), whatever the transport ------------------------------------------------------- */
+
+typedef struct kf_est {
+  const char *label;            /* between /est/ and the operation, such as the product line; NULL for none; at most 48 */
+  const char *name;             /* the device's name in the registry, at most 64 octets; NULL without a code */
+  const uint8_t *code;          /* one-time enrolment code; stays until kf_enrolment_end. NULL and 0 for none */
+  size_t code_length;           /* name and code together at most 180 */
+  uint8_t *authorities;         /* memory for the answer to cacerts, until kf_enrolment_end: 4 KiB are enough for three */
+  size_t authorities_capacity;
+  uint8_t anchor[32];           /* SHA-256 of the root's certificate, DER: the pinned root */
+  uint8_t grade;                /* of the keys that are made: KF_PRODUCTION or KF_TRIAL */
+  uint8_t has_factory_identity; /* not 0: the firmware has an IDevID of its own and can show it in TLS */
+  uint8_t renew_now;            /* not 0: as an order to rotate asks for */
+} kf_est;
+
+#define KF_SEND 1      /* send the request, then call kf_enrolment_answer */
+#define KF_WAIT 2      /* nothing to do before `until` */
+#define KF_CHANGED 3   /* another certificate is in use: tell whoever holds a connection; call kf_enrolment_next again */
+#define KF_ATTENTION 4 /* somebody has to act, see `reason`; trying goes on after an hour */
+#define KF_GET 1
+#define KF_POST 2
+#define KF_NO_IDENTITY 0
+#define KF_FACTORY_IDENTITY 4
+#define KF_NO_BOOTSTRAP 1 /* no certificate, and nothing to get one with */
+#define KF_ALL_REFUSED 2  /* the server has refused everything that the device can show */
+
+/* What to do next. The pointers lead into the kf_enrolment and hold until its next call. */
+typedef struct kf_request {
+  uint64_t until;
+  const char *path;
+  const char *content_type;  /* NULL for none */
+  const char *authorization; /* the value of the header, NULL for none; secret: it holds the code */
+  const uint8_t *body;       /* base64 text, not ended by NUL */
+  size_t body_length;
+  uint8_t what;
+  uint8_t method;
+  uint8_t identity; /* the client certificate in TLS: KF_NO_IDENTITY, KF_IN_USE, KF_CERTIFIED or KF_FACTORY_IDENTITY */
+  uint8_t reason;
+} kf_request;
+
+/* No Retry-After in the answer. */
+#define KF_NO_RETRY_AFTER UINT32_MAX
+
+/* The state as the store has it. Every step survives power loss: begin again after a start, and it goes on. */
+kf_status kf_enrolment_begin(kf_enrolment *enrolment, kf_device *device, const kf_est *est);
+/* Does what the device can do alone and says what is next. `now`: 0 on a device without a clock, for which nothing is ever due
+ * but by renew_now. */
+kf_status kf_enrolment_next(kf_enrolment *enrolment, kf_device *device, uint64_t now, kf_request *request);
+/* Takes the answer: HTTP status, 0 when the server was not reached, 403 when the handshake ended because of the client
+ * certificate. `body` is decoded in place. KF_OK says that the answer was understood, also a refusal; what became of it says
+ * kf_enrolment_next. KF_MALFORMED, KF_OTHER_KEY, KF_NOT_ANCHORED: an answer of 200 that was not taken; it is tried again
+ * later. TLS must verify the server; beyond that only what leads to the anchor is taken. */
+kf_status kf_enrolment_answer(kf_enrolment *enrolment, kf_device *device, uint64_t now, uint16_t status,
+                              uint32_t retry_after_seconds, uint8_t *body, size_t length);
+void kf_enrolment_end(kf_enrolment *enrolment);
+
+/* ---- The device key --------------------------------------------------------------------------------------------- */
+
+/* Where in the hierarchy a device key lies. */
+typedef struct kf_key_place {
+  uint8_t facility[16];
+  uint32_t facility_epoch;
+  uint32_t device_epoch;
+} kf_key_place;
+
+/* Stores the first device key, injected in the factory. KF_OCCUPIED when there is one: the next comes by an exchange. */
+kf_status kf_device_key_inject(kf_device *device, const kf_key_place *place, const uint8_t key[32]);
+/* KF_MISSING when the device has none. */
+kf_status kf_device_key_place(kf_device *device, kf_key_place *place);
+/* A key for data at rest on this device, of this label (at most 80 octets) and epoch. */
+kf_status kf_storage_key(kf_device *device, const uint8_t *label, size_t length, uint32_t epoch, uint8_t key[32]);
+
+#define KF_DELIVERY 1 /* a device key: the first, a new epoch, another facility */
+#define KF_SESSION 2  /* keys of a session that the root cannot recompute */
+
+/* An exchange with the server over any channel: POST each message to /v1/device/exchange as application/cbor. `pin` is the
+ * server's delivery key. Needs an identity in use: KF_MISSING. */
+kf_status kf_exchange_begin(kf_exchange *exchange, kf_device *device, uint8_t purpose,
+                            const uint8_t pin[KF_PUBLIC_KEY_OCTETS], uint8_t message[KF_MESSAGE_OCTETS],
+                            size_t *length);
+/* Takes an answer and gives the next message; *length is 0 when the exchange is done. A delivered key is durable before it is
+ * acknowledged, and the one before is erased when the server has answered. A message that is refused (KF_MALFORMED,
+ * KF_REFUSED, KF_OUT_OF_ORDER, KF_UNPINNED_SERVER, KF_OLDER_KEY) leaves the exchange as it was. After any other failure, and
+ * after power loss, begin another one: it delivers the same key. */
+kf_status kf_exchange_step(kf_exchange *exchange, kf_device *device, const uint8_t *answer, size_t answer_length,
+                           uint8_t message[KF_MESSAGE_OCTETS], size_t *length);
+/* The encryption key of a service below the session, when a KF_SESSION is done. algorithm: KF_KEY_, see kf_derive. */
+kf_status kf_exchange_session_key(kf_exchange *exchange, const char *service, uint8_t algorithm, uint8_t key[32],
+                                  size_t *length);
+void kf_exchange_end(kf_exchange *exchange);
+
+/* ---- Sealed payloads (COSE_Encrypt0) ---------------------------------------------------------------------------- */
+
+#define KF_AES_128_CCM 30
+#define KF_AES_128_GCM 1
+#define KF_CHACHA20_POLY1305 24
+
+/* A sealer of one service, 1 to 16 of a-z, 0-9 and -, below the device key in use. It begins a boot: a number that never comes
+ * twice and 128 fresh random bits. */
+kf_status kf_sealer_begin(kf_sealer *sealer, kf_device *device, const char *service, uint8_t algorithm);
+/* Seals at most KF_PLAINTEXT_OCTETS, bound to at most 256 octets of `aad`, such as the topic. KF_EXHAUSTED: this boot has sealed all that it may. */
+kf_status kf_seal(kf_sealer *sealer, const uint8_t *plaintext, size_t plaintext_length, const uint8_t *aad,
+                  size_t aad_length, uint8_t *envelope, size_t capacity, size_t *length);
+void kf_sealer_wipe(kf_sealer *sealer);
+/* Opens what the server has sealed for this device. It is delivered at most once: the store notes it before the plaintext is
+ * given out, also across restarts. KF_REPLAYED, KF_REFUSED, KF_MALFORMED; then `plaintext` holds zeroes. */
+kf_status kf_open(kf_device *device, const char *service, const uint8_t *envelope, size_t envelope_length,
+                  const uint8_t *aad, size_t aad_length, uint8_t *plaintext, size_t capacity, size_t *length);
+
+/* ---- Orders of the fleet ---------------------------------------------------------------------------------------- */
+
+#define KF_ROTATE 1 /* renew the identity (renew_now), run a KF_DELIVERY, then kf_order_report */
+#define KF_WIPE 2   /* kf_order_wipe */
+#define KF_DONE 1
+#define KF_FAILED 2
+#define KF_DECLINED 3
+
+/* Verifies signature, device, expiry and counter; `pin` is the order key. The counter of a rotation is durable when it
+ * returns. KF_REPLAYED, KF_EXPIRED, KF_OTHER_DEVICE, KF_UNPINNED_SERVER, KF_REFUSED, KF_MALFORMED. */
+kf_status kf_order_accept(kf_order *order, kf_device *device, const uint8_t pin[KF_PUBLIC_KEY_OCTETS],
+                          const uint8_t *message, size_t length, uint64_t now, uint8_t *act);
+/* The signed report on a rotation. */
+kf_status kf_order_report(kf_order *order, kf_device *device, uint8_t outcome, uint64_t now,
+                          uint8_t report[KF_MESSAGE_OCTETS], size_t *length);
+/* Signs the report, then replaces everything in the store by it and the order's counter in one step that power loss cannot
+ * divide. */
+kf_status kf_order_wipe(kf_order *order, kf_device *device, uint64_t now, uint8_t report[KF_MESSAGE_OCTETS],
+                        size_t *length, uint8_t *erasure);
+/* The report of a wipe, to be sent until the server has it. KF_MISSING when this device was not wiped. */
+kf_status kf_wipe_report(kf_device *device, uint8_t report[KF_MESSAGE_OCTETS], size_t *length);
+void kf_order_end(kf_order *order);
+
+/* ---- The ratchet: forward secrecy against who takes the device --------------------------------------------------- */
+
+/* Begins at position 0; the device key is spent and erased. */
+kf_status kf_ratchet_begin(kf_ratchet *ratchet, kf_device *device, uint8_t *erasure);
+/* The ratchet as it was left. KF_MISSING when none was begun. */
+kf_status kf_ratchet_load(kf_ratchet *ratchet, kf_device *device);
+/* Goes forward; when it returns, the new key is durable and the old one is in no cell. KF_NOT_AHEAD, KF_TOO_FAR: nothing has
+ * changed. After any failure load it again. */
+kf_status kf_ratchet_advance(kf_ratchet *ratchet, kf_device *device, uint32_t position, uint8_t *erasure);
+kf_status kf_ratchet_position(kf_ratchet *ratchet, uint32_t *position);
+/* The encryption key of a service below a session (at most 80 octets) of the present position. */
+kf_status kf_ratchet_session_key(kf_ratchet *ratchet, const uint8_t *session, size_t session_length,
+                                 const char *service, uint8_t algorithm, uint8_t key[32], size_t *length);
+void kf_ratchet_end(kf_ratchet *ratchet);
+
+/* ---- Destruction ------------------------------------------------------------------------------------------------ */
+
+#define KF_DEVICE_KEYS 1
+#define KF_RATCHET_KEY 2
+#define KF_IDENTITY_A 3
+#define KF_IDENTITY_B 4
+
+/* Removes a key, moves what is alive to the other bank, erases the old one and reads it back. */
+kf_status kf_destroy(kf_device *device, uint8_t target, uint8_t *erasure);
+/* Ends the chip's key by the hook `revoke`, and looks: what was wrapped before must not unwrap after. KF_BOARD without the hook,
+ * KF_STILL_UNWRAPS. */
+kf_status kf_crypto_erase(kf_device *device, uint8_t *erasure);
+
+/* ---- Steps of the hierarchy by themselves ------------------------------------------------------------------------ */
+
+/* Algorithms of derived keys. */
+#define KF_KEY_AES_256_GCM 2
+#define KF_KEY_AES_128_CCM 4
+#define KF_KEY_AES_128_GCM 5
+#define KF_KEY_CHACHA20_POLY1305 6
+
+/* HKDF-Expand(parent, info, 32), one HMAC. Level, algorithm and purpose are those of vectors/derive.json; `derived` takes 32
+ * octets, of which *length are the key and the rest is zero. context: at most 80 octets (KF_LENGTH). */
+kf_status kf_derive(const uint8_t parent[32], uint8_t level, uint8_t algorithm, const char *purpose,
                     const uint8_t *context, size_t context_length, uint32_t epoch, uint8_t derived[32],
                     size_t *length);
+/* The same step by SP 800-108r1 in counter mode. */
+kf_status kf_derive_counter_mode(const uint8_t parent[32], uint8_t level, uint8_t algorithm, const char *purpose,
+                                 const uint8_t *context, size_t context_length, uint32_t epoch, uint8_t derived[32],
+                                 size_t *length);
+/* The info of a step, for a parent that only hardware has: the key is HMAC-SHA-256(parent, info || 0x01). */
+kf_status kf_info(uint8_t level, uint8_t algorithm, const char *purpose, const uint8_t *context, size_t context_length,
+                  uint32_t epoch, uint8_t info[KF_INFO_OCTETS], size_t *length);
+/* HKDF-Extract (RFC 5869): what is not uniformly random enters here. */
+kf_status kf_extract(const uint8_t *salt, size_t salt_length, const uint8_t *input, size_t input_length,
+                     uint8_t key[32]);
+kf_status kf_hmac_sha256(const uint8_t key[32], const uint8_t *message, size_t length, uint8_t tag[32]);
+
+/* ---- For test vectors only --------------------------------------------------------------------------------------- */
 
 /* Where an application key lies. sender: 1 device, 2 server. */
 typedef struct kf_place {
@@ -61,27 +417,16 @@ typedef struct kf_place {
   uint32_t facility_epoch;
   uint32_t device_epoch;
   uint8_t sender;
-  const char *service; /* 1 to 16 of a-z, 0-9 and - */
+  const char *service;
 } kf_place;
 
-#define KF_AES_128_CCM 30
-#define KF_AES_128_GCM 1
-#define KF_CHACHA20_POLY1305 24
-
-/* A sealer of one boot: steps the counter, draws 16 octets, derives the boot's key. */
-kf_status kf_sealer_begin(kf_sealer *sealer, const uint8_t device_key[32], const kf_place *place, uint8_t algorithm,
-                          kf_noise *noise);
-/* The same with a given boot, for test vectors ONLY: a boot that is used twice repeats nonces. */
+/* A sealer of a given boot. A boot that is used twice repeats nonces. */
 kf_status kf_hazmat_sealer_begin(kf_sealer *sealer, const uint8_t device_key[32], const kf_place *place,
                                  uint8_t algorithm, uint32_t boot_number, const uint8_t boot_random[16]);
-kf_status kf_seal(kf_sealer *sealer, const uint8_t *plaintext, size_t plaintext_length, const uint8_t *aad,
-                  size_t aad_length, uint8_t *envelope, size_t capacity, size_t *length);
-void kf_sealer_wipe(kf_sealer *sealer);
-
-/* Opens one envelope. It says nothing about replays: *boot_number and *counter are for the caller's window. */
-kf_status kf_open(const uint8_t device_key[32], const kf_place *place, const uint8_t *envelope,
-                  size_t envelope_length, const uint8_t *aad, size_t aad_length, uint8_t *plaintext, size_t capacity,
-                  size_t *length, uint32_t *boot_number, uint32_t *counter);
+/* Opens without a replay window. */
+kf_status kf_hazmat_open(const uint8_t device_key[32], const kf_place *place, const uint8_t *envelope,
+                         size_t envelope_length, const uint8_t *aad, size_t aad_length, uint8_t *plaintext,
+                         size_t capacity, size_t *length, uint32_t *boot_number, uint32_t *counter);
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,8 @@
 //! The C interface of the device SDK; `include/keyfleet.h` is its contract. Every pointer and length is checked, nothing
-//! panics across the boundary, and the only memory is the caller's.
+//! panics across the border, and the only memory is the caller's.
+//!
+//! A call takes its pointers apart in one place ([`border!`]) and then works with references; what it does is in
+//! `kf-device`. The hardware is a table of hooks ([`Hooks`]).
 #![no_std]
 #![warn(missing_docs)]
 #![allow(unsafe_code, reason = "a C interface; each use has its safety comment")]
@@ -7,15 +10,76 @@
 #[cfg(not(target_os = "none"))]
 extern crate std;
 
+/// A function of the header: the pointers that it takes, each checked, and what it does with them.
+macro_rules! border {
+    (
+        $(#[$doc:meta])*
+        $name:ident($($argument:ident: $kind:ty),* $(,)?) takes { $($taken:ident = $take:expr),* $(,)? } $act:block
+    ) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// Every pointer is NULL or valid as the header says.
+        #[allow(clippy::too_many_arguments, reason = "C has no slices")]
+        // SAFETY: no other symbol of this name exists: the prefix is ours.
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name($($argument: $kind),*) -> i32 {
+            crate::status::border(|| {
+                $(
+                    // SAFETY: by the caller's promise.
+                    #[allow(unused_mut, reason = "not every handle is changed")]
+                    let mut $taken = unsafe { $take }?;
+                )*
+                $act
+            })
+        }
+    };
+}
+
 mod derivation;
+mod destruction;
+mod device;
+mod enrolment;
+mod exchange;
 mod handle;
-mod noise;
+mod hooks;
+mod identity;
+mod layout;
+mod order;
 mod pointer;
+mod ratchet;
 mod sealing;
 mod status;
 
-pub use derivation::kf_derive;
+pub use derivation::{
+    KeyPlaceOfC, kf_derive, kf_derive_counter_mode, kf_device_key_inject, kf_device_key_place, kf_extract,
+    kf_hmac_sha256, kf_info, kf_storage_key,
+};
+pub use destruction::{kf_crypto_erase, kf_destroy};
+pub use device::{
+    Device, kf_declare_noise, kf_evidence, kf_format, kf_next_number, kf_random, kf_record_get, kf_record_put,
+    kf_record_remove, kf_start, kf_stop, kf_test_noise,
+};
+pub use enrolment::{
+    Enrolling, EstOfC, RequestOfC, kf_enrolment_answer, kf_enrolment_begin, kf_enrolment_end, kf_enrolment_next,
+};
+pub use exchange::{Exchanging, kf_exchange_begin, kf_exchange_end, kf_exchange_session_key, kf_exchange_step};
 pub use handle::Held;
-pub use noise::{HeldNoise, HookFailed, Hooks, kf_noise_key, kf_noise_start, kf_noise_wipe};
-pub use sealing::{HeldSealer, Place, kf_hazmat_sealer_begin, kf_open, kf_seal, kf_sealer_begin, kf_sealer_wipe};
-pub use status::kf_status_text;
+pub use hooks::{BoardOfC, Hooks};
+pub use identity::{
+    kf_identity_adopt, kf_identity_certificate, kf_identity_certify, kf_identity_discard, kf_identity_grade,
+    kf_identity_make, kf_identity_public_key, kf_identity_request, kf_identity_sign, kf_identity_sign_digest,
+};
+#[doc(hidden)]
+pub use layout::{Layout, layouts};
+pub use order::{Ordered, kf_order_accept, kf_order_end, kf_order_report, kf_order_wipe, kf_wipe_report};
+pub use ratchet::{
+    Ratcheting, kf_ratchet_advance, kf_ratchet_begin, kf_ratchet_end, kf_ratchet_load, kf_ratchet_position,
+    kf_ratchet_session_key,
+};
+pub use sealing::{
+    HeldSealer, Place, kf_hazmat_open, kf_hazmat_sealer_begin, kf_open, kf_seal, kf_sealer_begin, kf_sealer_wipe,
+};
+#[doc(hidden)]
+pub use status::codes;
+pub use status::{HookFailed, kf_status_text};

@@ -7,17 +7,40 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::prerequisites;
 use crate::process::{Failure, Result, cargo, command, run, target_directory, workspace_root};
+use crate::{c_library, prerequisites};
 
 const CARGO: &str = "/usr/bin/cargo";
 const RUSTC: &str = "/usr/bin/rustc";
 /// The version that the firmware's figures were taken with.
 const VERSION: &str = "1.96.";
 
+/// A Cortex-M4 or M7 with FPU, as Rust names it.
+pub(crate) const CORTEX_M4: &str = "thumbv7em-none-eabihf";
+
 /// What is built, and the packages of the firmware that are images for it.
-const TARGETS: [(&str, &[&str]); 1] =
-    [("thumbv7em-none-eabihf", &["core-image", "device-image", "figures-image", "vectors-image"])];
+const TARGETS: [(&str, &[&str]); 1] = [(CORTEX_M4, &["core-image", "device-image", "figures-image", "vectors-image"])];
+
+/// The images in C: the name, and the file with its `main` in examples/c/bare-metal.
+const C_IMAGES: [(&str, &str); 2] = [("c-device-image", "device.c"), ("c-vectors-image", "vectors.c")];
+
+/// How C is compiled for a target: as its Rust code is.
+const C_FLAGS: &[&str] = &[
+    "-std=c11",
+    "-Wall",
+    "-Wextra",
+    "-Wpedantic",
+    "-Werror",
+    "-Os",
+    "-mcpu=cortex-m4",
+    "-mthumb",
+    "-mfloat-abi=hard",
+    "-mfpu=fpv4-sp-d16",
+    "-ffunction-sections",
+    "-nostartfiles",
+    "--specs=nosys.specs",
+    "-Wl,--gc-sections,-z,noexecstack",
+];
 
 /// Where the power cuts of the test command fall: always at the same places, so that it fails for everybody or nobody.
 const SEED_OF_TESTS: u64 = 1;
@@ -35,6 +58,17 @@ const FOREIGN: [&str; 10] = [
     "RUSTFLAGS",
     "RUSTUP_TOOLCHAIN",
 ];
+
+/// Builds the C library for a microcontroller and gives its path.
+///
+/// # Errors
+/// When something is missing or does not build.
+pub(crate) fn build_c_library(target: &str) -> Result<PathBuf> {
+    prerequisites::install_for_firmware()?;
+    check_compiler()?;
+    build_package("c-library", target)?;
+    Ok(images_of(target).join("libkeyfleet.a"))
+}
 
 /// What `cargo xtask firmware` is asked for.
 #[derive(clap::Args)]
@@ -103,17 +137,43 @@ fn build_folder() -> PathBuf {
 }
 
 fn build() -> Result<()> {
-    check_version(CARGO, "cargo-web")?;
-    check_version(RUSTC, "rustc-web")?;
+    check_compiler()?;
     // Each image by itself: built together they would get each other's features, and the core would count all ciphers.
     for (target, images) in TARGETS {
         for image in images {
-            let mut build = debian_cargo();
-            build.args(["build", "--quiet", "--release", "--locked", "--package", image, "--target", target]);
-            run(build.arg("--target-dir").arg(build_folder()), "read the compiler's message above")?;
+            build_package(image, target)?;
         }
+        build_c_images(target)?;
     }
     Ok(())
+}
+
+/// Installs the C library and links C images against it as a product does, by what pkg-config says.
+fn build_c_images(target: &str) -> Result<()> {
+    let (prefix, sources) = (build_folder().join("c-library"), workspace_root().join("examples/c/bare-metal"));
+    c_library::install_into(&prefix, &build_c_library(target)?, "")?;
+    let mut flags = command("pkg-config");
+    flags.args(["--cflags", "--libs", "keyfleet"]).env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
+    let flags = crate::process::output(&mut flags, "apt-get install pkg-config")?;
+    for (image, main) in C_IMAGES {
+        let mut compile = command("arm-none-eabi-gcc");
+        compile.args(C_FLAGS).arg("-T").arg(sources.join("board.ld"));
+        let files = ["board.c", "frame.c", main].map(|file| sources.join(file));
+        compile.args(files).args(flags.split_whitespace());
+        run(compile.arg("-o").arg(images_of(target).join(image)), "read the compiler's message above")?;
+    }
+    Ok(())
+}
+
+fn build_package(package: &str, target: &str) -> Result<()> {
+    let mut build = debian_cargo();
+    build.args(["build", "--quiet", "--release", "--locked", "--package", package, "--target", target]);
+    run(build.arg("--target-dir").arg(build_folder()), "read the compiler's message above")
+}
+
+fn check_compiler() -> Result<()> {
+    check_version(CARGO, "cargo-web")?;
+    check_version(RUSTC, "rustc-web")
 }
 
 fn debian_cargo() -> Command {

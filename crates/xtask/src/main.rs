@@ -3,6 +3,7 @@
 //! - `test`: everything that a change must pass, from a bare Debian machine on.
 //! - `prerequisites`: what the tests need, installed, and nothing run.
 //! - `tidy`: the layers and the few points of style that matter.
+//! - `c-library`: header, static library and pkg-config file of the device SDK, installed.
 //! - `firmware`: what runs on a microcontroller, built and run in the emulator.
 //! - `bench`: figures as ratios, by the crate `kf-bench`.
 //!
@@ -10,6 +11,7 @@
 //! is built.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool: standard output is its product")]
 
+mod c_library;
 mod document_commands;
 mod firmware;
 mod prerequisites;
@@ -38,6 +40,8 @@ enum Task {
     Tidy,
     /// Build what runs on a microcontroller, run it in the emulator, and print what was checked.
     Firmware(firmware::Arguments),
+    /// Build and install the C library of the device SDK: header, static library, pkg-config file.
+    CLibrary(c_library::Arguments),
     /// Measure; each figure is a ratio to a yardstick timed in the same run.
     Bench {
         /// Passed on to kf-bench, see `cargo xtask bench -- --help`.
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
         Task::Prerequisites => prerequisites::install(),
         Task::Tidy => tidy::run(),
         Task::Firmware(arguments) => firmware::run_all(&arguments),
+        Task::CLibrary(arguments) => c_library::install(&arguments),
         Task::Bench { arguments } => suite::bench(&arguments),
     };
     match outcome {

@@ -1,0 +1,149 @@
+//! Orders of the fleet: rotate, wipe.
+
+use core::mem;
+
+use kf_device::exchange::kf_exchange::MAX_MESSAGE_OCTETS;
+use kf_device::exchange::kf_exchange::order::OrderOutcome;
+use kf_device::order::{Accepted, OrderKey, RotateOrder, WipeOrder, wipe_report};
+use kf_key::UnixMillis;
+
+use crate::device::{Device, give_message};
+use crate::handle::{self, Held, InHandle};
+use crate::identity::erasure_code;
+use crate::pointer;
+use crate::status::Status;
+
+/// What a `kf_order` holds.
+#[derive(Debug)]
+pub struct Ordered(State);
+
+impl InHandle for Ordered {
+    const MARK: u64 = 0x4b46_4f52_4445_5231;
+    const WORDS: usize = 16;
+}
+
+#[derive(Debug)]
+enum State {
+    Rotate(RotateOrder),
+    Wipe(WipeOrder),
+    Spent,
+}
+
+const ROTATE: u8 = 1;
+const WIPE: u8 = 2;
+
+border! {
+    /// `kf_order_accept` of the header.
+    kf_order_accept(
+        order: *mut Held<Ordered>,
+        device: *mut Held<Device>,
+        pin: *const [u8; 91],
+        message: *const u8,
+        length: usize,
+        now: u64,
+        act: *mut u8,
+    ) takes {
+        out = handle::place(order),
+        device = handle::get(device),
+        key = pointer::public_key(pin),
+        message = pointer::octets(message, length),
+        act = pointer::value_mut(act),
+    } {
+        let key = OrderKey { key, device: device.id };
+        let state = match key.accept(message, UnixMillis(now), &mut device.store)? {
+            Accepted::Rotate(order) => State::Rotate(order),
+            Accepted::Wipe(order) => State::Wipe(order),
+        };
+        *act = if matches!(state, State::Rotate(_)) { ROTATE } else { WIPE };
+        out.put(Ordered(state))
+    }
+}
+
+border! {
+    /// `kf_order_report` of the header.
+    kf_order_report(
+        order: *mut Held<Ordered>,
+        device: *mut Held<Device>,
+        outcome: u8,
+        now: u64,
+        report: *mut [u8; MAX_MESSAGE_OCTETS],
+        length: *mut usize,
+    ) takes {
+        order = handle::get(order),
+        device = handle::get(device),
+        place = pointer::value_mut(report),
+        length = pointer::value_mut(length),
+    } {
+        let outcome = match outcome {
+            1 => OrderOutcome::Done,
+            2 => OrderOutcome::Failed,
+            3 => OrderOutcome::Declined,
+            _ => return Err(Status::Argument),
+        };
+        let identity = device.in_use()?;
+        match mem::replace(&mut order.0, State::Spent) {
+            State::Rotate(rotate) => {
+                give_message(&rotate.report(outcome, UnixMillis(now), identity.key())?, place, length)
+            }
+            other => {
+                order.0 = other;
+                Err(Status::State)
+            }
+        }
+    }
+}
+
+border! {
+    /// `kf_order_wipe` of the header.
+    kf_order_wipe(
+        order: *mut Held<Ordered>,
+        device: *mut Held<Device>,
+        now: u64,
+        report: *mut [u8; MAX_MESSAGE_OCTETS],
+        length: *mut usize,
+        erasure: *mut u8,
+    ) takes {
+        order = handle::get(order),
+        device = handle::get(device),
+        place = pointer::value_mut(report),
+        length = pointer::value_mut(length),
+        erasure = pointer::value_mut(erasure),
+    } {
+        let identity = device.in_use()?;
+        match mem::replace(&mut order.0, State::Spent) {
+            State::Wipe(wipe) => {
+                let (report, done) = wipe.carry_out(UnixMillis(now), identity.key(), &mut device.store)?;
+                *erasure = erasure_code(done);
+                give_message(&report, place, length)
+            }
+            other => {
+                order.0 = other;
+                Err(Status::State)
+            }
+        }
+    }
+}
+
+border! {
+    /// `kf_wipe_report` of the header.
+    kf_wipe_report(device: *mut Held<Device>, report: *mut [u8; MAX_MESSAGE_OCTETS], length: *mut usize)
+    takes {
+        device = handle::get(device),
+        place = pointer::value_mut(report),
+        length = pointer::value_mut(length),
+    } {
+        *length = wipe_report(&mut device.store, place)?.ok_or(Status::Missing)?.len();
+        Ok(())
+    }
+}
+
+/// `kf_order_end` of the header.
+///
+/// # Safety
+/// `order` is NULL or a handle.
+// SAFETY: no other symbol of this name exists: the prefix is ours.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kf_order_end(order: *mut Held<Ordered>) {
+    // SAFETY: by the caller's promise.
+    unsafe { handle::wipe(order) }
+}

@@ -1,0 +1,182 @@
+//! A whole life of a device in C: certificate, device key, payloads both ways, rotation, wipe.
+
+use kf_derive::{AeadAlgorithm, Sender};
+use kf_exchange::order::{Order, OrderAct, OrderOutcome, OrderReport};
+use kf_key::UnixMillis;
+use kf_seal::{Boot, KEY_ID_MAX_OCTETS, KeyId, Opener, Replay, SESSION, SealAlgorithm, Sealed, Sealer, Service};
+use kf_testkit::Python;
+use serde_json::json;
+
+use crate::est_server::{CODE, DEVICE, EstServer};
+use crate::host::{Bench, Told};
+use crate::root;
+
+/// The device has no clock that it trusts: orders are judged by the latest time that it has seen proof of.
+const NOW: u64 = 0;
+
+fn bench(noise_state: u8) -> Bench {
+    let server = EstServer::new();
+    let [delivery, orders] = server.pins();
+    let texts = [b"pump-7".to_vec(), b"pumps".to_vec()];
+    let [name, label] = texts;
+    let fuses = vec![
+        DEVICE.as_bytes().to_vec(),
+        name,
+        label,
+        vec![0xee; 32],
+        server.anchor(),
+        vec![noise_state],
+        delivery,
+        orders,
+    ];
+    Bench::new(fuses, server)
+}
+
+fn key_id(server: &EstServer, sender: Sender, service: &str) -> KeyId {
+    let service = Service::new(service).unwrap();
+    KeyId { device: DEVICE, facility_epoch: 1, device_epoch: server.device_epoch, sender, service }
+}
+
+/// Opens as the server does, and lets pycose open it too.
+fn open(server: &EstServer, envelope: &[u8]) -> Vec<u8> {
+    let key_id = key_id(server, Sender::Device, "telemetry");
+    let key = server.device_key(server.device_epoch);
+    let application = key.session(SESSION, 0).unwrap().application(b"telemetry", 0).unwrap();
+    let sealed = Sealed::parse(envelope).unwrap();
+    let mut opener = Opener::new(&application, &key_id, &sealed).unwrap();
+    let mut plaintext = [0; 256];
+    let authentic = opener.open(&sealed, b"", &mut plaintext).unwrap();
+    let accepted = Replay::<1>::new().accept(authentic.mark()).unwrap();
+    let plaintext = authentic.release(&accepted).unwrap().to_vec();
+
+    let boot = sealed.boot();
+    let sealing = application.boot(boot.random(), Sender::Device, AeadAlgorithm::Aes128Ccm).unwrap();
+    let mut kid = [0; KEY_ID_MAX_OCTETS];
+    let kid_octets = key_id.encode(&mut kid);
+    let number = |number: u32| number.to_be_bytes();
+    let vector = json!({
+        "name": "by the C library", "device_key": hex(key.into_secret().expose()), "device": hex(DEVICE.as_bytes()),
+        "facility_epoch": 1, "device_epoch": server.device_epoch, "sender": "device", "service": "telemetry",
+        "alg": 30, "boot_number": boot.number(), "boot_random": hex(boot.random()), "counter": sealed.counter(),
+        "external_aad": "", "plaintext": hex(&plaintext), "application_key": hex(application.into_secret().expose()),
+        "sealing_key": hex(sealing.expose()), "kid": hex(&kid[..kid_octets]),
+        "kid_context": hex(&[&number(boot.number())[..], boot.random()].concat()),
+        "iv": hex(&[&boot.random()[..9], &number(sealed.counter())[..]].concat()), "envelope": hex(envelope),
+    });
+    let mut changed = envelope.to_vec();
+    *changed.last_mut().unwrap() ^= 1;
+    let refused = json!({ "name": "changed", "external_aad": "", "envelope": hex(&changed) });
+    let scratch = kf_testkit::scratch();
+    let file = scratch.path().join("sealed.json");
+    std::fs::write(&file, json!({ "vectors": [vector], "refused": [refused] }).to_string()).unwrap();
+    let script = root().join("vectors/seal.py");
+    let opened = Python::with_module("pycose").tool().run(&[script.to_str().unwrap(), file.to_str().unwrap()]);
+    assert!(opened.success(), "{}", opened.text());
+    plaintext
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// A command of the server.
+fn sealed_by_server(server: &EstServer, number: u32, plaintext: &[u8]) -> Vec<u8> {
+    let key = server.device_key(server.device_epoch);
+    let application = key.session(SESSION, 0).unwrap().application(b"command", 0).unwrap();
+    let mut random = [0xb0; 16];
+    random[..4].copy_from_slice(&number.to_be_bytes());
+    let boot = Boot::new(number, random).unwrap();
+    let key_id = key_id(server, Sender::Server, "command");
+    let mut sealer = Sealer::new(&application, key_id, boot, SealAlgorithm::Aes128Ccm).unwrap();
+    let mut out = [0; 512];
+    sealer.seal(plaintext, b"", &mut out).unwrap().to_vec()
+}
+
+fn order(server: &EstServer, act: OrderAct, counter: u64) -> Vec<u8> {
+    let order = Order { act, device: DEVICE, counter, expires: UnixMillis(UnixMillis::HOUR) };
+    order.sign(&server.order_key).unwrap().as_bytes().to_vec()
+}
+
+#[test]
+fn a_device_in_c_lives_from_blank_memory_to_its_wipe() {
+    let mut bench = bench(1);
+    let (mut device, evidence) = bench.power_on();
+    let evidence = kf_entropy::Evidence::from_bytes(&evidence.unwrap()).unwrap();
+    assert_eq!((evidence.state, evidence.counts.samples), (kf_entropy::NoiseState::PhysicalOn, 1_024));
+
+    // A certificate for a key that the device has made; openssl has checked the request.
+    let refused = device.tell(Told::Enrol, NOW, &[b"wrong", &[0]]).unwrap_err();
+    assert!(refused.contains("there is no such key"), "{refused}");
+    let certificate = device.tell(Told::Enrol, NOW, &[CODE, &[0]]).unwrap();
+    assert_eq!(device.server().certified, std::slice::from_ref(&certificate));
+
+    // The device key over the exchange, and payloads both ways.
+    device.tell(Told::Exchange, NOW, &[]).unwrap();
+    assert_eq!(device.server().acknowledged_epoch, 1);
+    for text in [b"21.5 C", b"21.6 C"] {
+        let envelope = device.tell(Told::Seal, NOW, &[b"telemetry", text]).unwrap();
+        assert_eq!(open(device.server(), &envelope), text);
+    }
+    let command = sealed_by_server(device.server(), 1, b"valve open");
+    assert_eq!(device.tell(Told::Open, NOW, &[b"command", &command]).unwrap(), b"valve open");
+    drop(device);
+
+    // After power loss everything is there, and the command is not obeyed again.
+    let (mut device, started) = bench.power_on();
+    started.unwrap();
+    assert_eq!(device.tell(Told::Enrol, NOW, &[b"", &[0]]).unwrap(), certificate, "nothing is due");
+    let again = device.tell(Told::Open, NOW, &[b"command", &command]).unwrap_err();
+    assert!(again.contains("taken before"), "{again}");
+    let other = device.tell(Told::Open, NOW, &[b"telemetry", &command]).unwrap_err();
+    assert!(other.contains("not authentic"), "{other}");
+
+    // Rotation by order: another identity key by mutual TLS, and another epoch.
+    device.server().device_epoch = 2;
+    let rotate = order(device.server(), OrderAct::Rotate, 1);
+    let report = device.tell(Told::Obey, NOW, &[&rotate]).unwrap();
+    let report = OrderReport::verify(&report, &device.server().identity(0)).unwrap();
+    assert_eq!((report.act, report.outcome), (OrderAct::Rotate, OrderOutcome::Done));
+    assert_eq!((device.server().certified.len(), device.server().acknowledged_epoch), (2, 2));
+    let again = device.tell(Told::Obey, NOW, &[&rotate]).unwrap_err();
+    assert!(again.contains("taken before"), "{again}");
+    let envelope = device.tell(Told::Seal, NOW, &[b"telemetry", b"21.7 C"]).unwrap();
+    assert_eq!(open(device.server(), &envelope), b"21.7 C");
+
+    // A wipe, whose report the identity key signed before it went.
+    let wipe = order(device.server(), OrderAct::Wipe, 2);
+    let report = device.tell(Told::Obey, NOW, &[&wipe]).unwrap();
+    assert!(OrderReport::verify(&report, &device.server().identity(0)).is_ok());
+    assert!(device.tell(Told::Seal, NOW, &[b"telemetry", b"no"]).is_err());
+    assert_eq!(device.tell(Told::Show, NOW, &[]).unwrap()[1..], [0; 24], "no device key, no certificate");
+}
+
+#[test]
+fn noise_that_is_not_declared_physical_makes_no_identity_in_c() {
+    let mut bench = bench(2);
+    let (mut device, started) = bench.power_on();
+    started.unwrap();
+    let refused = device.tell(Told::Enrol, NOW, &[CODE, &[0]]).unwrap_err();
+    assert!(refused.contains("not declared as physical"), "{refused}");
+}
+
+#[test]
+fn what_is_destroyed_in_c_is_in_no_cell_any_more() {
+    let mut bench = bench(1);
+    let (mut device, started) = bench.power_on();
+    started.unwrap();
+    let place = [0xfa; 16];
+    device.tell(Told::Inject, NOW, &[&place, &1_u32.to_be_bytes(), &1_u32.to_be_bytes(), &[0x77; 32]]).unwrap();
+    drop(device);
+    let before = bench.flash.clone();
+    let (mut device, started) = bench.power_on();
+    started.unwrap();
+    assert_eq!(device.tell(Told::Destroy, NOW, &[]).unwrap(), [1]);
+    drop(device);
+    // The wrapped key is 60 octets behind the place in its record; no eight of them in a row are left.
+    let record = before.windows(16).position(|window| window == place).unwrap();
+    let wrapped = &before[record + 24..record + 24 + 60];
+    for fragment in wrapped.windows(8) {
+        assert!(before.windows(8).any(|window| window == fragment));
+        assert!(!bench.flash.windows(8).any(|window| window == fragment));
+    }
+}
