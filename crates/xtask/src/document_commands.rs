@@ -1,7 +1,8 @@
 //! Runs the commands that the documents tell people to type, so that they stay true.
 //!
 //! A fenced block whose info string is `sh run` is run; the blocks of one document run in order, as one bash script
-//! (`set -euo pipefail`), in an empty folder with the `keyfleet` of this build first on PATH. A line
+//! (`set -euo pipefail`), in an empty folder with the `keyfleet` of this build first on PATH and the root of the workspace in
+//! CHECKOUT. A line
 //! of the form `# prints: TEXT` after a block's command asks that the script's output contain TEXT.
 
 use std::fs;
@@ -108,7 +109,12 @@ fn bash(folder: &Path, script: &str) -> Result<Command> {
     let mut bash = Command::new("bash");
     let script = format!("trap 'echo \"failed: $BASH_COMMAND\" >&2' ERR\n{script}");
     bash.args(["-euo", "pipefail", "-c", &script]);
-    bash.current_dir(folder).env("PATH", path).env("HOME", folder).stdin(Stdio::null()).process_group(0);
+    bash.current_dir(folder)
+        .env("PATH", path)
+        .env("HOME", folder)
+        .env("CHECKOUT", workspace_root())
+        .stdin(Stdio::null())
+        .process_group(0);
     Ok(bash)
 }
 
