@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 
 use crate::error::BenchError;
 use crate::figure::{Aim, Figure};
-use crate::measure::{Effort, cpu_time, micros, resident_octets};
+use crate::measure::{Effort, cpu_time, micros, peak_octets, resident_octets};
 use crate::scratch_fleet::{FACILITY, LINE, ScratchFleet, fleet_error};
 use crate::trivial_server::runtime;
 
@@ -92,16 +92,6 @@ fn bare_verification() -> Result<f64, BenchError> {
         }
         Ok(())
     })
-}
-
-/// The most memory that this process ever had.
-fn peak_octets() -> Result<u64, BenchError> {
-    let status = std::fs::read_to_string("/proc/self/status").map_err(BenchError::io("/proc/self/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kibibytes
-        .map(|kibibytes| kibibytes << 10)
-        .ok_or(BenchError::Failed { what: "memory", why: "no VmHWM in /proc/self/status".to_owned() })
 }
 
 /// Sends a file in pieces, as the command line does; how many records were new.

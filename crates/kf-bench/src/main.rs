@@ -8,6 +8,7 @@
 //! - **S** one bare P-256 signature: what a live OCSP answer costs at the very least;
 //! - **H** one full TLS 1.3 handshake with client certificates and one trivial GET, served by the same stack;
 //! - **G** one trivial GET over a kept-alive connection, served by the same stack.
+//! - **F** one bare P-256 key and one bare signature: what a device costs a factory station at the very least;
 //! - **bare HKDF** one HKDF-Expand to 32 octets under a cached parent, by the faster of two libraries.
 //!
 //! It is a report: a figure that misses its aim is marked, and does not make the command fail.
@@ -29,6 +30,7 @@ mod real_server;
 mod revocation;
 mod scratch_fleet;
 mod seal;
+mod station;
 mod status;
 mod trivial_server;
 
@@ -110,6 +112,7 @@ const GROUPS: &[Group] = &[
     Group { name: "fleet-size", measure: fleet_size::measure },
     Group { name: "revocation", measure: revocation::measure },
     Group { name: "batch", measure: batch::measure },
+    Group { name: "station", measure: station::measure },
 ];
 
 fn report(arguments: &Arguments) -> Result<(), BenchError> {

@@ -98,6 +98,16 @@ pub(crate) fn resident_octets(process: u32) -> Result<u64, BenchError> {
     Ok(line.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) * 1_024)
 }
 
+/// The most memory that this process ever had.
+pub(crate) fn peak_octets() -> Result<u64, BenchError> {
+    let status = fs::read_to_string("/proc/self/status").map_err(BenchError::io("/proc/self/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes
+        .map(|kibibytes| kibibytes << 10)
+        .ok_or(BenchError::Failed { what: "memory", why: "no VmHWM in /proc/self/status".to_owned() })
+}
+
 /// What a round costs: measures the CPU time of this process around `round`, per operation, in seconds.
 pub(crate) fn cpu_per_operation<E>(operations: u32, round: impl FnOnce() -> Result<(), E>) -> Result<f64, E> {
     let before = cpu_time();

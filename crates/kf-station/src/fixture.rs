@@ -1,10 +1,12 @@
 //! A fixture: what holds a device under test and talks to it.
 
 mod deadline;
+mod espefuse;
 mod program;
 mod simulator;
 
 pub use deadline::Deadline;
+pub use espefuse::{Espefuse, EspefuseCommand};
 pub use program::Program;
 pub use simulator::{Board, BoardState, Fault, Simulator, Supply};
 

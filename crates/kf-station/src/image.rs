@@ -1,6 +1,7 @@
 //! What is written to a device.
 
 use kf_crypto::Sha256;
+use kf_flash::scan::{BLOCK_OCTETS, Finding, NamedSecret, Scanner, SecretListError, Secrets};
 use kf_key::{SecretArray, SecretBytes};
 
 /// The most octets of an image: what a fixture may hand back.
@@ -45,28 +46,23 @@ pub fn sha256_of(segments: &[Segment]) -> [u8; 32] {
     hash.finish()
 }
 
-/// Whether a secret of this device lies in clear in what was read back: the whole of it, or its last half.
-#[must_use]
-pub fn shows(segments: &[Segment], secret: &[u8]) -> bool {
-    let half = secret.get(secret.len() / 2..).unwrap_or(secret);
-    if half.len() < 8 {
-        return false;
+/// What lies in clear in segments: private keys in PEM and DER, keys of NVS encryption, and these secrets, whole or in
+/// parts, as they are, reversed, in hexadecimal or base64. At most [`MAX_IMAGE_OCTETS`].
+///
+/// # Errors
+/// [`SecretListError`].
+pub fn findings(segments: &[Segment], secrets: Vec<NamedSecret>) -> Result<Vec<Finding>, SecretListError> {
+    const BLANK: [u8; BLOCK_OCTETS] = [0xff; BLOCK_OCTETS];
+    let mut scanner = Scanner::new(Secrets::new(secrets, Vec::new())?);
+    for segment in segments {
+        // Exposed to be searched.
+        let octets = segment.octets.expose();
+        // The scanner tells formats by the blocks of flash; a file begins at one of its own.
+        let blank = BLANK.get(..octets.len().next_multiple_of(BLOCK_OCTETS) - octets.len()).unwrap_or_default();
+        // Far shorter than the longest image.
+        let _whole = scanner.push(octets).and_then(|()| scanner.push(blank));
     }
-    // Exposed to be searched.
-    segments.iter().any(|segment| find(segment.octets.expose(), half))
-}
-
-/// Whether a private key in PEM lies in clear.
-#[must_use]
-pub fn shows_pem_key(segments: &[Segment]) -> bool {
-    // Exposed to be searched.
-    segments.iter().any(|segment| find(segment.octets.expose(), b"PRIVATE KEY-----"))
-}
-
-fn find(octets: &[u8], needle: &[u8]) -> bool {
-    let Some((first, rest)) = needle.split_first() else { return false };
-    let mut places = octets.iter().enumerate().filter(|(_, octet)| *octet == first);
-    places.any(|(place, _)| octets.get(place.saturating_add(1)..).is_some_and(|behind| behind.starts_with(rest)))
+    Ok(scanner.finish().findings)
 }
 
 #[cfg(test)]
@@ -77,17 +73,29 @@ mod tests {
         Segment { name: "nvs".into(), offset: 0x9000, octets: SecretBytes::from_vec(octets.to_vec()) }
     }
 
+    fn secret(octets: &[u8]) -> Vec<NamedSecret> {
+        vec![NamedSecret { name: "key".into(), octets: SecretBytes::from_vec(octets.to_vec()) }]
+    }
+
     #[test]
-    fn a_secret_is_found_whole_and_by_its_half_and_not_when_it_is_not_there() {
-        let secret: Vec<u8> = (1..33).collect();
-        let mut octets = vec![0; 100];
-        octets[50..82].copy_from_slice(&secret);
-        assert!(shows(&[segment(&octets)], &secret));
-        octets[50..66].fill(0);
-        assert!(shows(&[segment(&octets)], &secret));
-        octets[50..82].fill(0);
-        assert!(!shows(&[segment(&octets)], &secret));
-        assert!(shows_pem_key(&[segment(b"-----BEGIN EC PRIVATE KEY-----")]));
+    fn a_secret_is_found_whole_and_in_parts_in_any_segment_and_not_when_it_is_not_there() {
+        let octets: Vec<u8> = (1..33).collect();
+        let mut flash = vec![0; 100];
+        flash[50..82].copy_from_slice(&octets);
+        let all = [segment(&[0xff; 5000]), segment(&flash)];
+        assert!(!findings(&all, secret(&octets)).unwrap().is_empty());
+        flash[50..66].fill(0);
+        assert!(!findings(&[segment(&flash)], secret(&octets)).unwrap().is_empty());
+        flash[50..82].fill(0);
+        assert!(findings(&[segment(&flash)], secret(&octets)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn private_keys_in_pem_and_der_are_found_without_being_named() {
+        let key = kf_crypto::PrivateKey::generate(kf_key::KeyAlgorithm::P256).unwrap().to_pkcs8().unwrap();
+        assert_eq!(findings(&[segment(&[&[0; 33], key.expose()].concat())], Vec::new()).unwrap().len(), 1);
+        let pem = b"-----BEGIN EC PRIVATE KEY-----\nMHc=\n-----END EC PRIVATE KEY-----\n";
+        assert_eq!(findings(&[segment(pem)], Vec::new()).unwrap().len(), 1);
     }
 
     #[test]

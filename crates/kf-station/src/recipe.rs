@@ -163,6 +163,8 @@ pub struct ChipState {
     pub jtag_disabled: bool,
     /// Download mode is off or secure.
     pub download_mode_locked: bool,
+    /// The keys that the recipe burns can be neither read by software nor changed. Demanded of every chip that one was burnt into.
+    pub keys_hidden: bool,
 }
 
 impl ChipState {
@@ -180,6 +182,9 @@ impl ChipState {
         }
         if self.download_mode_locked && !found.download_mode_locked {
             return Some("download mode lock");
+        }
+        if self.keys_hidden && !found.keys_hidden {
+            return Some("hidden keys");
         }
         None
     }
@@ -342,6 +347,12 @@ impl Recipe {
     #[must_use]
     pub fn plan(&self) -> Plan {
         Plan::of(self)
+    }
+
+    /// What the fuses of a device must show before it passes.
+    #[must_use]
+    pub fn demanded(&self) -> ChipState {
+        ChipState { keys_hidden: self.chip_state.keys_hidden || self.burns(), ..self.chip_state }
     }
 
     /// Whether something is burnt that cannot be undone.

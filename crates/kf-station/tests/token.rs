@@ -2,6 +2,8 @@
 //! scenario runs in a process of its own, started by this program with itself and a scratch token.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::as_conversions)]
 
+#[path = "it/held.rs"]
+mod held;
 #[allow(dead_code, reason = "shared with the other tests")]
 #[path = "it/stage.rs"]
 mod stage;
@@ -9,7 +11,9 @@ mod stage;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use kf_key::SecretBytes;
+use kf_backend::SignatureKey;
+use kf_key::{KeyId, SecretBytes};
+use kf_pkcs11::SignatureToken;
 use kf_station::clock::Clock;
 use kf_station::fixture::{Board, Simulator, Supply};
 use kf_station::ledger::LedgerError;
@@ -22,13 +26,15 @@ use kf_station::target::of_recipe;
 use kf_station::token::{Pkcs11Token, SoftwareToken, StationKey, StationToken};
 use kf_testkit::{SoftHsm, Tool};
 
-use stage::{Disk, LINUX, NOW, TestClock};
+use held::{Devices, HeldKey};
+use stage::{Disk, LINUX, NOW, Stage, TestClock};
 
 const SCENARIO: &str = "scenario";
 
 type Scenario = (&'static str, fn());
 
-const SCENARIOS: [Scenario; 3] = [
+const SCENARIOS: [Scenario; 4] = [
+    ("a_device_makes_its_key_in_its_token_and_proves_it", a_device_makes_its_key_in_its_token),
     ("a_line_works_with_its_keys_in_a_token", a_line_works_with_its_keys_in_a_token),
     ("the_keys_of_a_station_are_found_again_and_the_counter_never_falls", keys_are_found_again),
     ("a_token_in_files_keeps_its_keys_and_its_counter", a_token_in_files_keeps_its_keys),
@@ -107,6 +113,49 @@ fn a_line_works_with_its_keys_in_a_token() {
         ),
         "{refused:?}"
     );
+}
+
+struct InToken(Box<dyn SignatureKey>);
+
+impl HeldKey for InToken {
+    fn spki(&self) -> Vec<u8> {
+        self.0.spki().to_vec()
+    }
+
+    fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+        self.0.sign(message).ok()
+    }
+}
+
+/// The certificate that a device was given is of the key that pkcs11-tool finds in its token.
+fn a_device_makes_its_key_in_its_token() {
+    let pin = || SecretBytes::from_vec(SoftHsm::PIN.as_bytes().to_vec());
+    let token = SignatureToken::open(SoftHsm::module().to_owned(), SoftHsm::LABEL.to_owned(), pin()).unwrap();
+    let stage = Stage::new(&held::recipe("pkcs11"), 3);
+    let (devices, written) = Devices::new(3, move |number| {
+        let label = format!("idevid {number}");
+        token.generate(&label, KeyId::from_parts(NOW, [0; 10])).unwrap();
+        Box::new(InToken(token.key(&label).unwrap()))
+    });
+    let (station, _) = stage.open(Disk::default()).unwrap();
+    station.run(vec![Box::new(devices)], &());
+    assert_eq!(station.counts().good, 3, "{:?}", station.counts());
+    let folder = kf_testkit::scratch();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for (mac, segments) in written.lock().unwrap().iter() {
+        let number = mac.rsplit(':').next().unwrap().trim_start_matches('0');
+        let idevid = segments.iter().find(|segment| segment.name == "idevid.pem").unwrap();
+        std::fs::write(path("idevid.pem"), idevid.octets.expose()).unwrap();
+        let module = SoftHsm::module().to_str().unwrap();
+        let (label, key) = (format!("idevid {number}"), path("key.der"));
+        let read = ["--module", module, "--token-label", SoftHsm::LABEL, "--read-object", "--type", "pubkey"];
+        let arguments = [&read[..], &["--label", &label, "--output-file", &key]].concat();
+        drop(Tool::new("pkcs11-tool").run(&arguments).expect_success());
+        let convert = ["pkey", "-pubin", "-inform", "DER", "-in", &key];
+        let in_token = Tool::new("openssl").run(&convert).expect_success().stdout_text();
+        let show = ["x509", "-in", &path("idevid.pem"), "-noout", "-pubkey"];
+        assert_eq!(Tool::new("openssl").run(&show).expect_success().stdout_text(), in_token);
+    }
 }
 
 fn keys_are_found_again() {

@@ -60,12 +60,13 @@ impl Plan {
         }
         add(true, "read back what was written and compare it".to_owned());
         add(true, "look for private keys in clear in the image".to_owned());
-        let state = recipe.chip_state;
+        let state = recipe.demanded();
         for (demanded, what) in [
             (state.flash_encryption, "flash encryption"),
             (state.secure_boot, "secure boot"),
             (state.jtag_disabled, "the JTAG lock"),
             (state.download_mode_locked, "the download mode lock"),
+            (state.keys_hidden, "that its keys can be neither read nor changed"),
         ] {
             if demanded {
                 add(true, format!("read back {what} from the fuses"));
@@ -130,7 +131,13 @@ fn write_steps(recipe: &Recipe, add: &mut impl FnMut(bool, String)) {
                 add(true, format!("write the NVS keys partition {}", place(partition)));
             }
             if let Some(partition) = layout.secure_cert {
-                add(true, format!("write the certificate chain into esp_secure_cert {}", place(partition)));
+                let what = match recipe.identity.protection {
+                    Protection::NvsHmac => {
+                        "anchor, certificate chain and private key, encrypted by the HMAC peripheral's key,"
+                    }
+                    _ => "anchor and certificate chain",
+                };
+                add(true, format!("write {what} into esp_secure_cert {}", place(partition)));
             }
         }
         (TargetKind::Linux, _) => add(true, "write the state directory of keyfleet-agent".to_owned()),

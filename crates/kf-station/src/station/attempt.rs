@@ -4,7 +4,8 @@ use std::sync::PoisonError;
 
 use kf_crypto::PrivateKey;
 use kf_enrol::code::EnrolmentCode;
-use kf_key::{CertificateProfile, DeviceId, SecretArray, SerialNumber, UnixMillis};
+use kf_flash::scan::{FindingKind, NamedSecret};
+use kf_key::{CertificateProfile, DeviceId, SecretArray, SecretBytes, SerialNumber, UnixMillis};
 use kf_pki::certificate::{IssuanceRequest, Subject, check_issuance};
 use kf_pki::request::{CertificationRequest, RequestedKey};
 
@@ -16,7 +17,7 @@ use crate::image::{self, Image};
 use crate::journal::JournalFile;
 use crate::label::Label;
 use crate::line::{Act, Entry, FailReason, HardwareId, Line, Outcome, Stage, Unit};
-use crate::recipe::{ChipState, KeyOrigin, Protection};
+use crate::recipe::{KeyOrigin, Protection};
 use crate::target::Material;
 use crate::token::StationKey;
 
@@ -339,25 +340,35 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
         if hex::encode(image::sha256_of(&segments)) != image {
             return Err(FailReason::ReadBack);
         }
-        if self.station.recipe.identity.protection != Protection::Plain && self.shows_secret(&segments) {
+        if self.station.recipe.identity.protection != Protection::Plain && self.shows_secret(&segments)? {
             return Err(FailReason::KeyInClear);
         }
-        let demanded: ChipState = self.station.recipe.chip_state;
-        if demanded.missing_from(&chip_state).is_some() {
+        if self.station.recipe.demanded().missing_from(&chip_state).is_some() {
             return Err(FailReason::Fuses);
         }
         Ok(())
     }
 
-    fn shows_secret(&self, segments: &[image::Segment]) -> bool {
+    /// Whether a secret of this device, or any private key, lies in clear in what was read back.
+    fn shows_secret(&self, segments: &[image::Segment]) -> Result<bool, FailReason> {
+        let named = |name: &str, octets: &[u8]| NamedSecret {
+            name: name.to_owned(),
+            octets: SecretBytes::fill(octets.len(), |out| out.copy_from_slice(octets)),
+        };
+        let mut secrets = Vec::new();
         let unlock = self.held.image.as_ref().and_then(|image| image.unlock.as_ref());
-        let secrets = [unlock, self.held.device_key.as_ref()];
-        // Exposed to look for them where they must not be.
-        let injected = secrets.into_iter().flatten().any(|secret| image::shows(segments, secret.expose()));
-        let scalar = self.held.key.as_ref().and_then(|key| key.to_pkcs8().ok());
+        for (name, secret) in [("unlock", unlock), ("device key", self.held.device_key.as_ref())] {
+            // Exposed to look for them where they must not be.
+            secrets.extend(secret.map(|secret| named(name, secret.expose())));
+        }
+        let pkcs8 = self.held.key.as_ref().and_then(|key| key.to_pkcs8().ok());
         // The scalar of a P-256 key stands in PKCS#8 behind 36 octets of structure (RFC 5958, RFC 5915).
-        let scalar = scalar.as_ref().and_then(|pkcs8| pkcs8.expose().get(36..68));
-        injected || scalar.is_some_and(|scalar| image::shows(segments, scalar)) || image::shows_pem_key(segments)
+        let scalar = pkcs8.as_ref().and_then(|pkcs8| pkcs8.expose().get(36..68));
+        secrets.extend(scalar.map(|scalar| named("identity key", scalar)));
+        let findings = image::findings(segments, secrets).map_err(|_list| FailReason::Bug)?;
+        // The chip encrypts the keys partition: the recipe demands flash encryption for it.
+        let has_keys_partition = self.station.recipe.identity.protection == Protection::NvsKeys;
+        Ok(findings.iter().any(|finding| !(has_keys_partition && finding.kind == FindingKind::NvsKeys)))
     }
 
     fn challenge(&mut self) -> Result<(), FailReason> {

@@ -8,7 +8,7 @@ use kf_station::station::StationError;
 
 use crate::stage::{Disk, Stage};
 
-const C3: &str = r#"
+pub(crate) const C3: &str = r#"
 format = 1
 sku = "pump-c3-r4"
 product_line = "pump"
@@ -93,14 +93,17 @@ fn nothing_is_burnt_that_nobody_typed() {
     assert!(matches!(refused, Some(StationError::NotConfirmed(expected)) if expected == phrase));
 }
 
-#[test]
-fn a_keys_partition_is_written_beside_the_one_that_it_opens() {
-    let scheme_a = C3
-        .replace("nvs-hmac", "nvs-keys")
+/// The same with its NVS keys in a partition that flash encryption protects.
+pub(crate) fn scheme_a() -> String {
+    C3.replace("nvs-hmac", "nvs-keys")
         .replace("[[fuse]]\nblock = 4\npurpose = \"hmac-up\"\n", "[[fuse]]\nblock = 0\npurpose = \"xts-aes128-key\"\n")
         .replace("jtag_disabled = true", "flash_encryption = true")
-        .replace("[[fuse]]", "nvs_keys = { offset = 0xf000, size = 0x1000 }\n[[fuse]]");
-    let stage = Stage::new(&scheme_a, 1);
+        .replace("[[fuse]]", "nvs_keys = { offset = 0xf000, size = 0x1000 }\n[[fuse]]")
+}
+
+#[test]
+fn a_keys_partition_is_written_beside_the_one_that_it_opens() {
+    let stage = Stage::new(&scheme_a(), 1);
     let (supply, counts) = run(&stage, [Board::new(1, Some("esp32-c3"))]);
     assert_eq!(counts.good, 1, "{counts:?}");
     let done = supply.take_done();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use kf_batch::P256Key;
 use kf_station::clock::{Clock as _, SystemClock};
-use kf_station::fixture::{Board, Deadline, Fault, Fixture, Program, Simulator, Supply};
+use kf_station::fixture::{Board, Deadline, Espefuse, EspefuseCommand, Fault, Fixture, Program, Simulator, Supply};
 use kf_station::label::LabelSink;
 use kf_station::recipe::Recipe;
 use kf_station::station::{Setup, Station, StationError};
@@ -59,6 +59,12 @@ pub(crate) struct Run {
     /// A fixture's program; once for each fixture. What it is asked: docs/manual/station.md
     #[arg(long = "fixture", value_name = "PROGRAM", conflicts_with = "simulate")]
     programs: Vec<PathBuf>,
+    /// Read and burn fuses with this espefuse; the fixtures' programs do the rest
+    #[arg(long, value_name = "PROGRAM", requires = "programs", requires = "ports")]
+    espefuse: Option<PathBuf>,
+    /// The port of a fixture's chip, for espefuse; once for each fixture, in the same order
+    #[arg(long = "port", value_name = "PORT", requires = "espefuse")]
+    ports: Vec<String>,
     /// Simulate this many boards
     #[arg(long, value_name = "BOARDS")]
     simulate: Option<u32>,
@@ -246,7 +252,7 @@ fn fixtures(run: &Run, recipe: &Recipe, target: &Arc<dyn Target>) -> Result<Vec<
         ));
     }
     let limit = Duration::from_secs(u64::from(recipe.deadline_seconds));
-    let Some(count) = run.simulate else { return programs(run, limit) };
+    let Some(count) = run.simulate else { return programs(run, recipe, limit) };
     let chip = recipe.chip.map(|chip| chip.name());
     let mut boards = Vec::new();
     for number in 1..=count {
@@ -284,11 +290,32 @@ const fn fault(turn: u32) -> Fault {
     }
 }
 
-fn programs(run: &Run, limit: Duration) -> Result<Vec<Box<dyn Fixture>>, Failure> {
+/// The fixture, its fuses taken care of by espefuse where that was asked for.
+fn with_fuses(
+    run: &Run,
+    recipe: &Recipe,
+    number: usize,
+    fixture: Box<dyn Fixture>,
+) -> Result<Box<dyn Fixture>, Failure> {
+    let (Some(program), Some(port)) = (&run.espefuse, run.ports.get(number)) else { return Ok(fixture) };
+    let command = EspefuseCommand { program: program.clone(), arguments: vec!["--port".into(), port.into()] };
+    match Espefuse::new(fixture, command, recipe) {
+        Some(fixture) => Ok(Box::new(fixture)),
+        None => Err(Failure::usage("the recipe is for no chip that espefuse knows", "leave --espefuse away")),
+    }
+}
+
+fn programs(run: &Run, recipe: &Recipe, limit: Duration) -> Result<Vec<Box<dyn Fixture>>, Failure> {
     if run.programs.is_empty() || run.programs.len() > MAX_FIXTURES {
         return Err(Failure::usage(
             format!("a station has 1 to {MAX_FIXTURES} fixtures"),
             "give --fixture PROGRAM for each, or --simulate BOARDS to rehearse the recipe",
+        ));
+    }
+    if run.espefuse.is_some() && run.ports.len() != run.programs.len() {
+        return Err(Failure::usage(
+            "there are more fixtures than ports, or fewer",
+            "give --port once for each --fixture",
         ));
     }
     let mut fixtures: Vec<Box<dyn Fixture>> = Vec::new();
@@ -298,7 +325,8 @@ fn programs(run: &Run, limit: Duration) -> Result<Vec<Box<dyn Fixture>>, Failure
         };
         // The program learns which of the fixtures it is.
         let started = Program::start(program, &[(number + 1).to_string()]).map_err(failed)?;
-        fixtures.push(Box::new(Deadline::new(Box::new(started), limit).map_err(failed)?));
+        let fixture = with_fuses(run, recipe, number, Box::new(started))?;
+        fixtures.push(Box::new(Deadline::new(fixture, limit).map_err(failed)?));
     }
     Ok(fixtures)
 }

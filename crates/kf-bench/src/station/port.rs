@@ -1,0 +1,175 @@
+//! A port of the line: writes images where the measurement wants them, and plays the device.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kf_key::{KeyAlgorithm, SecretArray, SecretBytes};
+use kf_station::fixture::{Fixture, FixtureError, Reading};
+use kf_station::image::{Image, Segment};
+use kf_station::recipe::{ChipState, Fuse};
+use kf_station::target::Target;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::error::BenchError;
+
+/// Where images go.
+pub(super) enum Output {
+    /// One behind the other into one file.
+    Pack(Mutex<BufWriter<File>>),
+    /// A file each.
+    Files(PathBuf),
+    /// Nowhere: the port itself is the measurement.
+    Nothing,
+}
+
+impl Output {
+    pub(super) fn pack(path: &Path) -> Result<Self, BenchError> {
+        let file = File::create(path).map_err(BenchError::io("a file for images"))?;
+        Ok(Self::Pack(Mutex::new(BufWriter::with_capacity(1 << 20, file))))
+    }
+}
+
+/// What the ports share.
+pub(super) struct Line {
+    next: AtomicU32,
+    last: u32,
+    output: Output,
+    pace: Option<Duration>,
+    /// What the devices themselves computed.
+    pub(super) device_nanoseconds: AtomicU64,
+    /// How long the ports were busy, all together.
+    pub(super) busy_nanoseconds: AtomicU64,
+}
+
+impl Line {
+    /// `pace`: how long an image takes over the wire, each way.
+    pub(super) const fn new(count: u32, output: Output, pace: Option<Duration>) -> Self {
+        Self {
+            next: AtomicU32::new(0),
+            last: count,
+            output,
+            pace,
+            device_nanoseconds: AtomicU64::new(0),
+            busy_nanoseconds: AtomicU64::new(0),
+        }
+    }
+
+    fn wire(&self) {
+        let Some(pace) = self.pace else { return };
+        let started = Instant::now();
+        while let Some(left) = pace.checked_sub(started.elapsed()).filter(|left| !left.is_zero()) {
+            std::thread::park_timeout(left);
+        }
+        let busy = u64::try_from(started.elapsed().as_nanos()).unwrap_or(0);
+        self.busy_nanoseconds.fetch_add(busy, Ordering::Relaxed);
+    }
+
+    /// What the device does costs the station nothing.
+    fn as_device<T>(&self, act: impl FnOnce() -> T) -> T {
+        let before = thread_nanoseconds();
+        let outcome = act();
+        self.device_nanoseconds.fetch_add(thread_nanoseconds().saturating_sub(before), Ordering::Relaxed);
+        outcome
+    }
+}
+
+fn thread_nanoseconds() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// One port.
+pub(super) struct Port {
+    line: Arc<Line>,
+    target: Arc<dyn Target>,
+    number: u32,
+    segments: Vec<Segment>,
+    unlock: Option<SecretArray<32>>,
+}
+
+impl Port {
+    pub(super) const fn new(line: Arc<Line>, target: Arc<dyn Target>) -> Self {
+        Self { line, target, number: 0, segments: Vec::new(), unlock: None }
+    }
+
+    fn store(&self, image: &Image) -> std::io::Result<()> {
+        // Exposed to be written: what the vendor's tool sends to a chip.
+        let parts = image.segments.iter().map(|segment| segment.octets.expose());
+        match &self.line.output {
+            Output::Pack(file) => {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                parts.into_iter().try_for_each(|part| file.write_all(part))
+            }
+            Output::Files(folder) => {
+                let parts: Vec<&[u8]> = parts.collect();
+                fs::write(folder.join(format!("{:06}.bin", self.number)), parts.concat())
+            }
+            Output::Nothing => Ok(()),
+        }
+    }
+}
+
+fn copy(segment: &Segment) -> Segment {
+    // Exposed to the simulated flash.
+    let octets = segment.octets.expose();
+    Segment {
+        name: segment.name.clone(),
+        offset: segment.offset,
+        octets: SecretBytes::fill(octets.len(), |out| out.copy_from_slice(octets)),
+    }
+}
+
+impl Fixture for Port {
+    fn read(&mut self) -> Result<Option<Reading>, FixtureError> {
+        self.number = self.line.next.fetch_add(1, Ordering::Relaxed);
+        if self.number >= self.line.last {
+            return Ok(None);
+        }
+        let [a, b, c, d] = self.number.to_be_bytes();
+        Ok(Some(Reading {
+            mac: format!("02:4b:{a:02x}:{b:02x}:{c:02x}:{d:02x}"),
+            board: format!("B{:08}", self.number),
+            chip: Some("esp32-c3".to_owned()),
+            chip_state: ChipState::default(),
+        }))
+    }
+
+    fn make_key(&mut self, _algorithm: KeyAlgorithm, _slot: Option<u32>) -> Result<Vec<u8>, FixtureError> {
+        Err(FixtureError::Unsupported)
+    }
+
+    fn write(&mut self, image: &Image) -> Result<(), FixtureError> {
+        self.store(image).map_err(|_io| FixtureError::Failed)?;
+        self.line.wire();
+        let line = Arc::clone(&self.line);
+        line.as_device(|| {
+            self.segments = image.segments.iter().map(copy).collect();
+            // Exposed to the simulated fuse.
+            self.unlock =
+                image.unlock.as_ref().map(|unlock| SecretArray::fill(|key: &mut [u8; 32]| *key = *unlock.expose()));
+        });
+        Ok(())
+    }
+
+    fn burn(&mut self, _fuses: &[Fuse], _unlock: Option<&SecretArray<32>>) -> Result<(), FixtureError> {
+        Ok(())
+    }
+
+    fn read_back(&mut self) -> Result<(Vec<Segment>, ChipState), FixtureError> {
+        self.line.wire();
+        let segments = self.line.as_device(|| self.segments.iter().map(copy).collect());
+        Ok((segments, ChipState { keys_hidden: true, ..ChipState::default() }))
+    }
+
+    fn prove(&mut self, message: &[u8]) -> Result<Vec<u8>, FixtureError> {
+        self.line.as_device(|| {
+            let key = self.target.open(&self.segments, self.unlock.as_ref()).ok_or(FixtureError::Failed)?;
+            key.sign(message).map_err(|_opaque| FixtureError::Failed)
+        })
+    }
+}
