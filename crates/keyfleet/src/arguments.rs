@@ -84,6 +84,9 @@ pub(crate) enum Noun {
     Station(command::station::Verb),
     /// Labels of devices that a station made
     Label(command::station::Label),
+    /// Flash images: what is in them, keys in clear, and what was deleted and is still there
+    #[command(subcommand)]
+    Image(command::image::Verb),
     /// Enrolments that wait for a person
     #[command(subcommand)]
     Enrolment(command::enrolment::Verb),

@@ -15,6 +15,7 @@ pub(crate) mod enrolment;
 pub(crate) mod epoch;
 pub(crate) mod exposure;
 pub(crate) mod facility;
+pub(crate) mod image;
 pub(crate) mod init;
 pub(crate) mod issuance;
 pub(crate) mod key;

@@ -48,6 +48,7 @@ fn run(context: &Context, noun: Noun) -> Result<ExitCode, Failure> {
         Noun::Derive(derive) => command::derive::run(context, &derive).map(|()| ExitCode::SUCCESS),
         Noun::Policy(verb) => command::policy::run(context, verb).map(|()| ExitCode::SUCCESS),
         Noun::Exposure(exposure) => command::exposure::run(context, &exposure).map(|()| ExitCode::SUCCESS),
+        Noun::Image(verb) => command::image::run(context, &verb).map(|()| ExitCode::SUCCESS),
         Noun::Completions { shell } => command::completions::run(shell).map(|()| ExitCode::SUCCESS),
         Noun::Station(verb) => command::station::run(context, verb),
         Noun::Label(label) => command::station::run_label(&label).map(|()| ExitCode::SUCCESS),
@@ -98,6 +99,7 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         | Noun::Derive(_)
         | Noun::Policy(_)
         | Noun::Exposure(_)
+        | Noun::Image(_)
         | Noun::Completions { .. }
         | Noun::Man { .. }
         | Noun::Voucher(_)

@@ -15,6 +15,7 @@
 
 mod block;
 mod finding;
+mod key_file;
 mod private_key;
 mod secret;
 mod structure;

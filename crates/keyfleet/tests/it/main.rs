@@ -14,6 +14,7 @@ mod device_files;
 mod epoch;
 mod fleet;
 mod host;
+mod image;
 mod refusals;
 mod rotation;
 mod sealed;

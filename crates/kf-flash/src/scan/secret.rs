@@ -95,6 +95,16 @@ pub enum SecretListError {
     },
     /// Digests are of at most four different lengths.
     TooManyLengths,
+    /// A file holds a private key under a passphrase.
+    Encrypted {
+        /// Its name.
+        name: String,
+    },
+    /// A file of PEM holds no private key, or is damaged.
+    KeyFile {
+        /// Its name.
+        name: String,
+    },
 }
 
 impl Secrets {
@@ -345,6 +355,13 @@ impl fmt::Display for SecretListError {
                     "digests of secrets of at most {MAX_DIGEST_LENGTHS} different lengths can be looked for at once"
                 )
             }
+            Self::Encrypted { name } => {
+                write!(
+                    f,
+                    "{name}: the private key is encrypted under a passphrase: give it decrypted, or give its digest"
+                )
+            }
+            Self::KeyFile { name } => write!(f, "{name}: this PEM holds no private key, or is damaged"),
         }
     }
 }

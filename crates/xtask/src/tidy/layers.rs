@@ -122,6 +122,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kf-access",
             "kf-enrol",
             "kf-batch",
+            "kf-flash",
             "kf-rotation",
             "kf-broker",
             "kf-mqtt",
