@@ -135,13 +135,14 @@ proptest! {
     ) {
         let octets = octets.min(32 - from);
         let fragment = &SECRET[from..from + octets];
-        let image = [noise(before).as_slice(), fragment, &[0xaa; 100]].concat();
+        // The octets beside it do not happen to be those of the secret.
+        let image = [noise(before).as_slice(), &[0xaa], fragment, &[0xaa; 100]].concat();
         let found = scan(&image, secrets(), piece).findings;
         if octets < 8 {
             prop_assert_eq!(found, []);
         } else {
             prop_assert_eq!(found.len(), 1);
-            prop_assert_eq!(found[0].offset, u64::try_from(before).unwrap());
+            prop_assert_eq!(found[0].offset, u64::try_from(before + 1).unwrap());
             let expected = FindingKind::Secret {
                 name: "device key".to_owned(),
                 encoding: Encoding::Raw,
