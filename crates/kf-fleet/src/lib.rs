@@ -52,6 +52,6 @@ pub use error::FleetError;
 pub use fleet::Fleet;
 pub use init::{InitOptions, Initialised, init};
 pub use kf_access::Principal;
-pub use ocsp::OcspAnswer;
+pub use ocsp::{OcspAnswer, Standing};
 pub use status::Gauge;
 pub use tls::{ClientCertificate, ServerIdentity};

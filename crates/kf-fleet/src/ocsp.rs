@@ -27,15 +27,33 @@ pub struct OcspAnswer {
     pub this_update: Option<UnixMillis>,
     /// Of a cacheable answer: tells one version of it from another.
     pub tag: u64,
+    /// Of an answer that was kept: for how long the same request may be given it again.
+    pub standing: Option<Standing>,
+}
+
+/// For how long an answer holds: see [`Fleet::stands`].
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// Status changes before the look-up that the answer rests on.
+    changes: u64,
+    from: UnixMillis,
+    until: UnixMillis,
 }
 
 impl OcspAnswer {
     fn failure(status: OcspFailure) -> Self {
-        Self { der: Arc::from(failure(status)), cache_until: None, this_update: None, tag: 0 }
+        Self { der: Arc::from(failure(status)), cache_until: None, this_update: None, tag: 0, standing: None }
     }
 
-    fn cacheable(kept: Kept) -> Self {
-        Self { der: kept.der, cache_until: Some(kept.next_update), this_update: Some(kept.this_update), tag: kept.tag }
+    fn cacheable(kept: Kept, changes: u64) -> Self {
+        let standing = Standing { changes, from: kept.this_update, until: kept.half() };
+        Self {
+            der: kept.der,
+            cache_until: Some(kept.next_update),
+            this_update: Some(kept.this_update),
+            tag: kept.tag,
+            standing: Some(standing),
+        }
     }
 }
 
@@ -51,11 +69,20 @@ impl Fleet {
             _ => None,
         };
         if let Some((serial, cert_id)) = simple
-            && let Some(kept) = self.answers.find(serial, &cert_id.der, self.now())
+            && let Some((kept, changes)) = self.answers.find(serial, &cert_id.der, self.now())
         {
-            return OcspAnswer::cacheable(kept);
+            return OcspAnswer::cacheable(kept, changes);
         }
         self.ocsp_live(&request, simple).await.unwrap_or_else(OcspAnswer::failure)
+    }
+
+    /// Whether an answer given earlier may be given again to the same request: no status of any certificate changed
+    /// since, and it is in the first half of its validity. One atomic read, so that who keeps answers by the octets of
+    /// the request need not parse it again.
+    #[must_use]
+    pub fn stands(&self, standing: Standing) -> bool {
+        let now = self.now();
+        self.answers.changes() == standing.changes && now >= standing.from && now < standing.until
     }
 
     async fn ocsp_live(
@@ -84,12 +111,12 @@ impl Fleet {
         let der: Arc<[u8]> =
             Arc::from(respond(&responder, &answers, request.nonce.as_deref(), this_update, next_update)?);
         let Some((serial, cert_id)) = simple else {
-            return Ok(OcspAnswer { der, cache_until: None, this_update: None, tag: 0 });
+            return Ok(OcspAnswer { der, cache_until: None, this_update: None, tag: 0, standing: None });
         };
         let [a, b, c, d, e, f, g, h, ..] = kf_crypto::sha256(&der);
         let kept = Kept { der, tag: u64::from_be_bytes([a, b, c, d, e, f, g, h]), this_update, next_update };
         self.answers.keep(serial, cert_id.der.clone(), changes, kept.clone());
-        Ok(OcspAnswer::cacheable(kept))
+        Ok(OcspAnswer::cacheable(kept, changes))
     }
 
     fn cert_status(&self, issuer: &Known, cert_id: &CertId) -> Result<CertStatus, OcspFailure> {

@@ -27,6 +27,8 @@ pub(crate) struct App {
     pub(crate) limits: Limits,
     pub(crate) imports: Semaphore,
     pub(crate) metrics: PrometheusHandle,
+    pub(crate) ready_answers: ocsp::ReadyAnswers,
+    answered: metering::Requests,
     router: Router,
     /// Random at start, so that ids of two runs do not meet in one log.
     request_base: u64,
@@ -44,6 +46,8 @@ impl App {
             limits,
             imports: Semaphore::new(limits.imports),
             metrics,
+            ready_answers: ocsp::ReadyAnswers::default(),
+            answered: metering::Requests::new(),
             request_base,
             requests: AtomicU64::new(0),
         }))
@@ -61,7 +65,7 @@ impl App {
         let begun = Instant::now();
         let name = Surface::of(request.uri().path()).name();
         if let Some(reply) = self.answer_public(&peer, &request).await {
-            metering::request(name, reply.status(), begun.elapsed());
+            self.answered.count(name, reply.status(), begun.elapsed());
             // Nobody asks about an answer that was right, and these are the answers that must cost little.
             let in_order = reply.status().is_success() || reply.status() == http::StatusCode::NOT_MODIFIED;
             return if in_order { reply } else { with_header(reply, REQUEST_ID, &self.next_request_id()) };
@@ -71,7 +75,7 @@ impl App {
         let app = Arc::clone(&self);
         let reply = isolated(name, async move { app.answer_act(peer, request).await }).await;
         let spent = begun.elapsed();
-        metering::request(name, reply.status(), spent);
+        self.answered.count(name, reply.status(), spent);
         tracing::info!(
             id,
             surface = name,

@@ -1,6 +1,6 @@
 //! CA certificates at the address in AIA (RFC 5280 section 4.2.2.1).
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::app::App;
 use crate::conditional::Validator;
@@ -13,7 +13,11 @@ pub(crate) fn certificate(app: &App, rest: &str, headers: &HeaderMap) -> Reply {
     match authority.and_then(|authority| app.fleet.authority_certificate(authority)) {
         Some(der) => {
             let validator = Validator { etag: "\"1\"".into(), modified: None };
-            validator.stamp(headers, reply(StatusCode::OK, "application/pkix-cert", der), "public, max-age=86400")
+            validator.stamp(
+                headers,
+                reply(StatusCode::OK, "application/pkix-cert", der),
+                HeaderValue::from_static("public, max-age=86400"),
+            )
         }
         None => Failure::not_found().into_problem(),
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{CACHE_CONTROL, ETAG, EXPIRES, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use kf_key::UnixMillis;
 
 use crate::reply::{Reply, empty, with_header};
@@ -37,9 +37,10 @@ impl Validator {
     }
 
     /// Adds validators and `cache_control` to an answer, or turns it into 304.
-    pub(crate) fn stamp(&self, headers: &HeaderMap, reply: Reply, cache_control: &str) -> Reply {
+    pub(crate) fn stamp(&self, headers: &HeaderMap, reply: Reply, cache_control: HeaderValue) -> Reply {
         let reply = if self.is_held_by(headers) { empty(StatusCode::NOT_MODIFIED) } else { reply };
-        let reply = with_header(with_header(reply, ETAG, &self.etag), CACHE_CONTROL, cache_control);
+        let mut reply = with_header(reply, ETAG, &self.etag);
+        reply.headers_mut().insert(CACHE_CONTROL, cache_control);
         match self.modified {
             Some(modified) => with_header(reply, LAST_MODIFIED, &http_date(modified)),
             None => reply,

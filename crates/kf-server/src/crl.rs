@@ -1,6 +1,6 @@
 //! CRLs over HTTP (RFC 5280 section 4.2.1.13, RFC 2585).
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use kf_key::AuthorityId;
 use kf_pki::crl::CrlScope;
 
@@ -19,7 +19,7 @@ pub(crate) async fn get(app: &App, rest: &str, headers: &HeaderMap) -> Reply {
             let validator = Validator { etag, modified: Some(crl.this_update) };
             let answer = reply(StatusCode::OK, "application/pkix-crl", shared(crl.der));
             // A revocation is in the CRL within a second, so caches ask each time and mostly hear 304.
-            validator.stamp(headers, answer, "no-cache")
+            validator.stamp(headers, answer, HeaderValue::from_static("no-cache"))
         }
         Ok(None) => Failure::not_found().into_problem(),
         Err(error) => Failure::from(error).into_problem(),

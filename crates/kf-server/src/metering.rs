@@ -5,9 +5,11 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use http::StatusCode;
+use metrics::{Counter, counter};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::app::App;
+use crate::surface::Surface;
 
 /// Seconds; from an answer out of memory to a slow signer.
 const BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
@@ -28,17 +30,29 @@ pub(crate) fn install() -> Option<PrometheusHandle> {
         .clone()
 }
 
-/// One request was answered.
-pub(crate) fn request(surface: &'static str, status: StatusCode, spent: Duration) {
-    let status = match status.as_u16() {
-        100..=299 => "2xx",
-        300..=399 => "3xx",
-        400..=499 => "4xx",
-        _ => "5xx",
-    };
-    metrics::counter!("keyfleet_http_requests_total", "surface" => surface, "status" => status).increment(1);
-    if matches!(surface, "est-simpleenroll" | "est-simplereenroll" | "est-serverkeygen") {
-        metrics::histogram!("keyfleet_enrol_seconds", "operation" => surface).record(spent.as_secs_f64());
+/// Counters of answered requests, found once: looking one up by its labels costs as much as an answer from memory.
+pub(crate) struct Requests(Vec<(&'static str, [Counter; 4])>);
+
+impl Requests {
+    /// To be called once the recorder is installed.
+    pub(crate) fn new() -> Self {
+        let counters = |surface| {
+            let one = |status| counter!("keyfleet_http_requests_total", "surface" => surface, "status" => status);
+            (surface, ["2xx", "3xx", "4xx", "5xx"].map(one))
+        };
+        Self(Surface::NAMES.into_iter().map(counters).collect())
+    }
+
+    /// One request was answered.
+    pub(crate) fn count(&self, surface: &'static str, status: StatusCode, spent: Duration) {
+        let class = usize::from((status.as_u16() / 100).clamp(2, 5)) - 2;
+        let counters = self.0.iter().find(|(name, _)| *name == surface);
+        if let Some(counter) = counters.and_then(|(_, classes)| classes.get(class)) {
+            counter.increment(1);
+        }
+        if matches!(surface, "est-simpleenroll" | "est-simplereenroll" | "est-serverkeygen") {
+            metrics::histogram!("keyfleet_enrol_seconds", "operation" => surface).record(spent.as_secs_f64());
+        }
     }
 }
 

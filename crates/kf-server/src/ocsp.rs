@@ -1,8 +1,14 @@
 //! OCSP over HTTP (RFC 6960 appendix A, RFC 5019): the HTTP status is 200 whatever the answer says.
 
+mod ready;
+
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bytes::Bytes;
+use http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use http::{HeaderMap, StatusCode};
 use hyper::body::Incoming;
 use kf_fleet::OcspAnswer;
@@ -13,6 +19,8 @@ use crate::body;
 use crate::conditional::{Validator, expires};
 use crate::reply::{Reply, reply, shared, with_header};
 
+pub(crate) use ready::ReadyAnswers;
+
 const MEDIA_TYPE: &str = "application/ocsp-response";
 /// Clients differ about padding in URLs.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -22,10 +30,19 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// GET `/ocsp/<base64>`.
 pub(crate) async fn get(app: &App, encoded: &str, headers: &HeaderMap) -> Reply {
+    let is_conditional = headers.contains_key(IF_NONE_MATCH) || headers.contains_key(IF_MODIFIED_SINCE);
+    if !is_conditional && let Some(reply) = app.ready_answers.find(&app.fleet, encoded) {
+        return reply;
+    }
     // What cannot be read is asked as an empty request: the fleet answers malformedRequest.
     let request = request_of(encoded).unwrap_or_default();
     let answer = app.fleet.ocsp(&request).await;
-    cached(app, answer, headers)
+    let body = shared(Arc::clone(&answer.der));
+    let reply = cached(app, &answer, body.clone(), headers);
+    if !is_conditional && let (Some(standing), Some(until)) = (answer.standing, answer.cache_until) {
+        app.ready_answers.keep(encoded, standing, until, body, &reply);
+    }
+    reply
 }
 
 /// POST `/ocsp`. The media type is not looked at: clients send several, and the body says what it is.
@@ -77,16 +94,13 @@ fn digit(octet: u8) -> Option<u8> {
 }
 
 /// The headers of RFC 5019 section 6.2, for an answer that may be cached.
-fn cached(app: &App, answer: OcspAnswer, headers: &HeaderMap) -> Reply {
-    let OcspAnswer { der, cache_until, this_update, tag } = answer;
-    let Some(until) = cache_until else {
-        return with_header(reply(StatusCode::OK, MEDIA_TYPE, shared(der)), http::header::CACHE_CONTROL, "no-store");
+fn cached(app: &App, answer: &OcspAnswer, body: Bytes, headers: &HeaderMap) -> Reply {
+    let reply = reply(StatusCode::OK, MEDIA_TYPE, body);
+    let Some(until) = answer.cache_until else {
+        return with_header(reply, http::header::CACHE_CONTROL, "no-store");
     };
-    let seconds = until.since(app.fleet.clock().now()) / 1_000;
-    let validator = Validator { etag: format!("\"{tag:016x}\""), modified: this_update };
-    let cache_control = format!("max-age={seconds}, public, no-transform, must-revalidate");
-    let reply = validator.stamp(headers, reply(StatusCode::OK, MEDIA_TYPE, shared(der)), &cache_control);
-    expires(reply, until)
+    let validator = Validator { etag: format!("\"{:016x}\"", answer.tag), modified: answer.this_update };
+    expires(validator.stamp(headers, reply, ready::cache_control(&app.fleet, until)), until)
 }
 
 #[cfg(test)]

@@ -74,7 +74,10 @@ pub(crate) struct Paced<S> {
     stream: S,
     pace: Arc<Pace>,
     seen: u64,
-    read_deadline: Pin<Box<Sleep>>,
+    read_deadline: Instant,
+    /// Wakes the read by its deadline at the latest; earlier, it is set anew. It is never set further ahead than the
+    /// shortest deadline, so that a deadline moved nearer needs no touch of the timer, which each request would pay for.
+    alarm: Pin<Box<Sleep>>,
     stalled: Option<Pin<Box<Sleep>>>,
     limits: Limits,
 }
@@ -82,11 +85,26 @@ pub(crate) struct Paced<S> {
 impl<S> Paced<S> {
     pub(crate) fn new(stream: S, pace: Arc<Pace>, limits: Limits) -> Self {
         let (seen, _) = pace.load();
-        Self { stream, pace, seen, read_deadline: Box::pin(tokio::time::sleep(limits.head)), stalled: None, limits }
+        let read_deadline = Instant::now() + limits.head;
+        let alarm = Box::pin(tokio::time::sleep(limits.head.min(limits.idle)));
+        Self { stream, pace, seen, read_deadline, alarm, stalled: None, limits }
     }
 
     fn arm(&mut self, after: Duration) {
-        self.read_deadline.as_mut().reset(Instant::now() + after);
+        self.read_deadline = Instant::now() + after;
+    }
+
+    /// Ready once the deadline of the read is over.
+    fn poll_read_deadline(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.alarm.as_mut().poll(context));
+            let now = Instant::now();
+            if now >= self.read_deadline {
+                return Poll::Ready(());
+            }
+            let soonest = now + self.limits.head.min(self.limits.idle);
+            self.alarm.as_mut().reset(self.read_deadline.min(soonest));
+        }
     }
 
     /// Notices a change of phase made by the service.
@@ -135,7 +153,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         if phase == Phase::Busy {
             return Poll::Pending;
         }
-        ready!(this.read_deadline.as_mut().poll(context));
+        ready!(this.poll_read_deadline(context));
         Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client is too slow")))
     }
 }

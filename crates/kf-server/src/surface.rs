@@ -105,6 +105,22 @@ impl<'p> Surface<'p> {
         }
     }
 
+    /// Every name that [`Surface::name`] gives.
+    pub(crate) const NAMES: [&'static str; 12] = [
+        "ocsp",
+        "crl",
+        "ca",
+        "health",
+        "est-cacerts",
+        "est-csrattrs",
+        "est-simpleenroll",
+        "est-simplereenroll",
+        "est-serverkeygen",
+        "est",
+        "api",
+        "nothing",
+    ];
+
     /// Its name in metrics and the log.
     pub(crate) const fn name(self) -> &'static str {
         match self {

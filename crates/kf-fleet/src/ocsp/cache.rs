@@ -21,6 +21,13 @@ pub(super) struct Kept {
     pub(super) next_update: UnixMillis,
 }
 
+impl Kept {
+    /// Until when it is given out: the middle of its validity.
+    pub(super) const fn half(&self) -> UnixMillis {
+        self.this_update.plus(self.next_update.since(self.this_update) / 2)
+    }
+}
+
 /// Answers by serial number and CertID as asked.
 #[derive(Default)]
 pub(crate) struct AnswerCache {
@@ -34,12 +41,12 @@ impl AnswerCache {
         self.changes.load(Ordering::SeqCst)
     }
 
-    /// A kept answer that is still in the first half of its validity.
-    pub(super) fn find(&self, serial: SerialNumber, cert_id: &[u8], now: UnixMillis) -> Option<Kept> {
+    /// A kept answer that is still in the first half of its validity, and the status changes so far.
+    pub(super) fn find(&self, serial: SerialNumber, cert_id: &[u8], now: UnixMillis) -> Option<(Kept, u64)> {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = answers.get(&(serial, cert_id.to_vec()))?;
-        let half = kept.this_update.plus(kept.next_update.since(kept.this_update) / 2);
-        (now >= kept.this_update && now < half).then(|| kept.clone())
+        // Changes are counted under the lock, so that this count and the entry belong together.
+        (now >= kept.this_update && now < kept.half()).then(|| (kept.clone(), self.changes()))
     }
 
     /// Keeps an answer, unless a status changed since `changes` was read.

@@ -104,6 +104,10 @@ async fn a_get_is_answered_in_every_spelling_and_may_be_cached() {
     rig.revoke(rig.serial(&certificate)).await;
     let answer = rig.curl(&["-H", &etag, &url]);
     expect_status(&rig, &answer.expect(200).body, "revoked");
+    // Paths that were answered before, and are answered from memory again.
+    for url in [&rig.http_url(&format!("/ocsp/{plain}")), &url, &url] {
+        expect_status(&rig, &rig.curl(&["--path-as-is", url]).expect(200).body, "revoked");
+    }
 }
 
 fn expect_status(rig: &Rig, answer: &[u8], status: &str) {
