@@ -76,6 +76,9 @@ pub(crate) enum Noun {
     /// One-time enrolment codes
     #[command(subcommand)]
     Code(command::code::Verb),
+    /// Manufacturers of devices made elsewhere, whose IDevIDs are accepted
+    #[command(subcommand)]
+    Vendor(command::vendor::Verb),
     /// Vouchers of a factory station
     #[command(subcommand)]
     Voucher(command::voucher::Verb),

@@ -34,4 +34,5 @@ pub(crate) mod serve;
 pub(crate) mod station;
 pub(crate) mod status;
 pub(crate) mod token;
+pub(crate) mod vendor;
 pub(crate) mod voucher;

@@ -88,6 +88,7 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         Noun::Open(open) => command::open::run(context, open).await,
         Noun::Relay(relay) => command::relay::run(context, *relay).await,
         Noun::Seal(seal) => command::seal::run(context, seal).await,
+        Noun::Vendor(verb) => command::vendor::run(context, verb).await,
         Noun::Issuance(verb) => command::issuance::run(context, verb).await,
         Noun::Status => command::status::run(context).await,
         Noun::Whoami => command::status::who_am_i(context).await,

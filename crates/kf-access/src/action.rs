@@ -114,6 +114,10 @@ actions! {
     BatchImport = "batch.import" => [Owner, FleetOperator, FacilityOperator, Station];
     /// End a batch and everything that came of it.
     BatchCancel = "batch.cancel" => [Owner, FleetOperator, FacilityOperator];
+    /// See manufacturers whose IDevIDs are accepted.
+    VendorRead = "vendor.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
+    /// Trust a manufacturer's CA, or withdraw the trust.
+    VendorManage = "vendor.manage" => [Owner, FleetOperator];
     /// Read the log.
     AuditRead = "audit.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
     /// See the state of the server.
@@ -125,6 +129,6 @@ impl Action {
     /// belongs to no facility.
     #[must_use]
     pub const fn is_shared_reading(self) -> bool {
-        matches!(self, Self::ProductLineRead | Self::AuthorityRead | Self::StatusRead)
+        matches!(self, Self::ProductLineRead | Self::AuthorityRead | Self::StatusRead | Self::VendorRead)
     }
 }

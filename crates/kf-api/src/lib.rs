@@ -23,6 +23,7 @@ pub mod proposal;
 pub mod revocation;
 pub mod sealed;
 pub mod status;
+pub mod vendor;
 
 mod shown_once;
 

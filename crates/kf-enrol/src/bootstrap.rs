@@ -5,6 +5,7 @@ use kf_api::device::Device;
 use kf_api::enrolment::Code;
 use kf_api::operator::{Operator, Role};
 use kf_api::product_line::{Approval, EnrolmentPolicy};
+use kf_api::vendor::{Vendor, VendorDevice};
 use kf_key::{CertificateProfile, CertificateStatus, ProductLineId, UnixMillis};
 use kf_pki::certificate::PresentedCertificate;
 use kf_pki::request::RequestedKey;
@@ -22,6 +23,17 @@ pub enum Proof<'a> {
         presented: &'a PresentedCertificate,
         /// The registry's record of the certificate with this serial number.
         registered: &'a Certificate,
+    },
+    /// The TLS client certificate is a manufacturer's, who is trusted for this device.
+    VendorIDevId {
+        /// The certificate, its path to the manufacturer's CA already validated.
+        presented: &'a PresentedCertificate,
+        /// SHA-256 of its DER.
+        certificate: [u8; 32],
+        /// The manufacturer, as it stands now.
+        vendor: &'a Vendor,
+        /// The device's line in the list.
+        registered: &'a VendorDevice,
     },
     /// The one-time code whose hash matched.
     Code {
@@ -77,7 +89,7 @@ pub fn decide(bootstrap: &Bootstrap<'_>) -> Result<BootstrapGrant, Refusal> {
     let Bootstrap { device, proof, label, key, policy, .. } = bootstrap;
     let retry = check_proof(bootstrap)?;
     let (allowed, method) = match proof {
-        Proof::IDevId { .. } => (policy.bootstrap_by_idevid, "an IDevID"),
+        Proof::IDevId { .. } | Proof::VendorIDevId { .. } => (policy.bootstrap_by_idevid, "an IDevID"),
         Proof::Code { .. } => (policy.bootstrap_by_code, "a one-time code"),
         Proof::Voucher { .. } => (policy.bootstrap_by_voucher, "a voucher"),
     };
@@ -101,6 +113,9 @@ pub fn decide(bootstrap: &Bootstrap<'_>) -> Result<BootstrapGrant, Refusal> {
 fn check_proof(bootstrap: &Bootstrap<'_>) -> Result<bool, Refusal> {
     match bootstrap.proof {
         Proof::IDevId { presented, registered } => check_idevid(bootstrap, presented, registered).map(|()| false),
+        Proof::VendorIDevId { presented, certificate, vendor, registered } => {
+            check_vendor(bootstrap, presented, &certificate, vendor, registered).map(|()| false)
+        }
         Proof::Code { code, used_with } => check_code(bootstrap, code, used_with),
         Proof::Voucher { voucher, station } => check_voucher(bootstrap, voucher, station).map(|()| false),
     }
@@ -126,6 +141,28 @@ fn check_idevid(
         CertificateStatus::Good => {}
         status @ (CertificateStatus::Held | CertificateStatus::Revoked) => return Err(Refusal::NotGood(status)),
     }
+    check_times(bootstrap, presented)
+}
+
+/// A manufacturer's IDevID: the one that is known of the device, or its first.
+fn check_vendor(
+    bootstrap: &Bootstrap<'_>,
+    presented: &PresentedCertificate,
+    certificate: &[u8; 32],
+    vendor: &Vendor,
+    registered: &VendorDevice,
+) -> Result<(), Refusal> {
+    let is_known = registered.certificate_sha256.as_ref().is_none_or(|known| *known == hex::encode(certificate));
+    if registered.device != bootstrap.device.id || registered.vendor != vendor.id || !is_known {
+        return Err(Refusal::OtherDevice);
+    }
+    if vendor.withdrawn.is_some() {
+        return Err(Refusal::VendorWithdrawn);
+    }
+    check_times(bootstrap, presented)
+}
+
+fn check_times(bootstrap: &Bootstrap<'_>, presented: &PresentedCertificate) -> Result<(), Refusal> {
     if bootstrap.now < presented.not_before {
         return Err(Refusal::NotYetValid);
     }

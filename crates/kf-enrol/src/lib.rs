@@ -5,6 +5,7 @@
 //! - [`renewal`]: the next one, by the one it holds (RFC 7030 section 4.2.2);
 //! - [`code`], [`claim`], [`voucher`]: the texts that carry a bootstrap;
 //! - [`endorsement`]: a key that is shown to live in the device's TPM;
+//! - [`manifest`]: secure elements that a manufacturer provisioned;
 //! - [`limit`]: how often a guess may fail.
 //!
 //! What this crate is not: it stores nothing, verifies no certificate path (`kf_pki::chain`), judges no key as weak
@@ -16,6 +17,7 @@ pub mod claim;
 pub mod code;
 pub mod endorsement;
 pub mod limit;
+pub mod manifest;
 mod name;
 mod refusal;
 pub mod renewal;

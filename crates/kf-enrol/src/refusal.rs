@@ -42,6 +42,9 @@ pub enum Refusal {
     /// The IDevID has expired and the policy does not accept that.
     #[error("the IDevID has expired")]
     ExpiredIDevId,
+    /// The trust in the maker of the IDevID was withdrawn.
+    #[error("the maker of the IDevID is no longer trusted")]
+    VendorWithdrawn,
     /// The device may not enrol as it stands.
     #[error("the device is {0}")]
     DeviceState(DeviceState),
@@ -99,6 +102,7 @@ impl Refusal {
             | Self::NotYetValid
             | Self::GraceOver { .. }
             | Self::ExpiredIDevId
+            | Self::VendorWithdrawn
             | Self::DeviceState(_)
             | Self::MethodNotAllowed(_)
             | Self::KeyNotEndorsed
@@ -116,7 +120,8 @@ impl Refusal {
             | Self::OtherDevice
             | Self::NotYetValid
             | Self::GraceOver { .. }
-            | Self::ExpiredIDevId => "client certificate",
+            | Self::ExpiredIDevId
+            | Self::VendorWithdrawn => "client certificate",
             Self::DeviceState(_) => "device",
             Self::OtherLine => "label",
             Self::MethodNotAllowed(_) | Self::Secret => "credential",
@@ -146,6 +151,7 @@ impl Refusal {
             Self::NotYetValid => "set the device's clock, then try again",
             Self::GraceOver { .. } => "bootstrap again with the IDevID, a one-time code or a station's voucher",
             Self::ExpiredIDevId => "have an operator make a one-time code for the device",
+            Self::VendorWithdrawn => "have an operator make a one-time code for the device",
             Self::DeviceState(DeviceState::Decommissioned) => {
                 "this device has left the fleet for good; register another"
             }

@@ -2,7 +2,7 @@
 
 mod act;
 mod facts;
-mod import;
+pub(crate) mod import;
 
 use kf_access::{Action, Principal, Target, Visibility, authorize};
 use kf_api::audit::AuditRecord;
@@ -13,7 +13,7 @@ use kf_store::device::{DeviceQuery, Registration};
 
 use crate::entry::Entry;
 use crate::{Fleet, FleetError};
-use facts::check_new_device;
+pub(crate) use facts::check_new_device;
 
 /// Log entries shown with a device; older ones are in the log.
 const MAX_EVENT_PAGES: u32 = 10;
@@ -105,7 +105,7 @@ impl Fleet {
     }
 
     /// A device that is about to be registered.
-    fn device_of(
+    pub(crate) fn device_of(
         &self,
         new: NewDevice,
         facility: FacilityId,
@@ -128,7 +128,7 @@ impl Fleet {
 }
 
 /// The entry of a registration.
-fn registration_entry(who: &Principal, device: &Device, at: UnixMillis) -> Entry {
+pub(crate) fn registration_entry(who: &Principal, device: &Device, at: UnixMillis) -> Entry {
     let entry = Entry::done(who, "device.register", at)
         .about(device.id)
         .at_facility(Some(device.facility))
@@ -141,7 +141,7 @@ fn registration_entry(who: &Principal, device: &Device, at: UnixMillis) -> Entry
 }
 
 /// The refusal of a name that a device with other facts has, perhaps at a facility that the caller does not see.
-fn name_in_use() -> FleetError {
+pub(crate) fn name_in_use() -> FleetError {
     FleetError::conflict(
         "name",
         "a device of this name is registered with other facts",

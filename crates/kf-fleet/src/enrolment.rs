@@ -161,6 +161,9 @@ impl Fleet {
             Err(refused) => return Err(self.refused(claim, client, refused).await),
         };
         self.check_requested_key(&key, Some(&KeyHolder::Device(device.id)))?;
+        if let Some(pin) = claim.first_use() {
+            self.note_first_use(claim, pin).await?;
+        }
         let mut basis = claim.basis();
         if let Some(before) = self.store.issued_before(&basis, &key.spki_sha256)? {
             return Ok(self.answer(before.der, before.certificate.authority));

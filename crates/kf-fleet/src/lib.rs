@@ -42,6 +42,7 @@ mod sealed;
 mod status;
 mod store_error;
 mod tls;
+mod vendor;
 
 pub use clock::{Clock, SystemClock, TestClock};
 pub use config::{BrokerConfig, DataDir, FleetConfig, ListenConfig};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kf_crypto::PrivateKey;
-use kf_key::{CertificateProfile, KeyAlgorithm, SecretBytes, SerialNumber, UnixMillis};
+use kf_key::{CertificateProfile, KeyAlgorithm, SecretBytes, SerialNumber, UnixMillis, VendorId};
 use kf_pki::certificate::{PresentedCertificate, Subject};
 use kf_pki::chain::{Currency, verify_client};
 use kf_pki::request::RequestedKey;
@@ -39,6 +39,8 @@ pub struct ClientCertificate {
     pub serial: Option<SerialNumber>,
     /// Whether it had expired at the handshake.
     pub currency: Currency,
+    /// The manufacturer whose CA it leads to, where it leads to none of ours.
+    pub vendor: Option<VendorId>,
 }
 
 impl Fleet {
@@ -123,10 +125,10 @@ impl Fleet {
         let known: Vec<&[u8]> = authorities.all().map(|known| &*known.issuer.certificate).collect();
         let all: Vec<&[u8]> = intermediates.iter().copied().take(4).chain(known).collect();
         let Ok(currency) = verify_client(leaf, &all, &[&root.issuer.certificate], self.now()) else {
-            return self.verify_batch_path(leaf);
+            return self.verify_batch_path(leaf).or_else(|_not_ours| self.verify_vendor_path(leaf, intermediates));
         };
         let serial = PresentedCertificate::from_der(leaf).and_then(|presented| presented.serial);
-        Ok(ClientCertificate { der: Arc::from(leaf), serial, currency })
+        Ok(ClientCertificate { der: Arc::from(leaf), serial, currency, vendor: None })
     }
 }
 

@@ -24,7 +24,7 @@ pub use algorithm::{KeyAlgorithm, UnknownAlgorithm};
 pub use device::{DeviceState, IllegalDeviceTransition, KeyProtection};
 pub use id::{
     AuthorityId, BatchId, CodeId, DeviceId, EnrolmentId, FacilityId, FleetId, IntentId, KeyId, OperatorId, OrderId,
-    ParseIdError, ProductLineId, ProposalId, TokenId,
+    ParseIdError, ProductLineId, ProposalId, TokenId, VendorId,
 };
 pub use profile::{CertificateProfile, UnknownProfile};
 pub use revocation::{CertificateStatus, RevocationReason, UnknownReason};

@@ -65,6 +65,16 @@ pub fn verify_client(
     verify(leaf, intermediates, anchors, at, KeyUsage::client_auth()).map(|()| currency)
 }
 
+/// Whether a certificate may be a trust anchor: it is one of a CA, and says so (RFC 5280 section 4.2.1.9). Whoever holds the key
+/// of any other could make itself one.
+#[must_use]
+pub fn is_anchor(der: &[u8]) -> bool {
+    let is_authority = Certificate::from_der(der)
+        .and_then(|certificate| certificate.tbs.extensions.authority())
+        .is_some_and(|constraints| constraints.is_authority);
+    is_authority && anchor_from_trusted_cert(&CertificateDer::from(der)).is_ok()
+}
+
 /// Validates the path of a TPM's endorsement certificate to one of `anchors` (CA certificates, DER): as
 /// [`verify_client`], with the key purpose tcg-kp-EKCertificate where the certificate names any. Makers let these
 /// certificates end long after the TPM, or never; an expired one is refused.

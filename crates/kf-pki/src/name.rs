@@ -69,6 +69,35 @@ pub fn to_rfc4514(der: &[u8]) -> Option<String> {
     Some(parts.join(","))
 }
 
+/// What a Name calls a device: its serialNumber (IEEE 802.1AR section 8.6), else its common name. `None` when it has neither,
+/// more than one of that kind, or is not a Name.
+#[must_use]
+pub fn device_identifier(der: &[u8]) -> Option<String> {
+    let mut rdns = only(der, tag::SEQUENCE)?.elements();
+    let (mut serial_numbers, mut common_names) = (Vec::new(), Vec::new());
+    for _ in 0..MAX_RDNS {
+        if rdns.is_empty() {
+            break;
+        }
+        let mut attributes = rdns.expect(tag::SET)?.elements();
+        while !attributes.is_empty() {
+            let mut fields = attributes.expect(tag::SEQUENCE)?.elements();
+            let (kind, value) = (fields.expect(tag::OID)?, fields.any()?);
+            let is_text = matches!(value.tag, tag::UTF8_STRING | tag::PRINTABLE_STRING | tag::IA5_STRING);
+            let text = core::str::from_utf8(value.value).ok().filter(|_| is_text);
+            if kind.value == oid::SERIAL_NUMBER.as_bytes() {
+                serial_numbers.push(text?);
+            } else if kind.value == oid::COMMON_NAME.as_bytes() {
+                common_names.push(text?);
+            }
+        }
+    }
+    match (serial_numbers.as_slice(), common_names.as_slice()) {
+        ([only], _) | ([], [only]) => Some((*only).to_owned()),
+        _ => None,
+    }
+}
+
 /// Whether `der` is a Name with these octets' structure: a SEQUENCE OF RelativeDistinguishedName.
 pub(crate) fn is_name(der: &[u8]) -> bool {
     to_rfc4514(der).is_some()

@@ -19,6 +19,7 @@ mod proposal;
 mod revocation;
 mod sealed;
 mod status;
+mod vendor;
 
 use std::sync::{Arc, Weak};
 
@@ -85,6 +86,12 @@ routes! {
     get    "/v1/batches/{batch}/reconciliation" => batch::reconcile, "operator";
     post   "/v1/batches/{batch}/cancel"         => batch::cancel, "operator";
     get    "/v1/station/pins"                   => batch::pins, "operator";
+    get    "/v1/vendors"                        => vendor::list, "operator";
+    post   "/v1/vendors"                        => vendor::create, "operator";
+    get    "/v1/vendors/{vendor}"               => vendor::show, "operator";
+    post   "/v1/vendors/{vendor}/withdraw"      => vendor::withdraw, "operator";
+    get    "/v1/vendors/{vendor}/devices"       => vendor::devices, "operator";
+    post   "/v1/vendors/{vendor}/devices"       => vendor::import, "operator";
     get    "/v1/orders"                         => order::list, "operator";
     post   "/v1/orders"                         => order::create, "operator";
     get    "/v1/orders/{id}"                    => order::show, "operator";

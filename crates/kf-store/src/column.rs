@@ -11,7 +11,7 @@ use kf_api::proposal::ProposalState;
 use kf_key::{
     AuthorityId, BatchId, CertificateProfile, CertificateStatus, CodeId, DeviceId, DeviceState, EnrolmentId,
     FacilityId, IntentId, KeyAlgorithm, KeyId, KeyProtection, KeyState, KeyType, OperatorId, OrderId, ProductLineId,
-    ProposalId, RevocationReason, SerialNumber, TokenId, UnixMillis,
+    ProposalId, RevocationReason, SerialNumber, TokenId, UnixMillis, VendorId,
 };
 use rusqlite::Row;
 use rusqlite::types::{FromSqlError, Type};
@@ -86,6 +86,7 @@ macro_rules! identifiers {
 
 identifiers! {
     AuthorityId BatchId CodeId DeviceId EnrolmentId FacilityId IntentId KeyId OperatorId OrderId ProductLineId ProposalId TokenId
+    VendorId
 }
 
 fn unreadable(column: usize, kind: Type, what: &'static str) -> rusqlite::Error {

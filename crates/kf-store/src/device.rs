@@ -97,8 +97,13 @@ fn insert(act: &mut Act<'_>, device: &Device) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// A device, as it stands in the transaction under way.
+pub(crate) fn in_transaction(act: &Act<'_>, id: DeviceId) -> Result<Option<Device>, StoreError> {
+    act.one(concat!(columns!(), " WHERE id = ?1"), [id.as_bytes()], device_row)
+}
+
 /// One row of a registration: what is there already or refused writes nothing and fails nothing.
-fn register(act: &mut Act<'_>, device: &Device, entry: &AuditEntry) -> Result<Registration, StoreError> {
+pub(crate) fn register(act: &mut Act<'_>, device: &Device, entry: &AuditEntry) -> Result<Registration, StoreError> {
     let there = act.one(concat!(columns!(), " WHERE name = ?1"), [&device.name], device_row)?;
     if let Some(there) = there {
         let same_facts = there.facility == device.facility

@@ -41,6 +41,7 @@ pub mod sealed;
 pub mod setting;
 mod sql;
 mod store;
+pub mod vendor;
 mod writer;
 
 pub use error::StoreError;

@@ -1,7 +1,7 @@
 //! `keyfleet device`.
 
 mod export;
-mod import;
+pub(crate) mod import;
 
 use std::collections::BTreeMap;
 

@@ -20,5 +20,6 @@ mod rotation;
 mod sealed;
 mod shapes;
 mod station;
+mod vendor;
 mod verbs;
 mod voucher;

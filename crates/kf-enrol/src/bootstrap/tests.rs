@@ -1,5 +1,5 @@
 use kf_api::product_line::{EndorsementPolicy, EnrolmentPolicy};
-use kf_key::{CodeId, DeviceState, KeyAlgorithm, OperatorId};
+use kf_key::{CodeId, DeviceState, KeyAlgorithm, OperatorId, VendorId};
 
 use super::*;
 use crate::RefusalClass;
@@ -10,6 +10,8 @@ struct Sample {
     device: Device,
     presented: PresentedCertificate,
     registered: Certificate,
+    vendor: Vendor,
+    listed: VendorDevice,
     code: Code,
     used_with: Option<[u8; 32]>,
     voucher: Voucher,
@@ -25,11 +27,26 @@ struct Sample {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
     IDevId,
+    VendorIDevId,
     Code,
     Voucher,
 }
 
-const METHODS: [By; 3] = [By::IDevId, By::Code, By::Voucher];
+const METHODS: [By; 4] = [By::IDevId, By::VendorIDevId, By::Code, By::Voucher];
+/// SHA-256 of the vendor's certificate.
+const CERTIFICATE: [u8; 32] = [0xcc; 32];
+
+fn sample_vendor() -> Vendor {
+    Vendor {
+        id: VendorId::from_parts(NOW, [3; 10]),
+        name: "acme".into(),
+        subject: "CN=acme root".into(),
+        anchor_pem: String::new(),
+        not_after: NOW.plus(UnixMillis::DAY),
+        created: NOW,
+        withdrawn: None,
+    }
+}
 
 fn sample() -> Sample {
     let station = OperatorId::from_parts(NOW, [7; 10]);
@@ -37,6 +54,14 @@ fn sample() -> Sample {
         device: Device { state: DeviceState::Registered, ..sample::device() },
         presented: sample::presented(),
         registered: sample::registered(CertificateProfile::IDevId),
+        vendor: sample_vendor(),
+        listed: VendorDevice {
+            device: sample::device_id(1),
+            vendor: sample_vendor().id,
+            identifier: "S-1".into(),
+            certificate_sha256: None,
+            first_used: None,
+        },
         code: Code {
             id: CodeId::from_parts(NOW, [1; 10]),
             device: sample::device_id(1),
@@ -83,6 +108,10 @@ fn check(by: By, change: impl FnOnce(&mut Sample), expected: Result<BootstrapGra
     };
     let proof = match by {
         By::IDevId => Proof::IDevId { presented, registered },
+        By::VendorIDevId => {
+            let (vendor, registered) = (&sample.vendor, &sample.listed);
+            Proof::VendorIDevId { presented, certificate: CERTIFICATE, vendor, registered }
+        }
         By::Code => Proof::Code { code, used_with: *used_with },
         By::Voucher => Proof::Voucher { voucher, station },
     };
@@ -173,6 +202,18 @@ fn an_expired_idevid_is_accepted_where_the_policy_says_so() {
     };
     check(By::IDevId, strict, Err(Refusal::ExpiredIDevId));
     check(By::IDevId, |s| s.now = s.presented.not_before.minus(1), Err(Refusal::NotYetValid));
+}
+
+#[test]
+fn a_vendors_certificate_is_the_one_that_is_known_of_the_device_or_its_first() {
+    let by = By::VendorIDevId;
+    check(by, |s| s.listed.certificate_sha256 = Some(hex::encode(CERTIFICATE)), Ok(GRANT));
+    check(by, |s| s.listed.certificate_sha256 = Some(hex::encode([0xdd; 32])), Err(Refusal::OtherDevice));
+    check(by, |s| s.listed.device = sample::device_id(2), Err(Refusal::OtherDevice));
+    check(by, |s| s.listed.vendor = VendorId::from_parts(NOW, [4; 10]), Err(Refusal::OtherDevice));
+    check(by, |s| s.vendor.withdrawn = Some(NOW), Err(Refusal::VendorWithdrawn));
+    check(by, |s| s.policy.bootstrap_by_idevid = false, Err(Refusal::MethodNotAllowed("an IDevID")));
+    check(by, |s| s.now = s.presented.not_before.minus(1), Err(Refusal::NotYetValid));
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl Fleet {
         };
         let (authority, factory) = (&terms.authority_certificate, &terms.factory_certificate);
         verify_client(leaf, &[authority], &[factory], at).map_err(|_path| FleetError::Unauthenticated)?;
-        Ok(ClientCertificate { der: leaf.into(), serial: Some(serial), currency: Currency::Current })
+        Ok(ClientCertificate { der: leaf.into(), serial: Some(serial), currency: Currency::Current, vendor: None })
     }
 
     /// Takes an IDevID on whose record has not been merged, where its batch allows that: it is then in the registry as if it

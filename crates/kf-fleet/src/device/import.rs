@@ -13,7 +13,8 @@ use kf_store::device::Registration;
 use super::{check_new_device, name_in_use, registration_entry};
 use crate::naming::shortened;
 use crate::{Fleet, FleetError};
-use rows::{BadRow, MAX_ROWS, Rows};
+pub(crate) use rows::BadRow;
+use rows::{MAX_ROWS, Rows};
 
 /// Rows in one transaction.
 const CHUNK: usize = 1_000;
@@ -258,7 +259,7 @@ fn remember<T>(known: &mut BTreeMap<String, T>, reference: &str, found: T) {
 }
 
 /// An error that is a row's own; the others end the import.
-fn bad_row(error: FleetError) -> Result<BadRow, FleetError> {
+pub(crate) fn bad_row(error: FleetError) -> Result<BadRow, FleetError> {
     match error {
         FleetError::Invalid { field, problem, remedy } | FleetError::Conflict { field, problem, remedy } => {
             Ok(BadRow { field, problem, remedy })

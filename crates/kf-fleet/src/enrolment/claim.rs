@@ -8,22 +8,24 @@ use kf_api::certificate::Certificate;
 use kf_api::device::Device;
 use kf_api::operator::{Credential, Operator, Role};
 use kf_api::product_line::ProductLine;
+use kf_api::vendor::{Vendor, VendorDevice};
 use kf_enrol::bootstrap::{self, Bootstrap, Proof};
 use kf_enrol::code::EnrolmentCode;
 use kf_enrol::endorsement::Endorsed;
 use kf_enrol::limit::{AddressKey, FailureWindow, device_must_wait};
 use kf_enrol::voucher::{UnverifiedVoucher, Voucher};
 use kf_enrol::{Refusal, RefusalClass};
-use kf_key::{DeviceId, SecretBytes, UnixMillis};
+use kf_key::{DeviceId, SecretBytes, UnixMillis, VendorId};
 use kf_pki::certificate::PresentedCertificate;
 use kf_pki::request::RequestedKey;
 use kf_store::certificate::Basis;
 use kf_store::enrolment::CodeRecord;
+use kf_store::vendor::Pin;
 
 use super::{EnrolCredential, TlsClient, device_principal, refusal};
 use crate::endorsement::may_prove_by_certificate;
 use crate::entry::Entry;
-use crate::{Fleet, FleetError};
+use crate::{ClientCertificate, Fleet, FleetError};
 
 /// What marks a voucher in the password of HTTP Basic.
 const VOUCHER_MARK: &[u8] = b"voucher.";
@@ -38,15 +40,30 @@ pub(crate) struct Claim {
 }
 
 enum Kind {
-    IDevId { presented: Box<PresentedCertificate>, registered: Box<Certificate> },
+    IDevId {
+        presented: Box<PresentedCertificate>,
+        registered: Box<Certificate>,
+    },
+    VendorIDevId {
+        presented: Box<PresentedCertificate>,
+        certificate: [u8; 32],
+        vendor: Box<Vendor>,
+        registered: VendorDevice,
+    },
     Code(CodeRecord),
-    Voucher { voucher: Voucher, station: Box<Operator> },
+    Voucher {
+        voucher: Voucher,
+        station: Box<Operator>,
+    },
 }
 
 impl Claim {
     pub(super) fn proof(&self) -> Proof<'_> {
         match &self.kind {
             Kind::IDevId { presented, registered } => Proof::IDevId { presented, registered },
+            Kind::VendorIDevId { presented, certificate, vendor, registered } => {
+                Proof::VendorIDevId { presented, certificate: *certificate, vendor, registered }
+            }
             Kind::Code(record) => Proof::Code { code: &record.code, used_with: record.used_with },
             Kind::Voucher { voucher, station } => Proof::Voucher { voucher, station },
         }
@@ -71,9 +88,19 @@ impl Claim {
         bootstrap::decide(&facts).map(drop)
     }
 
+    /// Of a manufacturer's IDevID that is used for the first time: what to bind the device to.
+    pub(super) fn first_use(&self) -> Option<Pin> {
+        match &self.kind {
+            Kind::VendorIDevId { presented, certificate, registered, .. } if registered.first_used.is_none() => {
+                Some(Pin { certificate: *certificate, spki: presented.spki_sha256 })
+            }
+            _ => None,
+        }
+    }
+
     pub(super) fn basis(&self) -> Basis {
         match &self.kind {
-            Kind::IDevId { .. } => Basis::Standing,
+            Kind::IDevId { .. } | Kind::VendorIDevId { .. } => Basis::Standing,
             Kind::Code(record) => Basis::Code(record.code.id),
             Kind::Voucher { voucher, station } => {
                 Basis::Voucher { id: voucher.id.clone(), station: station.id, expires: voucher.expires }
@@ -83,7 +110,7 @@ impl Claim {
 
     pub(crate) const fn credential(&self) -> Credential {
         match &self.kind {
-            Kind::IDevId { .. } => Credential::Certificate,
+            Kind::IDevId { .. } | Kind::VendorIDevId { .. } => Credential::Certificate,
             Kind::Code(_) => Credential::Code,
             Kind::Voucher { .. } => Credential::Voucher,
         }
@@ -133,6 +160,11 @@ impl Fleet {
                 self.claim_by_secret(client, user, password).await
             }
             EnrolCredential::Certificate | EnrolCredential::Nothing => {
+                if let Some(certificate) = client.certificate
+                    && let Some(vendor) = certificate.vendor
+                {
+                    return self.claim_by_vendor(certificate, vendor);
+                }
                 let (presented, registered, device) = match self.device_of_certificate(client) {
                     Err(FleetError::Unauthenticated) => {
                         // It may be an IDevID of a batch whose record is still on its way.
@@ -145,6 +177,22 @@ impl Fleet {
                 Ok(Claim { device, kind })
             }
         }
+    }
+
+    /// The device that a manufacturer's IDevID is for.
+    fn claim_by_vendor(&self, certificate: &ClientCertificate, vendor: VendorId) -> Result<Claim, FleetError> {
+        let presented = PresentedCertificate::from_der(&certificate.der).ok_or(FleetError::Unauthenticated)?;
+        let vendor = self.store.vendor(vendor)?.ok_or(FleetError::Unauthenticated)?;
+        let digest = kf_crypto::sha256(&certificate.der);
+        let registered = self.vendor_device_of(&vendor, &digest, &presented)?.ok_or(FleetError::Unauthenticated)?;
+        let device = self.store.device(registered.device, &Visibility::Fleet)?.ok_or(FleetError::Unauthenticated)?;
+        let kind = Kind::VendorIDevId {
+            presented: Box::new(presented),
+            certificate: digest,
+            vendor: Box::new(vendor),
+            registered,
+        };
+        Ok(Claim { device, kind })
     }
 
     /// Refuses an address that failed too often.
@@ -217,7 +265,8 @@ impl Fleet {
 
     /// A refusal by the rules; a wrong secret counts as a failed attempt.
     pub(crate) async fn refused(&self, claim: &Claim, client: TlsClient<'_>, refused: Refusal) -> FleetError {
-        if refused.class() == RefusalClass::Credential && !matches!(claim.kind, Kind::IDevId { .. }) {
+        let is_guessed = matches!(claim.kind, Kind::Code(_) | Kind::Voucher { .. });
+        if refused.class() == RefusalClass::Credential && is_guessed {
             return self.failed_attempt(client, Some(&claim.device)).await;
         }
         refusal::of_rule(refused)

@@ -1,5 +1,6 @@
 //! Answers by the path they were asked with, ready to be sent: a fleet's brokers ask the same few paths again and again.
 
+#[expect(clippy::disallowed_types, reason = "paths share a long beginning, which a tree compares at every step")]
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
@@ -27,6 +28,7 @@ struct Ready {
 
 /// Answers by path, as it was sent.
 #[derive(Default)]
+#[expect(clippy::disallowed_types, reason = "never walked through, so that its order reaches nothing")]
 pub(crate) struct ReadyAnswers(RwLock<HashMap<Box<str>, Ready>>);
 
 impl ReadyAnswers {

@@ -182,6 +182,28 @@ CREATE TABLE batch_conflict (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX batch_conflict_by_device ON batch_conflict (batch, device);
 
+-- Manufacturers whose IDevIDs bootstrap devices made elsewhere. `anchor` is their CA certificate, PEM.
+CREATE TABLE vendor (
+    id BLOB NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    anchor TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    not_after INTEGER NOT NULL,
+    created INTEGER NOT NULL,
+    withdrawn INTEGER
+) STRICT, WITHOUT ROWID;
+
+-- Which device may use which IDevID. Without a certificate it is a line of an allow list: the first certificate of the
+-- vendor's with this identifier that enrols becomes the only one. `certificate` is the SHA-256 of its DER.
+CREATE TABLE vendor_device (
+    device BLOB NOT NULL PRIMARY KEY,
+    vendor BLOB NOT NULL,
+    identifier TEXT NOT NULL,
+    certificate BLOB UNIQUE,
+    first_used INTEGER,
+    UNIQUE (vendor, identifier)
+) STRICT, WITHOUT ROWID;
+
 -- Orders as they were signed.
 CREATE TABLE device_order (
     id BLOB NOT NULL PRIMARY KEY,

@@ -89,7 +89,7 @@ pub(crate) async fn run(context: &Context, import: &Import) -> Result<(), Failur
             "correct the file and import it again: what is there already is left alone",
         )
     })?;
-    finish(context, import, &total)
+    finish(context, &total)
 }
 
 fn encoding_of(import: &Import) -> Result<ImportFormat, Failure> {
@@ -156,11 +156,12 @@ fn to_count(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
 
-fn finish(context: &Context, import: &Import, total: &ImportReport) -> Result<(), Failure> {
+/// Writes what an import came to; refused rows are a failure of their own.
+pub(crate) fn finish(context: &Context, total: &ImportReport) -> Result<(), Failure> {
     if context.format == Format::Json {
         object(context.format, total, &Names::new())?;
     } else {
-        let done = if import.dry_run { "would be registered" } else { "registered" };
+        let done = if total.dry_run { "would be registered" } else { "registered" };
         say(&format!(
             "{} rows: {} {done}, {} already there, {} refused",
             total.rows, total.registered, total.already_there, total.refused
