@@ -43,6 +43,9 @@ pub(crate) struct Arguments {
     /// Live the device's life against a throw-away server with power cuts, and check nothing else.
     #[arg(long, conflicts_with = "update")]
     only_life: bool,
+    /// The image that lives: `c-device-image` is the one in C.
+    #[arg(long, default_value = DEVICE_IMAGE)]
+    device_image: String,
     /// The server [default: keyfleet beside this program].
     #[arg(long)]
     keyfleet: Option<PathBuf>,
@@ -66,10 +69,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     for images in arguments.images.iter().filter(|_| !arguments.only_life) {
         show(check_target(arguments, images)?)?;
     }
-    if let Some(image) = arguments.images.iter().map(|images| images.join(DEVICE_IMAGE)).find(|image| image.exists()) {
+    let device = &arguments.device_image;
+    if let Some(image) = arguments.images.iter().map(|images| images.join(device)).find(|image| image.exists()) {
         show(live(arguments, &image)?)?;
     } else {
-        return Err(format!("no folder of images holds {DEVICE_IMAGE}").into());
+        return Err(format!("no folder of images holds {device}").into());
     }
     Ok(all_hold)
 }

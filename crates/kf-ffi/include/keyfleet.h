@@ -2,7 +2,8 @@
  *
  * Conventions
  *   - Every function that can fail returns a kf_status: KF_OK, or a negative code that says what was wrong.
- *     kf_status_text() has a sentence for each. Nothing unwinds and nothing longjmps across the border.
+ *     kf_status_text() has a sentence for each. Nothing unwinds or longjmps across the border, in
+ *     either direction: a hook in C++ must not throw.
  *   - A handle is memory of the caller, nothing to look into. It is made by one function and ended by another, which wipes
  *     it; it may not be copied or moved between the two. The library allocates nothing.
  *   - No pointer is kept after a call returns, but for what kf_hooks.context points to (until kf_stop) and for
@@ -73,7 +74,7 @@ typedef int32_t kf_status;
 /* Of messages */
 #define KF_MALFORMED (-96)       /* cannot be read */
 #define KF_REFUSED (-97)         /* not authentic, does not open, or for another key; no more is known */
-#define KF_REPLAYED (-98)        /* taken before, or too old to tell */
+#define KF_REPLAYED (-98)        /* accepted before, or too old to tell */
 #define KF_EXPIRED (-99)         /* the order came too late */
 #define KF_OTHER_DEVICE (-100)   /* the order is for another device */
 #define KF_UNPINNED_SERVER (-101) /* signed by a key that is not the pinned one */

@@ -69,7 +69,7 @@ statuses! {
     NotAnchored -84 c"no chain of signatures leads from the certificate to the pinned root"
     Malformed -96 c"the message, envelope or answer cannot be read"
     Refused -97 c"it is not authentic, does not open, or is for another key"
-    Replayed -98 c"it was taken before, or is too old to tell"
+    Replayed -98 c"it was accepted before, or is too old to tell"
     Expired -99 c"the order has expired"
     OtherDevice -100 c"the order is for another device"
     UnpinnedServer -101 c"the message is signed by a key that is not the pinned one"

@@ -35,6 +35,7 @@ fn debian_package(program: &str) -> &str {
         "softhsm2-util" => "softhsm2",
         "pkcs11-tool" => "opensc",
         "keytool" => "default-jre-headless",
+        "nm" => "binutils",
         "faketime" => "faketime",
         "swtpm_setup" | "swtpm_localca" => "swtpm-tools",
         "cryptsetup" => "cryptsetup-bin",

@@ -15,6 +15,9 @@ pub(crate) struct Arguments {
     /// A microcontroller, built by Debian's compiler; this machine when not given.
     #[arg(long, value_parser = [firmware::CORTEX_M4])]
     target: Option<String>,
+    /// An algorithm of sealed payloads to build in, given once for each; all when not given. One alone saves flash.
+    #[arg(long = "algorithm", value_parser = ["aes-128-ccm", "aes-128-gcm", "chacha20-poly1305"])]
+    algorithms: Vec<String>,
 }
 
 /// What the standard library needs of the system; the microcontroller's library has none.
@@ -26,19 +29,27 @@ const LIBRARIES_OF_THE_HOST: &str = " -lpthread -ldl -lm";
 /// When something is missing, does not build, or cannot be written.
 pub(crate) fn install(arguments: &Arguments) -> Result<()> {
     let (library, libraries) = match &arguments.target {
-        None => (build_for_host()?, LIBRARIES_OF_THE_HOST),
-        Some(target) => (firmware::build_c_library(target)?, ""),
+        None => (build_for_host(&arguments.algorithms)?, LIBRARIES_OF_THE_HOST),
+        Some(target) => (firmware::build_c_library(target, &arguments.algorithms)?, ""),
     };
     install_into(&arguments.prefix, &library, libraries)?;
     println!("installed libkeyfleet.a, keyfleet.h and keyfleet.pc below {}", arguments.prefix.display());
     Ok(())
 }
 
-fn build_for_host() -> Result<PathBuf> {
+fn build_for_host(algorithms: &[String]) -> Result<PathBuf> {
     let mut build = cargo();
     build.args(["rustc", "--quiet", "--locked", "--profile", "c-library", "--package", "kf-ffi", "--lib"]);
-    run(build.args(["--crate-type", "staticlib"]), "read the compiler's message above")?;
+    run(build.args(features(algorithms)).args(["--crate-type", "staticlib"]), "read the compiler's message above")?;
     Ok(target_directory().join("c-library/libkf_ffi.a"))
+}
+
+/// The features of a library that has these algorithms alone; none: all.
+pub(crate) fn features(algorithms: &[String]) -> Vec<String> {
+    if algorithms.is_empty() {
+        return Vec::new();
+    }
+    vec!["--no-default-features".to_owned(), "--features".to_owned(), algorithms.join(",")]
 }
 
 /// Copies header and library, and writes the pkg-config file, which finds the others from where it lies.

@@ -59,14 +59,14 @@ const FOREIGN: [&str; 10] = [
     "RUSTUP_TOOLCHAIN",
 ];
 
-/// Builds the C library for a microcontroller and gives its path.
+/// Builds the C library for a microcontroller, with these algorithms of sealed payloads or all, and gives its path.
 ///
 /// # Errors
 /// When something is missing or does not build.
-pub(crate) fn build_c_library(target: &str) -> Result<PathBuf> {
+pub(crate) fn build_c_library(target: &str, algorithms: &[String]) -> Result<PathBuf> {
     prerequisites::install_for_firmware()?;
     check_compiler()?;
-    build_package("c-library", target)?;
+    build_package("c-library", target, &c_library::features(algorithms))?;
     Ok(images_of(target).join("libkeyfleet.a"))
 }
 
@@ -141,7 +141,7 @@ fn build() -> Result<()> {
     // Each image by itself: built together they would get each other's features, and the core would count all ciphers.
     for (target, images) in TARGETS {
         for image in images {
-            build_package(image, target)?;
+            build_package(image, target, &[])?;
         }
         build_c_images(target)?;
     }
@@ -151,7 +151,7 @@ fn build() -> Result<()> {
 /// Installs the C library and links C images against it as a product does, by what pkg-config says.
 fn build_c_images(target: &str) -> Result<()> {
     let (prefix, sources) = (build_folder().join("c-library"), workspace_root().join("examples/c/bare-metal"));
-    c_library::install_into(&prefix, &build_c_library(target)?, "")?;
+    c_library::install_into(&prefix, &build_c_library(target, &[])?, "")?;
     let mut flags = command("pkg-config");
     flags.args(["--cflags", "--libs", "keyfleet"]).env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
     let flags = crate::process::output(&mut flags, "apt-get install pkg-config")?;
@@ -165,10 +165,10 @@ fn build_c_images(target: &str) -> Result<()> {
     Ok(())
 }
 
-fn build_package(package: &str, target: &str) -> Result<()> {
+fn build_package(package: &str, target: &str, features: &[String]) -> Result<()> {
     let mut build = debian_cargo();
     build.args(["build", "--quiet", "--release", "--locked", "--package", package, "--target", target]);
-    run(build.arg("--target-dir").arg(build_folder()), "read the compiler's message above")
+    run(build.args(features).arg("--target-dir").arg(build_folder()), "read the compiler's message above")
 }
 
 fn check_compiler() -> Result<()> {

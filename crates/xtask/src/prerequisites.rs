@@ -43,6 +43,8 @@ const PACKAGES: &[(&str, Probe)] = &[
     ("systemd", Probe::Tool("systemd-analyze")),
     ("faketime", Probe::Tool("faketime")),
     ("gcc", Probe::Tool("cc")),
+    ("g++", Probe::Tool("g++")),
+    ("binutils", Probe::Tool("nm")),
     ("zbar-tools", Probe::Tool("zbarimg")),
     ("librsvg2-bin", Probe::Tool("rsvg-convert")),
     ("poppler-utils", Probe::Tool("pdftoppm")),

@@ -30,7 +30,7 @@ impl Life {
         let code = std::fs::read(self.fleet.path("code"))?;
         let (mut running, _) = board.start(&self.image)?;
         let made = running.tell(Command::Enrol, &[code.trim_ascii(), &[0]]);
-        let refused = matches!(&made, Err(BridgeError::Refused(reason)) if reason.starts_with("seed"));
+        let refused = matches!(&made, Err(BridgeError::Refused(reason)) if reason.contains("not declared as physical"));
         self.hold("pseudo-random noise makes no key", "no seed for production".to_owned(), refused);
         Ok(())
     }

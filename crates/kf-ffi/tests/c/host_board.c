@@ -15,7 +15,7 @@ void line_begin(size_t length) {
 }
 
 void line_write(const void *octets, size_t length) {
-  fwrite(octets, 1, length, stdout);
+  if (length > 0) fwrite(octets, 1, length, stdout);
   fflush(stdout);
 }
 

@@ -126,7 +126,7 @@ fn a_device_in_c_lives_from_blank_memory_to_its_wipe() {
     started.unwrap();
     assert_eq!(device.tell(Told::Enrol, NOW, &[b"", &[0]]).unwrap(), certificate, "nothing is due");
     let again = device.tell(Told::Open, NOW, &[b"command", &command]).unwrap_err();
-    assert!(again.contains("taken before"), "{again}");
+    assert!(again.contains("accepted before"), "{again}");
     let other = device.tell(Told::Open, NOW, &[b"telemetry", &command]).unwrap_err();
     assert!(other.contains("not authentic"), "{other}");
 
@@ -138,7 +138,7 @@ fn a_device_in_c_lives_from_blank_memory_to_its_wipe() {
     assert_eq!((report.act, report.outcome), (OrderAct::Rotate, OrderOutcome::Done));
     assert_eq!((device.server().certified.len(), device.server().acknowledged_epoch), (2, 2));
     let again = device.tell(Told::Obey, NOW, &[&rotate]).unwrap_err();
-    assert!(again.contains("taken before"), "{again}");
+    assert!(again.contains("accepted before"), "{again}");
     let envelope = device.tell(Told::Seal, NOW, &[b"telemetry", b"21.7 C"]).unwrap();
     assert_eq!(open(device.server(), &envelope), b"21.7 C");
 

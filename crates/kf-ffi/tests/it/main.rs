@@ -40,12 +40,14 @@ fn pkg_config() -> Vec<String> {
 fn compile(compiler: &str, standard: &str, folder: &Path, sources: &[PathBuf]) -> Tool {
     let program = folder.join("program");
     let mut arguments = vec![standard.to_owned()];
-    arguments.extend(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g", "-o"].map(str::to_owned));
+    arguments.extend(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g"].map(str::to_owned));
+    // Whatever is written beside an array of the program ends it.
+    arguments.extend(["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-o"].map(str::to_owned));
     arguments.extend([program.to_str().unwrap().to_owned(), format!("-I{}", folder.display())]);
     arguments.extend(sources.iter().map(|source| source.to_str().unwrap().to_owned()));
     arguments.extend(pkg_config());
     drop(Tool::new(compiler).directory(folder).run(&arguments).expect_success());
-    Tool::at(&program).directory(folder)
+    Tool::at(&program).directory(folder).env("ASAN_OPTIONS", "detect_leaks=0")
 }
 
 fn c_file(name: &str) -> PathBuf {
