@@ -114,6 +114,10 @@ actions! {
     BatchImport = "batch.import" => [Owner, FleetOperator, FacilityOperator, Station];
     /// End a batch and everything that came of it.
     BatchCancel = "batch.cancel" => [Owner, FleetOperator, FacilityOperator];
+    /// Let a device go, so that another facility may claim it.
+    DeviceRelease = "device.release" => [Owner, FleetOperator, FacilityOperator];
+    /// Claim a device by its label for a facility.
+    DeviceClaim = "device.claim" => [Owner, FleetOperator, FacilityOperator];
     /// See manufacturers whose IDevIDs are accepted.
     VendorRead = "vendor.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
     /// Trust a manufacturer's CA, or withdraw the trust.

@@ -42,6 +42,9 @@ pub struct Code {
     pub device: DeviceId,
     /// Last moment of validity.
     pub expires: UnixMillis,
+    /// SHA-256 of the only SubjectPublicKeyInfo that it certifies, in hexadecimal; absent: of any key, once.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub key_sha256: Option<String>,
     /// When it was used.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub used: Option<UnixMillis>,

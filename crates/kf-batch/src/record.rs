@@ -57,6 +57,9 @@ pub struct MadeKey {
     pub spki_sha256: [u8; 32],
 }
 
+/// The slot of a record under which the hash of the one-time code on the device's label stands.
+pub const CLAIM_CODE_SLOT: &str = "claim-code";
+
 /// The fingerprint of a further key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {

@@ -175,7 +175,9 @@ fn check_times(bootstrap: &Bootstrap<'_>, presented: &PresentedCertificate) -> R
 /// A code is accepted until its last moment, once; and again with the key it was used with, so that an answer lost on
 /// the way costs a retry and no new code.
 fn check_code(bootstrap: &Bootstrap<'_>, code: &Code, used_with: Option<[u8; 32]>) -> Result<bool, Refusal> {
-    if code.device != bootstrap.device.id || code.withdrawn || bootstrap.now > code.expires {
+    let is_bound_to_another =
+        code.key_sha256.as_ref().is_some_and(|bound| *bound != hex::encode(bootstrap.key.spki_sha256));
+    if code.device != bootstrap.device.id || code.withdrawn || bootstrap.now > code.expires || is_bound_to_another {
         return Err(Refusal::Secret);
     }
     match (code.used, used_with) {

@@ -57,6 +57,7 @@ impl Fleet {
             id: CodeId::from_parts(now, kf_crypto::random_array()?),
             device: device.id,
             expires: now.plus(u64::from(hours).saturating_mul(UnixMillis::HOUR)),
+            key_sha256: None,
             used: None,
             withdrawn: false,
         };

@@ -145,22 +145,22 @@ impl Fleet {
         client: TlsClient<'_>,
         key: RequestedKey,
     ) -> Result<EnrolOutcome, FleetError> {
-        let device = &claim.device;
-        let line = self.line(device.product_line)?;
+        let line = self.line(claim.device.product_line)?;
         let facts = Bootstrap {
-            device,
+            device: &claim.device,
             proof: claim.proof(),
             label: label.map(|line| line.id),
             key: &key,
             policy: &line.policy,
-            endorsed: self.endorsed(device, &line, &key)?,
+            endorsed: self.endorsed(&claim.device, &line, &key)?,
             now: self.now(),
         };
         let grant = match bootstrap::decide(&facts) {
             Ok(grant) => grant,
             Err(refused) => return Err(self.refused(claim, client, refused).await),
         };
-        self.check_requested_key(&key, Some(&KeyHolder::Device(device.id)))?;
+        self.check_requested_key(&key, Some(&KeyHolder::Device(claim.device.id)))?;
+        let device = &self.taken(claim, &key).await?;
         if let Some(pin) = claim.first_use() {
             self.note_first_use(claim, pin).await?;
         }

@@ -28,6 +28,7 @@ mod fence;
 mod fleet;
 mod init;
 mod issuance;
+mod label;
 mod log_publisher;
 mod lookup;
 mod naming;

@@ -12,6 +12,7 @@ mod epoch;
 mod exchange;
 mod extract;
 mod facility;
+mod label;
 mod operator;
 mod order;
 mod product_line;
@@ -66,6 +67,8 @@ routes! {
     get    "/v1/devices"                        => device::list, "operator";
     post   "/v1/devices"                        => device::register, "operator";
     post   "/v1/devices/import"                 => device::import, "operator";
+    post   "/v1/devices/release"                => label::release, "operator";
+    post   "/v1/devices/claim"                  => label::claim, "operator";
     get    "/v1/devices/{device}"               => device::show, "operator";
     post   "/v1/devices/{device}/act"           => device::act, "operator";
     post   "/v1/devices/{device}/move"          => device::change_facility, "operator";

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::line::HardwareId;
 
 /// The slot under which a record carries the hash of a label's one-time code.
-pub const CODE_SLOT: &str = "claim-code";
+pub const CODE_SLOT: &str = kf_batch::record::CLAIM_CODE_SLOT;
 /// The mark of a private key in clear.
 pub const PLAIN_KEY_MARK: &str = "plain-private-key";
 

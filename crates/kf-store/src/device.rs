@@ -120,6 +120,39 @@ pub(crate) fn register(act: &mut Act<'_>, device: &Device, entry: &AuditEntry) -
     }
 }
 
+/// Moves a device, and its certificates with it, in the transaction under way.
+pub(crate) fn change_facility(
+    act: &mut Act<'_>,
+    device: DeviceId,
+    from: FacilityId,
+    to: FacilityId,
+) -> Result<(), StoreError> {
+    act.require_facility(to)?;
+    let sql = "SELECT state, facility FROM device WHERE id = ?1";
+    let found = act.one(sql, [device.as_bytes()], |row| {
+        Ok((column::coded::<DeviceState>(row, 0)?, column::id::<FacilityId>(row, 1)?))
+    })?;
+    let (state, facility) = found.ok_or(StoreError::NotFound { what: "device" })?;
+    if facility != from {
+        return Err(StoreError::IllegalState {
+            what: "facility of the device",
+            found: facility.to_string(),
+            expected: from.to_string(),
+        });
+    }
+    act.execute("UPDATE device SET facility = ?2 WHERE id = ?1", (device.as_bytes(), to.as_bytes()))?;
+    crate::device_key::moved(act, device)?;
+    act.counts.device(from, state, -1);
+    act.counts.device(to, state, 1);
+    let sql = "UPDATE certificate SET facility = ?2 WHERE device = ?1 RETURNING status";
+    let statuses = act.all(sql, (device.as_bytes(), to.as_bytes()), |row| column::coded(row, 0))?;
+    for status in statuses {
+        act.counts.certificate(Some(from), status, -1);
+        act.counts.certificate(Some(to), status, 1);
+    }
+    Ok(())
+}
+
 /// What became of one row of a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Registration {
@@ -319,33 +352,7 @@ impl Store {
         to: FacilityId,
         audit: impl Into<Audit>,
     ) -> Result<Logged<()>, StoreError> {
-        self.logged(Class::Ordinary, audit.into(), move |act| {
-            act.require_facility(to)?;
-            let sql = "SELECT state, facility FROM device WHERE id = ?1";
-            let found = act.one(sql, [device.as_bytes()], |row| {
-                Ok((column::coded::<DeviceState>(row, 0)?, column::id::<FacilityId>(row, 1)?))
-            })?;
-            let (state, facility) = found.ok_or(StoreError::NotFound { what: "device" })?;
-            if facility != from {
-                return Err(StoreError::IllegalState {
-                    what: "facility of the device",
-                    found: facility.to_string(),
-                    expected: from.to_string(),
-                });
-            }
-            act.execute("UPDATE device SET facility = ?2 WHERE id = ?1", (device.as_bytes(), to.as_bytes()))?;
-            crate::device_key::moved(act, device)?;
-            act.counts.device(from, state, -1);
-            act.counts.device(to, state, 1);
-            let sql = "UPDATE certificate SET facility = ?2 WHERE device = ?1 RETURNING status";
-            let statuses = act.all(sql, (device.as_bytes(), to.as_bytes()), |row| column::coded(row, 0))?;
-            for status in statuses {
-                act.counts.certificate(Some(from), status, -1);
-                act.counts.certificate(Some(to), status, 1);
-            }
-            Ok(())
-        })
-        .await
+        self.logged(Class::Ordinary, audit.into(), move |act| change_facility(act, device, from, to)).await
     }
 
     /// Notes that a device authenticated. Not logged, written with the next group, lost in a crash; never waits.

@@ -18,7 +18,7 @@ const MAX_WAITING: u64 = 16;
 
 macro_rules! code_columns {
     () => {
-        "SELECT id, device, hash, expires, used, used_with, withdrawn FROM code"
+        "SELECT id, device, hash, expires, used, used_with, withdrawn, bound FROM code"
     };
 }
 
@@ -34,6 +34,7 @@ pub(crate) fn code_row(row: &Row<'_>) -> rusqlite::Result<CodeRecord> {
             id: column::id(row, 0)?,
             device: column::id(row, 1)?,
             expires: column::time(row, 3)?,
+            key_sha256: row.get::<_, Option<[u8; 32]>>(7)?.map(hex::encode),
             used: column::optional_time(row, 4)?,
             withdrawn: row.get(6)?,
         },

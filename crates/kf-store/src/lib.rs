@@ -28,6 +28,7 @@ mod error;
 pub mod facility;
 pub mod intent;
 pub mod key;
+pub mod label;
 mod listing;
 pub mod log;
 pub mod operator;

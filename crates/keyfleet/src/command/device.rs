@@ -1,5 +1,6 @@
 //! `keyfleet device`.
 
+mod claim;
 mod export;
 pub(crate) mod import;
 
@@ -59,6 +60,10 @@ pub(crate) enum Verb {
         #[arg(long, default_value = "")]
         why: String,
     },
+    /// Let devices go, so that another facility may claim them by their labels
+    Release(claim::Release),
+    /// Claim a device by its label for a facility; it belongs there once it has enrolled
+    Claim(claim::Claim),
     /// Register many devices from a file; sending it again resumes
     Import(import::Import),
     /// Write all matching devices, in the form that `import` reads
@@ -184,6 +189,8 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
             object(context.format, &outcome, &Names::new())?;
             judge(&outcome, false)
         }
+        Verb::Release(release) => claim::release(context, release).await,
+        Verb::Claim(claim) => claim::claim(context, &claim).await,
         Verb::Import(import) => import::run(context, &import).await,
         Verb::Export(export) => export::run(context, export).await,
     }

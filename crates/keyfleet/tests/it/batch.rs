@@ -8,15 +8,18 @@ use kf_batch::P256Key;
 use kf_batch::frame::document_hash;
 use kf_batch::manifest::{Counts, Manifest};
 use kf_batch::quota::{Quota, quota_hash};
-use kf_batch::record::{EntropyEvidence, KeyOrigin, MadeKey, Record};
+use kf_batch::record::{CLAIM_CODE_SLOT, EntropyEvidence, Fingerprint, KeyOrigin, MadeKey, Record};
 use kf_batch::station_request::StationRequest;
 use kf_crypto::PrivateKey;
+use kf_enrol::claim::claim_uri_of_key;
+use kf_enrol::code::EnrolmentCode;
 use kf_key::{CertificateProfile, KeyAlgorithm, SerialNumber, UnixMillis};
 use kf_pki::certificate::{IssuanceRequest, Subject, check_issuance};
 use kf_pki::request::{RequestedKey, make_request};
 use kf_testkit::{Python, Tool};
 
-use crate::console::{Fleet, Succeeds as _, json};
+use crate::console::{Fleet, Succeeds as _, json, private};
+use crate::fleet::sign_up_for;
 
 /// Verifies COSE_Sign1 documents with pycose: pairs of a file and the public key's file, with the kind that stands in the
 /// external data. Fails when one does not hold, or when a changed one does.
@@ -115,6 +118,84 @@ fn certify(station: &Station, quota: &Quota, position: u32, key: &PrivateKey) ->
     checked.complete(&signature).unwrap().der
 }
 
+/// What the station prints on a label, `unit-N.label`, and the password that goes with it, `unit-N.code`.
+fn labelled(fleet: &Fleet, quota: &Quota, position: u32, key: &PrivateKey) -> EnrolmentCode {
+    let code = EnrolmentCode::from_random(&kf_crypto::random_secret().unwrap());
+    let device = quota.terms.devices.device(position).unwrap();
+    let name = quota.terms.devices.name(device).unwrap();
+    let key = kf_crypto::sha256(&key.spki());
+    let text = code.to_text();
+    let uri = claim_uri_of_key("https://localhost:8443", &name, &text, &[7; 32], &key);
+    private(&fleet.path(&format!("unit-{position}.label")), uri.expose());
+    private(&fleet.path(&format!("unit-{position}.curl")), &format!("user = \"{name}:{}\"\n", text.expose()));
+    code
+}
+
+/// The device's key, a request made with it, and its IDevID.
+fn write_identity(fleet: &Fleet, name: &str, key: &PrivateKey, certificate: &[u8]) {
+    let pkcs8 = key.to_pkcs8().unwrap();
+    private(&fleet.path(&format!("{name}.key")), &kf_pki::pem::encode("PRIVATE KEY", pkcs8.expose()));
+    fs::write(fleet.path(&format!("{name}.pem")), kf_pki::pem::certificate(certificate)).unwrap();
+    fs::write(fleet.path(&format!("{name}.der")), make_request(key, "").unwrap()).unwrap();
+}
+
+/// EST simpleenroll by curl.
+fn enrol(fleet: &Fleet, request: &str, more: &[&str]) -> kf_testkit::Output {
+    let profile = fs::read_to_string(fleet.data().join("cli.toml")).unwrap();
+    let server = profile.lines().next().unwrap().trim_start_matches("server = ").trim_matches('"').to_owned();
+    let curl = Tool::new("curl").directory(fleet.scratch.path());
+    Tool::new("openssl")
+        .directory(fleet.scratch.path())
+        .run(&["base64", "-in", request, "-out", "request.b64"])
+        .succeeds();
+    let root = fleet.data().join("root.pem");
+    let arguments = ["--silent", "--cacert", root.to_str().unwrap(), "--data-binary", "@request.b64"];
+    let form = ["--header", "Content-Type: application/pkcs10", "--write-out", "\nstatus %{http_code}"];
+    let url = format!("{server}/.well-known/est/thermo/simpleenroll");
+    curl.run(&[&arguments[..], &form, more, &[&url]].concat())
+}
+
+#[test]
+fn a_label_makes_a_device_somebodys_once_it_was_let_go_claimed_and_has_proved_its_key() {
+    let (fleet, station) = prepared();
+    fleet.run(&["facility", "create", "paris"]).succeeds();
+    sign_up_for(&fleet, "ines", "facility-operator", &["--facility", "paris"]);
+    let (quota, document) = authorised(&fleet);
+    fs::write(fleet.path("records.cbor"), shift(&fleet, &station, &quota, &document, false)).unwrap();
+    fleet.run(&["batch", "import", "b-1", "records.cbor"]).succeeds();
+    let claim = |label: &str| fleet.run_as("ines.toml", &["device", "claim", "--label", label, "--facility", "paris"]);
+    let facility = |device: &str| fleet.json(&["device", "show", device])["facility_name"].as_str().unwrap().to_owned();
+
+    claim("unit-0.label").expect_failure().expect_text("has not let it go");
+    let released = fleet.json(&["device", "release", "--batch", "b-1", "--why", "sold"]);
+    assert_eq!(released["devices"], 3);
+    let own = fleet.run(&["device", "claim", "--label", "unit-0.label", "--facility", "paris"]);
+    assert!(own.expect_failure().text().contains("somebody else"), "who lets go does not take");
+    let elsewhere = fleet.run_as("ines.toml", &["device", "claim", "--label", "unit-0.label", "--facility", "lyon"]);
+    assert!(!elsewhere.success(), "an installer claims for facilities of theirs: {}", elsewhere.text());
+    let label = fs::read_to_string(fleet.path("unit-0.label")).unwrap();
+    let (other, wrong) = (fs::read_to_string(fleet.path("unit-1.label")).unwrap(), fleet.path("wrong.label"));
+    let code_of = |label: &str| label.split("code=").nth(1).unwrap().split('&').next().unwrap().to_owned();
+    private(&wrong, &label.replace(&code_of(&label), &code_of(&other)));
+    assert_eq!(claim("wrong.label").code, Some(3), "a code of another label");
+
+    claim("unit-0.label").expect_success().expect_text("claimed");
+    claim("unit-1.label").succeeds();
+    assert_eq!(facility("b-1-000001"), "lyon", "until the device has proved its key");
+    let with_code = ["--config", "unit-1.curl"];
+    enrol(&fleet, "unit-0.der", &with_code).expect_success().expect_text("status 401");
+    enrol(&fleet, "unit-1.der", &with_code).expect_success().expect_text("status 200");
+    assert_eq!(facility("b-1-000002"), "paris");
+    let idevid = ["--cert", "unit-0.pem", "--key", "unit-0.key"];
+    enrol(&fleet, "unit-0.der", &idevid).expect_success().expect_text("status 200");
+    assert_eq!(facility("b-1-000001"), "paris");
+    let shown =
+        json(&fleet.run_as("ines.toml", &["device", "show", "b-1-000001", "--format", "json"]).expect_success());
+    assert!(shown["certificates"].as_array().unwrap().iter().any(|one| one["profile"] == "ldevid"), "{shown}");
+    claim("unit-0.label").expect_failure().expect_text("claimed before");
+    assert_eq!(facility("b-1-000003"), "lyon", "what was let go and not claimed stays where it is");
+}
+
 /// Three devices and the end of the shift, as the station writes them; the third is made by another recipe when `cheats`.
 fn shift(fleet: &Fleet, station: &Station, quota: &Quota, document: &[u8], cheats: bool) -> Vec<u8> {
     let mut head = quota_hash(document);
@@ -125,6 +206,8 @@ fn shift(fleet: &Fleet, station: &Station, quota: &Quota, document: &[u8], cheat
         if position == 0 {
             fs::write(fleet.path("device.pem"), kf_pki::pem::certificate(&certificate)).unwrap();
         }
+        let code = labelled(fleet, quota, position, &key);
+        write_identity(fleet, &format!("unit-{position}"), &key, &certificate);
         let record = Record {
             batch: quota.terms.batch,
             sequence: u64::from(position) + 1,
@@ -138,7 +221,7 @@ fn shift(fleet: &Fleet, station: &Station, quota: &Quota, document: &[u8], cheat
             firmware: None,
             key: Some(MadeKey { origin: KeyOrigin::Device, spki_sha256: kf_crypto::sha256(&key.spki()) }),
             certificate: Some(certificate),
-            fingerprints: Vec::new(),
+            fingerprints: vec![Fingerprint { slot: CLAIM_CODE_SLOT.to_owned(), value: code.hash() }],
             salt: None,
             entropy: Some(EntropyEvidence { source: "token".into(), samples: 1_024, failures: 0 }),
             hardware: Vec::new(),

@@ -207,8 +207,13 @@ fn what_is_permanent_for_many_waits_for_a_second_person_and_says_so_by_its_exit_
 
 /// An operator with a token and a profile, both named after them.
 pub(crate) fn sign_up(fleet: &Fleet, name: &str, role: &str) {
+    sign_up_for(fleet, name, role, &[]);
+}
+
+/// As [`sign_up`], with further arguments, such as the facilities that the operator may act for.
+pub(crate) fn sign_up_for(fleet: &Fleet, name: &str, role: &str, more: &[&str]) {
     let token = format!("{name}.token");
-    fleet.run(&["operator", "create", name, "--role", role]).succeeds();
+    fleet.run(&[&["operator", "create", name, "--role", role], more].concat()).succeeds();
     fleet.run(&["token", "create", name, "--out", &token]).succeeds();
     let root = fleet.data().join("root.pem");
     let profile = fs::read_to_string(fleet.data().join("cli.toml")).unwrap();

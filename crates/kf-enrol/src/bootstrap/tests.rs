@@ -66,6 +66,7 @@ fn sample() -> Sample {
             id: CodeId::from_parts(NOW, [1; 10]),
             device: sample::device_id(1),
             expires: NOW.plus(UnixMillis::HOUR),
+            key_sha256: None,
             used: None,
             withdrawn: false,
         },
@@ -222,6 +223,12 @@ fn a_code_is_good_until_its_last_moment_for_its_device_and_not_after_withdrawal(
     check(By::Code, |s| s.now = s.code.expires.plus(1), Err(Refusal::Secret));
     check(By::Code, |s| s.code.withdrawn = true, Err(Refusal::Secret));
     check(By::Code, |s| s.code.device = sample::device_id(2), Err(Refusal::Secret));
+}
+
+#[test]
+fn a_code_of_a_label_certifies_the_key_that_the_station_saw_and_no_other() {
+    check(By::Code, |s| s.code.key_sha256 = Some(hex::encode(NEW_KEY)), Ok(GRANT));
+    check(By::Code, |s| s.code.key_sha256 = Some(hex::encode(OLD_KEY)), Err(Refusal::Secret));
 }
 
 #[test]

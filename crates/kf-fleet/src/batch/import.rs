@@ -10,7 +10,7 @@ use kf_batch::frame::{Kind, Signed, document_hash, split_item};
 use kf_batch::manifest::Manifest;
 use kf_batch::merge::{BatchFacts, Link, certificate, judge};
 use kf_batch::quota::{Quota, quota_hash};
-use kf_batch::record::{KeyOrigin, Record};
+use kf_batch::record::{CLAIM_CODE_SLOT, KeyOrigin, Record};
 use kf_batch::{FormatError, P256Key};
 use kf_key::{CertificateProfile, CertificateStatus, KeyProtection};
 use kf_pki::certificate::PresentedCertificate;
@@ -235,6 +235,11 @@ impl Fleet {
                 certificate: certificate.zip(record.certificate),
                 protection: protection(record.key.map(|key| key.origin)),
                 salt,
+                label: record
+                    .fingerprints
+                    .iter()
+                    .find(|fingerprint| fingerprint.slot == CLAIM_CODE_SLOT)
+                    .map(|fingerprint| fingerprint.value),
                 hardware: record.hardware.into_iter().map(|one| (one.kind.code(), one.value)).collect(),
                 unsafe_marks: record.unsafe_marks,
                 conflicts,

@@ -88,6 +88,14 @@ impl Claim {
         bootstrap::decide(&facts).map(drop)
     }
 
+    /// SHA-256 of the SubjectPublicKeyInfo of the certificate that was presented.
+    pub(crate) fn presented_key(&self) -> Option<[u8; 32]> {
+        match &self.kind {
+            Kind::IDevId { presented, .. } | Kind::VendorIDevId { presented, .. } => Some(presented.spki_sha256),
+            Kind::Code(_) | Kind::Voucher { .. } => None,
+        }
+    }
+
     /// Of a manufacturer's IDevID that is used for the first time: what to bind the device to.
     pub(super) fn first_use(&self) -> Option<Pin> {
         match &self.kind {

@@ -94,6 +94,14 @@ fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static st
             Some(r#"[{"name":"pump-9","facility":"factory-a","product_line":"pumps"}]"#),
             Silent,
         ),
+        row("post", "/v1/devices/release", "/v1/devices/release", Some(r#"{"device":"pump-1"}"#), Refused),
+        row(
+            "post",
+            "/v1/devices/claim",
+            "/v1/devices/claim",
+            Some(r#"{"device":"pump-1","code":"x","facility":"factory-b"}"#),
+            Refused,
+        ),
         row("get", "/v1/devices/{device}", "/v1/devices/pump-1", None, Refused),
         row("post", "/v1/devices/{device}/act", "/v1/devices/pump-1/act", Some(r#"{"act":"suspend"}"#), Refused),
         row(

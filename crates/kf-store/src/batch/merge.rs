@@ -48,6 +48,8 @@ pub struct MergeRow {
     pub protection: KeyProtection,
     /// The salt of the symmetric key, wrapped by the signer, and the epoch of the facility's key above it.
     pub salt: Option<(Vec<u8>, u32)>,
+    /// Hash of the one-time code on the device's label.
+    pub label: Option<[u8; 32]>,
     /// Identifiers of the hardware: kind and value.
     pub hardware: Vec<(u8, Vec<u8>)>,
     /// Unsafe marks.
@@ -275,6 +277,9 @@ impl Merge<'_, '_> {
             let sql = "UPDATE device SET protection = ?2 WHERE id = ?1 AND protection <> ?2";
             self.act.execute(sql, (device.as_bytes(), row.protection.code()))?;
             self.keep_salt(row)?;
+            if let (Some(hash), Some(key)) = (row.label, row.key) {
+                crate::label::keep(self.act, device, &hash, &key)?;
+            }
         }
         // What did not pass is not certified; of what was scrapped the certificate is kept, to be revoked.
         let counts = matches!(row.outcome, Outcome::Passed | Outcome::Scrapped);

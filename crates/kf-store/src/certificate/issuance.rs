@@ -387,7 +387,7 @@ fn check_basis(
 
 /// Whether a code is unused; refuses what can be neither used nor used again.
 fn check_code(act: &Act<'_>, id: kf_key::CodeId, device: Option<DeviceId>, at: UnixMillis) -> Result<bool, StoreError> {
-    let sql = "SELECT id, device, hash, expires, used, used_with, withdrawn FROM code WHERE id = ?1";
+    let sql = "SELECT id, device, hash, expires, used, used_with, withdrawn, bound FROM code WHERE id = ?1";
     let found = act.one(sql, [id.as_bytes()], crate::enrolment::code_row)?;
     let record = found.filter(|record| Some(record.code.device) == device);
     let code = record.ok_or(StoreError::NotFound { what: "code" })?.code;

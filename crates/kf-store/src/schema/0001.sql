@@ -318,6 +318,8 @@ CREATE TABLE code (
     id BLOB NOT NULL PRIMARY KEY,
     device BLOB NOT NULL,
     hash BLOB NOT NULL UNIQUE,
+    -- The only key that it certifies, where it is of a label.
+    bound BLOB,
     expires INTEGER NOT NULL,
     used INTEGER,
     used_with BLOB,
@@ -325,6 +327,19 @@ CREATE TABLE code (
     withdrawn INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX code_by_device ON code (device, id);
+
+-- Labels of devices that stations made. A label alone claims nothing: its device must be let go, and then prove its key.
+CREATE TABLE label (
+    device BLOB NOT NULL PRIMARY KEY,
+    hash BLOB NOT NULL,
+    key BLOB NOT NULL,
+    released INTEGER,
+    released_by TEXT,
+    facility BLOB,
+    claimed INTEGER,
+    expires INTEGER,
+    completed INTEGER
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE failed_attempt (
     device BLOB NOT NULL PRIMARY KEY,

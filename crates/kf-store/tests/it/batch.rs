@@ -75,6 +75,7 @@ fn row(number: u64, previous: [u8; 32]) -> MergeRow {
         certificate: Some((certificate, vec![0x30; 700])),
         protection: KeyProtection::Wrapped,
         salt: Some((vec![3; 60], 1)),
+        label: None,
         hardware: vec![(1, number.to_be_bytes().to_vec())],
         unsafe_marks: Vec::new(),
         conflicts: Vec::new(),

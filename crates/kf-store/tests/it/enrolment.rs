@@ -13,6 +13,7 @@ fn code(number: u64, device: u64) -> CodeRecord {
         id: CodeId::from_parts(NOW.plus(number), random(number)),
         device: device_id(device),
         expires: NOW.plus(UnixMillis::HOUR),
+        key_sha256: None,
         used: None,
         withdrawn: false,
     };

@@ -24,6 +24,7 @@ async fn add_code(store: &Store, number: u64, device: u64) {
         id: code_id(number),
         device: device_id(device),
         expires: NOW.plus(UnixMillis::HOUR),
+        key_sha256: None,
         used: None,
         withdrawn: false,
     };
