@@ -165,7 +165,8 @@ typedef struct kf_ratchet { KF_ALIGNED uint64_t words[16]; } kf_ratchet;
 
 /* ---- The device: store, noise, chip ----------------------------------------------------------------------------- */
 
-/* Erases everything and makes an empty store: once, in the factory. KF_ARGUMENT, KF_BOARD, KF_FLASH_HOOK, KF_NOT_TAKEN. */
+/* Erases everything and makes an empty store: once, in the factory, which repeats it should the power go meanwhile.
+ * KF_ARGUMENT, KF_BOARD, KF_FLASH_HOOK, KF_NOT_TAKEN. */
 kf_status kf_format(const kf_hooks *hooks, const kf_board *board);
 /* Opens the store and settles what a power cut has left; tests 1,024 samples of the noise, which are used for nothing else,
  * and compares them with those of the last start. The hooks are copied. KF_ARGUMENT (also an assessment without meaning),

@@ -5,6 +5,7 @@
 //! - `tidy`: the layers and the few points of style that matter.
 //! - `c-library`: header, static library and pkg-config file of the device SDK, installed.
 //! - `firmware`: what runs on a microcontroller, built and run in the emulator.
+//! - `documents`: the commands of the documents, run.
 //! - `bench`: figures as ratios, by the crate `kf-bench`.
 //!
 //! It depends on none of our crates, so that it compiles in seconds and can say what is missing before anything else
@@ -42,6 +43,11 @@ enum Task {
     Firmware(firmware::Arguments),
     /// Build and install the C library of the device SDK: header, static library, pkg-config file.
     CLibrary(c_library::Arguments),
+    /// Run the commands that the documents tell people to type, against the programs that were built last.
+    Documents {
+        /// Which documents, relative to the workspace; all when none is named.
+        documents: Vec<std::path::PathBuf>,
+    },
     /// Measure; each figure is a ratio to a yardstick timed in the same run.
     Bench {
         /// Passed on to kf-bench, see `cargo xtask bench -- --help`.
@@ -57,6 +63,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(),
         Task::Firmware(arguments) => firmware::run_all(&arguments),
         Task::CLibrary(arguments) => c_library::install(&arguments),
+        Task::Documents { documents } => document_commands::run(&documents),
         Task::Bench { arguments } => suite::bench(&arguments),
     };
     match outcome {

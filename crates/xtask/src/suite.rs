@@ -23,7 +23,7 @@ const STEPS: [Step; 9] = [
     ("tests", tests),
     ("firmware", |_| firmware::step()),
     ("demo", |_| demo()),
-    ("commands in the documents", |_| document_commands::run()),
+    ("commands in the documents", |_| document_commands::run(&[])),
 ];
 
 /// What the test binaries reported, added up.

@@ -8,8 +8,14 @@ use kf_testkit::Tool;
 use crate::est_server::EstServer;
 use crate::{c_file, compile, root};
 
+const WORD: usize = 8;
 const SECTOR: usize = 1_024;
 const SECTORS: usize = 16;
+/// Octets of the flash memory.
+pub(crate) const SECTORS_OCTETS: usize = SECTOR * SECTORS;
+
+/// Why a command did not end.
+pub(crate) const POWER_CUT: &str = "the power was cut";
 
 /// What a device is told to do: the code of the frame.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +38,8 @@ pub(crate) struct Bench {
     pub(crate) flash: Vec<u8>,
     pub(crate) fuses: Vec<Vec<u8>>,
     pub(crate) server: EstServer,
+    /// The power goes after so many operations of the flash memory, in the middle of the next.
+    pub(crate) cut_after: Option<u32>,
     seed: u64,
 }
 
@@ -53,7 +61,15 @@ impl Bench {
         std::fs::copy(example.join("board.h"), scratch.path().join("board.h")).unwrap();
         let sources = [c_file("host_board.c"), example.join("frame.c"), example.join("device.c")];
         let program = compile("gcc", "-std=c11", scratch.path(), &sources);
-        Self { program, _scratch: Box::new(scratch), flash: vec![0xff; SECTOR * SECTORS], fuses, server, seed: 1 }
+        Self {
+            program,
+            _scratch: Box::new(scratch),
+            flash: vec![0xff; SECTORS_OCTETS],
+            fuses,
+            server,
+            cut_after: None,
+            seed: 1,
+        }
     }
 
     /// Switches the power on, and gives the evidence of the noise or why the device does not start.
@@ -65,6 +81,13 @@ impl Bench {
         let mut powered = Powered { bench: self, child };
         let evidence = powered.ask(&frame);
         (powered, evidence)
+    }
+
+    /// Whether the power goes in this operation.
+    fn is_cut(&mut self) -> bool {
+        let is_cut = self.cut_after == Some(0);
+        self.cut_after = self.cut_after.map(|left| left.saturating_sub(1));
+        is_cut
     }
 
     fn samples(&mut self) -> Vec<u8> {
@@ -121,12 +144,27 @@ impl Powered<'_> {
                 b'F' => return Err(String::from_utf8(rest.to_vec()).unwrap()),
                 b'R' => self.bench.flash[number(rest, 0)..number(rest, 0) + number(rest, 4)].to_vec(),
                 b'P' => {
-                    let cells = self.bench.flash[number(rest, 0)..].iter_mut();
-                    cells.zip(&rest[4..]).for_each(|(cell, octet)| *cell &= octet);
+                    for (word, octets) in (number(rest, 0)..).step_by(WORD).zip(rest[4..].chunks(WORD)) {
+                        let is_cut = self.bench.is_cut();
+                        // Of a torn word some bits are not programmed, and those behind it are as they were.
+                        let torn = if is_cut { 0x0f } else { 0 };
+                        let cells = self.bench.flash[word..].iter_mut();
+                        cells.zip(octets).for_each(|(cell, octet)| *cell &= octet | torn);
+                        if is_cut {
+                            return Err(POWER_CUT.to_owned());
+                        }
+                    }
                     vec![0]
                 }
                 b'E' => {
-                    self.bench.flash[number(rest, 0) * SECTOR..][..SECTOR].fill(0xff);
+                    let is_cut = self.bench.is_cut();
+                    let sector = &mut self.bench.flash[number(rest, 0) * SECTOR..][..SECTOR];
+                    // Of a torn sector some octets are not erased.
+                    let erased = if is_cut { SECTOR / 2 } else { SECTOR };
+                    sector[..erased].fill(0xff);
+                    if is_cut {
+                        return Err(POWER_CUT.to_owned());
+                    }
                     vec![0]
                 }
                 b'N' => self.bench.samples(),

@@ -1,6 +1,6 @@
 //! A whole life of a device in C: certificate, device key, payloads both ways, rotation, wipe.
 
-use kf_derive::{AeadAlgorithm, Sender};
+use kf_derive::{AeadAlgorithm, ApplicationKey, Sender};
 use kf_exchange::order::{Order, OrderAct, OrderOutcome, OrderReport};
 use kf_key::UnixMillis;
 use kf_seal::{Boot, KEY_ID_MAX_OCTETS, KeyId, Opener, Replay, SESSION, SealAlgorithm, Sealed, Sealer, Service};
@@ -8,7 +8,7 @@ use kf_testkit::Python;
 use serde_json::json;
 
 use crate::est_server::{CODE, DEVICE, EstServer};
-use crate::host::{Bench, Told};
+use crate::host::{Bench, POWER_CUT, SECTORS_OCTETS, Told};
 use crate::root;
 
 /// The device has no clock that it trusts: orders are judged by the latest time that it has seen proof of.
@@ -37,8 +37,8 @@ fn key_id(server: &EstServer, sender: Sender, service: &str) -> KeyId {
     KeyId { device: DEVICE, facility_epoch: 1, device_epoch: server.device_epoch, sender, service }
 }
 
-/// Opens as the server does, and lets pycose open it too.
-fn open(server: &EstServer, envelope: &[u8]) -> Vec<u8> {
+/// Opens as the server does.
+fn opened<'e>(server: &EstServer, envelope: &'e [u8]) -> (Vec<u8>, ApplicationKey, Sealed<'e>) {
     let key_id = key_id(server, Sender::Device, "telemetry");
     let key = server.device_key(server.device_epoch);
     let application = key.session(SESSION, 0).unwrap().application(b"telemetry", 0).unwrap();
@@ -48,7 +48,14 @@ fn open(server: &EstServer, envelope: &[u8]) -> Vec<u8> {
     let authentic = opener.open(&sealed, b"", &mut plaintext).unwrap();
     let accepted = Replay::<1>::new().accept(authentic.mark()).unwrap();
     let plaintext = authentic.release(&accepted).unwrap().to_vec();
+    (plaintext, application, sealed)
+}
 
+/// Opens as the server does, and lets pycose open it too.
+fn open(server: &EstServer, envelope: &[u8]) -> Vec<u8> {
+    let (plaintext, application, sealed) = opened(server, envelope);
+    let key = server.device_key(server.device_epoch);
+    let key_id = key_id(server, Sender::Device, "telemetry");
     let boot = sealed.boot();
     let sealing = application.boot(boot.random(), Sender::Device, AeadAlgorithm::Aes128Ccm).unwrap();
     let mut kid = [0; KEY_ID_MAX_OCTETS];
@@ -179,4 +186,41 @@ fn what_is_destroyed_in_c_is_in_no_cell_any_more() {
         assert!(before.windows(8).any(|window| window == fragment));
         assert!(!bench.flash.windows(8).any(|window| window == fragment));
     }
+}
+
+#[test]
+fn a_device_in_c_goes_on_after_power_loss_anywhere_in_its_birth() {
+    let mut bench = bench(1);
+    let mut cuts = 0;
+    for operations in (0..).step_by(11) {
+        bench.flash = vec![0xff; SECTORS_OCTETS];
+        bench.server.certified.clear();
+        // Formatting is the factory's, which repeats it until it is done.
+        bench.power_on().1.unwrap();
+        bench.cut_after = Some(operations);
+        let born = birth(&mut bench);
+        let was_cut = born.as_ref().is_err_and(|why| why == POWER_CUT);
+        bench.cut_after = None;
+        let certificate = if was_cut { birth(&mut bench).unwrap() } else { born.unwrap() };
+        // Whatever was lost on the way, the newest certificate is the one in use, and a message opens.
+        assert_eq!(bench.server.certified.last(), Some(&certificate), "cut after {operations}");
+        let (mut device, started) = bench.power_on();
+        started.unwrap();
+        let envelope = device.tell(Told::Seal, NOW, &[b"telemetry", b"21.5 C"]).unwrap();
+        assert_eq!(opened(device.server(), &envelope).0, b"21.5 C");
+        cuts += u32::from(was_cut);
+        if !was_cut {
+            break;
+        }
+    }
+    assert!(cuts >= 10, "{cuts} cuts have not tried much");
+}
+
+/// Blank or half-written memory, until there is a certificate and a device key.
+fn birth(bench: &mut Bench) -> Result<Vec<u8>, String> {
+    let (mut device, started) = bench.power_on();
+    started?;
+    let certificate = device.tell(Told::Enrol, NOW, &[CODE, &[0]])?;
+    device.tell(Told::Exchange, NOW, &[])?;
+    Ok(certificate)
 }
