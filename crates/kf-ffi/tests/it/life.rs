@@ -224,3 +224,32 @@ fn birth(bench: &mut Bench) -> Result<Vec<u8>, String> {
     device.tell(Told::Exchange, NOW, &[])?;
     Ok(certificate)
 }
+
+#[test]
+fn a_root_or_a_server_that_is_not_the_pinned_one_gives_a_device_in_c_nothing() {
+    let mut bench = bench(1);
+    let (anchor, delivery) = (bench.fuses[4].clone(), bench.fuses[6].clone());
+    bench.fuses[4] = vec![0; 32];
+    let (mut device, started) = bench.power_on();
+    started.unwrap();
+    let refused = device.tell(Told::Enrol, NOW, &[CODE, &[0]]).unwrap_err();
+    assert!(refused.contains("no chain of signatures"), "{refused}");
+    assert_eq!(device.server().certified.len(), 0, "the code was not shown to such a server");
+    drop(device);
+
+    bench.fuses[4] = anchor;
+    bench.fuses[6] = bench.fuses[7].clone();
+    let (mut device, started) = bench.power_on();
+    started.unwrap();
+    device.tell(Told::Enrol, NOW, &[CODE, &[0]]).unwrap();
+    let refused = device.tell(Told::Exchange, NOW, &[]).unwrap_err();
+    assert!(refused.contains("not the pinned one"), "{refused}");
+    assert_eq!(device.server().acknowledged_epoch, 0);
+    drop(device);
+
+    bench.fuses[6] = delivery;
+    let (mut device, started) = bench.power_on();
+    started.unwrap();
+    device.tell(Told::Exchange, NOW, &[]).unwrap();
+    assert_eq!(device.server().acknowledged_epoch, 1);
+}
