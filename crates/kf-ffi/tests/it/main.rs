@@ -6,6 +6,7 @@ mod header;
 mod host;
 mod life;
 mod refusals;
+mod sessions;
 mod vectors;
 
 use std::path::{Path, PathBuf};
