@@ -98,7 +98,12 @@ pub(crate) fn resident_octets(process: u32) -> Result<u64, BenchError> {
     Ok(line.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0) * 1_024)
 }
 
-/// The most memory that this process ever had.
+/// Forgets the most memory that this process ever had (proc(5), clear_refs): what counts from here on is counted alone.
+pub(crate) fn forget_peak() -> Result<(), BenchError> {
+    fs::write("/proc/self/clear_refs", "5").map_err(BenchError::io("/proc/self/clear_refs"))
+}
+
+/// The most memory that this process had, since it was last forgotten.
 pub(crate) fn peak_octets() -> Result<u64, BenchError> {
     let status = fs::read_to_string("/proc/self/status").map_err(BenchError::io("/proc/self/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

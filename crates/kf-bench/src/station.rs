@@ -28,7 +28,9 @@ use kf_station::token::{SoftwareToken, StationToken};
 
 use crate::error::BenchError;
 use crate::figure::{Aim, Figure};
-use crate::measure::{Effort, alternate, cpu_per_operation, cpu_time, micros, peak_octets, resident_octets};
+use crate::measure::{
+    Effort, alternate, cpu_per_operation, cpu_time, forget_peak, micros, peak_octets, resident_octets,
+};
 use port::{Line, Output, Port};
 
 const STATION: &str = "station";
@@ -230,6 +232,7 @@ fn utilisation(effort: &Effort, bench: &Bench) -> Result<Figure, BenchError> {
 fn large_batch(effort: &Effort, bench: &Bench) -> Result<Vec<Figure>, BenchError> {
     let count = (effort.large / 10).min(100_000);
     let name = |what: &str| format!("{what}, batch of {count}");
+    forget_peak()?;
     let before = resident_octets(std::process::id())?;
     let run = bench.run(count, Output::pack(&bench.path().join("images"))?, None)?;
     let peak = peak_octets()?;

@@ -165,7 +165,7 @@ fn warnings(recipe: &Recipe) -> Vec<&'static str> {
     }
     match recipe.target {
         TargetKind::File if recipe.file_form == Some(FileForm::Pkcs12) => {
-            warnings.push("a PKCS#12 file is as safe as its passphrase: who has the file can guess at leisure");
+            warnings.push("a PKCS#12 file is as safe as its passphrase: kept beside the file it protects nothing");
         }
         TargetKind::File => warnings.push("the key is a file: any copy of it is the device"),
         TargetKind::Hook => {

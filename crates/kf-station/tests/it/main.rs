@@ -10,5 +10,6 @@ mod gateway;
 #[cfg(feature = "tpm")]
 mod held;
 mod labels;
+mod pkcs12;
 mod power_cuts;
 mod stage;
