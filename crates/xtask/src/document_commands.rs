@@ -17,6 +17,9 @@ use crate::{prerequisites, tidy};
 /// The longest that the commands of one document may take.
 const LIMIT: Duration = Duration::from_secs(300);
 
+/// How long the programs that a script left running may take to end.
+const ENDING: Duration = Duration::from_secs(5);
+
 /// Runs the marked blocks of these documents, relative to the workspace; of every one when none is named.
 ///
 /// # Errors
@@ -85,10 +88,7 @@ fn run_script(document: &Path, script: &str) -> Result<()> {
         }
         std::thread::park_timeout(Duration::from_millis(50));
     };
-    // What the script left running in the background ends with it.
-    if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-        let _gone_already = rustix::process::kill_process_group(group, rustix::process::Signal::TERM);
-    }
+    end_group(child.id());
     let printed = fs::read_to_string(&log).map_err(cannot)?;
     let failed = |what: String| {
         println!("{printed}");
@@ -101,6 +101,17 @@ fn run_script(document: &Path, script: &str) -> Result<()> {
             Some(promise) => failed(format!("the commands of {name} did not print \"{promise}\"")),
             None => Ok(()),
         },
+    }
+}
+
+/// What a script left running in the background ends with it, and its ports are free for the next one.
+fn end_group(leader: u32) {
+    let Some(group) = i32::try_from(leader).ok().and_then(rustix::process::Pid::from_raw) else { return };
+    let deadline = Instant::now() + ENDING;
+    let mut ended = rustix::process::kill_process_group(group, rustix::process::Signal::TERM);
+    while ended.is_ok() && Instant::now() < deadline {
+        std::thread::park_timeout(Duration::from_millis(20));
+        ended = rustix::process::test_kill_process_group(group);
     }
 }
 
