@@ -20,22 +20,20 @@ use crate::real_server::{EnrolledDevice, RealFleet, RealServer, est_request};
 use crate::scratch_fleet::request;
 use crate::trivial_server::{LANES, TrivialServer, runtime, server_cpu};
 
-/// Devices that renew.
-const DEVICES: u32 = 200;
-
 pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let runtime = runtime()?;
     let fleet = RealFleet::create()?;
     let server = fleet.serve()?;
     server.prepare(&runtime)?;
-    let devices = (0..DEVICES)
+    let (renewals, answers) = (100 * effort.scale, 2_000 * effort.scale);
+    // Each renews once a round, so that none has more certificates than rounds and one.
+    let devices = (0..renewals)
         .map(|number| server.enrol(&runtime, &format!("device-{number}")))
         .collect::<Result<Vec<_>, _>>()?;
     let issuer = default_issuer(&server, &runtime)?;
     let serials = serials(&server, &runtime)?;
     let yardstick = TrivialServer::start()?;
     let bare = Bare::new()?;
-    let (renewals, answers) = (100 * effort.scale, 2_000 * effort.scale);
     let costs = alternate(
         effort.rounds,
         &mut [

@@ -77,6 +77,10 @@ pub(crate) fn limit_wal(connection: &Connection, full: bool) -> Result<(), Store
     Ok(())
 }
 
+/// How much of the database readers map, in octets: all that SQLite, as it is built here, maps at most. The rest is read by
+/// system calls.
+const MAPPED_OCTETS: i64 = 0x7fff_0000;
+
 fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -85,6 +89,9 @@ fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cache_size", -16_384)?;
+    // A look-up in a large registry touches some octets of each of a few pages that no cache of ours holds: to copy the pages
+    // costs more than to look. A disk that fails under a mapped page ends the process, which then starts again.
+    connection.pragma_update(None, "mmap_size", MAPPED_OCTETS)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     Ok(connection)
 }
