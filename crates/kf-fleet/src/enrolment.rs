@@ -14,7 +14,7 @@ use kf_api::product_line::{Approval, ProductLine};
 use kf_crypto::PrivateKey;
 use kf_enrol::bootstrap::{self, Bootstrap};
 use kf_enrol::renewal::{self, Renewal};
-use kf_key::{CertificateProfile, DeviceState, EnrolmentId, SecretBytes, SerialNumber, UnixMillis};
+use kf_key::{CertificateProfile, DeviceState, EnrolmentId, RevocationReason, SecretBytes, SerialNumber, UnixMillis};
 use kf_pki::certificate::{PresentedCertificate, Subject};
 use kf_pki::request::{CertificationRequest, RequestedKey};
 use kf_store::certificate::{Basis, DeviceIssuance, KeyHolder};
@@ -208,8 +208,11 @@ impl Fleet {
             now: self.now(),
         };
         let outcome = match renewal::decide(&facts) {
-            Ok(_) => self.renew(&device, &line, request.key, registered.serial).await,
-            Err(refused) => Err(of_rule(refused)),
+            Ok(_) => self.renew(&device, &line, request.key.clone(), registered.serial).await,
+            Err(refused) => match self.answer_that_superseded(&facts)? {
+                Some(answer) => Ok(answer),
+                None => Err(of_rule(refused)),
+            },
         };
         self.note_refusal(&device, Credential::Certificate, outcome).await
     }
@@ -236,6 +239,24 @@ impl Fleet {
         let issued = self.issue_ldevid(&who, device, line, key, basis).await?;
         metrics::counter!("keyfleet_renewals_total", "result" => "issued").increment(1);
         Ok(self.answer(issued.der, issued.certificate.authority))
+    }
+
+    /// The answer that a device lost, where that answer superseded the very certificate with which it asks again: a line that
+    /// lets a device have one certificate would lock it out. Nothing is issued, and everything else must hold.
+    fn answer_that_superseded(&self, facts: &Renewal<'_>) -> Result<Option<EnrolOutcome>, FleetError> {
+        let is_superseded = facts.registered.reason == Some(RevocationReason::Superseded);
+        let registered =
+            &kf_api::certificate::Certificate { status: kf_key::CertificateStatus::Good, ..facts.registered.clone() };
+        if !is_superseded || renewal::decide(&Renewal { registered, ..*facts }).is_err() {
+            return Ok(None);
+        }
+        let authorities = self.authorities();
+        let line = self.line(facts.device.product_line)?;
+        let authority = authorities.for_device(&line, facts.device.facility)?;
+        let valid_until = renewal::repeatable_until(&line.policy, self.now(), authority.issuer.not_after);
+        let basis = Basis::Renewal { of: facts.registered.serial, authority: authority.record.id, valid_until };
+        let before = self.store.issued_before(&basis, &facts.request.key.spki_sha256)?;
+        Ok(before.map(|before| self.answer(before.der, before.certificate.authority)))
     }
 
     /// EST `serverkeygen`; refused unless the line's policy allows it.

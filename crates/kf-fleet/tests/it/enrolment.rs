@@ -1,4 +1,4 @@
-use kf_api::device::{DeviceAct, DeviceActRequest};
+use kf_api::device::{Departure, DeviceAct, DeviceActRequest};
 use kf_api::enrolment::EnrolmentDecision;
 use kf_api::product_line::{Approval, EnrolmentPolicy};
 use kf_api::revocation::{RevocationTarget, RevokeRequest};
@@ -145,6 +145,38 @@ async fn a_renewal_whose_answer_was_lost_is_answered_with_the_same_certificate()
     // A device that lost the key as well asks with another one.
     let other = issued(scratch.renew(&identity, &fresh_csr()).await.unwrap());
     assert_ne!(other, first);
+}
+
+#[tokio::test]
+async fn a_device_that_may_have_one_certificate_and_lost_the_answer_is_not_locked_out() {
+    let scratch = Scratch::new().await;
+    scratch.device("thermo-1").await;
+    let line = scratch.fleet.device_show(&scratch.owner, "thermo-1").await.unwrap().product_line_name;
+    let policy = EnrolmentPolicy { max_live_ldevids: 1, ..EnrolmentPolicy::default() };
+    scratch.fleet.product_line_set_policy(&scratch.owner, &line, policy).await.unwrap();
+    let identity = scratch.enrol("thermo-1").await;
+    let request = fresh_csr();
+    let first = issued(scratch.renew(&identity, &request).await.unwrap());
+    let status = |history: &kf_api::device::DeviceHistory| -> Vec<CertificateStatus> {
+        history.certificates.iter().map(|certificate| certificate.status).collect()
+    };
+    let before = scratch.fleet.device_show(&scratch.owner, "thermo-1").await.unwrap();
+    assert!(status(&before).contains(&CertificateStatus::Revoked), "the one it asked with is superseded");
+    assert_eq!(issued(scratch.renew(&identity, &request).await.unwrap()), first);
+    let after = scratch.fleet.device_show(&scratch.owner, "thermo-1").await.unwrap();
+    assert_eq!(status(&after), status(&before), "nothing is issued for it");
+    // With another key it is a renewal, and of a certificate that is revoked.
+    let refused = scratch.renew(&identity, &fresh_csr()).await.unwrap_err();
+    assert!(matches!(refused, FleetError::Forbidden { .. }), "{refused:?}");
+    // A device that left the fleet gets nothing, whatever was answered before.
+    let request_to_leave = DeviceActRequest {
+        act: DeviceAct::Suspend,
+        why: String::new(),
+        departure: Departure::default(),
+        dry_run: false,
+    };
+    scratch.fleet.device_act(&scratch.owner, "thermo-1", request_to_leave).await.unwrap();
+    assert!(scratch.renew(&identity, &request).await.is_err());
 }
 
 #[tokio::test]

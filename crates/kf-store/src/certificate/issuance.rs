@@ -284,20 +284,22 @@ fn update_device(
         return Ok(Vec::new());
     }
     let Some(keep) = issuance.max_live_ldevids else { return Ok(Vec::new()) };
-    supersede(act, id, facility, keep, at)
+    supersede(act, (id, facility), certificate.serial, keep, at)
 }
 
-/// Revokes the oldest good LDevIDs of a device beyond `keep`.
+/// Revokes the oldest good LDevIDs of a device beyond `keep`, which the newest, just issued, always is among. In the order in
+/// which they were recorded: serial numbers follow the clock, which can be set back.
 fn supersede(
     act: &mut Act<'_>,
-    device: DeviceId,
-    facility: FacilityId,
+    (device, facility): (DeviceId, FacilityId),
+    newest: SerialNumber,
     keep: u8,
     at: UnixMillis,
 ) -> Result<Vec<StatusChange>, StoreError> {
-    let sql = "SELECT serial, authority, not_after FROM certificate
-        WHERE device = ?1 AND status = 1 AND profile = 4 AND not_after >= ?2 ORDER BY serial DESC LIMIT 100 OFFSET ?3";
-    let old = act.all(sql, (device.as_bytes(), millis(at), keep.max(1)), |row| {
+    let sql = "SELECT serial, authority, not_after FROM certificate WHERE device = ?1 AND status = 1 AND profile = 4
+        AND not_after >= ?2 AND serial <> ?4 ORDER BY body DESC LIMIT 100 OFFSET ?3";
+    let others = keep.max(1) - 1;
+    let old = act.all(sql, (device.as_bytes(), millis(at), others, newest.as_bytes()), |row| {
         Ok((column::serial(row, 0)?, column::id(row, 1)?, column::time(row, 2)?))
     })?;
     let reason = RevocationReason::Superseded;

@@ -177,6 +177,25 @@ async fn the_oldest_ldevids_beyond_the_limit_are_superseded() {
 }
 
 #[tokio::test]
+async fn the_newest_certificate_is_never_superseded_by_an_older_one_whose_serial_number_is_from_a_clock_that_was_ahead()
+{
+    let store = fleet().await;
+    register(&store, 1).await;
+    record(&store, issuance(certificate(90, Some(&device(1))), DeviceState::Registered)).await.unwrap();
+    let mut superseded_so_far = Vec::new();
+    // Serial numbers go down, as they do when the clock was an hour ahead and is set.
+    for number in [89, 88, 87] {
+        let mut next = issuance(certificate(number, Some(&device(1))), DeviceState::Active);
+        next.device.as_mut().unwrap().max_live_ldevids = Some(1);
+        let IssuanceOutcome::Recorded { superseded, .. } = record(&store, next).await.unwrap() else { panic!() };
+        superseded_so_far.extend(superseded.iter().map(|change| change.serial));
+        let status = store.certificate(serial(number), &Visibility::Fleet).unwrap().unwrap().certificate.status;
+        assert_eq!(status, CertificateStatus::Good, "{number}");
+    }
+    assert_eq!(superseded_so_far, [serial(90), serial(89), serial(88)]);
+}
+
+#[tokio::test]
 async fn the_same_code_with_the_same_key_gives_the_same_certificate_again() {
     let store = fleet().await;
     register(&store, 2).await;
