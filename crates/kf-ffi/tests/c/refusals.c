@@ -17,7 +17,7 @@
 
 static uint8_t flash[SECTOR * SECTORS];
 static uint32_t state = 1, ticks;
-static int is_stuck, fails_noise, fails_flash, fails_chip, fails_counter, is_revoked, lies_about_revocation;
+static int is_stuck, forgets, fails_noise, fails_flash, fails_chip, fails_counter, is_revoked, lies_about_revocation;
 static uint8_t chip_key[32] = {0xee};
 static kf_device device;
 static kf_status said_to_hook;
@@ -40,7 +40,7 @@ static int32_t flash_read(void *context, uint32_t offset, uint8_t *octets, size_
 static int32_t flash_program(void *context, uint32_t offset, const uint8_t *octets, size_t length) {
   size_t i;
   (void)context;
-  for (i = 0; i < length; i++) flash[offset + i] &= octets[i];
+  for (i = 0; i < length && !forgets; i++) flash[offset + i] &= octets[i];
   return fails_flash;
 }
 
@@ -133,6 +133,7 @@ static int starting(void) {
 static int noise_and_records(void) {
   static const uint8_t abc[32] = {0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea, 0x41, 0x41, 0x40, 0xde, 0x5d, 0xae, 0x22, 0x23,
                                   0xb0, 0x03, 0x61, 0xa3, 0x96, 0x17, 0x7a, 0x9c, 0xb4, 0x10, 0xff, 0x61, 0xf2, 0x00, 0x15, 0xad};
+  static const uint8_t large[40000];
   uint8_t octets[64] = {0}, evidence[KF_EVIDENCE_OCTETS], signature[64], same[64];
   size_t length = 0;
   uint64_t number = 0;
@@ -163,6 +164,7 @@ static int noise_and_records(void) {
   SAYS(kf_record_get(&device, 0x1000, octets, sizeof octets, NULL), KF_NULL);
   SAYS(kf_record_remove(&device, 0x1000), KF_OK);
   SAYS(kf_record_put(&device, 0x1000, flash, sizeof flash), KF_FULL);
+  SAYS(kf_record_put(&device, 0x1000, large, sizeof large), KF_TOO_LARGE);
   SAYS(kf_next_number(&device, 0x1001, &number), KF_OK);
   SAYS(kf_next_number(&device, 0x1001, &number), KF_OK);
   CHECK(number == 2);
@@ -175,6 +177,7 @@ static int keys(void) {
   uint8_t key[32] = {7}, octets[91], signature[64], erasure;
   size_t length = 0;
   kf_key_place place = {{2}, 1, 1};
+  const kf_place vector = {{1}, 1, 1, 1, "telemetry"};
   SAYS(kf_identity_public_key(&device, 0, octets), KF_ARGUMENT);
   SAYS(kf_identity_public_key(&device, KF_IN_USE, octets), KF_MISSING);
   SAYS(kf_identity_sign(&device, KF_CERTIFIED, key, 32, signature), KF_MISSING);
@@ -192,6 +195,7 @@ static int keys(void) {
   chip_key[0] ^= 1;
   SAYS(kf_storage_key(&device, flash, 81, 0, key), KF_LENGTH);
   SAYS(kf_seal(&sealer, NULL, 0, NULL, 0, envelope, sizeof envelope, &length), KF_STATE);
+  SAYS(kf_hazmat_sealer_begin(&sealer, key, &vector, KF_AES_128_CCM, 1, plaintext), KF_STUCK); /* all zeroes */
   SAYS(kf_sealer_begin(&sealer, &device, "Not a label", KF_AES_128_CCM), KF_ARGUMENT);
   SAYS(kf_sealer_begin(&sealer, &device, "telemetry", 77), KF_ARGUMENT);
   SAYS(kf_sealer_begin(&sealer, &device, "telemetry", KF_AES_128_CCM), KF_OK);
@@ -281,6 +285,8 @@ static int counters_and_the_end(void) {
   SAYS(kf_ratchet_advance(&ratchet, &device, 3, &erasure), KF_NOT_AHEAD);
   SAYS(kf_ratchet_position(&ratchet, &position), KF_STATE); /* to be loaded again */
   SAYS(kf_ratchet_load(&ratchet, &device), KF_OK);
+  SAYS(kf_ratchet_advance(&ratchet, &device, UINT32_MAX, &erasure), KF_TOO_FAR);
+  SAYS(kf_ratchet_load(&ratchet, &device), KF_OK);
   SAYS(kf_ratchet_position(&ratchet, &position), KF_OK);
   CHECK(position == 3);
   SAYS(kf_ratchet_session_key(&ratchet, NULL, 0, "telemetry", 99, key, &length), KF_ARGUMENT);
@@ -300,6 +306,9 @@ static int counters_and_the_end(void) {
   SAYS(kf_record_put(&device, 0x1000, key, sizeof key), KF_FLASH_HOOK);
   fails_flash = 0;
   SAYS(kf_record_put(&device, 0x1000, key, sizeof key), KF_START_AGAIN);
+  SAYS(kf_start(&device, &hooks, &board), KF_OK);
+  forgets = 1; /* worn-out cells */
+  SAYS(kf_record_put(&device, 0x1000, key, sizeof key), KF_NOT_TAKEN);
   kf_stop(&device);
   kf_stop(&device);
   kf_stop(NULL);

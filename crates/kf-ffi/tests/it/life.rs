@@ -192,7 +192,7 @@ fn what_is_destroyed_in_c_is_in_no_cell_any_more() {
 fn a_device_in_c_goes_on_after_power_loss_anywhere_in_its_birth() {
     let mut bench = bench(1);
     let mut cuts = 0;
-    for operations in (0..).step_by(11) {
+    for operations in (0..).step_by(17) {
         bench.flash = vec![0xff; SECTORS_OCTETS];
         bench.server.certified.clear();
         // Formatting is the factory's, which repeats it until it is done.

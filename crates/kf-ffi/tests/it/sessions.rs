@@ -6,14 +6,21 @@ use core::mem::MaybeUninit;
 use core::ptr;
 
 use kf_derive::{AeadAlgorithm, DeviceKey, SoftwareKey};
+use kf_exchange::order::{Order, OrderAct};
 use kf_exchange::{Acknowledgement, AwaitProof, Ephemeral, IdentityKey as _, KeyPlace, P256IdentityKey, PublicKey};
-use kf_ffi::{BoardOfC, Device, Exchanging, Held, Hooks, KeyPlaceOfC, Ratcheting};
-use kf_key::{DeviceId, FacilityId, SecretArray};
+use kf_ffi::{BoardOfC, Device, Exchanging, Held, Hooks, KeyPlaceOfC, Ordered, Ratcheting};
+use kf_key::{DeviceId, FacilityId, SecretArray, UnixMillis};
 
 const DEVICE: [u8; 16] = [0xd1; 16];
 const FACILITY: [u8; 16] = [0xfa; 16];
 const SECTOR: usize = 1_024;
 const AES_128_CCM: u8 = 4;
+/// Statuses of the header.
+const OTHER_KEY: i32 = -82;
+const REFUSED: i32 = -97;
+const EXPIRED: i32 = -99;
+const OTHER_DEVICE: i32 = -100;
+const OUT_OF_ORDER: i32 = -102;
 
 struct Chip {
     flash: Vec<u8>,
@@ -116,8 +123,11 @@ fn device(chip: &mut Chip) -> (Box<MaybeUninit<Held<Device>>>, PublicKey) {
     let key = PublicKey::from_spki(&spki).unwrap();
     let authority = kf_testkit::ForeignAuthority::new();
     let certificate = authority.certify_client("pump-7", &key.to_sec1(), (2026, 11, 1), (2027, 11, 1));
+    let another = P256IdentityKey::from_secret(&secret(5)).unwrap().public_key().to_sec1();
+    let another = authority.certify_client("pump-8", &another, (2026, 11, 1), (2027, 11, 1));
     // SAFETY: as above.
     unsafe {
+        assert_eq!(kf_ffi::kf_identity_certify(handle, another.as_ptr(), another.len()), OTHER_KEY);
         assert_eq!(kf_ffi::kf_identity_certify(handle, certificate.as_ptr(), certificate.len()), 0);
         assert_eq!(kf_ffi::kf_identity_adopt(handle, &raw mut erasure), 0);
     }
@@ -195,4 +205,42 @@ fn the_ratchet_gives_the_key_of_its_position_also_after_it_was_loaded_again() {
     expected.advance_to(2).unwrap();
     let expected = expected.session(b"monday").unwrap().encryption(b"diagnosis", AeadAlgorithm::Aes128Ccm, 0).unwrap();
     assert_eq!((&key[..octets], erasure), (expected.expose(), 3));
+}
+
+#[test]
+fn orders_that_are_late_misdirected_or_changed_and_messages_out_of_order_are_told_apart() {
+    let mut chip = Chip { flash: vec![0xff; 16 * SECTOR], seed: 3 };
+    let (mut device, _identity) = device(&mut chip);
+    let mut order = Box::new(MaybeUninit::<Held<Ordered>>::uninit());
+    let mut exchange = Box::new(MaybeUninit::<Held<Exchanging>>::uninit());
+    let (handle, order, exchange) = (device.as_mut_ptr(), order.as_mut_ptr(), exchange.as_mut_ptr());
+    let order_key = P256IdentityKey::from_secret(&secret(3)).unwrap();
+    let pin = order_key.public_key().to_spki();
+    let signed = |device: [u8; 16]| {
+        let (device, expires) = (DeviceId::from_bytes(device), UnixMillis(1_000));
+        let order = Order { act: OrderAct::Rotate, device, counter: 1, expires };
+        order.sign(&order_key).unwrap().as_bytes().to_vec()
+    };
+    let accept = |message: &[u8], now: u64| {
+        let mut act = 0;
+        let (octets, length) = (message.as_ptr(), message.len());
+        // SAFETY: every pointer is of a value above.
+        unsafe { kf_ffi::kf_order_accept(order, handle, &raw const pin, octets, length, now, &raw mut act) }
+    };
+    let mut changed = signed(DEVICE);
+    *changed.last_mut().unwrap() ^= 1;
+    assert_eq!(accept(&signed(DEVICE), 1_001), EXPIRED);
+    assert_eq!(accept(&signed([0xd2; 16]), 0), OTHER_DEVICE);
+    assert_eq!(accept(&changed, 0), REFUSED);
+    assert_eq!(accept(&signed(DEVICE), 0), 0);
+
+    let (mut message, mut length) = ([0; kf_exchange::MAX_MESSAGE_OCTETS], 0);
+    let (out, octets) = (&raw mut message, &raw mut length);
+    // SAFETY: every pointer is of a value above.
+    let status = unsafe { kf_ffi::kf_exchange_begin(exchange, handle, 1, &raw const pin, out, octets) };
+    assert_eq!(status, 0);
+    let hello = message[..length].to_vec();
+    // SAFETY: as above; the answer is a copy.
+    let status = unsafe { kf_ffi::kf_exchange_step(exchange, handle, hello.as_ptr(), hello.len(), out, octets) };
+    assert_eq!((status, length), (OUT_OF_ORDER, 0), "a hello is no challenge");
 }
