@@ -42,12 +42,17 @@ impl Report {
         crate::output::say(text);
     }
 
+    /// Whether there was something to check and all of it holds.
+    pub(crate) const fn all_hold(&self) -> bool {
+        self.all_hold && self.checks > 0
+    }
+
     /// Success if there was something to check and all of it holds.
     pub(crate) fn close(&self) -> ExitCode {
         if !self.json {
             let verdict = if self.all_hold { "all hold" } else { "NOT all hold" };
             crate::output::say(&format!("{} checks, {verdict}", self.checks));
         }
-        if self.all_hold && self.checks > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        if self.all_hold() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }

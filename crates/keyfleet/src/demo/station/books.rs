@@ -215,3 +215,6 @@ fn address(record: &Record) -> Option<&[u8]> {
 fn is_set<T: Ord>(all: &[T]) -> bool {
     all.iter().collect::<BTreeSet<_>>().len() == all.len()
 }
+
+#[cfg(test)]
+mod tests;

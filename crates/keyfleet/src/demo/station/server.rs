@@ -100,50 +100,36 @@ async fn send(stage: &Stage, batch: &str, items: &[&[u8]]) -> Result<BatchImport
     for piece in items.chunks(PIECE_ITEMS) {
         let answer = stage.owner.request(Method::POST, &url, &headers, piece.concat()).await;
         let said: BatchImport = answer.and_then(kf_client::Response::json).map_err(at(STEP))?;
-        total.items += said.items;
-        total.merged += said.merged;
-        total.manifests += said.manifests;
-        total.already_there += said.already_there;
-        total.conflict_count += said.conflict_count;
-        total.conflicts.extend(said.conflicts);
-        total.refused_count += said.refused_count;
+        add(&mut total, said);
     }
     Ok(total)
 }
 
-/// Imported out of order, then whole and in order, then again: each record counts once, in registry and log.
+/// Adds what one call answered to what those before it did.
+fn add(total: &mut BatchImport, said: BatchImport) {
+    total.items += said.items;
+    total.merged += said.merged;
+    total.manifests += said.manifests;
+    total.already_there += said.already_there;
+    total.conflict_count += said.conflict_count;
+    total.conflicts.extend(said.conflicts);
+    total.refused_count += said.refused_count;
+}
+
+/// Imported out of order and in two parts, then whole and in order, then again: each record counts once, in registry and log.
 pub(super) async fn import(
     stage: &Stage,
     books: &Books,
     chance: &mut Chance,
     report: &mut Report,
 ) -> Result<(), DemoError> {
-    const STEP: &str = "import";
     let in_order: Vec<&[u8]> = books.items.iter().map(Vec::as_slice).collect();
-    let mut shuffled = in_order.clone();
-    for last in (1..shuffled.len()).rev() {
-        let bound = u32::try_from(last).unwrap_or(u32::MAX).saturating_add(1);
-        shuffled.swap(last, usize::try_from(chance.below(bound)).unwrap_or(0));
-    }
+    import_shuffled(stage, books, chance, report).await?;
     let all = u64::try_from(in_order.len()).unwrap_or(u64::MAX);
-    let records = u64::try_from(books.records.len()).unwrap_or(u64::MAX);
-    let first = send(stage, &books.batch, &shuffled).await?;
-    let kinds: BTreeSet<&str> = first.conflicts.iter().map(|conflict| conflict.kind.name()).collect();
-    let kinds: String = kinds.into_iter().map(|kind| format!(" ({kind})")).collect();
-    report.check(
-        STEP,
-        &format!(
-            "out of order: {} records and {} manifests merged, {} conflicts{kinds}, {} refused",
-            first.merged, first.manifests, first.conflict_count, first.refused_count
-        ),
-        first.merged == records
-            && first.merged + first.manifests == all
-            && first.conflict_count + first.refused_count == 0,
-    );
     for how in ["in order", "once more"] {
         let again = send(stage, &books.batch, &in_order).await?;
         report.check(
-            STEP,
+            "import",
             &format!("{how}: {} merged, {} already there", again.merged + again.manifests, again.already_there),
             again.merged + again.manifests == 0
                 && again.already_there == all
@@ -154,9 +140,48 @@ pub(super) async fn import(
     let expected: BTreeMap<String, u32> =
         books.items.iter().map(|item| (hex::encode(kf_batch::frame::document_hash(item)), 1)).collect();
     report.check(
-        STEP,
+        "import",
         &format!("the log has one entry for each of {} records and manifests, by hash", expected.len()),
         logged == expected,
+    );
+    Ok(())
+}
+
+/// With half of the records the books must not balance.
+async fn import_shuffled(
+    stage: &Stage,
+    books: &Books,
+    chance: &mut Chance,
+    report: &mut Report,
+) -> Result<(), DemoError> {
+    const STEP: &str = "import";
+    let mut shuffled: Vec<&[u8]> = books.items.iter().map(Vec::as_slice).collect();
+    for last in (1..shuffled.len()).rev() {
+        let bound = u32::try_from(last).unwrap_or(u32::MAX).saturating_add(1);
+        shuffled.swap(last, usize::try_from(chance.below(bound)).unwrap_or(0));
+    }
+    let (early, late) = shuffled.split_at(shuffled.len() / 2);
+    let mut total = send(stage, &books.batch, early).await?;
+    let path = format!("/v1/batches/{}/reconciliation", books.batch);
+    let half: Reconciliation = stage.get(&path, STEP).await?;
+    report.check(
+        STEP,
+        &format!("half of them, out of order: the books do not balance, {} gaps are named", half.gaps.len()),
+        !half.balances && !half.gaps.is_empty(),
+    );
+    add(&mut total, send(stage, &books.batch, late).await?);
+    let kinds: BTreeSet<&str> = total.conflicts.iter().map(|conflict| conflict.kind.name()).collect();
+    let kinds: String = kinds.into_iter().map(|kind| format!(" ({kind})")).collect();
+    let is_number = |found: u64, expected: usize| usize::try_from(found).is_ok_and(|found| found == expected);
+    report.check(
+        STEP,
+        &format!(
+            "the other half: {} records and {} manifests merged, {} conflicts{kinds}, {} refused",
+            total.merged, total.manifests, total.conflict_count, total.refused_count
+        ),
+        is_number(total.merged, books.records.len())
+            && is_number(total.merged + total.manifests, books.items.len())
+            && total.conflict_count + total.refused_count == 0,
     );
     Ok(())
 }
