@@ -54,6 +54,28 @@ impl OrderState {
     }
 }
 
+/// How far an order has come, as far as the server has evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OrderProgress {
+    /// Nothing has left the server.
+    Queued,
+    /// A broker took it, or the device was given it when it asked; whether it arrived is not known.
+    Sent,
+    /// The device has signed that it has it.
+    Acknowledged,
+    /// The device has signed that it carried it out.
+    Executed,
+    /// The device has signed that it could not complete it.
+    Failed,
+    /// The device has signed that its policy forbids it.
+    Declined,
+    /// Withdrawn.
+    Cancelled,
+    /// It expired, and no outcome has come. One may still come.
+    NeverAnswered,
+}
+
 /// An order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
@@ -71,14 +93,41 @@ pub struct Order {
     pub created: UnixMillis,
     /// The last moment at which the device obeys it.
     pub expires: UnixMillis,
-    /// When the device first fetched it.
+    /// How far it has come.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub progress: Option<OrderProgress>,
+    /// When a broker first took it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sent: Option<UnixMillis>,
+    /// When the device was first given it because it asked.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub delivered: Option<UnixMillis>,
+    /// When the device's signed word came that it has it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub acknowledged: Option<UnixMillis>,
     /// When the device's answer came, or the order was cancelled.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ended: Option<UnixMillis>,
     /// Why, in the words of who proposed it.
     pub why: String,
+}
+
+impl Order {
+    /// The same, with its progress at `now`.
+    #[must_use]
+    pub fn judged(mut self, now: UnixMillis) -> Self {
+        self.progress = Some(match self.state {
+            OrderState::Done => OrderProgress::Executed,
+            OrderState::Failed => OrderProgress::Failed,
+            OrderState::Declined => OrderProgress::Declined,
+            OrderState::Cancelled => OrderProgress::Cancelled,
+            OrderState::Open if now > self.expires => OrderProgress::NeverAnswered,
+            OrderState::Open if self.acknowledged.is_some() => OrderProgress::Acknowledged,
+            OrderState::Open if self.sent.is_some() || self.delivered.is_some() => OrderProgress::Sent,
+            OrderState::Open => OrderProgress::Queued,
+        });
+        self
+    }
 }
 
 /// An order to be proposed.

@@ -64,6 +64,9 @@ pub struct Opened {
     pub facility_epoch: u32,
     /// Epoch of the device's key.
     pub device_epoch: u32,
+    /// The mixed session that it was sealed in, hexadecimal; absent for a key that the root gives again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
     /// Number of the device's boot.
     pub boot_number: u32,
     /// Counter within the boot.
@@ -93,6 +96,8 @@ pub enum OpenRefusal {
     Barred,
     /// The device has acknowledged a newer key, or the epoch is retired.
     Superseded,
+    /// Its mixed session is over, or was never agreed with this server.
+    UnknownSession,
     /// It is not what the holder of the key sealed. No more is known.
     NotAuthentic,
     /// It was opened before.
@@ -113,6 +118,7 @@ impl OpenRefusal {
             Self::UnknownKey => "unknown-key",
             Self::Barred => "barred",
             Self::Superseded => "superseded",
+            Self::UnknownSession => "unknown-session",
             Self::NotAuthentic => "not-authentic",
             Self::Replayed => "replayed",
             Self::TooOld => "too-old",

@@ -23,7 +23,7 @@ fn application() -> ApplicationKey {
 fn key_id() -> Result<KeyId, BenchError> {
     let service = Service::new("telemetry").map_err(BenchError::failed("a service"))?;
     let device = DeviceId::from_bytes([1; 16]);
-    Ok(KeyId { device, facility_epoch: 1, device_epoch: 1, sender: Sender::Device, service })
+    Ok(KeyId { device, facility_epoch: 1, device_epoch: 1, session: None, sender: Sender::Device, service })
 }
 
 fn sealer(algorithm: SealAlgorithm, number: u32) -> Result<Sealer, BenchError> {

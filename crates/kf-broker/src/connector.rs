@@ -90,6 +90,16 @@ pub trait BrokerConnector: Send + Sync {
         Ok(())
     }
 
+    /// Gives the broker an order for a device; `true` when the broker has acknowledged it, `false` when this kind of broker
+    /// carries none. Whether the device is there to hear it is not known.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: it was not taken.
+    async fn send_order(&self, device_name: &str, message: &[u8]) -> Result<bool, BrokerError> {
+        let _not_carried = (device_name, message);
+        Ok(false)
+    }
+
     /// Closes the sessions of a device that keeps a good certificate although it lost another one: a session that was
     /// opened with the lost one must not stay up, and after publishing and reloading the CRLs only the good one comes back.
     ///

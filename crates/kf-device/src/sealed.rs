@@ -29,6 +29,7 @@ pub const fn key_id(held: &HeldKey, sender: Sender, service: Service) -> KeyId {
         device: held.device(),
         facility_epoch: place.facility_epoch,
         device_epoch: place.device_epoch,
+        session: None,
         sender,
         service,
     }

@@ -68,6 +68,12 @@ impl fmt::Debug for AwaitDone {
 }
 
 impl AwaitDone {
+    /// The exchange: what names a mixed session from then on.
+    #[must_use]
+    pub const fn session(&self) -> [u8; 16] {
+        self.session
+    }
+
     /// Ends the exchange: the server has recorded that the device holds the key.
     ///
     /// # Errors
@@ -99,6 +105,12 @@ impl Acknowledgement {
     /// Those of reading.
     pub fn read(message: &[u8]) -> Result<Self, Refusal> {
         AcknowledgementMessage::decode(message).map(Self)
+    }
+
+    /// The exchange that it ends.
+    #[must_use]
+    pub const fn session(&self) -> [u8; 16] {
+        self.0.session
     }
 
     /// The device that it claims to be from.

@@ -184,17 +184,20 @@ pub enum OrderOutcome {
     Failed,
     /// Not begun: the device's policy forbids it.
     Declined,
+    /// Verified and about to be begun: not the last word on it.
+    Received,
 }
 
 impl OrderOutcome {
     /// Every outcome.
-    pub const ALL: [Self; 3] = [Self::Done, Self::Failed, Self::Declined];
+    pub const ALL: [Self; 4] = [Self::Done, Self::Failed, Self::Declined, Self::Received];
 
     const fn code(self) -> u8 {
         match self {
             Self::Done => 1,
             Self::Failed => 2,
             Self::Declined => 3,
+            Self::Received => 4,
         }
     }
 

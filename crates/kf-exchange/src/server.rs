@@ -144,6 +144,12 @@ impl fmt::Debug for Authenticated {
 }
 
 impl Authenticated {
+    /// The session identifier.
+    #[must_use]
+    pub const fn session(&self) -> [u8; 16] {
+        self.session
+    }
+
     /// Who it is.
     #[must_use]
     pub const fn device(&self) -> DeviceId {

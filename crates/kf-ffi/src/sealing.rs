@@ -150,6 +150,7 @@ fn application(
         device: DeviceId::from_bytes(place.device),
         facility_epoch: place.facility_epoch,
         device_epoch: place.device_epoch,
+        session: None,
         sender: Sender::from_code(place.sender).ok_or(Status::Argument)?,
         service,
     };

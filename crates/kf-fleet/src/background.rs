@@ -110,7 +110,13 @@ impl Fleet {
         if let Err(error) = self.turn_sealed_uses().await {
             tracing::error!(error = %error, "uses of keys were not logged");
         }
+        if let Err(error) = self.turn_sessions().await {
+            tracing::error!(error = %error, "the end of sessions was not logged");
+        }
         self.turn_brokers().await;
+        if let Err(error) = self.turn_orders().await {
+            tracing::error!(error = %error, "orders were not given to the brokers");
+        }
         self.publish_log().await;
         self.keep_fence();
     }

@@ -71,7 +71,7 @@ pub(crate) fn unreadable(refusal: Refusal) -> FleetError {
     FleetError::invalid("message", refusal.to_string(), "send one message of the exchange as application/cbor")
 }
 
-fn signer_error(error: SignerError) -> FleetError {
+pub(crate) fn signer_error(error: SignerError) -> FleetError {
     match error {
         SignerError::Refused(SignerRefusal::Exchange(_)) => refused(),
         SignerError::Rate { .. } => FleetError::TooMany { retry_after_seconds: CEILING_RETRY_SECONDS },
@@ -80,9 +80,9 @@ fn signer_error(error: SignerError) -> FleetError {
 }
 
 /// A device and the identity key that it says it has.
-struct Claimant {
-    device: Device,
-    spki: Vec<u8>,
+pub(crate) struct Claimant {
+    pub(crate) device: Device,
+    pub(crate) spki: Vec<u8>,
 }
 
 impl Fleet {
@@ -99,20 +99,23 @@ impl Fleet {
     /// hold; [`FleetError::Conflict`] when the registry changed in between; [`FleetError::TooMany`].
     pub async fn device_exchange(&self, message: &[u8]) -> Result<Vec<u8>, FleetError> {
         match kf_exchange::peek(message).map_err(unreadable)? {
-            Kind::Hello => {
-                let challenge = self.signer.exchange_challenge(self.exchange_keys.delivery, message).await;
-                challenge.map_err(|error| match error {
-                    // No secret is involved yet, and whoever writes a client wants to know.
-                    SignerError::Refused(SignerRefusal::Exchange(reason)) => {
-                        FleetError::invalid("message", reason, "send the first message of an exchange")
-                    }
-                    other => signer_error(other),
-                })
-            }
+            Kind::Hello => self.answer_hello(message).await,
             Kind::Proof => self.deliver(message).await,
             Kind::Acknowledgement => self.acknowledge(message).await,
             _ => Err(unreadable(Refusal::OutOfOrder)),
         }
+    }
+
+    /// Hello in, challenge out.
+    pub(crate) async fn answer_hello(&self, hello: &[u8]) -> Result<Vec<u8>, FleetError> {
+        let challenge = self.signer.exchange_challenge(self.exchange_keys.delivery, hello).await;
+        challenge.map_err(|error| match error {
+            // No secret is involved yet, and whoever writes a client wants to know.
+            SignerError::Refused(SignerRefusal::Exchange(reason)) => {
+                FleetError::invalid("message", reason, "send the first message of an exchange")
+            }
+            other => signer_error(other),
+        })
     }
 
     /// Proof in, delivery out.
@@ -171,7 +174,7 @@ impl Fleet {
     }
 
     /// The device, if it may have keys and this is the key of a good LDevID of its own.
-    fn claimant(&self, device: DeviceId, spki_sha256: &[u8; 32]) -> Result<Option<Claimant>, FleetError> {
+    pub(crate) fn claimant(&self, device: DeviceId, spki_sha256: &[u8; 32]) -> Result<Option<Claimant>, FleetError> {
         let Some(device) = self.store.device(device, &Visibility::Fleet)? else { return Ok(None) };
         if !device.state.may_enrol() {
             return Ok(None);
@@ -200,7 +203,7 @@ impl Fleet {
     }
 }
 
-const fn place_of(device: DeviceId, place: KeyPlace) -> DeviceKeyPlace {
+pub(crate) const fn place_of(device: DeviceId, place: KeyPlace) -> DeviceKeyPlace {
     let KeyPlace { facility, facility_epoch, device_epoch } = place;
     DeviceKeyPlace { facility, facility_epoch, device, device_epoch }
 }

@@ -20,8 +20,10 @@ use crate::exchange::ExchangeKeys;
 use crate::fence::FenceKeeper;
 use crate::log_publisher::LogPublisher;
 use crate::ocsp::{AnswerCache, Responders};
+use crate::order::OrderAttempts;
 use crate::product_line::Lines;
 use crate::sealed::Openers;
+use crate::session::Sessions;
 use crate::{Clock, DataDir, FleetConfig, FleetError};
 
 /// One fleet, opened. Shared by all surfaces behind an `Arc`.
@@ -37,6 +39,8 @@ pub struct Fleet {
     pub(crate) attempts: Attempts,
     pub(crate) challenges: Waiting,
     pub(crate) openers: Openers,
+    pub(crate) sessions: Sessions,
+    pub(crate) order_attempts: OrderAttempts,
     pub(crate) exchange_keys: ExchangeKeys,
     pub(crate) lines: Lines,
     pub(crate) log: LogPublisher,
@@ -105,6 +109,8 @@ impl Fleet {
             attempts: Attempts::default(),
             challenges: Waiting::default(),
             openers: Openers::default(),
+            sessions: Sessions::default(),
+            order_attempts: OrderAttempts::default(),
             exchange_keys,
             lines: Lines::default(),
             log,

@@ -40,6 +40,7 @@ mod proposal;
 mod reconcile;
 mod revocation;
 mod sealed;
+mod session;
 mod status;
 mod store_error;
 mod tls;

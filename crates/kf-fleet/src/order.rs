@@ -1,6 +1,9 @@
 //! Orders to devices. Never one person's act: signed when a second one has approved, or after the delay of single
 //! control. The device answers under its identity key.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 use kf_access::{Action, Principal, Target, Visibility, authorize};
 use kf_api::operator::Credential;
 use kf_api::order::{Order, OrderAct, OrderFilter, OrderRequest, OrderState};
@@ -9,7 +12,7 @@ use kf_api::revocation::RevokeOutcome;
 use kf_api::{Page, PageRequest};
 use kf_exchange::PublicKey;
 use kf_exchange::order::{OrderAct as SignedAct, OrderOutcome, OrderReport};
-use kf_key::{OrderId, UnixMillis};
+use kf_key::{DeviceId, OrderId, UnixMillis};
 use kf_store::StoreError;
 use kf_store::order::{Answered, OrderAnswer};
 
@@ -76,7 +79,10 @@ impl Fleet {
                 state: OrderState::Open,
                 created: now,
                 expires,
+                progress: None,
+                sent: None,
                 delivered: None,
+                acknowledged: None,
                 ended: None,
                 why: why.to_owned(),
             };
@@ -91,6 +97,8 @@ impl Fleet {
                 .with("expires", expires.0);
             match self.store.insert_order(order, message, entry.build()).await {
                 Ok(logged) => {
+                    // A broker may have the device at hand.
+                    self.wake.notify_one();
                     return Ok(RevokeOutcome {
                         done: true,
                         devices: 1,
@@ -117,7 +125,9 @@ impl Fleet {
             None => None,
         };
         let page = PageRequest { after: filter.after, limit: filter.limit };
-        Ok(self.store.orders(device, permit.visibility(), &page)?)
+        let page = self.store.orders(device, permit.visibility(), &page)?;
+        let now = self.now();
+        Ok(Page { items: page.items.into_iter().map(|order| order.judged(now)).collect(), next: page.next })
     }
 
     /// One order.
@@ -126,7 +136,8 @@ impl Fleet {
     /// [`FleetError::NotFound`].
     pub async fn order_show(&self, who: &Principal, order: OrderId) -> Result<Order, FleetError> {
         let permit = authorize(who, Action::OrderRead, Target::Visible)?;
-        self.store.order(order, permit.visibility())?.ok_or(FleetError::NotFound("order"))
+        let found = self.store.order(order, permit.visibility())?.ok_or(FleetError::NotFound("order"))?;
+        Ok(found.judged(self.now()))
     }
 
     /// Withdraws an open order. One person may: it stops something. A device that has fetched it may still obey.
@@ -142,7 +153,7 @@ impl Fleet {
             .about(device.id)
             .at_facility(Some(device.facility))
             .because(&why);
-        Ok(self.store.cancel_order(order, self.now(), entry.build()).await?.value)
+        Ok(self.store.cancel_order(order, self.now(), entry.build()).await?.value.judged(self.now()))
     }
 
     /// The oldest order that the device of this TLS session is to obey: COSE_Sign1. The status of its certificate plays
@@ -181,15 +192,19 @@ impl Fleet {
         }
         let OrderReport { act, counter, outcome, at, .. } = claimed;
         let now = self.now();
-        let state = state_of(outcome);
         let who = device_principal(&device, Credential::Certificate);
-        let entry = Entry::done(&who, "order.answer", now)
-            .about(device.id)
-            .at_facility(Some(device.facility))
-            .with("counter", counter)
-            .with("outcome", state.name())
-            .with("device_time", at.0);
-        let answer = OrderAnswer { device: device.id, counter, act: act_of(act), outcome: state };
+        let entry = |what| {
+            let entry = Entry::done(&who, what, now).about(device.id).at_facility(Some(device.facility));
+            entry.with("counter", counter).with("device_time", at.0)
+        };
+        let Some(state) = state_of(outcome) else {
+            let entry = entry("order.acknowledge").build();
+            self.store.acknowledge_order(device.id, counter, act_of(act), now, entry).await?;
+            return Ok(());
+        };
+        let entry = entry("order.answer").with("outcome", state.name());
+        let was_tried = self.order_attempts.is_known(device.id, counter);
+        let answer = OrderAnswer { device: device.id, counter, act: act_of(act), outcome: state, was_tried };
         match self.store.answer_order(answer, now, entry.build()).await? {
             Answered::First(_) => {
                 tracing::info!(device = %device.id, outcome = state.name(), "a device answered an order")
@@ -200,11 +215,7 @@ impl Fleet {
     }
 
     /// Whether one of the newest keys that a device was certified for fits.
-    fn identity_key_that(
-        &self,
-        device: kf_key::DeviceId,
-        fits: impl Fn(&PublicKey) -> bool,
-    ) -> Result<bool, FleetError> {
+    fn identity_key_that(&self, device: DeviceId, fits: impl Fn(&PublicKey) -> bool) -> Result<bool, FleetError> {
         let mut seen = Vec::new();
         for _ in 0..MAX_KEYS {
             let found = self.identity_key(device, |found| !seen.contains(&found.spki_sha256))?;
@@ -215,6 +226,69 @@ impl Fleet {
             seen.push(hex::encode(kf_crypto::sha256(&spki)));
         }
         Ok(false)
+    }
+}
+
+/// Orders that were given to brokers in this life of the process, and when they are tried again.
+#[derive(Default)]
+pub(crate) struct OrderAttempts(Mutex<BTreeMap<(DeviceId, u64), UnixMillis>>);
+
+/// How long a broker that did not take an order is left in peace.
+const REST: u64 = 30 * UnixMillis::SECOND;
+/// The most orders that are given to brokers in one turn.
+const MAX_SENT: u32 = 64;
+/// The most attempts that are remembered; the oldest are forgotten.
+const MAX_REMEMBERED: usize = 4_096;
+
+impl OrderAttempts {
+    fn is_known(&self, device: DeviceId, counter: u64) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&(device, counter))
+    }
+
+    /// Whether it is time to try; if so this counts as an attempt.
+    fn begin(&self, device: DeviceId, counter: u64, now: UnixMillis) -> bool {
+        let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if attempts.get(&(device, counter)).is_some_and(|again| now < *again) {
+            return false;
+        }
+        if attempts.len() >= MAX_REMEMBERED {
+            let oldest = attempts.iter().min_by_key(|(_, again)| **again).map(|(order, _)| *order);
+            oldest.and_then(|order| attempts.remove(&order));
+        }
+        attempts.insert((device, counter), now.plus(REST));
+        true
+    }
+}
+
+impl Fleet {
+    /// Gives brokers the orders that none of them took yet. Only what a broker acknowledged counts as sent.
+    pub(crate) async fn turn_orders(&self) -> Result<(), FleetError> {
+        let brokers = self.attached_brokers();
+        if brokers.is_empty() {
+            return Ok(());
+        }
+        let now = self.now();
+        for (order, device_name, message) in self.store.unsent_orders(now, MAX_SENT)? {
+            if !self.order_attempts.begin(order.device, order.counter, now) {
+                continue;
+            }
+            let mut took = Vec::new();
+            for broker in &brokers {
+                match broker.send_order(&device_name, &message).await {
+                    Ok(true) => took.push(broker.name().to_owned()),
+                    Ok(false) => {}
+                    Err(error) => tracing::warn!(broker = broker.name(), %error, "a broker did not take an order"),
+                }
+            }
+            if !took.is_empty() {
+                let entry = Entry::done(&Self::server_principal(), "order.send", now)
+                    .about(order.id)
+                    .about(order.device)
+                    .with("brokers", took.join(", "));
+                self.store.send_order(order.id, now, entry.build()).await?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -235,10 +309,12 @@ const fn act_of(act: SignedAct) -> OrderAct {
     }
 }
 
-const fn state_of(outcome: OrderOutcome) -> OrderState {
+/// `None` for an acknowledgement, which is no outcome.
+const fn state_of(outcome: OrderOutcome) -> Option<OrderState> {
     match outcome {
-        OrderOutcome::Done => OrderState::Done,
-        OrderOutcome::Failed => OrderState::Failed,
-        OrderOutcome::Declined => OrderState::Declined,
+        OrderOutcome::Done => Some(OrderState::Done),
+        OrderOutcome::Failed => Some(OrderState::Failed),
+        OrderOutcome::Declined => Some(OrderState::Declined),
+        OrderOutcome::Received => None,
     }
 }

@@ -13,9 +13,10 @@ use kf_access::{Action, Permit, Principal, Target, Visibility, authorize};
 use kf_api::sealed::{MAX_PAYLOADS, OpenAnswer, OpenOutcome, OpenRefusal, OpenRequest, Opened, SealedPayload};
 use kf_derive::{ApplicationKey, Sender, SoftwareKey};
 use kf_seal::{Accepted, Authentic, KeyId, MAX_ENVELOPE_OCTETS, MAX_EXTERNAL_AAD_OCTETS, OpenError, Opener, Sealed};
-use kf_signer::{DeviceKeyPlace, SealingKey};
+use kf_signer::{DeviceKeyPlace, SealingKey, SignerError, SignerRefusal};
 use kf_store::sealed::{SealedKey, SealedRefusal};
 
+use crate::session::NO_SESSION;
 use crate::{Fleet, FleetError};
 
 pub(crate) use openers::Openers;
@@ -43,6 +44,18 @@ struct Refusal {
 impl Refusal {
     fn new(refusal: OpenRefusal, problem: impl ToString) -> Self {
         Self { refusal, problem: problem.to_string() }
+    }
+}
+
+impl From<OpenError> for Refusal {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::ExternalAadTooLarge { .. } => {
+                let problem = format!("external_aad has more than {MAX_EXTERNAL_AAD_OCTETS} octets");
+                Self::new(OpenRefusal::Malformed, problem)
+            }
+            error => Self::new(OpenRefusal::NotAuthentic, error),
+        }
     }
 }
 
@@ -120,15 +133,12 @@ impl Fleet {
             Err(refused) => return Ok(Err(refused.into())),
         };
         authorize(who, Action::PayloadOpen, Target::Facility(key.owner))?;
+        if key_id.session.is_some() && !self.sessions.is_open(&key_id, self.now()) {
+            return Ok(Err(Refusal::new(NO_SESSION.0, NO_SESSION.1)));
+        }
         plaintext.resize(sealed.plaintext_octets(), 0);
-        Ok(match self.decipher(&key_id, &key, &sealed, external_aad, plaintext).await? {
-            Ok(authentic) => Ok(Attempt { key_id, key, authentic }),
-            Err(OpenError::ExternalAadTooLarge { .. }) => {
-                let problem = format!("external_aad has more than {MAX_EXTERNAL_AAD_OCTETS} octets");
-                Err(Refusal::new(OpenRefusal::Malformed, problem))
-            }
-            Err(error) => Err(Refusal::new(OpenRefusal::NotAuthentic, error)),
-        })
+        let opened = self.decipher(&key_id, &key, &sealed, external_aad, plaintext).await?;
+        Ok(opened.map(|authentic| Attempt { key_id, key, authentic }))
     }
 
     /// Opens with the key of the envelope's boot, derived or remembered.
@@ -139,16 +149,32 @@ impl Fleet {
         sealed: &Sealed<'_>,
         external_aad: &[u8],
         plaintext: &'a mut [u8],
-    ) -> Result<Result<Authentic<'a>, OpenError>, FleetError> {
+    ) -> Result<Result<Authentic<'a>, Refusal>, FleetError> {
         if !self.openers.has(sealed) {
-            let application = self.application_key(key_id, key).await?;
+            let application = match &key_id.session {
+                None => self.application_key(key_id, key).await?,
+                Some(session) => match self.session_key(session, key_id).await? {
+                    Some(application) => application,
+                    None => return Ok(Err(Refusal::new(NO_SESSION.0, NO_SESSION.1))),
+                },
+            };
             match Opener::new(&application, key_id, sealed) {
                 Ok(opener) => self.openers.keep(sealed, opener),
-                Err(error) => return Ok(Err(error)),
+                Err(error) => return Ok(Err(error.into())),
             }
         }
         // Another caller's keys may have taken its place in between; then the sender has to wait, not the server.
-        Ok(self.openers.open(sealed, external_aad, plaintext).unwrap_or(Err(OpenError::TooManyFailures)))
+        let opened = self.openers.open(sealed, external_aad, plaintext).unwrap_or(Err(OpenError::TooManyFailures));
+        Ok(opened.map_err(Refusal::from))
+    }
+
+    /// The application key of a mixed session; `None` when the signer has forgotten the session.
+    async fn session_key(&self, session: &[u8; 16], key_id: &KeyId) -> Result<Option<ApplicationKey>, FleetError> {
+        match self.signer.derive_session(session, key_id.device, key_id.service.as_str()).await {
+            Ok(secret) => Ok(Some(ApplicationKey::from_keyed_hmac(SoftwareKey::new(secret)))),
+            Err(SignerError::Refused(SignerRefusal::Exchange(_))) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn application_key(&self, key_id: &KeyId, key: &SealedKey) -> Result<ApplicationKey, FleetError> {
@@ -163,19 +189,40 @@ impl Fleet {
         Ok(ApplicationKey::from_keyed_hmac(SoftwareKey::new(secret)))
     }
 
+    /// As the registry does it for a key of the tree: that the device may still be heard is asked again, and the window
+    /// takes note. It is as durable as the key of the session.
+    fn accept_in_session(
+        &self,
+        attempt: &Attempt<'_>,
+        visibility: &Visibility,
+    ) -> Result<Result<Accepted, SealedRefusal>, FleetError> {
+        Ok(match self.store.sealed_key(&attempt.key_id, visibility)? {
+            Ok(_) => self.sessions.accept(&attempt.key_id, attempt.authentic.mark()),
+            Err(refused) => Err(refused),
+        })
+    }
+
     /// Has the replay window take note of what opened, and gives out what it accepted.
     async fn release(
         &self,
         permit: &Permit,
         attempts: Vec<Result<Attempt<'_>, Refusal>>,
     ) -> Result<Vec<OpenOutcome>, FleetError> {
-        let marks = attempts.iter().flatten().map(|attempt| (attempt.key_id, *attempt.authentic.mark())).collect();
+        let stored = attempts.iter().flatten().filter(|attempt| attempt.key_id.session.is_none());
+        let marks: Vec<_> = stored.map(|attempt| (attempt.key_id, *attempt.authentic.mark())).collect();
         let now = self.now();
-        let mut verdicts = self.store.accept_sealed(marks, permit.visibility().clone(), now).await?.into_iter();
+        let verdicts = match marks.len() {
+            0 => Vec::new(),
+            _ => self.store.accept_sealed(marks, permit.visibility().clone(), now).await?,
+        };
+        let mut verdicts = verdicts.into_iter();
         let mut outcomes = Vec::with_capacity(attempts.len());
         for attempt in attempts {
             let outcome = match attempt {
-                Ok(attempt) => match verdicts.next().ok_or(FleetError::Bug("a payload without a verdict"))? {
+                Ok(attempt) => match match attempt.key_id.session {
+                    None => verdicts.next().ok_or(FleetError::Bug("a payload without a verdict"))?,
+                    Some(_) => self.accept_in_session(&attempt, permit.visibility())?,
+                } {
                     Ok(accepted) => {
                         self.store.touch_device(attempt.key_id.device, now);
                         Ok(opened(attempt, &accepted)?)
@@ -197,7 +244,7 @@ fn opened(attempt: Attempt<'_>, accepted: &Accepted) -> Result<Opened, FleetErro
     let Attempt { key_id, key, authentic } = attempt;
     let mark = *authentic.mark();
     let plaintext = authentic.release(accepted).map_err(|_other| FleetError::Bug("the verdict of another payload"))?;
-    let KeyId { device, facility_epoch, device_epoch, sender: _, service } = key_id;
+    let KeyId { device, facility_epoch, device_epoch, session, sender: _, service } = key_id;
     Ok(Opened {
         device,
         device_name: key.device_name,
@@ -205,6 +252,7 @@ fn opened(attempt: Attempt<'_>, accepted: &Accepted) -> Result<Opened, FleetErro
         service: service.as_str().to_owned(),
         facility_epoch,
         device_epoch,
+        session: session.map(hex::encode),
         boot_number: mark.boot().number(),
         counter: mark.counter(),
         plaintext: BASE64_STANDARD.encode(plaintext),

@@ -26,7 +26,7 @@ const KID_CONTEXT: u8 = 10;
 const CONTEXT: &str = "Encrypt0";
 
 /// The most octets of the encoded protected header.
-const MAX_PROTECTED_OCTETS: usize = 71;
+const MAX_PROTECTED_OCTETS: usize = 87;
 
 /// The protected header of every envelope of a boot, encoded once.
 pub(crate) struct Protected {
@@ -129,7 +129,7 @@ impl fmt::Display for ParseError {
             Self::TrailingOctets { octets } => write!(f, "{octets} octets follow the sealed payload"),
             Self::NotTheShape => f.write_str("not a COSE_Encrypt0 in the form of sealed payloads"),
             Self::Algorithm => f.write_str("the parameter alg is none of 1, 24 and 30"),
-            Self::KeyId => f.write_str("the parameter kid is not a key identifier of version 1"),
+            Self::KeyId => f.write_str("the parameter kid is not a key identifier of version 1 or 2"),
             Self::Boot => f.write_str("the parameter kid context is not a boot number and 16 random octets"),
             Self::Iv => f.write_str("the parameter IV does not begin with the boot's random octets"),
         }

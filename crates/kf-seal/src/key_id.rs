@@ -7,15 +7,19 @@ use kf_key::DeviceId;
 
 use crate::cbor::Writer;
 
+/// A key of the static tree.
 const VERSION: u8 = 1;
+/// A key of a mixed session, which stands behind the epochs.
+const VERSION_SESSION: u8 = 2;
 
 const FIXED_OCTETS: usize = 26;
+const SESSION_OCTETS: usize = 16;
 
 /// The most octets of a service's label.
 const SERVICE_MAX_OCTETS: usize = 16;
 
 /// The most octets of an encoded key identifier.
-pub const KEY_ID_MAX_OCTETS: usize = FIXED_OCTETS + SERVICE_MAX_OCTETS;
+pub const KEY_ID_MAX_OCTETS: usize = FIXED_OCTETS + SESSION_OCTETS + SERVICE_MAX_OCTETS;
 
 /// Why a text is no service label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +93,8 @@ pub struct KeyId {
     pub facility_epoch: u32,
     /// The epoch of the device's key.
     pub device_epoch: u32,
+    /// The mixed session whose key it is, which lies under the device key of these epochs; `None` for the static tree.
+    pub session: Option<[u8; SESSION_OCTETS]>,
     /// Who seals.
     pub sender: Sender,
     /// What for.
@@ -102,6 +108,7 @@ pub enum Mismatch {
     Device,
     FacilityEpoch { found: u32, expected: u32 },
     DeviceEpoch { found: u32, expected: u32 },
+    Session,
     Sender,
     Service,
 }
@@ -116,6 +123,7 @@ impl fmt::Display for Mismatch {
             Self::DeviceEpoch { found, expected } => {
                 write!(f, "the payload is of device epoch {found}; the key is of {expected}")
             }
+            Self::Session => f.write_str("the payload was sealed in another session"),
             Self::Sender => f.write_str("the payload was sealed in the other direction"),
             Self::Service => f.write_str("the payload was sealed for another service"),
         }
@@ -127,11 +135,13 @@ impl core::error::Error for Mismatch {}
 impl KeyId {
     /// The value of `kid`.
     pub(crate) fn write(&self, out: &mut Writer<'_>) -> Option<()> {
-        out.bytes_head(FIXED_OCTETS + self.service.length)?;
-        out.raw(&[VERSION])?;
+        let session = self.session.as_ref().map_or(&[][..], |session| session);
+        out.bytes_head(FIXED_OCTETS + session.len() + self.service.length)?;
+        out.raw(&[if session.is_empty() { VERSION } else { VERSION_SESSION }])?;
         out.raw(self.device.as_bytes())?;
         out.raw(&self.facility_epoch.to_be_bytes())?;
         out.raw(&self.device_epoch.to_be_bytes())?;
+        out.raw(session)?;
         out.raw(&[self.sender.code()])?;
         out.raw(self.service.as_bytes())
     }
@@ -155,12 +165,17 @@ impl KeyId {
         let (device, rest) = rest.split_first_chunk()?;
         let (facility_epoch, rest) = rest.split_first_chunk()?;
         let (device_epoch, rest) = rest.split_first_chunk()?;
+        let (session, rest) = match *version {
+            VERSION => (None, rest),
+            VERSION_SESSION => rest.split_first_chunk().map(|(session, rest)| (Some(*session), rest))?,
+            _ => return None,
+        };
         let (sender, service) = rest.split_first()?;
-        (*version == VERSION).then_some(())?;
         Some(Self {
             device: DeviceId::from_bytes(*device),
             facility_epoch: u32::from_be_bytes(*facility_epoch),
             device_epoch: u32::from_be_bytes(*device_epoch),
+            session,
             sender: Sender::from_code(*sender)?,
             service: Service::from_bytes(service).ok()?,
         })
@@ -171,7 +186,7 @@ impl KeyId {
     /// # Errors
     /// The first respect in which it is not.
     pub fn require(&self, expected: &Self) -> Result<(), Mismatch> {
-        let Self { device, facility_epoch, device_epoch, sender, service } = *self;
+        let Self { device, facility_epoch, device_epoch, session, sender, service } = *self;
         if device != expected.device {
             return Err(Mismatch::Device);
         }
@@ -186,6 +201,9 @@ impl KeyId {
         }
         if device_epoch != expected.device_epoch {
             return Err(Mismatch::DeviceEpoch { found: device_epoch, expected: expected.device_epoch });
+        }
+        if session != expected.session {
+            return Err(Mismatch::Session);
         }
         Ok(())
     }

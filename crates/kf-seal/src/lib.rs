@@ -7,6 +7,7 @@
 //! 16([ << {1: alg, 4: kid, 10: kid context} >>, {5: IV}, ciphertext with its tag ])
 //!
 //! kid         = version 1 | device 16 | facility epoch 4 | device epoch 4 | sender 1 | service 1..16    (big endian)
+//!               with version 2 the mixed session, 16 octets, stands between the epochs and the sender
 //! kid context = boot number 4 | boot random 16
 //! IV          = the first octets of the boot random | counter 4
 //! ```
@@ -31,7 +32,7 @@
 //! # let (fresh_random, device) = ([0x5a, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15], DeviceId::from_bytes([1; 16]));
 //! let application = device_key.session(SESSION, 0)?.application(b"telemetry", 0)?;
 //! let key_id = KeyId {
-//!     device, facility_epoch: 1, device_epoch: 1, sender: Sender::Device, service: Service::new("telemetry")?,
+//!     device, facility_epoch: 1, device_epoch: 1, session: None, sender: Sender::Device, service: Service::new("telemetry")?,
 //! };
 //!
 //! // The device: one boot, one sealer, many payloads.
@@ -83,8 +84,8 @@ pub const MAX_PLAINTEXT_OCTETS: usize = 1 << 14;
 pub const MAX_EXTERNAL_AAD_OCTETS: usize = 256;
 
 /// The most octets by which an envelope is longer than its plaintext; 94 and the length of the service's label with
-/// AES-CCM and a plaintext of 256 octets or more.
-pub const MAX_OVERHEAD_OCTETS: usize = 110;
+/// AES-CCM and a plaintext of 256 octets or more, and 16 more in a mixed session.
+pub const MAX_OVERHEAD_OCTETS: usize = 126;
 
 /// The most octets of an envelope.
 pub const MAX_ENVELOPE_OCTETS: usize = MAX_PLAINTEXT_OCTETS + MAX_OVERHEAD_OCTETS;

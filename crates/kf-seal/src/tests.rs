@@ -20,7 +20,7 @@ pub(crate) fn application(service: &str) -> ApplicationKey {
 
 pub(crate) fn key_id() -> KeyId {
     let service = Service::new("telemetry").unwrap();
-    KeyId { device: DEVICE, facility_epoch: 3, device_epoch: 2, sender: Sender::Device, service }
+    KeyId { device: DEVICE, facility_epoch: 3, device_epoch: 2, session: None, sender: Sender::Device, service }
 }
 
 pub(crate) fn sealer(number: u32, random: [u8; 16], algorithm: SealAlgorithm) -> Sealer {

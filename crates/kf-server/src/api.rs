@@ -79,6 +79,7 @@ routes! {
     get    "/v1/facilities/{facility}/epochs/{epoch}/holders" => epoch::holders, "operator";
     post   "/v1/facilities/{facility}/epochs/{epoch}/retire" => epoch::retire, "operator";
     post   "/v1/device/exchange"                => exchange::exchange, "message";
+    post   "/v1/device/session"                 => exchange::session, "message";
     get    "/v1/device/orders"                  => order::due, "device";
     post   "/v1/device/orders/outcome"          => order::outcome, "message";
     get    "/v1/batches"                        => batch::list, "operator";

@@ -1,6 +1,12 @@
 //! What the server may ask of the hierarchy: the leaf of one service of one device.
 
+use std::time::Duration;
+
 use kf_key::{DeviceId, FacilityId};
+
+/// How long a mixed session lives once the device has acknowledged it: the window in which whoever takes this host can
+/// still open what is sealed under it.
+pub const SESSION_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 
 /// The most octets of a service's label.
 pub(crate) const MAX_SERVICE_OCTETS: usize = 16;

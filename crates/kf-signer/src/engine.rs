@@ -4,6 +4,7 @@ mod batch;
 mod derivation;
 mod exchange;
 mod keys;
+mod mixed_session;
 mod order;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use crate::{KeyHandle, KeyPurpose, RateCeilings, SignerCapabilities, SignerError
 use derivation::{FacilityKeys, is_salt_context};
 use exchange::Sessions;
 use keys::LoadedKey;
+use mixed_session::MixedSessions;
 
 /// The most keys loaded at a time.
 const MAX_KEYS: usize = 65_536;
@@ -36,6 +38,7 @@ pub(crate) struct Engine {
     wrapping: OnceLock<SecretArray<32>>,
     facilities: FacilityKeys,
     sessions: Sessions,
+    mixed: MixedSessions,
     keys: RwLock<BTreeMap<KeyId, Arc<LoadedKey>>>,
 }
 
@@ -56,6 +59,7 @@ impl Engine {
             wrapping: OnceLock::new(),
             facilities: FacilityKeys::default(),
             sessions: Sessions::default(),
+            mixed: MixedSessions::default(),
             keys: RwLock::default(),
         })
     }
@@ -91,6 +95,10 @@ impl Engine {
             RequestKind::SignOrder => self.sign_order(Fields(body)),
             RequestKind::SignQuota => self.sign_quota(Fields(body)),
             RequestKind::OpenSalts => self.open_salts(Fields(body)),
+            RequestKind::OpenSession => self.open_session(Fields(body)),
+            RequestKind::AcknowledgeSession => self.acknowledge_session(Fields(body)),
+            RequestKind::EndSession => self.end_session(Fields(body)),
+            RequestKind::DeriveSession => return self.derive_session(Fields(body)).map(Answer::Secret),
             RequestKind::DeriveSealing => return self.derive_sealing(Fields(body)).map(Answer::Secret),
         };
         octets.map(Answer::Octets)

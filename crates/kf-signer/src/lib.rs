@@ -32,7 +32,7 @@ pub use client::{BatchPlace, DeviceProof};
 pub use client::{SignerClient, SignerHealth};
 pub use command::{SignerCommand, initialise};
 pub use config::{Pkcs11Config, RateCeilings, SealedFileConfig, SecretSource, SignerConfig, TpmConfig};
-pub use derivation::{DeviceKeyPlace, SealingKey};
+pub use derivation::{DeviceKeyPlace, SESSION_LIFETIME, SealingKey};
 pub use error::{SignerError, SignerRefusal};
 pub use handle::{HandleError, KeyHandle};
 pub use kf_backend::{BackendKind, SoftwareBackend};

@@ -71,12 +71,20 @@ request_kinds! {
     SignQuota = 18,
     /// facility 16, facility epoch 4, batch 16, then device 16 and sealed salt, again and again.
     OpenSalts = 19,
+    /// place 40, spki (prefixed), wrapped salt (prefixed), proof.
+    OpenSession = 20,
+    /// place 40, acknowledgement.
+    AcknowledgeSession = 21,
+    /// session 16, device 16, service.
+    DeriveSession = 22,
+    /// session 16.
+    EndSession = 23,
 }
 
 impl RequestKind {
     /// Whether the answer holds a secret, so that its copies are wiped.
     pub(crate) const fn yields_secret(self) -> bool {
-        matches!(self, Self::Unwrap | Self::DeriveSealing)
+        matches!(self, Self::Unwrap | Self::DeriveSealing | Self::DeriveSession)
     }
 }
 

@@ -16,8 +16,8 @@ const MAX_MESSAGE_OCTETS: usize = 1_024;
 
 macro_rules! columns {
     () => {
-        "SELECT o.id, o.device, o.act, o.counter, o.state, o.created, o.expires, o.delivered, o.ended, o.why
-            FROM device_order o JOIN device d ON d.id = o.device"
+        "SELECT o.id, o.device, o.act, o.counter, o.state, o.created, o.expires, o.delivered, o.ended, o.why,
+            o.sent, o.acknowledged FROM device_order o JOIN device d ON d.id = o.device"
     };
 }
 
@@ -30,7 +30,10 @@ fn order_row(row: &Row<'_>) -> rusqlite::Result<Order> {
         state: column::coded(row, 4)?,
         created: column::time(row, 5)?,
         expires: column::time(row, 6)?,
+        progress: None,
+        sent: column::optional_time(row, 10)?,
         delivered: column::optional_time(row, 7)?,
+        acknowledged: column::optional_time(row, 11)?,
         ended: column::optional_time(row, 8)?,
         why: row.get(9)?,
     })
@@ -86,7 +89,7 @@ impl Store {
             if message.is_empty() || message.len() > MAX_MESSAGE_OCTETS {
                 return Err(StoreError::Invalid { field: "message", problem: "1 to 1,024 octets" });
             }
-            let Order { id, device, act: what, counter, state, created, expires, delivered, ended, why } = &order;
+            let Order { id, device, act: what, counter, state, created, expires, delivered, ended, why, .. } = &order;
             if !act.exists("SELECT 1 FROM device WHERE id = ?1", [device.as_bytes()])? {
                 return Err(StoreError::NotFound { what: "device" });
             }
@@ -157,10 +160,10 @@ impl Store {
     /// See [`StoreError`].
     pub fn due_order(&self, device: DeviceId, now: UnixMillis) -> Result<Option<(Order, Vec<u8>)>, StoreError> {
         let sql = "SELECT o.id, o.device, o.act, o.counter, o.state, o.created, o.expires, o.delivered, o.ended, o.why,
-            o.message FROM device_order o
+            o.sent, o.acknowledged, o.message FROM device_order o
             WHERE o.device = ?1 AND o.state = 1 AND o.expires >= ?2 ORDER BY o.counter LIMIT 1";
         self.read(|connection| {
-            sql::one(connection, sql, (device.as_bytes(), millis(now)), |row| Ok((order_row(row)?, row.get(10)?)))
+            sql::one(connection, sql, (device.as_bytes(), millis(now)), |row| Ok((order_row(row)?, row.get(12)?)))
         })
     }
 
@@ -181,6 +184,68 @@ impl Store {
                 return Ok(None);
             }
             act.log(&audit).map(Some)
+        })
+        .await
+    }
+
+    /// Orders that no broker took and no device has acknowledged, oldest first, each with its device's name and its signed
+    /// octets.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn unsent_orders(&self, now: UnixMillis, limit: u32) -> Result<Vec<(Order, String, Vec<u8>)>, StoreError> {
+        let sql = "SELECT o.id, o.device, o.act, o.counter, o.state, o.created, o.expires, o.delivered, o.ended, o.why,
+            o.sent, o.acknowledged, d.name, o.message FROM device_order o JOIN device d ON d.id = o.device
+            WHERE o.state = 1 AND o.sent IS NULL AND o.acknowledged IS NULL AND o.expires >= ?1 ORDER BY o.id LIMIT ?2";
+        self.read(|connection| {
+            sql::all(connection, sql, (millis(now), limit), |row| Ok((order_row(row)?, row.get(12)?, row.get(13)?)))
+        })
+    }
+
+    /// Notes the first time that a broker took an order; a repetition writes nothing and logs nothing.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn send_order(
+        &self,
+        id: OrderId,
+        at: UnixMillis,
+        audit: impl Into<Audit>,
+    ) -> Result<Option<u64>, StoreError> {
+        let audit = audit.into();
+        self.write(Class::Reserved, move |act| {
+            let sql = "UPDATE device_order SET sent = ?2 WHERE id = ?1 AND sent IS NULL";
+            if act.execute(sql, (id.as_bytes(), millis(at)))? == 0 {
+                return Ok(None);
+            }
+            act.log(&audit).map(Some)
+        })
+        .await
+    }
+
+    /// Notes that a device has signed that it has an order; a repetition writes nothing and logs nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Invalid`] for another act than was ordered.
+    pub async fn acknowledge_order(
+        &self,
+        device: DeviceId,
+        counter: u64,
+        what: kf_api::order::OrderAct,
+        at: UnixMillis,
+        audit: impl Into<Audit>,
+    ) -> Result<Answered, StoreError> {
+        let audit = audit.into();
+        self.write(Class::Reserved, move |act| {
+            let order = by_counter(act, device, counter)?;
+            if order.act != what {
+                return Err(StoreError::Invalid { field: "outcome", problem: "not an answer to this order" });
+            }
+            if order.acknowledged.is_some() {
+                return Ok(Answered::Again);
+            }
+            act.execute("UPDATE device_order SET acknowledged = ?2 WHERE id = ?1", (order.id.as_bytes(), millis(at)))?;
+            act.log(&audit).map(Answered::First)
         })
         .await
     }
@@ -212,7 +277,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::IllegalState`] for a second, different answer, for another act than was
-    /// ordered, and for an order that was never delivered.
+    /// ordered, and for an order that never left the server.
     pub async fn answer_order(
         &self,
         answer: OrderAnswer,
@@ -221,7 +286,7 @@ impl Store {
     ) -> Result<Answered, StoreError> {
         let audit = audit.into();
         self.write(Class::Reserved, move |act| {
-            let OrderAnswer { device, counter, act: what, outcome } = answer;
+            let OrderAnswer { device, counter, act: what, outcome, was_tried } = answer;
             let order = by_counter(act, device, counter)?;
             let is_outcome = matches!(outcome, OrderState::Done | OrderState::Failed | OrderState::Declined);
             if !is_outcome || order.act != what {
@@ -229,7 +294,8 @@ impl Store {
             }
             match order.state {
                 state if state == outcome => return Ok(Answered::Again),
-                OrderState::Open | OrderState::Cancelled if order.delivered.is_some() => {}
+                OrderState::Open | OrderState::Cancelled
+                    if was_tried || order.sent.or(order.delivered).or(order.acknowledged).is_some() => {}
                 state => return Err(illegal(state, "delivered and not answered")),
             }
             end(act, order.id, outcome, at)?;
@@ -250,4 +316,6 @@ pub struct OrderAnswer {
     pub act: kf_api::order::OrderAct,
     /// `Done`, `Failed` or `Declined`.
     pub outcome: OrderState,
+    /// Whether a broker is being given the order, and may have passed it on before that was noted.
+    pub was_tried: bool,
 }

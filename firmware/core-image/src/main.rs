@@ -28,6 +28,7 @@ fn seal_and_open() -> Option<()> {
         device: DeviceId::from_bytes(black_box([1; 16])),
         facility_epoch: 1,
         device_epoch: 1,
+        session: None,
         sender: Sender::Device,
         service: Service::new("telemetry").ok()?,
     };

@@ -16,6 +16,7 @@ fn place(fields: &mut Fields<'_>) -> Option<(ApplicationKey, KeyId)> {
         device: DeviceId::from_bytes(fields.array()?),
         facility_epoch: fields.number()?,
         device_epoch: fields.number()?,
+        session: None,
         sender: Sender::from_code(fields.octet()?)?,
         service: Service::new(fields.text()?).ok()?,
     };

@@ -102,6 +102,7 @@ fn refused(refusal: OpenRefusal, problem: String) -> Failure {
         OpenRefusal::UnknownKey => "check who you are (keyfleet whoami) and that the device fetched its key",
         OpenRefusal::Barred => "see keyfleet device show; nothing that it sends is opened until it is resumed",
         OpenRefusal::Superseded => "let the device send again under its newest key",
+        OpenRefusal::UnknownSession => "let the device agree another session and send again",
         OpenRefusal::NotAuthentic => "check --external-aad and the file; if both are right, somebody changed it",
         OpenRefusal::Replayed => "nothing is opened twice: keep what the first opening gave",
         OpenRefusal::TooOld => {

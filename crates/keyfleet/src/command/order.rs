@@ -11,7 +11,8 @@ use crate::ask;
 use crate::failure::Failure;
 use crate::output::{Names, object};
 
-const COLUMNS: [&str; 9] = ["id", "device", "act", "counter", "state", "created", "expires", "delivered", "ended"];
+const COLUMNS: [&str; 9] =
+    ["id", "device", "act", "counter", "progress", "created", "expires", "acknowledged", "ended"];
 
 /// What can be done with orders to devices.
 #[derive(Debug, Subcommand)]

@@ -39,7 +39,7 @@ fn pem_key(fleet: &Fleet, name: &str, label: &str) -> Vec<u8> {
 }
 
 /// A certificate for a key of openssl.
-fn certified(fleet: &Fleet, name: &str, profile: &[&str]) {
+pub(crate) fn certified(fleet: &Fleet, name: &str, profile: &[&str]) {
     let csr = fleet.request(name);
     let (out, issue) = (format!("{name}.pem"), ["certificate", "issue", "--csr", &csr]);
     fleet.run(&[&issue[..], profile, &["--out", &out]].concat()).succeeds();
@@ -54,7 +54,7 @@ fn post(fleet: &Fleet, message: &[u8]) -> Vec<u8> {
     Tool::new("curl").directory(fleet.scratch.path()).run(&arguments).expect_success().stdout
 }
 
-fn server(fleet: &Fleet) -> String {
+pub(crate) fn server(fleet: &Fleet) -> String {
     fleet.json(&["profile", "show"])["server"].as_str().unwrap().to_owned()
 }
 
@@ -87,7 +87,7 @@ impl Device {
     fn key_id(&self, sender: Sender, service: &str) -> KeyId {
         let KeyPlace { facility_epoch, device_epoch, .. } = self.place;
         let service = Service::new(service).unwrap();
-        KeyId { device: self.id, facility_epoch, device_epoch, sender, service }
+        KeyId { device: self.id, facility_epoch, device_epoch, session: None, sender, service }
     }
 
     fn application(&self, service: &str) -> kf_derive::ApplicationKey {
@@ -156,7 +156,7 @@ fn a_command_of_the_server_opens_on_the_device() {
 }
 
 /// A broker that lets in whoever has a certificate of the fleet.
-fn start_broker(fleet: &Fleet, name: &str, port: u16) -> Running {
+pub(crate) fn start_broker(fleet: &Fleet, name: &str, port: u16) -> Running {
     let authorities = fleet.json(&["authority", "list"]);
     let authorities = authorities["items"].as_array().unwrap().iter();
     let authorities: String = authorities.map(|a| a["certificate_pem"].as_str().unwrap()).collect();

@@ -134,6 +134,7 @@ impl MosquittoConfig {
             "groups": [],
             "roles": [{"rolename": "keyfleet-control", "acls": [
                 allow("publishClientSend", "$CONTROL/dynamic-security/#"),
+                allow("publishClientSend", "devices/+/orders"),
                 allow("publishClientReceive", "$CONTROL/dynamic-security/#"),
                 allow("subscribePattern", "$CONTROL/dynamic-security/#"),
                 allow("publishClientReceive", "$SYS/broker/log/#"),

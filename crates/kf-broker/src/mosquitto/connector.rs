@@ -253,6 +253,13 @@ impl BrokerConnector for Mosquitto {
         self.allow(device_name).await
     }
 
+    async fn send_order(&self, device_name: &str, message: &[u8]) -> Result<bool, BrokerError> {
+        device_name::check(device_name)?;
+        let Some(control) = self.open_control() else { return Ok(false) };
+        let topic = format!("devices/{device_name}/orders");
+        control.channel.publish(&topic, message, STEP_DEADLINE).await.map(|()| true)
+    }
+
     fn identity_due(&self, now: UnixMillis) -> Option<String> {
         let control = self.open_control()?;
         control.due.as_ref().filter(|(_name, due)| now >= *due).map(|(name, _due)| name.clone())

@@ -70,6 +70,9 @@ struct State {
     closed_by_command: u64,
     reloads: u64,
     subscribe_acknowledgements: u64,
+    /// Messages of this session, and how many of them the broker has acknowledged.
+    published: u64,
+    acknowledged: u64,
     error_lines: Vec<String>,
 }
 
@@ -150,6 +153,7 @@ impl ControlChannel {
         let closed_before = {
             let mut state = self.shared.state();
             state.answer = None;
+            state.published = state.published.saturating_add(1);
             state.closed_by_command
         };
         let message = batch.message(correlation);
@@ -170,6 +174,27 @@ impl ControlChannel {
             None => return Err(BrokerError::Timeout { step: "command" }),
         }
         Ok(CommandOutcome { closed_session: self.shared.state().closed_by_command != closed_before })
+    }
+
+    /// Publishes a message; returns when the broker has acknowledged it.
+    pub(crate) async fn publish(&self, topic: &str, message: &[u8], deadline: Duration) -> Result<(), BrokerError> {
+        let _turn = self.turn.lock().await;
+        self.wait_ready(deadline).await?;
+        let number = {
+            let mut state = self.shared.state();
+            state.published = state.published.saturating_add(1);
+            state.published
+        };
+        self.client.publish(topic, QoS::AtLeastOnce, message).await.map_err(|error| self.unreachable(&error))?;
+        let taken = self.wait_for(deadline, |state| match state.ready {
+            false => Some(Err(state.last_failure.clone())),
+            true => (state.acknowledged >= number).then_some(Ok(())),
+        });
+        match taken.await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(reason)) => Err(BrokerError::Unreachable { address: self.endpoint.address(), reason }),
+            None => Err(BrokerError::Timeout { step: "publish" }),
+        }
     }
 
     /// One trip around the broker's loop, by a subscription that changes nothing.
@@ -246,6 +271,10 @@ async fn listen(mut events: EventLoop, client: Client, shared: Arc<Shared>) {
                 state.ready = true;
                 state.subscribe_acknowledgements = state.subscribe_acknowledgements.wrapping_add(1);
             }
+            Ok(Event::Incoming(Packet::PubAck(_))) => {
+                let mut state = shared.state();
+                state.acknowledged = state.acknowledged.saturating_add(1);
+            }
             Ok(Event::Incoming(Packet::Publish(publish))) => {
                 observe(&mut shared.state(), &publish.topic, &publish.payload);
             }
@@ -255,6 +284,7 @@ async fn listen(mut events: EventLoop, client: Client, shared: Arc<Shared>) {
                     let mut state = shared.state();
                     state.ready = false;
                     state.log_lines = 0;
+                    (state.published, state.acknowledged) = (0, 0);
                     state.sessions.interrupted();
                     state.last_failure = reason(&error);
                 }

@@ -194,6 +194,7 @@ impl Server {
             device: DEVICE,
             facility_epoch: 1,
             device_epoch: self.device_epoch,
+            session: None,
             sender: Sender::Server,
             service,
         };
@@ -213,8 +214,14 @@ impl Server {
             return Err("retired epoch");
         }
         let service = Service::new("telemetry").unwrap();
-        let expected =
-            KeyId { device: DEVICE, facility_epoch: 1, device_epoch: epoch, sender: Sender::Device, service };
+        let expected = KeyId {
+            device: DEVICE,
+            facility_epoch: 1,
+            device_epoch: epoch,
+            session: None,
+            sender: Sender::Device,
+            service,
+        };
         let key = self.device_key(epoch);
         let application = key.session(kf_seal::SESSION, 0).unwrap().application(service.as_bytes(), 0).unwrap();
         let mut opener = Opener::new(&application, &expected, &sealed).map_err(|_refused| "other key")?;

@@ -62,6 +62,7 @@ impl Fleet {
             device: device.id,
             facility_epoch: place.facility_epoch,
             device_epoch: place.device_epoch,
+            session: None,
             sender: Sender::Server,
             service,
         };

@@ -48,6 +48,11 @@ impl Openers {
         remembered.openers.entry(place(sealed)).or_insert((now, opener));
     }
 
+    /// Forgets the keys of a mixed session.
+    pub(crate) fn forget(&self, session: &[u8; 16]) {
+        self.remembered().openers.retain(|(key_id, ..), _| key_id.session.as_ref() != Some(session));
+    }
+
     /// Opens; `None` when the key is not remembered.
     pub(crate) fn open<'a>(
         &self,

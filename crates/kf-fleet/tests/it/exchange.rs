@@ -18,7 +18,7 @@ use crate::scratch::{Identity, Scratch, csr, field_of, issued};
 pub(crate) struct Firmware {
     pub(crate) device: DeviceId,
     pub(crate) key: PrivateKey,
-    pin: PublicKey,
+    pub(crate) pin: PublicKey,
     pub(crate) held: Option<KeyPlace>,
 }
 

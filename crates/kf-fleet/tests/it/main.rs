@@ -13,3 +13,4 @@ mod rollback;
 mod scope;
 mod scratch;
 mod sealed;
+mod session;

@@ -30,7 +30,7 @@ pub(crate) struct Scratch {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) owner: Principal,
-    root: [u8; 32],
+    pub(crate) root: [u8; 32],
 }
 
 /// What a device holds after it enrolled.

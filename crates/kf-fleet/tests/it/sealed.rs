@@ -59,7 +59,7 @@ async fn deliver(store: &Store, signer: &SignerClient, id: DeviceId, facility: F
     let service = Service::new("telemetry").unwrap();
     Device {
         id,
-        key_id: KeyId { device: id, facility_epoch, device_epoch, sender: Sender::Device, service },
+        key_id: KeyId { device: id, facility_epoch, device_epoch, session: None, sender: Sender::Device, service },
         telemetry: application(signer, place, &salt, "telemetry").await,
         commands: application(signer, place, &salt, "commands").await,
         boots: 0,

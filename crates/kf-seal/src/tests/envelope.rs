@@ -28,7 +28,7 @@ fn the_overhead_is_the_documented_one_and_is_reached() {
     let envelope = sealed_once(&[0; 256], SealAlgorithm::Aes128Ccm);
     assert_eq!(envelope.len() - 256, 94 + "telemetry".len());
     let service = Service::new("0123456789abcdef").unwrap();
-    let key_id = KeyId { service, ..key_id() };
+    let key_id = KeyId { service, session: Some([7; 16]), ..key_id() };
     let boot = Boot::new(1, RANDOM).unwrap();
     let mut longest = Sealer::new(&application("x"), key_id, boot, SealAlgorithm::Aes128Ccm).unwrap();
     assert_eq!(seal(&mut longest, &[0; MAX_PLAINTEXT_OCTETS], b"").len(), MAX_ENVELOPE_OCTETS);
@@ -49,6 +49,21 @@ fn the_octets_of_a_key_identifier_tell_keys_apart() {
     let length = key_id().encode(&mut out);
     assert_eq!(KeyId::from_bytes(&out[..length]), Some(key_id()));
     assert_eq!(KeyId::from_bytes(&out[..length - 9]), None, "no service");
+}
+
+#[test]
+fn the_key_identifier_of_a_session_has_a_version_of_its_own_and_names_the_session() {
+    let ours = KeyId { session: Some([0x5e; 16]), ..key_id() };
+    let mut out = [0; KEY_ID_MAX_OCTETS];
+    let length = ours.encode(&mut out);
+    let kid = std::format!("02{}0000000300000002{}0174656c656d65747279", "d1".repeat(16), "5e".repeat(16));
+    assert_eq!(hex::encode(&out[..length]), kid);
+    assert_eq!(KeyId::from_bytes(&out[..length]), Some(ours));
+    assert_eq!(key_id().require(&ours), Err(Mismatch::Session));
+    for version in [0, 1, 3] {
+        out[0] = version;
+        assert_ne!(KeyId::from_bytes(&out[..length]), Some(ours), "version {version}");
+    }
 }
 
 #[test]

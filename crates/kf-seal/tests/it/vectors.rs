@@ -57,7 +57,7 @@ impl Case {
     }
 
     fn to_json(&self) -> Value {
-        let KeyId { device, facility_epoch, device_epoch, sender, service } = self.key_id;
+        let KeyId { device, facility_epoch, device_epoch, session: _, sender, service } = self.key_id;
         let (boot_number, boot_random) = self.boot;
         let mut kid = [0; KEY_ID_MAX_OCTETS];
         let kid_octets = self.key_id.encode(&mut kid);
@@ -92,8 +92,14 @@ impl Case {
 fn cases() -> Vec<Case> {
     let service = |label| Service::new(label).unwrap();
     let device = DeviceId::from_bytes(*b"\x01\x8b\xcf\xe5\x68\x00\x70\x00\x80\x00\x00\x01\x02\x03\x04\x05");
-    let telemetry =
-        KeyId { device, facility_epoch: 1, device_epoch: 1, sender: Sender::Device, service: service("telemetry") };
+    let telemetry = KeyId {
+        device,
+        facility_epoch: 1,
+        device_epoch: 1,
+        session: None,
+        sender: Sender::Device,
+        service: service("telemetry"),
+    };
     let commands = KeyId { sender: Sender::Server, service: service("commands"), ..telemetry };
     let extremes =
         KeyId { facility_epoch: u32::MAX, device_epoch: u32::MAX, service: service("0123456789abcdef"), ..telemetry };

@@ -1,10 +1,12 @@
 //! Key exchanges. No credential is asked for: a message authenticates itself, or is refused.
 
 use axum::extract::{Request, State};
+use bytes::Bytes;
 use http::StatusCode;
 
 use super::extract::AppState;
 use super::{Answer, app, of, ok};
+use crate::app::App;
 use crate::body;
 use crate::failure::Failure;
 
@@ -14,12 +16,23 @@ pub(super) const CBOR: &str = "application/cbor";
 /// One message in, one message out.
 pub(super) async fn exchange(State(state): State<AppState>, request: Request) -> Answer {
     let app = app(&state)?;
+    let message = message(&app, request).await?;
+    Ok(of(StatusCode::OK, CBOR, app.fleet.device_exchange(&message).await?))
+}
+
+/// As [`exchange`], for a mixed session.
+pub(super) async fn session(State(state): State<AppState>, request: Request) -> Answer {
+    let app = app(&state)?;
+    let message = message(&app, request).await?;
+    Ok(of(StatusCode::OK, CBOR, app.fleet.device_session(&message).await?))
+}
+
+async fn message(app: &App, request: Request) -> Result<Bytes, Failure> {
     let (parts, body) = request.into_parts();
     if !body::has_media_type(&parts.headers, CBOR) {
         return Err(Failure::unsupported_media_type(CBOR));
     }
-    let message = body::read(&parts.headers, body, app.limits.message_octets, app.limits.body).await?;
-    Ok(of(StatusCode::OK, CBOR, app.fleet.device_exchange(&message).await?))
+    body::read(&parts.headers, body, app.limits.message_octets, app.limits.body).await
 }
 
 /// The public keys that devices pin. Public: they are no secret, and firmware is built with them.

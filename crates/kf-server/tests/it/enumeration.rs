@@ -130,6 +130,7 @@ fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static st
             Refused,
         ),
         row("post", "/v1/device/exchange", "/v1/device/exchange", Some("{}"), Unread),
+        row("post", "/v1/device/session", "/v1/device/session", Some("{}"), Unread),
         row("get", "/v1/device/orders", "/v1/device/orders", None, Unknown),
         row("post", "/v1/device/orders/outcome", "/v1/device/orders/outcome", Some("{}"), Unread),
         row("get", "/v1/batches", "/v1/batches", None, Silent),

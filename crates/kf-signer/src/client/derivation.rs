@@ -35,14 +35,31 @@ impl SignerClient {
         }
         let length = prefix(service.as_bytes())?;
         let request = [&place.to_octets()[..], &length, service.as_bytes(), wrapped_salt];
-        let mut body = self.link()?.call(RequestKind::DeriveSealing, &request).await?;
-        let key = SecretArray::try_fill(|key: &mut [u8; 32]| {
-            key.copy_from_slice(
-                body.first_chunk::<32>().filter(|_| body.len() == 32).ok_or_else(|| bug("key length"))?,
-            );
-            Ok(())
-        });
-        body.zeroize();
-        key
+        secret(self.link()?.call(RequestKind::DeriveSealing, &request).await?)
     }
+
+    /// The application key of a service in a mixed session that the device has acknowledged.
+    ///
+    /// # Errors
+    /// [`SignerRefusal::Exchange`] when the session is over, or was of an earlier life of the signer;
+    /// [`SignerRefusal::Content`] for a label that is none.
+    pub async fn derive_session(
+        &self,
+        session: &[u8; 16],
+        device: DeviceId,
+        service: &str,
+    ) -> Result<SecretArray<32>, SignerError> {
+        let request = [&session[..], device.as_bytes(), service.as_bytes()];
+        secret(self.link()?.call(RequestKind::DeriveSession, &request).await?)
+    }
+}
+
+/// The key in an answer, which is wiped.
+fn secret(mut body: Vec<u8>) -> Result<SecretArray<32>, SignerError> {
+    let key = SecretArray::try_fill(|key: &mut [u8; 32]| {
+        key.copy_from_slice(body.first_chunk::<32>().filter(|_| body.len() == 32).ok_or_else(|| bug("key length"))?);
+        Ok(())
+    });
+    body.zeroize();
+    key
 }

@@ -46,6 +46,41 @@ impl SignerClient {
     /// [`SignerRefusal::Exchange`] when the proof does not hold or its session is over: it may be a minute old, answered,
     /// or of an earlier life of the signer; [`SignerError::Wrapped`] for the salt of another device.
     pub async fn exchange_deliver(&self, given: DeviceProof<'_>) -> Result<Vec<u8>, SignerError> {
+        self.prove(RequestKind::Deliver, given).await
+    }
+
+    /// Checks a proof and answers it with this side of a mixed session under the device's key at `given.place`. The
+    /// session's key stays in the signer's memory, until it is acknowledged for a minute.
+    ///
+    /// # Errors
+    /// As [`SignerClient::exchange_deliver`].
+    pub async fn exchange_open_session(&self, given: DeviceProof<'_>) -> Result<Vec<u8>, SignerError> {
+        self.prove(RequestKind::OpenSession, given).await
+    }
+
+    /// Checks the acknowledgement of a mixed session; returns the answer. From then on the session lives for
+    /// [`SESSION_LIFETIME`](crate::SESSION_LIFETIME), and the one that the device had before is over.
+    ///
+    /// # Errors
+    /// [`SignerRefusal::Exchange`].
+    pub async fn acknowledge_session(
+        &self,
+        place: DeviceKeyPlace,
+        acknowledgement: &[u8],
+    ) -> Result<Vec<u8>, SignerError> {
+        check(acknowledgement)?;
+        self.link()?.call(RequestKind::AcknowledgeSession, &[&place.to_octets(), acknowledgement]).await
+    }
+
+    /// Forgets a mixed session; one that is not there is no error.
+    ///
+    /// # Errors
+    /// [`SignerError`].
+    pub async fn end_session(&self, session: &[u8; 16]) -> Result<(), SignerError> {
+        self.link()?.call(RequestKind::EndSession, &[session]).await.map(drop)
+    }
+
+    async fn prove(&self, kind: RequestKind, given: DeviceProof<'_>) -> Result<Vec<u8>, SignerError> {
         let DeviceProof { place, spki, wrapped_salt, proof } = given;
         check(proof)?;
         if wrapped_salt.len() > MAX_WRAPPED_SALT_OCTETS {
@@ -56,7 +91,7 @@ impl SignerClient {
         }
         let (place, spki_length, salt_length) = (place.to_octets(), prefix(spki)?, prefix(wrapped_salt)?);
         let request = [&place[..], &spki_length, spki, &salt_length, wrapped_salt, proof];
-        self.link()?.call(RequestKind::Deliver, &request).await
+        self.link()?.call(kind, &request).await
     }
 
     /// Checks an acknowledgement of the key at `place`; returns the answer. Record it before the answer is sent.

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use kf_derive::DeviceKey;
 use kf_exchange::{
-    Acknowledgement, AwaitProof, ClaimedIdentity, Ephemeral, ExchangeError, IdentityKey, KeyPlace, PublicKey, Refusal,
-    signature_from_der,
+    Acknowledgement, Authenticated, AwaitProof, ClaimedIdentity, Ephemeral, ExchangeError, IdentityKey, KeyPlace,
+    PublicKey, Refusal, signature_from_der,
 };
 use kf_key::{KeyId, SecretArray};
 
@@ -89,8 +90,15 @@ impl IdentityKey for Held<'_> {
     }
 }
 
-fn refused(refusal: Refusal) -> SignerError {
+pub(super) fn refused(refusal: Refusal) -> SignerError {
     SignerError::Refused(SignerRefusal::Exchange(refusal.to_string()))
+}
+
+/// A device that has proved who it is, and its key.
+pub(super) struct Proved {
+    pub(super) place: DeviceKeyPlace,
+    pub(super) key: DeviceKey,
+    pub(super) authenticated: Authenticated,
 }
 
 /// What the exchange says, or the key.
@@ -102,7 +110,7 @@ pub(super) fn refused_or_held(error: ExchangeError<SignerError>) -> SignerError 
 }
 
 impl DeviceKeyPlace {
-    const fn without_device(self) -> KeyPlace {
+    pub(super) const fn without_device(self) -> KeyPlace {
         let Self { facility, facility_epoch, device_epoch, .. } = self;
         KeyPlace { facility, facility_epoch, device_epoch }
     }
@@ -123,7 +131,14 @@ impl Engine {
     }
 
     /// Checks a proof and seals the device's key for it.
-    pub(super) fn deliver(&self, mut fields: Fields<'_>) -> Result<Vec<u8>, SignerError> {
+    pub(super) fn deliver(&self, fields: Fields<'_>) -> Result<Vec<u8>, SignerError> {
+        let Proved { place, key, authenticated } = self.proved(fields)?;
+        let message = authenticated.deliver(place.without_device(), &key.into_secret()).map_err(refused)?;
+        Ok(message.as_bytes().to_vec())
+    }
+
+    /// Checks a proof; its challenge is then spent.
+    pub(super) fn proved(&self, mut fields: Fields<'_>) -> Result<Proved, SignerError> {
         let place = DeviceKeyPlace::read(&mut fields).ok_or_else(malformed)?;
         let spki = fields.prefixed().ok_or_else(malformed)?;
         let wrapped_salt = fields.prefixed().ok_or_else(malformed)?;
@@ -131,17 +146,14 @@ impl Engine {
         let claimed = ClaimedIdentity::read(proof).map_err(refused)?;
         let identity = PublicKey::from_spki(spki).map_err(refused)?;
         // Before the session is spent: what can fail for want of a token must not cost it.
-        let key = self.device_key(place, wrapped_salt)?.into_secret();
+        let key = self.device_key(place, wrapped_salt)?;
         let session = self
             .sessions
             .take(&claimed.session, Instant::now())
             .ok_or_else(|| SignerError::Refused(SignerRefusal::Exchange("no such session is open".to_owned())))?;
         let Session { waiting, since, failures } = session;
         match waiting.verify(proof, place.device, &identity) {
-            Ok(authenticated) => {
-                let message = authenticated.deliver(place.without_device(), &key).map_err(refused)?;
-                Ok(message.as_bytes().to_vec())
-            }
+            Ok(authenticated) => Ok(Proved { place, key, authenticated }),
             Err(not_theirs) => {
                 self.sessions.put_back(not_theirs.state, since, failures + 1);
                 Err(refused(Refusal::Unauthentic))

@@ -12,7 +12,14 @@ use crate::fixture::{NOW, device_id, done, facility_id, fleet, only, open, popul
 
 fn key_id(device: u64) -> KeyId {
     let service = Service::new("telemetry").unwrap();
-    KeyId { device: device_id(device), facility_epoch: 1, device_epoch: 1, sender: Sender::Device, service }
+    KeyId {
+        device: device_id(device),
+        facility_epoch: 1,
+        device_epoch: 1,
+        session: None,
+        sender: Sender::Device,
+        service,
+    }
 }
 
 /// Marks as only opening makes them.
