@@ -1,5 +1,8 @@
 //! The rim: carries out what [`crate::machine`] decides, on a disk, a clock and a network.
 
+mod duties;
+mod wipe;
+
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -8,26 +11,34 @@ use std::time::Duration;
 
 use kf_device::enrolment::machine::{Attention, Credential, Outcome, Spare, State, Step, decide};
 use kf_device::enrolment::schedule::{FIRST_WAIT_MILLIS, LONGEST_WAIT_MILLIS};
-use kf_key::{SecretBytes, UnixMillis};
+use kf_key::{SecretArray, SecretBytes, UnixMillis};
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::clock::Clock;
-use crate::config::{Config, KeyKind};
+use crate::config::{Config, KeyKind, SealedTelemetry};
 use crate::disk::{DirectoryDisk, Disk as _, replace};
 use crate::enrolment::{Attempt, FactoryIdentity, Server, Shown, Trouble, fetch_root};
 use crate::event::{Event, EventSink};
 use crate::failure::{Failure, chain_of};
 use crate::identity::Identity;
+use crate::key_ring::{KeyRing, Sealing};
 use crate::key_source::pkcs11::TokenKeys;
 use crate::key_source::{KeySource, SoftwareKeys};
+use crate::message_queue::{self, MessageQueue};
 use crate::secret_source::{self, CodeSource};
 use crate::slots::{Contents, SLOTS, Slots, StoredIdentity, StoredSpare};
-use crate::telemetry::Material;
+use crate::telemetry::{CounterOutbox, Material, OrderInlet, Outbox, SealedOutbox, Traffic};
+use crate::vault::Vault;
 use crate::{chain, hook, telemetry};
+use duties::{Duties, NEVER, PLAIN_WRAPPING_KEY};
+use wipe::{WIPED, WIPED_DONE};
 
 /// The longest sleep: a clock that is set in the meantime is noticed after it.
 const LONGEST_NAP: Duration = Duration::from_secs(600);
+/// The most rounds of one `once`: two renewals and an order more than any day brings.
+const MOST_ROUNDS: usize = 8;
 /// The file that names the certificate whose hook has run.
 const HOOKED: &str = "hooked";
 /// The file that holds the pinned root once it was fetched.
@@ -62,6 +73,9 @@ pub struct Agent {
     in_use: watch::Sender<Option<Arc<Material>>>,
     candidate: Option<Identity>,
     needs_attention: bool,
+    duties: Option<Duties>,
+    /// The receipt of a wipe: nothing else is done any more.
+    wiped: Option<Vec<u8>>,
     _lock: File,
 }
 
@@ -78,7 +92,12 @@ impl Agent {
     /// [`Failure`].
     pub fn open(config: Config, events: EventSink) -> Result<Self, Failure> {
         let lock = hold(&config.state_dir)?;
-        let keys = key_source_of(&config)?;
+        // After a wipe there is no key, and the hardware is left alone.
+        let keys: Box<dyn KeySource> = if config.state_dir.join(WIPED_DONE).exists() {
+            Box::new(SoftwareKeys::new(config.key.algorithm, None))
+        } else {
+            key_source_of(&config)?
+        };
         Self::open_locked(config, events, keys, lock)
     }
 
@@ -97,18 +116,16 @@ impl Agent {
         let disk = DirectoryDisk::open(&path, &SLOTS).map_err(failed)?;
         let mut slots = Slots::new(disk);
         let contents = slots.recover().map_err(failed)?;
+        let wiped = slots.disk().read(WIPED).map_err(failed)?;
         let clock = Clock::system();
         if let Some(seen) = slots.disk().read(LAST_SEEN).map_err(failed)? {
             clock.not_before(parse_millis(&seen).unwrap_or_default());
         }
         let code = CodeSource::open(&config.bootstrap)?;
-        let bootstrap = &config.bootstrap;
-        let factory =
-            match (&bootstrap.idevid_chain_file, &bootstrap.idevid_key_file, &bootstrap.idevid_sealed_key_file) {
-                (Some(chain), Some(key), _) => Some(FactoryIdentity::read(chain, key)?),
-                (Some(chain), None, Some(key)) => Some(FactoryIdentity::read_sealed(chain, key, keys.as_ref())?),
-                _ => None,
-            };
+        let (factory, duties) = match wiped {
+            Some(_) => (None, None),
+            None => (factory_of(&config, keys.as_ref())?, duties_of(&config, keys.as_ref(), slots.disk())?),
+        };
         let server = open_server(&config, &clock, slots.disk()).map_err(|error| match error {
             RootFailure::Start(failure) => failure,
             RootFailure::Disk(source) => failed(source),
@@ -130,8 +147,13 @@ impl Agent {
             in_use: watch::Sender::new(None),
             candidate: None,
             needs_attention: false,
+            duties,
+            wiped,
             _lock: lock,
         };
+        if agent.wiped.is_some() {
+            return Ok(agent);
+        }
         agent.take_over(contents).map_err(failed)?;
         agent.forget_other_keys();
         Ok(agent)
@@ -197,33 +219,65 @@ impl Agent {
 
     /// Runs until `stop` is ready.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> RunOutcome {
-        let telemetry = self.config.telemetry.clone().map(|settings| {
-            let (name, clock) = (self.config.device_name.clone(), self.clock.clone());
-            tokio::spawn(telemetry::run(settings, name, clock, self.events.clone(), self.in_use.subscribe()))
-        });
+        let mut beside = self.start_telemetry();
         let live = async {
             loop {
-                let until = self.advance().await;
+                let until = self.advance().await.min(self.tend().await);
                 let left = Duration::from_millis(until.since(self.clock.now()));
-                tokio::time::sleep(left.min(LONGEST_NAP)).await;
+                let arrived = async {
+                    match &mut self.duties {
+                        Some(duties) => duties.arrivals.recv().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = tokio::time::sleep(left.min(LONGEST_NAP)) => {}
+                    Some(order) = arrived => self.hear(&order).await,
+                }
             }
         };
         tokio::select! {
             () = stop => {}
             () = live => {}
         }
-        if let Some(telemetry) = telemetry {
-            telemetry.abort();
-        }
+        beside.abort_all();
         self.events.tell(&Event::Stopped);
         self.outcome()
     }
 
     /// Does what is due now, without waiting.
     pub async fn once(mut self) -> RunOutcome {
-        self.advance().await;
+        for _ in 0..MOST_ROUNDS {
+            self.advance().await;
+            // An order to rotate makes a renewal due, and the renewal an answer.
+            if self.tend().await > self.clock.now() {
+                break;
+            }
+        }
         self.events.tell(&Event::Stopped);
         self.outcome()
+    }
+
+    /// Begins to talk to the broker, and to take messages from other programs.
+    fn start_telemetry(&self) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let Some(settings) = self.config.telemetry.clone() else { return tasks };
+        let (name, events) = (self.config.device_name.clone(), self.events.clone());
+        let outbox = match (&settings.sealed, &self.duties) {
+            (Some(sealed), Some(duties)) => match sealed_outbox(sealed, duties.ring.clone(), &events, &mut tasks) {
+                Some(outbox) => Outbox::Sealed(Box::new(outbox)),
+                None => return tasks,
+            },
+            _ => {
+                let interval = telemetry::interval(&settings);
+                Outbox::Counter(CounterOutbox { device_name: name.clone(), acknowledged: 0, interval })
+            }
+        };
+        let orders = self.config.order_topic().zip(self.duties.as_ref());
+        let orders = orders.map(|(topic, duties)| OrderInlet { topic, arrivals: duties.inlet.clone() });
+        let traffic = Traffic { outbox, orders };
+        tasks.spawn(telemetry::run(settings, name, self.clock.clone(), events, self.in_use.subscribe(), traffic));
+        tasks
     }
 
     fn outcome(&self) -> RunOutcome {
@@ -234,6 +288,9 @@ impl Agent {
 
     /// Carries out steps until there is nothing to do but wait; says until when.
     async fn advance(&mut self) -> UnixMillis {
+        if self.wiped.is_some() {
+            return NEVER;
+        }
         loop {
             self.state.has_code = self.code.is_available();
             let now = self.clock.now();
@@ -475,6 +532,71 @@ impl Agent {
             tracing::warn!(%error, "the time of this contact is not kept");
         }
     }
+}
+
+/// The sources of messages, and what seals them; `None` when none of them can be had.
+fn sealed_outbox(
+    settings: &SealedTelemetry,
+    ring: KeyRing,
+    events: &EventSink,
+    tasks: &mut JoinSet<()>,
+) -> Option<SealedOutbox> {
+    let queue = MessageQueue::new(usize::try_from(settings.queue).unwrap_or(usize::MAX));
+    if let Some(path) = &settings.socket {
+        match message_queue::bind(path) {
+            Ok(listener) => {
+                tasks.spawn(message_queue::from_socket(listener, queue.clone(), events.clone()));
+            }
+            Err(error) => {
+                let reason = format!("the socket {} cannot be made: {error}", path.display());
+                events.tell(&Event::MessageRefused { reason });
+            }
+        }
+    }
+    if settings.stdin
+        && let Err(error) = message_queue::from_stdin(queue.clone(), events.clone())
+    {
+        let reason = format!("standard input cannot be read: {error}");
+        events.tell(&Event::MessageRefused { reason });
+    }
+    let (service, algorithm) = (settings.service()?, settings.algorithm()?);
+    Some(SealedOutbox::new(queue, ring, Sealing { service, algorithm, session: settings.session }))
+}
+
+/// The IDevID, if the configuration names one.
+fn factory_of(config: &Config, keys: &dyn KeySource) -> Result<Option<FactoryIdentity>, Failure> {
+    let bootstrap = &config.bootstrap;
+    match (&bootstrap.idevid_chain_file, &bootstrap.idevid_key_file, &bootstrap.idevid_sealed_key_file) {
+        (Some(chain), Some(key), _) => FactoryIdentity::read(chain, key).map(Some),
+        (Some(chain), None, Some(key)) => FactoryIdentity::read_sealed(chain, key, keys).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// The duties, if the configuration asks for any, with the vault under the wrapping key of the key source.
+fn duties_of(config: &Config, keys: &dyn KeySource, disk: &mut DirectoryDisk) -> Result<Option<Duties>, Failure> {
+    Duties::open(config, || {
+        let failed = |source| Failure::State { path: config.state_dir.clone(), source };
+        let wrapping = match keys.wrapping_key()? {
+            Some(wrapping) => wrapping,
+            None => plain_wrapping_key(disk).map_err(failed)?,
+        };
+        Ok(Vault::open(&config.state_dir, wrapping)?)
+    })
+}
+
+/// Where keys may rest unwrapped: a wrapping key in a file beside what it wraps, so that the rest is as everywhere.
+fn plain_wrapping_key(disk: &mut DirectoryDisk) -> io::Result<SecretArray<32>> {
+    if let Some(stored) = disk.read(PLAIN_WRAPPING_KEY)?.map(SecretBytes::from_vec) {
+        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "the wrapping key has another length");
+        // Exposed to be moved into its type.
+        let octets: &[u8; 32] = stored.expose().try_into().map_err(|_length| wrong())?;
+        return Ok(SecretArray::fill(|key| key.copy_from_slice(octets)));
+    }
+    let fresh = kf_crypto::random_secret::<32>().map_err(|_opaque| io::Error::other("no random numbers"))?;
+    // Exposed to the file that the configuration allows.
+    replace(disk, PLAIN_WRAPPING_KEY, fresh.expose())?;
+    Ok(fresh)
 }
 
 enum RootFailure {

@@ -1,10 +1,14 @@
 //! The configuration file: TOML, unknown fields refused, references to secrets but never secrets.
 
+mod fleet;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kf_key::KeyAlgorithm;
 use serde::Deserialize;
+
+pub use fleet::{DeviceKeySettings, Orders, SealedTelemetry, SealingSession};
 
 /// The most octets of a configuration file.
 const MAX_CONFIG_OCTETS: u64 = 64 * 1024;
@@ -61,9 +65,15 @@ pub struct Config {
     /// What happens around a renewal.
     #[serde(default)]
     pub renewal: Renewal,
-    /// Messages to a broker, to show that the identity works.
+    /// Messages to a broker: a counter that shows that the identity works, or what others hand over, sealed.
     #[serde(default)]
     pub telemetry: Option<Telemetry>,
+    /// The symmetric key of the device.
+    #[serde(default)]
+    pub device_key: Option<DeviceKeySettings>,
+    /// Orders that the device obeys.
+    #[serde(default)]
+    pub orders: Option<Orders>,
 }
 
 /// The anchor; exactly one of the two.
@@ -245,14 +255,22 @@ pub struct Telemetry {
     pub host: String,
     /// Port.
     pub port: u16,
-    /// MQTT topic, `devices/<name>/up` when absent.
+    /// MQTT topic, `devices/<name>/up` when absent; of sealed messages `devices/<name>/sealed/<service>`.
     #[serde(default)]
     pub topic: Option<String>,
-    /// Milliseconds between messages, 50 to 86,400,000.
+    /// Milliseconds between counter messages, 50 to 86,400,000.
+    #[serde(default = "default_interval_millis")]
     pub interval_millis: u32,
     /// The longest wait before the next attempt to connect, in milliseconds, 50 to 3,600,000.
     #[serde(default = "default_reconnect_max_millis")]
     pub reconnect_max_millis: u32,
+    /// Sealed messages from elsewhere, in place of the counter.
+    #[serde(default)]
+    pub sealed: Option<SealedTelemetry>,
+}
+
+const fn default_interval_millis() -> u32 {
+    60_000
 }
 
 const fn default_reconnect_max_millis() -> u32 {
@@ -318,7 +336,8 @@ impl Config {
         self.bootstrap.check()?;
         self.key.check()?;
         self.renewal.check()?;
-        self.telemetry.as_ref().map_or(Ok(()), Telemetry::check)
+        self.telemetry.as_ref().map_or(Ok(()), Telemetry::check)?;
+        self.check_fleet()
     }
 
     /// The pinned fingerprint, if there is one.

@@ -25,6 +25,9 @@ use crate::secret_source;
 /// How long one call to the server may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
+/// Where keys are proven.
+const ENDORSEMENT: &str = "/v1/device/endorsement";
+
 /// What a device shows that has no certificate of its own yet.
 pub(crate) enum Shown<'a> {
     Code { device_name: &'a str, code: SecretBytes },
@@ -48,8 +51,8 @@ pub(crate) struct Trouble {
 /// The server, as this device knows it.
 pub(crate) struct Server {
     service: Service,
-    /// Where keys are proven.
-    endorsement: String,
+    /// `https://host:port`.
+    base: String,
     clock: Clock,
     /// Root certificates, DER.
     roots: Vec<Vec<u8>>,
@@ -58,15 +61,20 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn new(config: &Config, clock: Clock, roots: Vec<Vec<u8>>) -> Result<Self, ClientError> {
         let service = Service::new(&config.server, config.label.as_deref())?;
-        let endorsement = format!("{}/v1/device/endorsement", config.server.trim_end_matches('/'));
-        Ok(Self { service, endorsement, clock, roots })
+        let base = config.server.trim_end_matches('/').to_owned();
+        Ok(Self { service, base, clock, roots })
     }
 
     pub(crate) fn roots(&self) -> &[Vec<u8>] {
         &self.roots
     }
 
-    fn client(&self) -> ClientBuilder {
+    /// The address of a path of the API.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    pub(crate) fn client(&self) -> ClientBuilder {
         Client::builder().roots(self.roots.clone()).time(Arc::new(self.clock.clone())).deadline(CALL_DEADLINE)
     }
 
@@ -110,7 +118,7 @@ impl Server {
             endorsement_certificate: BASE64_STANDARD.encode(&attestation.endorsement_certificate),
             issuers: Vec::new(),
         };
-        let made = post::<_, EndorsementChallenge>(&client, &self.endorsement, &request).await;
+        let made = post::<_, EndorsementChallenge>(&client, &self.url(ENDORSEMENT), &request).await;
         let challenge = match made {
             Ok(challenge) => challenge,
             // The line asks for no TPM, or this is another EST server.
@@ -126,7 +134,7 @@ impl Server {
         // Exposed to make the answer, which tells nothing of it.
         let answer = kf_crypto::hmac_sha256(secret.expose(), &[ANSWER_LABEL, &id].concat());
         let answer = EndorsementAnswer { answer: answer.iter().map(|octet| format!("{octet:02x}")).collect() };
-        let url = format!("{}/{}", self.endorsement, challenge.id);
+        let url = self.url(&format!("{ENDORSEMENT}/{}", challenge.id));
         let answered = post::<_, Endorsement>(&client, &url, &answer).await;
         answered.map(drop).map_err(|(status, reason)| refused_proof(credential, status, reason))
     }

@@ -86,6 +86,59 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A device key is in use and the server knows of it.
+    DeviceKey {
+        /// Epoch of its facility.
+        facility_epoch: u32,
+        /// Epoch of the device.
+        device_epoch: u32,
+    },
+    /// A mixed session was agreed.
+    SessionAgreed {
+        /// Its identifier, hexadecimal.
+        session: String,
+    },
+    /// A message was sealed, sent and acknowledged by the broker.
+    SealedPublished {
+        /// Number of the boot.
+        boot: u32,
+        /// How many, since the agent started.
+        count: u64,
+    },
+    /// Messages were dropped because too many waited.
+    Dropped {
+        /// How many since the last such event.
+        messages: u64,
+    },
+    /// A message was not taken: it is too long, or no text line.
+    MessageRefused {
+        /// Why.
+        reason: String,
+    },
+    /// An order was verified; it is obeyed or declined from here on.
+    Order {
+        /// `rotate` or `wipe`.
+        act: &'static str,
+        /// Its counter.
+        counter: u64,
+    },
+    /// What came is no order that this device obeys.
+    OrderRefused {
+        /// Why.
+        reason: String,
+    },
+    /// The server has the signed answer to an order.
+    OrderAnswered {
+        /// Its counter.
+        counter: u64,
+        /// `done`, `failed` or `declined`.
+        outcome: &'static str,
+    },
+    /// Every key is destroyed, by order.
+    Wiped {
+        /// Files with keys that this process may not remove: destroy them by hand.
+        left: Vec<String>,
+    },
     /// The agent ends.
     Stopped,
 }

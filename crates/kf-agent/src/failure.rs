@@ -45,6 +45,9 @@ pub enum Failure {
     /// The TPM or token that holds the key.
     #[error("the key cannot be used")]
     Key(#[from] crate::key_source::KeyError),
+    /// The file of the device key.
+    #[error(transparent)]
+    Vault(Box<dyn std::error::Error + Send + Sync>),
     /// A program that was to get a secret.
     #[error("{program} cannot be run")]
     Program {
@@ -66,6 +69,12 @@ pub enum Failure {
     /// The operating system gave no randomness.
     #[error("no random numbers: the operating system's source failed")]
     Random,
+}
+
+impl From<crate::vault::VaultError> for Failure {
+    fn from(error: crate::vault::VaultError) -> Self {
+        Self::Vault(Box::new(error))
+    }
 }
 
 /// An error and its sources in one line.

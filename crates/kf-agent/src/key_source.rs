@@ -129,6 +129,22 @@ pub trait KeySource: Send + Sync {
         Ok(())
     }
 
+    /// A key from which the wrapping key of what lies beside the identity is made: the same at every start, and of use to
+    /// this source alone. `None` where keys may rest unwrapped.
+    ///
+    /// # Errors
+    /// [`KeyError::Hardware`].
+    fn wrapping_key(&self) -> Result<Option<SecretArray<32>>, KeyError>;
+
+    /// Destroys every key that is held elsewhere than in what is stored, the wrapping key too where the hardware can, and
+    /// looks that they are gone: for a wipe.
+    ///
+    /// # Errors
+    /// [`KeyError::Hardware`]: something is left, and the call is to be repeated.
+    fn destroy_all(&self) -> Result<(), KeyError> {
+        self.keep_only(&[])
+    }
+
     /// Whether what is stored is of no use to whoever copies the disk.
     fn is_protected_at_rest(&self) -> bool;
 }
@@ -174,6 +190,16 @@ impl SoftwareKeys {
     }
 }
 
+/// What every source makes its wrapping key from: a key of its own and this label.
+pub(crate) const WRAPPING_LABEL: &[u8] = b"keyfleet-agent wrapping key v1";
+
+/// From a key that wraps private keys: another key for another purpose.
+pub(crate) fn derived_wrapping_key(key: &SecretArray<32>) -> SecretArray<32> {
+    // Exposed to HMAC.
+    let tag = kf_crypto::hmac_sha256(key.expose(), WRAPPING_LABEL);
+    SecretArray::fill(|octets| *octets = tag)
+}
+
 const fn algorithm_octet(algorithm: KeyAlgorithm) -> u8 {
     match algorithm {
         KeyAlgorithm::P256 => 1,
@@ -208,6 +234,10 @@ impl KeySource for SoftwareKeys {
         };
         let key = PrivateKey::from_pkcs8(algorithm, &pkcs8).map_err(|_opaque| KeyError::Open)?;
         Ok(Box::new(SoftwareKey(Arc::new(key))))
+    }
+
+    fn wrapping_key(&self) -> Result<Option<SecretArray<32>>, KeyError> {
+        Ok(self.seal_key.as_ref().map(derived_wrapping_key))
     }
 
     fn is_protected_at_rest(&self) -> bool {

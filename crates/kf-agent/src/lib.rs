@@ -11,19 +11,25 @@ mod chain;
 mod clock;
 mod command;
 mod config;
+mod device_api;
 pub mod disk;
 mod enrolment;
 mod event;
 mod failure;
 mod hook;
 mod identity;
+mod key_ring;
 pub mod key_source;
+mod message_queue;
 mod secret_source;
 pub mod slots;
 mod telemetry;
+mod vault;
 mod volume_key;
 
 pub use agent::{Agent, RunOutcome};
 pub use command::{main_with, run_with};
-pub use config::{Config, ConfigError, KeyKind, Telemetry, TelemetryKind};
+pub use config::{
+    Config, ConfigError, DeviceKeySettings, KeyKind, Orders, SealedTelemetry, SealingSession, Telemetry, TelemetryKind,
+};
 pub use event::{Event, EventSink};

@@ -1,15 +1,16 @@
-//! Counter messages to a broker under the device's identity: they show that it works, and that it stops working when
-//! the device is revoked.
+//! Messages to a broker under the device's identity: a counter that shows that it works, and that it stops working when
+//! the device is revoked; or sealed messages of others. Orders come the other way.
 
 mod echo;
 mod mqtt;
+mod outbox;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use kf_client::{Client, alert_in};
 use rustls::ClientConfig;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
 use crate::config::{Telemetry, TelemetryKind};
@@ -25,6 +26,20 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 pub(crate) struct Material {
     pub(crate) identity: Identity,
     pub(crate) roots: Vec<Vec<u8>>,
+}
+
+pub(crate) use outbox::{CounterOutbox, Outbox, SealedOutbox};
+
+/// Where orders come from at the broker, and where they go.
+pub(crate) struct OrderInlet {
+    pub(crate) topic: String,
+    pub(crate) arrivals: mpsc::Sender<Vec<u8>>,
+}
+
+/// What is told the broker and what is heard from it.
+pub(crate) struct Traffic {
+    pub(crate) outbox: Outbox,
+    pub(crate) orders: Option<OrderInlet>,
 }
 
 pub(crate) type MaterialReceiver = watch::Receiver<Option<Arc<Material>>>;
@@ -48,6 +63,7 @@ struct Session<'a> {
     device_name: &'a str,
     tls: Arc<ClientConfig>,
     events: &'a EventSink,
+    orders: Option<&'a OrderInlet>,
 }
 
 /// Connects, publishes, and connects again, for as long as the agent runs.
@@ -57,20 +73,21 @@ pub(crate) async fn run(
     clock: Clock,
     events: EventSink,
     mut material: MaterialReceiver,
+    traffic: Traffic,
 ) {
+    let Traffic { mut outbox, orders } = traffic;
     let longest = Duration::from_millis(settings.reconnect_max_millis.into());
     let mut wait = FIRST_WAIT.min(longest);
-    // The counter goes on over reconnections, so that a gap shows.
-    let mut counter = 0;
     loop {
         let Ok(current) = material.wait_for(Option::is_some).await.map(|current| current.clone()) else { return };
         let Some(current) = current else { continue };
         let ending = match tls_config(&current, &clock) {
             Err(reason) => Ending::Unreachable(reason),
             Ok(tls) => {
-                let session = Session { settings: &settings, device_name: &device_name, tls, events: &events };
+                let orders = orders.as_ref();
+                let session = Session { settings: &settings, device_name: &device_name, tls, events: &events, orders };
                 tokio::select! {
-                    ending = session.hold(&mut counter) => ending,
+                    ending = session.hold(&mut outbox) => ending,
                     changed = material.changed() => match changed {
                         Ok(()) => Ending::IdentityChanged,
                         Err(_agent_ended) => return,
@@ -114,26 +131,27 @@ fn tls_config(material: &Material, clock: &Clock) -> Result<Arc<ClientConfig>, S
 }
 
 impl Session<'_> {
-    async fn hold(&self, counter: &mut u64) -> Ending {
+    async fn hold(&self, outbox: &mut Outbox) -> Ending {
         match self.settings.kind {
-            TelemetryKind::Mqtt => mqtt::hold(self, counter).await,
-            TelemetryKind::Echo => echo::hold(self, counter).await,
+            TelemetryKind::Mqtt => mqtt::hold(self, outbox).await,
+            TelemetryKind::Echo => echo::hold(self, outbox).await,
         }
     }
 
     fn broker(&self) -> String {
         format!("{}:{}", self.settings.host, self.settings.port)
     }
+}
 
-    fn interval(&self) -> tokio::time::Interval {
-        let mut interval = tokio::time::interval(Duration::from_millis(self.settings.interval_millis.into()));
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        interval
-    }
+/// How often the counter is told.
+pub(crate) fn interval(settings: &Telemetry) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(Duration::from_millis(settings.interval_millis.into()));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
+}
 
-    fn message(&self, counter: u64) -> String {
-        serde_json::json!({ "device": self.device_name, "counter": counter }).to_string()
-    }
+fn message(device_name: &str, counter: u64) -> String {
+    serde_json::json!({ "device": device_name, "counter": counter }).to_string()
 }
 
 /// What an error before the broker's acceptance means. With TLS 1.3 a refused certificate shows at the first read, and

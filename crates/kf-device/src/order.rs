@@ -100,6 +100,18 @@ const fn report_of(order: &Order, outcome: OrderOutcome, at: UnixMillis) -> Orde
 }
 
 impl RotateOrder {
+    /// Its counter, to be stored by a device that restarts before it can report.
+    #[must_use]
+    pub const fn counter(&self) -> u64 {
+        self.0.counter
+    }
+
+    /// The last moment at which it may be obeyed.
+    #[must_use]
+    pub const fn expires(&self) -> UnixMillis {
+        self.0.expires
+    }
+
     /// The signed report of what became of it.
     ///
     /// # Errors
@@ -115,6 +127,27 @@ impl RotateOrder {
 }
 
 impl WipeOrder {
+    /// Its counter.
+    #[must_use]
+    pub const fn counter(&self) -> u64 {
+        self.0.counter
+    }
+
+    /// Makes its counter durable and signs that it is not carried out: the device's policy forbids it.
+    ///
+    /// # Errors
+    /// [`OrderError`].
+    pub fn decline<K: IdentityKey, F: Flash, I: Integrity>(
+        self,
+        at: UnixMillis,
+        identity: &K,
+        store: &mut Store<F, I>,
+    ) -> Result<Message, OrderError<F::Error, K::Error>> {
+        let mut last = HighWater::open(store, record::ORDERS).map_err(counter_error)?;
+        last.raise(store, self.0.counter).map_err(counter_error)?;
+        report_of(&self.0, OrderOutcome::Declined, at).sign(identity).map_err(OrderError::Report)
+    }
+
     /// Signs the report with the identity key, and then, in one step that a power cut cannot divide, replaces everything
     /// in the store by the order's counter and that report. Cut before, nothing has happened and the order can come
     /// again; cut after, [`wipe_report`] has the report to be sent.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use cryptoki::object::{Attribute, AttributeType, ObjectClass};
 use kf_backend::{BackendError, SignatureKey};
-use kf_key::{KeyAlgorithm, KeyId, SecretBytes};
+use kf_key::{KeyAlgorithm, KeyId, SecretArray, SecretBytes};
 
 use crate::TokenConfig;
+use crate::attributes::find;
 use crate::connection::{Connection, Repeat};
 use crate::key::{self, TokenKey};
+use crate::root;
 
 /// The most keys that are looked through.
 const MAX_KEYS: usize = 256;
@@ -31,9 +33,53 @@ impl SignatureToken {
     /// # Errors
     /// [`BackendError::Token`].
     pub fn open(module: PathBuf, token: String, pin: SecretBytes) -> Result<Self, BackendError> {
-        let config =
-            TokenConfig { module, token, root_label: String::new(), reconnect_pause: TokenConfig::RECONNECT_PAUSE };
+        Self::with_wrapping_key(module, token, pin, String::new())
+    }
+
+    /// As [`SignatureToken::open`], with the label of a secret key from which wrapping keys are made.
+    ///
+    /// # Errors
+    /// [`BackendError::Token`].
+    pub fn with_wrapping_key(
+        module: PathBuf,
+        token: String,
+        pin: SecretBytes,
+        label: String,
+    ) -> Result<Self, BackendError> {
+        let config = TokenConfig { module, token, root_label: label, reconnect_pause: TokenConfig::RECONNECT_PAUSE };
         Ok(Self { connection: Arc::new(Connection::open(config, pin)?) })
+    }
+
+    /// HMAC-SHA-256 of `message` under the secret key of [`SignatureToken::with_wrapping_key`], which is non-extractable
+    /// and made when there is none.
+    ///
+    /// # Errors
+    /// [`BackendError::WeakObject`] for one that could be taken out; [`BackendError::Token`].
+    pub fn wrapping_key(&self, message: &[u8]) -> Result<SecretArray<32>, BackendError> {
+        match root::hmac(&self.connection, message) {
+            Err(BackendError::MissingKey { .. }) => {
+                root::create(&self.connection)?;
+                root::hmac(&self.connection, message)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Destroys that secret key and looks that it is gone; one that is not there is no error.
+    ///
+    /// # Errors
+    /// [`BackendError::KeyExists`] when it is still found; [`BackendError::Token`].
+    pub fn destroy_wrapping_key(&self) -> Result<(), BackendError> {
+        self.connection.with(Repeat::WhenGone, |open| {
+            let label = self.connection.root_label();
+            if let Some(secret) = find(open, ObjectClass::SECRET_KEY, label)? {
+                open.session.destroy_object(secret)?;
+            }
+            match find(open, ObjectClass::SECRET_KEY, label)? {
+                None => Ok(()),
+                Some(_) => Err(BackendError::KeyExists { label: label.to_owned() }.into()),
+            }
+        })
     }
 
     /// Makes a non-extractable P-256 key pair and returns its SubjectPublicKeyInfo.

@@ -6,12 +6,14 @@
 //! - `c-library`: header, static library and pkg-config file of the device SDK, installed.
 //! - `firmware`: what runs on a microcontroller, built and run in the emulator.
 //! - `documents`: the commands of the documents, run.
+//! - `agent-size`: size and memory of the agent as it is shipped.
 //! - `bench`: figures as ratios, by the crate `kf-bench`.
 //!
 //! It depends on none of our crates, so that it compiles in seconds and can say what is missing before anything else
 //! is built.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool: standard output is its product")]
 
+mod agent_size;
 mod c_library;
 mod document_commands;
 mod firmware;
@@ -48,6 +50,8 @@ enum Task {
         /// Which documents, relative to the workspace; all when none is named.
         documents: Vec<std::path::PathBuf>,
     },
+    /// Build the agent as it is shipped and print its size and its resident memory.
+    AgentSize,
     /// Measure; each figure is a ratio to a yardstick timed in the same run.
     Bench {
         /// Passed on to kf-bench, see `cargo xtask bench -- --help`.
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
         Task::Firmware(arguments) => firmware::run_all(&arguments),
         Task::CLibrary(arguments) => c_library::install(&arguments),
         Task::Documents { documents } => document_commands::run(&documents),
+        Task::AgentSize => agent_size::run_all(),
         Task::Bench { arguments } => suite::bench(&arguments),
     };
     match outcome {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 
 use kf_broker::{MosquittoConfig, PublishedCrl};
 use kf_crypto::PrivateKey;
@@ -12,6 +13,11 @@ use crate::console::{Fleet, Succeeds as _};
 
 /// Mosquitto with a certificate of the fleet, its CRL, and the right to command for the server's connector only.
 fn start_broker(fleet: &Fleet, port: u16) -> Running {
+    start_broker_with(fleet, port, |_| {})
+}
+
+/// As [`start_broker`], with what `adjust` does to its files before it reads them.
+pub(crate) fn start_broker_with(fleet: &Fleet, port: u16, adjust: impl FnOnce(&Path)) -> Running {
     let csr = fleet.request("broker");
     let issue = ["certificate", "issue", "--profile", "tls-server", "--dns-name", "localhost", "--csr", &csr];
     fleet.run(&[&issue[..], &["--out", "broker.pem"]].concat()).succeeds();
@@ -36,13 +42,14 @@ fn start_broker(fleet: &Fleet, port: u16) -> Running {
         }],
     };
     let files = config.write(&directory).unwrap();
+    adjust(&directory);
     let mut broker = Tool::new("mosquitto").start(&["-c", files.config.to_str().unwrap()]);
     broker.wait_for_line(|line| line.contains("running"));
     fs::write(fleet.path("mosquitto.pid"), broker.id().to_string()).unwrap();
     broker
 }
 
-fn configure(fleet: &Fleet, port: u16) {
+pub(crate) fn configure(fleet: &Fleet, port: u16) {
     let path = fleet.data().join("keyfleet.toml");
     let config = fs::read_to_string(&path).unwrap().replace("broker = []\n", "");
     let broker = format!(

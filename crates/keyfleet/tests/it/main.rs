@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, in what it calls as well"
 )]
 
+mod agent;
 mod batch;
 mod broker;
 mod console;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use kf_backend::{BackendError, SignatureKey, TokenFault};
 use kf_client::TlsKey;
 use kf_crypto::CryptoError;
-use kf_key::{KeyAlgorithm, KeyId, SecretBytes, UnixMillis};
+use kf_key::{KeyAlgorithm, KeyId, SecretArray, SecretBytes, UnixMillis};
 use kf_pkcs11::SignatureToken;
 
-use super::{DeviceKey, HardwareFault, KeyError, KeySource};
+use super::{DeviceKey, HardwareFault, KeyError, KeySource, WRAPPING_LABEL};
 
 const IN_TOKEN: u8 = 4;
 /// The most octets of a label of ours.
@@ -32,8 +32,10 @@ impl TokenKeys {
         pin: SecretBytes,
         device_name: &str,
     ) -> Result<Self, KeyError> {
-        let token = SignatureToken::open(module, token, pin).map_err(|error| fault(&error))?;
-        Ok(Self { token, prefix: format!("keyfleet-agent {device_name} ") })
+        let prefix = format!("keyfleet-agent {device_name} ");
+        let wrapping = format!("{prefix}wrapping");
+        let token = SignatureToken::with_wrapping_key(module, token, pin, wrapping).map_err(|error| fault(&error))?;
+        Ok(Self { token, prefix })
     }
 
     fn label_of<'a>(&self, stored: &'a SecretBytes) -> Result<&'a str, KeyError> {
@@ -74,6 +76,17 @@ impl KeySource for TokenKeys {
             }
         }
         Ok(())
+    }
+
+    fn wrapping_key(&self) -> Result<Option<SecretArray<32>>, KeyError> {
+        self.token.wrapping_key(WRAPPING_LABEL).map(Some).map_err(|error| fault(&error))
+    }
+
+    fn destroy_all(&self) -> Result<(), KeyError> {
+        self.keep_only(&[])?;
+        self.token.destroy_wrapping_key().map_err(|error| fault(&error))?;
+        let left = self.token.labels(&self.prefix).map_err(|error| fault(&error))?;
+        if left.is_empty() { Ok(()) } else { Err(KeyError::Hardware(HardwareFault::Refused)) }
     }
 
     fn is_protected_at_rest(&self) -> bool {

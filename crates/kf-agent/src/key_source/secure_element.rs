@@ -5,13 +5,16 @@ use std::fmt;
 use embedded_hal::delay::DelayNs;
 use embedded_hal::i2c::I2c;
 use kf_backend::{BackendError, KeyBackend as _, KeyHandle, TokenFault};
-use kf_key::{KeyAlgorithm, KeyId, SecretBytes, UnixMillis};
+use kf_derive::{FleetRoot, Purpose, SoftwareKey};
+use kf_key::{KeyAlgorithm, KeyId, SecretArray, SecretBytes, UnixMillis};
 use kf_secure_element::{Element, ElementBackend, Roles};
 
 use super::pkcs11::device_key;
 use super::{DeviceKey, HardwareFault, KeyError, KeySource, pkcs11};
 
 const IN_ELEMENT: u8 = 5;
+/// Of the key that wraps the agent's symmetric keys.
+const WRAPPING_EPOCH: u32 = 1;
 const KEY_ID_OCTETS: usize = 16;
 
 /// Keys in one secure element that was personalized with our layout.
@@ -80,6 +83,13 @@ impl<I: I2c + Send + 'static, D: DelayNs + Send + 'static> KeySource for Element
             }
         }
         Ok(())
+    }
+
+    fn wrapping_key(&self) -> Result<Option<SecretArray<32>>, KeyError> {
+        // The chip's root may be locked for good: it only wraps, and what it wraps is replaceable.
+        let info = FleetRoot::<SoftwareKey>::wrapping_info(Purpose::WrapReplaceableKey, WRAPPING_EPOCH);
+        let info = info.map_err(|_too_long| KeyError::Hardware(HardwareFault::Refused))?;
+        self.0.expand_root(&info).map(Some).map_err(|error| fault(&error))
     }
 
     fn is_protected_at_rest(&self) -> bool {

@@ -14,7 +14,7 @@ use kf_tpm::policy::{Approval, BootPolicy, PcrSelection, PcrState, PolicyAuthori
 use kf_tpm::{Blob, EndorsementCertificate, Protection, Tpm, TpmError};
 use serde::{Deserialize, Serialize};
 
-use super::{Attestation, DeviceKey, HardwareFault, KeyError, KeySource};
+use super::{Attestation, DeviceKey, HardwareFault, KeyError, KeySource, derived_wrapping_key};
 use crate::config::{Key, hex_octets};
 use crate::disk::{Disk, replace};
 use crate::failure::Failure;
@@ -172,6 +172,10 @@ impl KeySource for TpmKeys {
         let blob = kf_crypto::open(&self.storage, CONTEXT, sealed).map_err(|_opaque| KeyError::Open)?;
         // Exposed to be read: what is inside is still encrypted by the TPM.
         self.key(Blob::from_bytes(blob.expose()).map_err(|error| fault(&error))?)
+    }
+
+    fn wrapping_key(&self) -> Result<Option<SecretArray<32>>, KeyError> {
+        Ok(Some(derived_wrapping_key(&self.storage)))
     }
 
     fn is_protected_at_rest(&self) -> bool {

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Ending, Session, before_acceptance};
+use super::{Ending, Outbox, Session, before_acceptance};
 use crate::event::Event;
 use crate::failure::chain_of;
 
@@ -18,26 +18,23 @@ const DEADLINE: Duration = Duration::from_secs(15);
 /// The most octets of a line.
 const MAX_LINE_OCTETS: u64 = 4 * 1024;
 
-pub(super) async fn hold(session: &Session<'_>, counter: &mut u64) -> Ending {
+pub(super) async fn hold(session: &Session<'_>, outbox: &mut Outbox) -> Ending {
     let stream = match in_time(connect(session)).await {
         Ok(stream) => stream,
         Err(error) => return before_acceptance(&error),
     };
     let mut stream = BufReader::new(stream);
-    let mut interval = session.interval();
     let mut is_up = false;
     loop {
-        interval.tick().await;
-        let next = counter.saturating_add(1);
+        let message = outbox.next(session.events).await;
         // With TLS 1.3 the first line that comes back is the first sign of acceptance.
-        match in_time(exchange(&mut stream, &session.message(next))).await {
+        match in_time(exchange(&mut stream, &message)).await {
             Ok(()) => {
                 if !is_up {
                     session.events.tell(&Event::Connected { broker: session.broker() });
                     is_up = true;
                 }
-                *counter = next;
-                session.events.tell(&Event::Published { counter: next });
+                outbox.acknowledged(session.events);
             }
             Err(error) if is_up => return Ending::Disconnected(chain_of(&error)),
             Err(error) => return before_acceptance(&error),
@@ -61,15 +58,16 @@ async fn connect(session: &Session<'_>) -> io::Result<TlsStream<TcpStream>> {
     TlsConnector::from(session.tls.clone()).connect(name, stream).await
 }
 
-async fn exchange(stream: &mut BufReader<TlsStream<TcpStream>>, message: &str) -> io::Result<()> {
-    stream.get_mut().write_all(format!("{message}\n").as_bytes()).await?;
+async fn exchange(stream: &mut BufReader<TlsStream<TcpStream>>, message: &[u8]) -> io::Result<()> {
+    stream.get_mut().write_all(message).await?;
+    stream.get_mut().write_all(b"\n").await?;
     stream.get_mut().flush().await?;
     let mut line = Vec::new();
     let read = stream.take(MAX_LINE_OCTETS).read_until(b'\n', &mut line).await?;
     if read == 0 {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the broker"));
     }
-    if line.trim_ascii_end() != message.as_bytes() {
+    if line.trim_ascii_end() != message {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "another line came back"));
     }
     Ok(())

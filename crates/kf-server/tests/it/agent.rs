@@ -14,20 +14,24 @@ use kf_server::Limits;
 use crate::rig::{Rig, hours_from, openssl};
 
 /// A device named `pump-1` beside its server.
-struct Device {
-    rig: Rig,
+pub(crate) struct Device {
+    pub(crate) rig: Rig,
     events: Arc<Mutex<Vec<Event>>>,
 }
 
 impl Device {
-    async fn new(policy: EnrolmentPolicy) -> Self {
-        let rig = Rig::start_with(Limits::default(), policy).await;
+    pub(crate) async fn new(policy: EnrolmentPolicy) -> Self {
+        Self::with(Limits::default(), policy).await
+    }
+
+    pub(crate) async fn with(limits: Limits, policy: EnrolmentPolicy) -> Self {
+        let rig = Rig::start_with(limits, policy).await;
         rig.device("pump-1").await;
         Self { rig, events: Arc::default() }
     }
 
     /// Puts a fresh code where the device finds it.
-    async fn give_code(&self) {
+    pub(crate) async fn give_code(&self) {
         let code = self.rig.code("pump-1").await;
         std::fs::write(self.rig.file("code"), code.split_once(':').unwrap().1).unwrap();
     }
@@ -42,7 +46,7 @@ impl Device {
         Config::parse(&text).unwrap()
     }
 
-    async fn start(&self, config: Config) -> (RunOutcome, Vec<Event>) {
+    pub(crate) async fn start(&self, config: Config) -> (RunOutcome, Vec<Event>) {
         let log = self.events.clone();
         let sink = EventSink::new(move |event| log.lock().unwrap().push(event.clone()));
         let outcome = open_agent(&config, &sink).once().await;
@@ -56,14 +60,14 @@ impl Device {
     }
 
     /// Moves the clocks of both sides: the device believes what it last saw.
-    fn pass_hours(&self, hours: u64) {
+    pub(crate) fn pass_hours(&self, hours: u64) {
         let now = hours_from(self.rig.clock.now(), hours);
         self.rig.clock.set(now);
         std::fs::write(self.rig.file("device/last-seen"), now.0.to_string()).unwrap();
     }
 
     /// The certificate in use.
-    fn certificate(&self) -> PresentedCertificate {
+    pub(crate) fn certificate(&self) -> PresentedCertificate {
         let slot = std::fs::read_to_string(self.rig.file("device/current")).unwrap();
         let chain = std::fs::read_to_string(self.rig.file(&format!("device/{}/chain", slot.trim()))).unwrap();
         PresentedCertificate::from_der(&kf_pki::pem::decode_all("CERTIFICATE", &chain).unwrap()[0]).unwrap()

@@ -12,6 +12,7 @@ mod agent;
 mod api;
 mod batch;
 mod caching;
+mod duties;
 mod enumeration;
 mod est;
 mod exchange;

@@ -1,0 +1,81 @@
+//! What the device asks the server beside enrolment: key exchanges, sessions, orders.
+
+use kf_client::header::{CONTENT_TYPE, RETRY_AFTER};
+use kf_client::{ClientError, HeaderValue, Method, Response};
+
+use crate::enrolment::Server;
+use crate::failure::chain_of;
+use crate::identity::Identity;
+
+const CBOR: &str = "application/cbor";
+
+/// A call that brought nothing.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// HTTP status, 0 when there was no answer.
+    pub(crate) status: u16,
+    /// The server's words, or why there was no answer.
+    pub(crate) reason: String,
+    /// The server's Retry-After, in milliseconds, or 0.
+    pub(crate) retry_after: u64,
+}
+
+impl Refusal {
+    /// Whether the same octets would be refused again.
+    pub(crate) const fn is_final(&self) -> bool {
+        matches!(self.status, 400..=499) && !matches!(self.status, 401 | 408 | 429)
+    }
+}
+
+impl From<ClientError> for Refusal {
+    fn from(error: ClientError) -> Self {
+        Self { status: 0, reason: chain_of(&error), retry_after: 0 }
+    }
+}
+
+fn refused(answer: &Response) -> Refusal {
+    let status = answer.status.as_u16();
+    let problem: Option<kf_api::Problem> = serde_json::from_slice(&answer.body).ok();
+    let words = problem.map(|problem| chain_of(&ClientError::Problem(problem)));
+    let seconds = answer.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    Refusal {
+        status,
+        reason: words.unwrap_or_else(|| format!("the server answered {status}")),
+        retry_after: seconds.unwrap_or_default().saturating_mul(1_000),
+    }
+}
+
+impl Server {
+    async fn post(&self, path: &str, message: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let client = self.client().build()?;
+        let headers = [(CONTENT_TYPE, HeaderValue::from_static(CBOR))];
+        let answer = client.request(Method::POST, &self.url(path), &headers, message.to_vec()).await?;
+        if answer.status.is_success() { Ok(answer.body.to_vec()) } else { Err(refused(&answer)) }
+    }
+
+    /// One message of a key exchange. It authenticates itself: no certificate is shown.
+    pub(crate) async fn exchange(&self, message: &[u8]) -> Result<Vec<u8>, Refusal> {
+        self.post("/v1/device/exchange", message).await
+    }
+
+    /// One message of an exchange for a mixed session.
+    pub(crate) async fn session(&self, message: &[u8]) -> Result<Vec<u8>, Refusal> {
+        self.post("/v1/device/session", message).await
+    }
+
+    /// The device's signed answer to an order.
+    pub(crate) async fn answer_order(&self, message: &[u8]) -> Result<(), Refusal> {
+        self.post("/v1/device/orders/outcome", message).await.map(drop)
+    }
+
+    /// The oldest order that waits.
+    pub(crate) async fn order(&self, identity: &Identity) -> Result<Option<Vec<u8>>, Refusal> {
+        let client = self.client().identity(identity.chain.clone(), identity.key.clone()).build()?;
+        let answer = client.request(Method::GET, &self.url("/v1/device/orders"), &[], Vec::new()).await?;
+        match answer.status.as_u16() {
+            204 => Ok(None),
+            200 => Ok(Some(answer.body.to_vec())),
+            _ => Err(refused(&answer)),
+        }
+    }
+}
