@@ -97,7 +97,7 @@ const char *kf_status_text(kf_status status);
 #define KF_PLAINTEXT_OCTETS 16384   /* the most that is sealed at once */
 
 /* Octets of an envelope of sealed payload are at most the plaintext's and this. */
-#define KF_ENVELOPE_OVERHEAD_OCTETS 110
+#define KF_ENVELOPE_OVERHEAD_OCTETS 126
 
 /* ---- What the firmware brings ---------------------------------------------------------------------------------- */
 

@@ -34,7 +34,7 @@ fn bench(noise_state: u8) -> Bench {
 
 fn key_id(server: &EstServer, sender: Sender, service: &str) -> KeyId {
     let service = Service::new(service).unwrap();
-    KeyId { device: DEVICE, facility_epoch: 1, device_epoch: server.device_epoch, sender, service }
+    KeyId { device: DEVICE, facility_epoch: 1, device_epoch: server.device_epoch, session: None, sender, service }
 }
 
 /// Opens as the server does.

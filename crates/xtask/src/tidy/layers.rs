@@ -98,6 +98,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         "kf-agent",
         &[
             "kf-key",
+            "kf-derive",
+            "kf-seal",
+            "kf-exchange",
+            "kf-entropy",
             "kf-crypto",
             "kf-api",
             "kf-pki",
