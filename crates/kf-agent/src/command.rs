@@ -207,6 +207,7 @@ fn status(file: &ConfigFile) -> Result<ExitCode, Failure> {
         "certificate": leaf,
         "under_way": under_way,
         "key_sealed": !config.key.allow_plain_key,
+        "wiped": config.state_dir.join("wiped").exists(),
     });
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{shown}").map_err(|source| Failure::Source { field: "standard output", source })?;

@@ -65,6 +65,11 @@ fn configuration(fleet: &Fleet, port: u16, session: &str) -> String {
 impl Site {
     fn start(session: &str) -> Self {
         let mut fleet = Fleet::start(&[]).with_device();
+        // Before the server knows the broker: it would end their sessions there to give them the rights of devices.
+        for name in ["relay", "spy"] {
+            fleet.register(name);
+            certified(&fleet, name, &["--profile", "ldevid", "--device", name]);
+        }
         let port = free_port();
         let broker = start_broker_with(&fleet, port, extra_rights);
         fleet.stop();
@@ -150,10 +155,6 @@ fn fragments(directory: &Path, left_out: &[&str]) -> BTreeSet<Vec<u8>> {
 fn a_device_lives_from_its_code_over_sealed_telemetry_and_a_rotation_to_its_wipe() {
     let mut site = Site::start("derived");
     let fleet = &site.fleet;
-    for name in ["relay", "spy"] {
-        fleet.register(name);
-        certified(fleet, name, &["--profile", "ldevid", "--device", name]);
-    }
     fleet.run(&["operator", "create", "relay", "--role", "relay", "--facility", "lyon"]).succeeds();
     fleet.run(&["token", "create", "relay", "--out", "relay.token"]).succeeds();
     let root = fleet.data().join("root.pem");
@@ -235,9 +236,6 @@ fn a_device_lives_from_its_code_over_sealed_telemetry_and_a_rotation_to_its_wipe
 fn what_is_sealed_in_a_mixed_session_is_opened_while_the_session_lives() {
     let mut site = Site::start("mixed");
     site.event("session-agreed");
-    let fleet = &site.fleet;
-    fleet.register("relay");
-    certified(fleet, "relay", &["--profile", "ldevid", "--device", "relay"]);
     let taken = site.client("relay", &["-t", "devices/+/sealed/#", "-C", "2", "-F", "%x", "-W", "60"]);
     let listener = site.tool("mosquitto_sub");
     let listener = std::thread::spawn(move || listener.run(&taken));

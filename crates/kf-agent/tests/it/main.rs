@@ -11,3 +11,4 @@ mod token;
 #[cfg(feature = "tpm")]
 mod tpm;
 mod unit;
+mod wrapping;

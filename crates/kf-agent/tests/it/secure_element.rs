@@ -11,12 +11,12 @@ use kf_testkit::{ElementBus, ElementDelay, Fault, SecureElement};
 
 use crate::bench::{Bench, DUE, LONG, Reply, bench, names};
 
-fn element(chip: &SecureElement) -> Element<ElementBus, ElementDelay> {
+pub(crate) fn element(chip: &SecureElement) -> Element<ElementBus, ElementDelay> {
     Element::open(chip.bus(), chip.delay(), DEFAULT_ADDRESS).unwrap()
 }
 
 /// As the factory station hands it over.
-fn personalized() -> SecureElement {
+pub(crate) fn personalized() -> SecureElement {
     let chip = SecureElement::blank(11);
     let secret = |octet| SecretArray::fill(|key: &mut [u8; 32]| key.fill(octet));
     let transport = TransportKey::new(layout::TRANSPORT, secret(6));
