@@ -31,6 +31,23 @@ impl Output {
         let file = File::create(path).map_err(BenchError::io("a file for images"))?;
         Ok(Self::Pack(Mutex::new(BufWriter::with_capacity(1 << 20, file))))
     }
+
+    /// Writes the image of the device of this number.
+    pub(super) fn write(&self, number: u32, image: &Image) -> std::io::Result<()> {
+        // Exposed to be written: what the vendor's tool sends to a chip.
+        let parts = image.segments.iter().map(|segment| segment.octets.expose());
+        match self {
+            Self::Pack(file) => {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                parts.into_iter().try_for_each(|part| file.write_all(part))
+            }
+            Self::Files(folder) => {
+                let parts: Vec<&[u8]> = parts.collect();
+                fs::write(folder.join(format!("{number:06}.bin")), parts.concat())
+            }
+            Self::Nothing => Ok(()),
+        }
+    }
 }
 
 /// What the ports share.
@@ -96,22 +113,6 @@ impl Port {
     pub(super) const fn new(line: Arc<Line>, target: Arc<dyn Target>) -> Self {
         Self { line, target, number: 0, segments: Vec::new(), unlock: None }
     }
-
-    fn store(&self, image: &Image) -> std::io::Result<()> {
-        // Exposed to be written: what the vendor's tool sends to a chip.
-        let parts = image.segments.iter().map(|segment| segment.octets.expose());
-        match &self.line.output {
-            Output::Pack(file) => {
-                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                parts.into_iter().try_for_each(|part| file.write_all(part))
-            }
-            Output::Files(folder) => {
-                let parts: Vec<&[u8]> = parts.collect();
-                fs::write(folder.join(format!("{:06}.bin", self.number)), parts.concat())
-            }
-            Output::Nothing => Ok(()),
-        }
-    }
 }
 
 fn copy(segment: &Segment) -> Segment {
@@ -144,7 +145,7 @@ impl Fixture for Port {
     }
 
     fn write(&mut self, image: &Image) -> Result<(), FixtureError> {
-        self.store(image).map_err(|_io| FixtureError::Failed)?;
+        self.line.output.write(self.number, image).map_err(|_io| FixtureError::Failed)?;
         self.line.wire();
         let line = Arc::clone(&self.line);
         line.as_device(|| {
