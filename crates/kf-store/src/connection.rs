@@ -77,9 +77,9 @@ pub(crate) fn limit_wal(connection: &Connection, full: bool) -> Result<(), Store
     Ok(())
 }
 
-/// How much of the database readers map, in octets: all that SQLite, as it is built here, maps at most. The rest is read by
-/// system calls.
-const MAPPED_OCTETS: i64 = 0x7fff_0000;
+/// How much of the database readers map at most, in octets: 1 TiB, which is address space and not memory. SQLite has to be built
+/// for it (`.cargo/config.toml`); as it comes it maps 2 GiB, and reads the rest by system calls.
+const MAPPED_OCTETS: i64 = 0x100_0000_0000;
 
 fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -9,7 +9,7 @@ use crate::StoreError;
 const APPLICATION_ID: i64 = 0x4b66_5374;
 
 /// The migrations; the version of the schema is how many have been applied. One that was released never changes.
-const MIGRATIONS: [&str; 2] = [include_str!("schema/0001.sql"), include_str!("schema/0002.sql")];
+const MIGRATIONS: [&str; 1] = [include_str!("schema/0001.sql")];
 
 /// The newest schema version that is known here.
 pub(crate) fn known_version() -> u32 {

@@ -213,6 +213,9 @@ CREATE TABLE device_order (
     state INTEGER NOT NULL,
     created INTEGER NOT NULL,
     expires INTEGER NOT NULL,
+    -- When a broker took it, and when the device said that it has it.
+    sent INTEGER,
+    acknowledged INTEGER,
     delivered INTEGER,
     ended INTEGER,
     why TEXT NOT NULL,
