@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -59,6 +60,18 @@ pub(crate) fn say(text: &str) {
 /// Whether a person sits at both ends and can be asked.
 pub(crate) fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// A bar for work on this many octets, where somebody looks.
+pub(crate) fn octets_bar(octets: u64) -> ProgressBar {
+    let bar = ProgressBar::new(octets);
+    if !io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    match ProgressStyle::with_template("{bar:40} {percent}% {bytes}/{total_bytes}, {eta} left") {
+        Ok(style) => bar.with_style(style),
+        Err(_bad_template) => bar,
+    }
 }
 
 /// Writes a text to standard output as it is.

@@ -2,19 +2,18 @@
 //! not grow with the file. To resume, run it again: what is there already costs a look.
 
 use std::fs::File;
-use std::io::{IsTerminal as _, Read as _};
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kf_api::batch::{BatchImport, RefusedItem};
 use kf_batch::frame::{MAX_ITEM_OCTETS, split_item};
 use kf_client::{HeaderValue, Method};
 
 use crate::api::{Api, Context, segment};
 use crate::failure::Failure;
-use crate::output::{Format, Listing, Names, object, say};
+use crate::output::{Format, Listing, Names, object, octets_bar, say};
 
 /// What the server takes at once.
 const MAX_PIECE_OCTETS: usize = 2 * 1024 * 1024;
@@ -83,7 +82,7 @@ pub(super) async fn run(context: &Context, import: &Import) -> Result<(), Failur
     let file = File::open(&import.file).map_err(|error| Failure::file("read", &import.file, error))?;
     let length = file.metadata().map_err(|error| Failure::file("read", &import.file, error))?.len();
     let mut api = context.api_within(Duration::from_secs(600))?;
-    let bar = progress(length);
+    let bar = octets_bar(length);
     let mut items = Items { file, buffer: Vec::new(), octets_read: 0 };
     let mut total = BatchImport { dry_run: import.dry_run, ..BatchImport::default() };
     loop {
@@ -104,17 +103,6 @@ pub(super) async fn run(context: &Context, import: &Import) -> Result<(), Failur
     }
     bar.finish_and_clear();
     finish(context, import, &total)
-}
-
-fn progress(octets: u64) -> ProgressBar {
-    let bar = ProgressBar::new(octets);
-    if !std::io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    match ProgressStyle::with_template("{bar:40} {percent}% {bytes}/{total_bytes}, {eta} left") {
-        Ok(style) => bar.with_style(style),
-        Err(_bad_template) => bar,
-    }
 }
 
 async fn send(api: &mut Api, import: &Import, piece: Piece, total: &mut BatchImport) -> Result<(), Failure> {

@@ -6,19 +6,17 @@
 mod rows;
 
 use std::fs::File;
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kf_api::device::{ImportFormat, ImportReport, RowError};
 use kf_client::{HeaderValue, Method};
 use tokio::sync::mpsc;
 
 use crate::api::{Api, Context};
 use crate::failure::Failure;
-use crate::output::{Format, Listing, Names, object, say};
+use crate::output::{Format, Listing, Names, object, octets_bar, say};
 use rows::{Piece, Source};
 
 /// The most refused rows that are listed; all are counted.
@@ -65,7 +63,7 @@ pub(crate) async fn run(context: &Context, import: &Import) -> Result<(), Failur
     let file = File::open(&import.file).map_err(|error| Failure::file("read", &import.file, error))?;
     let length = file.metadata().map_err(|error| Failure::file("read", &import.file, error))?.len();
     let mut api = context.api_within(Duration::from_secs(600))?;
-    let bar = progress(length);
+    let bar = octets_bar(length);
     let (sender, mut pieces) = mpsc::channel(PIECES_AHEAD);
     let reader = tokio::task::spawn_blocking(move || source.read(file, &sender));
     let mut total = ImportReport { dry_run: import.dry_run, ..ImportReport::default() };
@@ -105,17 +103,6 @@ fn encoding_of(import: &Import) -> Result<ImportFormat, Failure> {
             format!("{} ends in neither .csv nor .json", import.file.display()),
             "give --encoding csv or --encoding json",
         )),
-    }
-}
-
-fn progress(octets: u64) -> ProgressBar {
-    let bar = ProgressBar::new(octets);
-    if !std::io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    match ProgressStyle::with_template("{bar:40} {percent}% {bytes}/{total_bytes}, {eta} left") {
-        Ok(style) => bar.with_style(style),
-        Err(_bad_template) => bar,
     }
 }
 

@@ -1,16 +1,15 @@
 //! Findings as they are written, for both verbs.
 
 use std::fs::File;
-use std::io::{IsTerminal as _, Read as _};
+use std::io::Read as _;
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use kf_flash::scan::{Finding, FindingKind, ImageReport, MAX_IMAGE_OCTETS, Scanner, Secrets};
+use kf_flash::scan::{Finding, FindingKind, ImageReport, Scanner, Secrets};
 use kf_key::SecretBytes;
 use serde::Serialize;
 
 use crate::failure::{Failure, exit};
-use crate::output::{Format, Listing, Names, say};
+use crate::output::{Format, Listing, Names, octets_bar, say};
 
 /// How much of an image is read at once.
 const PIECE_OCTETS: usize = 64 << 10;
@@ -83,7 +82,7 @@ impl From<&Finding> for Row {
 pub(super) fn scan(path: &Path, secrets: Secrets) -> Result<ImageReport, Failure> {
     let unreadable = |error| Failure::file("read", path, error);
     let mut file = File::open(path).map_err(unreadable)?;
-    let bar = progress(file.metadata().map_err(unreadable)?.len());
+    let bar = octets_bar(file.metadata().map_err(unreadable)?.len());
     let mut scanner = Scanner::new(secrets);
     // Wiped afterwards: an image can hold keys in clear, which is why it is looked through.
     let mut outcome = Ok(());
@@ -104,17 +103,6 @@ pub(super) fn scan(path: &Path, secrets: Secrets) -> Result<ImageReport, Failure
     }));
     bar.finish_and_clear();
     outcome.map(|()| scanner.finish())
-}
-
-fn progress(octets: u64) -> ProgressBar {
-    let bar = ProgressBar::new(octets.min(MAX_IMAGE_OCTETS));
-    if !std::io::stderr().is_terminal() {
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-    }
-    match ProgressStyle::with_template("{bar:40} {percent}% {bytes}/{total_bytes}, {eta} left") {
-        Ok(style) => bar.with_style(style),
-        Err(_bad_template) => bar,
-    }
 }
 
 /// Writes a section of a report for people, if it has rows.
