@@ -65,31 +65,28 @@ pub(crate) fn write_front(out: &mut [u8], protected: &[u8], nonce: &Nonce, ciphe
     Some(out.written().len())
 }
 
-/// The additional authenticated data of the cipher: `["Encrypt0", protected, external_aad]` (RFC 9052 section 5.3).
-pub(crate) struct EncStructure {
-    octets: [u8; MAX_PROTECTED_OCTETS + MAX_EXTERNAL_AAD_OCTETS + 15],
-    length: usize,
-}
+/// Octets of the longest [`enc_structure`].
+pub(crate) const ENC_STRUCTURE_OCTETS: usize = MAX_PROTECTED_OCTETS + MAX_EXTERNAL_AAD_OCTETS + 15;
 
-impl EncStructure {
-    /// `None`: more than [`MAX_EXTERNAL_AAD_OCTETS`].
-    pub(crate) fn new(protected: &[u8], external_aad: &[u8]) -> Option<Self> {
-        if external_aad.len() > MAX_EXTERNAL_AAD_OCTETS {
-            return None;
-        }
-        let mut octets = [0; MAX_PROTECTED_OCTETS + MAX_EXTERNAL_AAD_OCTETS + 15];
-        let mut out = Writer::new(&mut octets);
-        out.raw(&[0x83])?;
-        out.text(CONTEXT)?;
-        out.bytes(protected)?;
-        out.bytes(external_aad)?;
-        let length = out.written().len();
-        Some(Self { octets, length })
+/// The additional authenticated data of the cipher: `["Encrypt0", protected, external_aad]` (RFC 9052 section 5.3). Written
+/// where the caller says: as a value that is handed on it would lie on a small stack twice.
+///
+/// `None`: more than [`MAX_EXTERNAL_AAD_OCTETS`].
+pub(crate) fn enc_structure<'b>(
+    octets: &'b mut [u8; ENC_STRUCTURE_OCTETS],
+    protected: &[u8],
+    external_aad: &[u8],
+) -> Option<&'b [u8]> {
+    if external_aad.len() > MAX_EXTERNAL_AAD_OCTETS {
+        return None;
     }
-
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        self.octets.get(..self.length).unwrap_or_default()
-    }
+    let mut out = Writer::new(octets);
+    out.raw(&[0x83])?;
+    out.text(CONTEXT)?;
+    out.bytes(protected)?;
+    out.bytes(external_aad)?;
+    let length = out.written().len();
+    octets.get(..length)
 }
 
 /// Why some octets are not a sealed payload. No secret is involved, so each reason has a name.

@@ -8,7 +8,7 @@ use zeroize::Zeroize;
 use crate::MAX_EXTERNAL_AAD_OCTETS;
 use crate::boot::BootId;
 use crate::cipher::Cipher;
-use crate::envelope::{EncStructure, Sealed};
+use crate::envelope::{ENC_STRUCTURE_OCTETS, Sealed, enc_structure};
 use crate::key_id::{KeyId, Mismatch};
 use crate::replay::{Accepted, Mark};
 use crate::{SealAlgorithm, replay};
@@ -116,14 +116,15 @@ impl Opener {
         if self.failures >= FAILURES_PER_OPENER {
             return Err(OpenError::TooManyFailures);
         }
-        let aad = EncStructure::new(sealed.protected(), external_aad)
+        let mut octets = [0; ENC_STRUCTURE_OCTETS];
+        let aad = enc_structure(&mut octets, sealed.protected(), external_aad)
             .ok_or(OpenError::ExternalAadTooLarge { octets: external_aad.len() })?;
         let (ciphertext, tag) = sealed.ciphertext();
         let needed = ciphertext.len();
         let plaintext = out.get_mut(..needed).ok_or(OpenError::BufferTooSmall { needed })?;
         plaintext.copy_from_slice(ciphertext);
         let nonce = self.boot.nonce(self.algorithm, sealed.counter());
-        if self.cipher.decrypt(nonce.as_bytes(), aad.as_bytes(), plaintext, tag).is_err() {
+        if self.cipher.decrypt(nonce.as_bytes(), aad, plaintext, tag).is_err() {
             plaintext.zeroize();
             self.failures += 1;
             return Err(OpenError::Refused);

@@ -7,7 +7,7 @@ use kf_derive::{ApplicationKey, KeyDerivationKey};
 use crate::algorithm::{SealAlgorithm, TAG_OCTETS};
 use crate::boot::{Boot, BootId};
 use crate::cipher::Cipher;
-use crate::envelope::{EncStructure, Protected, write_front};
+use crate::envelope::{ENC_STRUCTURE_OCTETS, Protected, enc_structure, write_front};
 use crate::key_id::KeyId;
 use crate::{MAX_EXTERNAL_AAD_OCTETS, MAX_PLAINTEXT_OCTETS};
 
@@ -144,7 +144,8 @@ impl Sealer {
         if self.counter >= MESSAGES_PER_BOOT {
             return Err(SealError::BootExhausted);
         }
-        let aad = EncStructure::new(self.protected.as_bytes(), external_aad)
+        let mut octets = [0; ENC_STRUCTURE_OCTETS];
+        let aad = enc_structure(&mut octets, self.protected.as_bytes(), external_aad)
             .ok_or(SealError::ExternalAadTooLarge { octets: external_aad.len() })?;
         let nonce = self.boot.nonce(self.algorithm, self.counter);
         let inner = plaintext.len() + TAG_OCTETS;
@@ -158,7 +159,7 @@ impl Sealer {
         ciphertext.copy_from_slice(plaintext);
         // Spent before the cipher sees the nonce: whatever happens from here on, no other message gets it.
         self.counter += 1;
-        match self.cipher.encrypt(nonce.as_bytes(), aad.as_bytes(), ciphertext) {
+        match self.cipher.encrypt(nonce.as_bytes(), aad, ciphertext) {
             Ok(found) => tag.copy_from_slice(&found),
             Err(_refused) => {
                 ciphertext.fill(0);
