@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::process::{Failure, Result, cargo, output, run, target_directory};
+use crate::process::{Failure, Result, cargo, command, output, run, target_directory};
 
 /// A profile of its own: what fits a gateway is not what serves a fleet fastest.
 const PROFILE: &str = "agent";
@@ -10,15 +10,18 @@ const PROFILE: &str = "agent";
 const PROGRAM: &str = "KEYFLEET_AGENT_PROGRAM";
 const MEASURED: &str = "resident memory of keyfleet-agent after enrolling: ";
 
-/// Builds the agent as it is shipped, stripped, and prints its size and the resident memory of a running one.
+/// Builds the agent as it is shipped to a gateway, static and stripped, and prints its size and the resident memory of a running
+/// one.
 ///
 /// # Errors
 /// When it does not build, does not enrol, or one of the figures is missing.
 pub(crate) fn run_all() -> Result<()> {
     let remedy = "see the output above";
-    let build = ["build", "--profile", PROFILE, "--package", "kf-agent", "--bin", "keyfleet-agent"];
-    run(cargo().args(build), remedy)?;
-    let program = target_directory().join(PROFILE).join("keyfleet-agent");
+    let host = host()?;
+    // With a target that is named, the flags are the program's and not those of what runs while it is built.
+    let build = ["build", "--profile", PROFILE, "--package", "kf-agent", "--bin", "keyfleet-agent", "--target", &host];
+    run(cargo().args(build).env("RUSTFLAGS", "-C target-feature=+crt-static"), remedy)?;
+    let program = target_directory().join(&host).join(PROFILE).join("keyfleet-agent");
     let octets = size(&program)?;
     // The same run as in the tests, of this program: start, make a key, enrol over HTTPS, rest.
     let test = ["test", "--package", "kf-agent", "--test", "it", "footprint", "--", "--nocapture"];
@@ -26,9 +29,16 @@ pub(crate) fn run_all() -> Result<()> {
     let missing = || Failure::new("the test did not say how much memory the agent takes", remedy);
     let resident = said.lines().find_map(|line| line.strip_prefix(MEASURED)).ok_or_else(missing)?;
     let resident = resident.split_whitespace().next().ok_or_else(missing)?;
-    println!("| keyfleet-agent, stripped, without TPM | {:.1} MiB |", mebibytes(octets));
+    println!("| keyfleet-agent, static and stripped, without TPM | {:.1} MiB |", mebibytes(octets));
     println!("| resident after enrolling | {resident} KiB |");
     Ok(())
+}
+
+/// The target that this machine compiles for by itself, as `rustc -vV` names it.
+fn host() -> Result<String> {
+    let said = output(command("rustc").arg("-vV"), "install Rust with rustup")?;
+    let host = said.lines().find_map(|line| line.strip_prefix("host: ")).map(str::to_owned);
+    host.ok_or_else(|| Failure::new("rustc does not say which target it is for", "install Rust with rustup"))
 }
 
 fn size(program: &Path) -> Result<u64> {
