@@ -12,7 +12,7 @@ use kf_pki::certificate::PresentedCertificate;
 use kf_pki::chain::{Currency, verify_client};
 use kf_pki::request::RequestedKey;
 use kf_store::device::Registration;
-use kf_store::vendor::{NewVendorDevice, Pin};
+use kf_store::vendor::{BoundCertificate, NewVendorDevice};
 
 use crate::device::import::{BadRow, bad_row};
 use crate::device::{check_new_device, name_in_use, registration_entry};
@@ -222,7 +222,7 @@ impl Fleet {
     }
 
     /// What a certificate says the device is, if anything, and what to bind the device to.
-    fn vendor_certificate(&self, anchor: &[u8], pem: &str) -> Result<(Option<String>, Pin), FleetError> {
+    fn vendor_certificate(&self, anchor: &[u8], pem: &str) -> Result<(Option<String>, BoundCertificate), FleetError> {
         let malformed = || {
             FleetError::invalid("chain_pem", "this is no certificate chain", "give PEM, the IDevID first, then its CAs")
         };
@@ -239,7 +239,7 @@ impl Fleet {
         })?;
         let key = RequestedKey::from_spki(&presented.spki).map_err(crate::enrolment::of_request)?;
         self.check_requested_key(&key, None)?;
-        let pin = Pin { certificate: kf_crypto::sha256(leaf), spki: presented.spki_sha256 };
+        let pin = BoundCertificate { certificate: kf_crypto::sha256(leaf), spki: presented.spki_sha256 };
         Ok((kf_pki::name::device_identifier(&presented.subject), pin))
     }
 
@@ -327,7 +327,7 @@ impl Fleet {
     }
 
     /// Notes that a device used its IDevID for the first time: from then on it is the only one for this device.
-    pub(crate) async fn note_first_use(&self, claim: &Claim, pin: Pin) -> Result<(), FleetError> {
+    pub(crate) async fn note_first_use(&self, claim: &Claim, pin: BoundCertificate) -> Result<(), FleetError> {
         let device: &Device = &claim.device;
         let now = self.now();
         let entry = Entry::done(&device_principal(device, Credential::Certificate), "vendor.first-use", now)
@@ -335,7 +335,7 @@ impl Fleet {
             .about(format!("spki:{}", hex::encode(pin.spki)))
             .at_facility(Some(device.facility))
             .with("certificate", hex::encode(pin.certificate));
-        self.store.pin_vendor_device(device.id, pin, now, entry.build()).await?;
+        self.store.bind_vendor_device(device.id, pin, now, entry.build()).await?;
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use http::{HeaderName, Request};
 use hyper::body::Incoming;
 use kf_fleet::{Fleet, FleetError};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::failure::Failure;
 use crate::limits::Limits;
@@ -25,7 +25,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) struct App {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) limits: Limits,
-    pub(crate) imports: Semaphore,
+    imports: Semaphore,
     pub(crate) metrics: PrometheusHandle,
     pub(crate) ready_answers: ocsp::ReadyAnswers,
     answered: metering::Requests,
@@ -51,6 +51,16 @@ impl App {
             request_base,
             requests: AtomicU64::new(0),
         }))
+    }
+
+    /// A place for an import. Each holds what it was sent in memory, so there are few at a time.
+    ///
+    /// # Errors
+    /// 429 when all are taken.
+    pub(crate) fn import_place(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        self.imports.try_acquire().map_err(|_taken| {
+            Failure::new(http::StatusCode::TOO_MANY_REQUESTS, "too-many", "other imports are running").retry_after(10)
+        })
     }
 
     fn next_request_id(&self) -> String {

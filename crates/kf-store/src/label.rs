@@ -72,6 +72,10 @@ pub(crate) fn keep(act: &Act<'_>, device: DeviceId, hash: &[u8; 32], key: &[u8; 
     Ok(())
 }
 
+fn in_transaction(act: &Act<'_>, device: DeviceId) -> Result<LabelRecord, StoreError> {
+    act.one(COLUMNS, [device.as_bytes()], label_row)?.ok_or(StoreError::NotFound { what: "label" })
+}
+
 fn illegal(found: &str, expected: &str) -> StoreError {
     StoreError::IllegalState { what: "label", found: found.into(), expected: expected.into() }
 }
@@ -97,8 +101,7 @@ impl Store {
         audit: impl Into<Audit>,
     ) -> Result<Logged<()>, StoreError> {
         self.logged(Class::Ordinary, audit.into(), move |act| {
-            let found =
-                act.one(COLUMNS, [device.as_bytes()], label_row)?.ok_or(StoreError::NotFound { what: "label" })?;
+            let found = in_transaction(act, device)?;
             if found.label.state != LabelState::Kept {
                 return Err(illegal("released", "kept"));
             }
@@ -142,8 +145,7 @@ impl Store {
         self.logged(Class::Ordinary, audit.into(), move |act| {
             let NewClaim { device, facility, code, at, expires } = claim;
             act.require_facility(facility)?;
-            let found =
-                act.one(COLUMNS, [device.as_bytes()], label_row)?.ok_or(StoreError::NotFound { what: "label" })?;
+            let found = in_transaction(act, device)?;
             if found.label.state == LabelState::Taken {
                 return Err(illegal("taken", "released"));
             }
@@ -169,8 +171,7 @@ impl Store {
         audit: impl Into<Audit>,
     ) -> Result<Logged<()>, StoreError> {
         self.logged(Class::Ordinary, audit.into(), move |act| {
-            let found =
-                act.one(COLUMNS, [device.as_bytes()], label_row)?.ok_or(StoreError::NotFound { what: "label" })?;
+            let found = in_transaction(act, device)?;
             let is_open = found.label.state == LabelState::Claimed && found.label.expires.is_some_and(|end| at <= end);
             let Some(to) = found.label.facility.filter(|_| is_open) else { return Err(illegal("not open", "claimed")) };
             act.execute("UPDATE label SET completed = ?2 WHERE device = ?1", (device.as_bytes(), millis(at)))?;

@@ -58,7 +58,7 @@ fn device_row(row: &Row<'_>) -> rusqlite::Result<VendorDevice> {
 
 /// A certificate that a device may use, and its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pin {
+pub struct BoundCertificate {
     /// SHA-256 of the certificate's DER.
     pub certificate: [u8; 32],
     /// SHA-256 of its SubjectPublicKeyInfo.
@@ -75,7 +75,7 @@ pub struct NewVendorDevice {
     /// What its certificate says it is.
     pub identifier: String,
     /// The only certificate that it may use, where it is known.
-    pub pin: Option<Pin>,
+    pub pin: Option<BoundCertificate>,
     /// Its log entry.
     pub entry: AuditEntry,
 }
@@ -276,10 +276,10 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::IllegalState`] when another is, or this one was used before; [`StoreError::KeyInUse`]; [`StoreError::NotFound`].
-    pub async fn pin_vendor_device(
+    pub async fn bind_vendor_device(
         &self,
         device: DeviceId,
-        pin: Pin,
+        pin: BoundCertificate,
         at: UnixMillis,
         audit: impl Into<Audit>,
     ) -> Result<Logged<()>, StoreError> {

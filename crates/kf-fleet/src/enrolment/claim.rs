@@ -20,7 +20,7 @@ use kf_pki::certificate::PresentedCertificate;
 use kf_pki::request::RequestedKey;
 use kf_store::certificate::Basis;
 use kf_store::enrolment::CodeRecord;
-use kf_store::vendor::Pin;
+use kf_store::vendor::BoundCertificate;
 
 use super::{EnrolCredential, TlsClient, device_principal, refusal};
 use crate::endorsement::may_prove_by_certificate;
@@ -97,10 +97,10 @@ impl Claim {
     }
 
     /// Of a manufacturer's IDevID that is used for the first time: what to bind the device to.
-    pub(super) fn first_use(&self) -> Option<Pin> {
+    pub(super) fn first_use(&self) -> Option<BoundCertificate> {
         match &self.kind {
             Kind::VendorIDevId { presented, certificate, registered, .. } if registered.first_used.is_none() => {
-                Some(Pin { certificate: *certificate, spki: presented.spki_sha256 })
+                Some(BoundCertificate { certificate: *certificate, spki: presented.spki_sha256 })
             }
             _ => None,
         }

@@ -65,12 +65,7 @@ pub(super) async fn import(
     request: Request,
 ) -> Answer {
     let app = app(&state)?;
-    // Each import holds its records in memory, so there are few at a time.
-    let Ok(_place) = app.imports.try_acquire() else {
-        return Err(
-            Failure::new(StatusCode::TOO_MANY_REQUESTS, "too-many", "other imports are running").retry_after(10)
-        );
-    };
+    let _place = app.import_place()?;
     let (parts, body) = request.into_parts();
     if !body::has_media_type(&parts.headers, SEQUENCE) {
         return Err(Failure::unsupported_media_type(SEQUENCE));

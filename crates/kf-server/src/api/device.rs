@@ -1,14 +1,12 @@
 //! Devices.
 
 use axum::extract::{Request, State};
-use http::StatusCode;
 use kf_api::device::{DeviceActRequest, DeviceFilter, ImportFormat, NewDevice};
 use serde::Deserialize;
 
 use super::extract::{AppState, Asked, Caller, Json, Named};
 use super::{Answer, app, created, ok};
 use crate::body;
-use crate::failure::Failure;
 
 pub(super) async fn list(
     State(state): State<AppState>,
@@ -38,12 +36,7 @@ pub(super) async fn import(
     request: Request,
 ) -> Answer {
     let app = app(&state)?;
-    // Each import holds its text in memory, so there are few at a time.
-    let Ok(_place) = app.imports.try_acquire() else {
-        return Err(
-            Failure::new(StatusCode::TOO_MANY_REQUESTS, "too-many", "other imports are running").retry_after(10)
-        );
-    };
+    let _place = app.import_place()?;
     let (parts, body) = request.into_parts();
     let text = body::read(&parts.headers, body, app.limits.import_octets, app.limits.import_body).await?;
     ok(&app.fleet.device_import(&who, query.format, &text, query.dry_run).await?)

@@ -1,7 +1,6 @@
 //! Manufacturers of devices made elsewhere.
 
 use axum::extract::{Request, State};
-use http::StatusCode;
 use kf_api::PageRequest;
 use kf_api::vendor::{NewVendor, VendorImport};
 use serde::Deserialize;
@@ -60,12 +59,7 @@ pub(super) async fn import(
     request: Request,
 ) -> Answer {
     let app = app(&state)?;
-    // Each import holds its rows in memory, so there are few at a time.
-    let Ok(_place) = app.imports.try_acquire() else {
-        return Err(
-            Failure::new(StatusCode::TOO_MANY_REQUESTS, "too-many", "other imports are running").retry_after(10)
-        );
-    };
+    let _place = app.import_place()?;
     let (parts, body) = request.into_parts();
     let text = body::read(&parts.headers, body, app.limits.import_octets, app.limits.import_body).await?;
     let import: VendorImport = serde_json::from_slice(&text).map_err(|error| {
