@@ -130,6 +130,12 @@ impl Site {
         fixed.iter().chain(more).map(ToString::to_string).collect()
     }
 
+    /// Another client comes and goes, so that one that was connected before has subscribed.
+    fn pass_by(&self) {
+        let arguments = self.client("spy", &["-t", "devices/thermo-0001/nothing", "-n"]);
+        let _whatever_it_may = self.tool("mosquitto_pub").run(&arguments);
+    }
+
     fn tool(&self, program: &str) -> Tool {
         Tool::new(program).directory(self.fleet.scratch.path())
     }
@@ -142,7 +148,8 @@ fn fragments(directory: &Path, left_out: &[&str]) -> BTreeSet<Vec<u8>> {
         if entry.file_type().unwrap().is_dir() {
             found.extend(fragments(&entry.path(), left_out));
         } else if !left_out.contains(&entry.file_name().to_str().unwrap()) {
-            let octets = fs::read(entry.path()).unwrap();
+            // The agent replaces files beside us: one that is gone by now was a draft, and holds nothing any more.
+            let Ok(octets) = fs::read(entry.path()) else { continue };
             found.extend(
                 octets.windows(8).filter(|part| part.iter().any(|octet| *octet != part[0])).map(<[u8]>::to_vec),
             );
@@ -240,6 +247,7 @@ fn what_is_sealed_in_a_mixed_session_is_opened_while_the_session_lives() {
     let listener = site.tool("mosquitto_sub");
     let listener = std::thread::spawn(move || listener.run(&taken));
     site.broker.wait_for_line(|line| line.contains("as relay"));
+    site.pass_by();
     for text in ["21.5 C", "22.0 C"] {
         site.say(text);
         site.event("sealed-published");
