@@ -15,8 +15,10 @@ use crate::console::{Fleet, Succeeds as _, private};
 use crate::fleet::sign_up;
 use crate::sealed::{certified, server, start_broker as start_near_broker};
 
-/// Gives the relay and a spy what a device must not have, before the broker reads it.
+/// Before the broker reads it: gives the relay and a spy what a device must not have, and has subscriptions logged.
 fn extra_rights(directory: &Path) {
+    let mut config = fs::File::options().append(true).open(directory.join("mosquitto.conf")).unwrap();
+    writeln!(config, "log_type subscribe").unwrap();
     let path = directory.join("dynamic-security.json");
     let mut rights: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let allow = |kind: &str, topic: &str| json!({"acltype": kind, "topic": topic, "allow": true});
@@ -130,10 +132,10 @@ impl Site {
         fixed.iter().chain(more).map(ToString::to_string).collect()
     }
 
-    /// Another client comes and goes, so that one that was connected before has subscribed.
-    fn pass_by(&self) {
-        let arguments = self.client("spy", &["-t", "devices/thermo-0001/nothing", "-n"]);
-        let _whatever_it_may = self.tool("mosquitto_pub").run(&arguments);
+    /// Waits until `name` has subscribed.
+    fn subscribed(&mut self, name: &str, topic: &str) {
+        let subscription = format!("{name} 1 {topic}");
+        self.broker.wait_for_line(|line| line.ends_with(&subscription));
     }
 
     fn tool(&self, program: &str) -> Tool {
@@ -205,7 +207,7 @@ fn a_device_lives_from_its_code_over_sealed_telemetry_and_a_rotation_to_its_wipe
     let taken = site.client("spy", &["-t", "devices/thermo-0001/orders", "-C", "1", "-N", "-W", "60"]);
     let spy = site.tool("mosquitto_sub");
     let spy = std::thread::spawn(move || spy.run(&taken));
-    site.broker.wait_for_line(|line| line.contains("as spy"));
+    site.subscribed("spy", "devices/thermo-0001/orders");
     site.order("rotate");
     site.event("order");
     let seen = site.events(&["renewed", "order-answered", "connected"]);
@@ -246,8 +248,7 @@ fn what_is_sealed_in_a_mixed_session_is_opened_while_the_session_lives() {
     let taken = site.client("relay", &["-t", "devices/+/sealed/#", "-C", "2", "-F", "%x", "-W", "60"]);
     let listener = site.tool("mosquitto_sub");
     let listener = std::thread::spawn(move || listener.run(&taken));
-    site.broker.wait_for_line(|line| line.contains("as relay"));
-    site.pass_by();
+    site.subscribed("relay", "devices/+/sealed/#");
     for text in ["21.5 C", "22.0 C"] {
         site.say(text);
         site.event("sealed-published");
