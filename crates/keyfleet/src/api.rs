@@ -227,7 +227,8 @@ paged!(
     kf_api::certificate::CertificateFilter,
     kf_api::audit::AuditFilter,
     kf_api::order::OrderFilter,
-    kf_api::batch::BatchFilter
+    kf_api::batch::BatchFilter,
+    kf_api::inventory::InventoryFilter
 );
 
 /// Lists `path`: one page, or all of them as they come. `T` checks that the answer is what it should be.

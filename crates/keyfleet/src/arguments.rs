@@ -3,9 +3,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::command;
+use crate::failure::Failure;
 use crate::output::Format;
 
 const EXIT_CODES: &str = "\
@@ -26,8 +27,8 @@ Data goes to standard output, everything else to standard error. Secrets are nev
 #[command(name = "keyfleet", version, after_help = EXIT_CODES, propagate_version = true)]
 pub(crate) struct Arguments {
     /// How data is written
-    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
-    pub(crate) format: Format,
+    #[arg(long, global = true, value_enum, default_value_t = Encoding::Table)]
+    pub(crate) format: Encoding,
     /// The data directory of a fleet on this host; its cli.toml is the profile
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
@@ -39,6 +40,38 @@ pub(crate) struct Arguments {
     pub(crate) timeout: Option<u64>,
     #[command(subcommand)]
     pub(crate) noun: Noun,
+}
+
+/// What `--format` may say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Encoding {
+    /// Aligned columns for people; may change.
+    #[value(alias = "text")]
+    Table,
+    /// The API's own JSON; stable.
+    Json,
+    /// RFC 4180, a header line first; columns are only ever added at the end.
+    Csv,
+    /// A CycloneDX CBOM: `inventory` only.
+    Cyclonedx,
+}
+
+impl Encoding {
+    /// The format of what a noun prints.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] for a noun that has no CycloneDX form.
+    pub(crate) fn format(self, noun: &Noun) -> Result<Format, Failure> {
+        match (self, noun) {
+            (Self::Table, _) => Ok(Format::Table),
+            (Self::Csv, _) => Ok(Format::Csv),
+            (Self::Json, _) | (Self::Cyclonedx, Noun::Inventory(_)) => Ok(Format::Json),
+            (Self::Cyclonedx, _) => Err(Failure::usage(
+                "only `keyfleet inventory` can be written as CycloneDX",
+                "use --format json, csv or table",
+            )),
+        }
+    }
 }
 
 /// The nouns.
@@ -132,6 +165,8 @@ pub(crate) enum Noun {
     /// Rotation policies: cryptoperiods, limits and what contradicts itself, without a server
     #[command(subcommand)]
     Policy(command::policy::Verb),
+    /// Every key that the server knows of, with its state, its age and what the policy says of it
+    Inventory(Box<command::inventory::Inventory>),
     /// What a stolen key exposes, expected and at worst, for one or several periods
     Exposure(command::exposure::Exposure),
     /// Look for what is wrong or soon will be, each finding with its remedy

@@ -17,6 +17,7 @@ pub(crate) mod exposure;
 pub(crate) mod facility;
 pub(crate) mod image;
 pub(crate) mod init;
+pub(crate) mod inventory;
 pub(crate) mod issuance;
 pub(crate) mod key;
 pub(crate) mod man;

@@ -21,24 +21,28 @@ use std::time::Duration;
 use clap::Parser as _;
 
 use crate::api::Context;
-use crate::arguments::{Arguments, Noun};
+use crate::arguments::{Arguments, Encoding, Noun};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let format = match arguments.format.format(&arguments.noun) {
+        Ok(format) => format,
+        Err(failure) => return failure.report(),
+    };
     let context = Context {
-        format: arguments.format,
+        format,
         data: arguments.data,
         profile: arguments.profile,
         timeout: arguments.timeout.map(Duration::from_secs),
     };
-    match run(&context, arguments.noun) {
+    match run(&context, arguments.format, arguments.noun) {
         Ok(code) => code,
         Err(failure) => failure.report(),
     }
 }
 
-fn run(context: &Context, noun: Noun) -> Result<ExitCode, Failure> {
+fn run(context: &Context, encoding: Encoding, noun: Noun) -> Result<ExitCode, Failure> {
     match noun {
         // The signer starts no threads and no runtime before it has locked its memory.
         Noun::Signer => Ok(kf_signer::run_signer()),
@@ -54,6 +58,9 @@ fn run(context: &Context, noun: Noun) -> Result<ExitCode, Failure> {
         Noun::Label(label) => command::station::run_label(&label).map(|()| ExitCode::SUCCESS),
         Noun::Voucher(verb) => command::voucher::run(verb).map(|()| ExitCode::SUCCESS),
         Noun::Man { directory } => command::man::run(&directory).map(|()| ExitCode::SUCCESS),
+        Noun::Inventory(inventory) => {
+            block_on(command::inventory::run(context, encoding, *inventory)).map(|()| ExitCode::SUCCESS)
+        }
         other => block_on(talk(context, other)).map(|()| ExitCode::SUCCESS),
     }
 }
@@ -100,6 +107,7 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         | Noun::Derive(_)
         | Noun::Policy(_)
         | Noun::Exposure(_)
+        | Noun::Inventory(_)
         | Noun::Image(_)
         | Noun::Completions { .. }
         | Noun::Man { .. }

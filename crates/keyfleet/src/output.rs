@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
 
-use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
@@ -11,7 +10,7 @@ use serde_json::Value;
 use crate::failure::Failure;
 
 /// How data is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Format {
     /// Aligned columns for people; may change.
     #[default]
@@ -23,7 +22,7 @@ pub(crate) enum Format {
 }
 
 /// Fields whose number is a moment in milliseconds since 1970.
-const MOMENTS: [&str; 20] = [
+const MOMENTS: [&str; 22] = [
     "issued",
     "created",
     "last_seen",
@@ -44,6 +43,8 @@ const MOMENTS: [&str; 20] = [
     "acknowledged",
     "delivered",
     "ended",
+    "activated",
+    "rotate_at",
 ];
 
 /// Fields that come first when one object is shown.

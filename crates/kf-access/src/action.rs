@@ -122,6 +122,8 @@ actions! {
     VendorRead = "vendor.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
     /// Trust a manufacturer's CA, or withdraw the trust.
     VendorManage = "vendor.manage" => [Owner, FleetOperator];
+    /// See the key inventory, and what the rotation policy says of each key.
+    InventoryRead = "inventory.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
     /// Read the log.
     AuditRead = "audit.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
     /// See the state of the server.

@@ -14,6 +14,7 @@ pub mod endorsement;
 pub mod enrolment;
 pub mod epoch;
 pub mod facility;
+pub mod inventory;
 pub mod label;
 pub mod operator;
 pub mod order;

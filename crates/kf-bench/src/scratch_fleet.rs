@@ -56,6 +56,7 @@ fn configuration() -> FleetConfig {
         batch_dual_control_above: 10_000_000,
         crl_lifetime_seconds: 86_400,
         ocsp_lifetime_seconds: 3_600,
+        rotation_policy_file: None,
         broker: Vec::new(),
         demo: false,
     }

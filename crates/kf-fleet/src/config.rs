@@ -35,6 +35,9 @@ pub struct FleetConfig {
     /// Seconds an OCSP answer is valid. Default 3,600.
     #[serde(default = "default_ocsp_seconds")]
     pub ocsp_lifetime_seconds: u64,
+    /// The rotation policy, a reviewed file; relative to the data directory. The built-in one when absent.
+    #[serde(default)]
+    pub rotation_policy_file: Option<PathBuf>,
     /// Brokers to keep revoked devices out of.
     #[serde(default)]
     pub broker: Vec<BrokerConfig>,

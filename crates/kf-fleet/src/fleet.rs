@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use kf_access::{DualControl, Principal};
 use kf_broker::BrokerConnector;
 use kf_key::{AuthorityId, UnixMillis};
+use kf_rotation::Policy;
 use kf_signer::SignerClient;
 use kf_store::{Options, Store};
 use tokio::sync::Notify;
@@ -29,6 +30,9 @@ use crate::{Clock, DataDir, FleetConfig, FleetError};
 /// One fleet, opened. Shared by all surfaces behind an `Arc`.
 pub struct Fleet {
     pub(crate) config: FleetConfig,
+    pub(crate) policy: Policy,
+    /// When this process opened the fleet: keys in memory are no older.
+    pub(crate) opened: UnixMillis,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) signer: SignerClient,
     pub(crate) store: Store,
@@ -88,6 +92,7 @@ impl Fleet {
         clock: Arc<dyn Clock>,
         store: Store,
     ) -> Result<Arc<Self>, FleetError> {
+        let policy = dir.rotation_policy(&config)?;
         let log = LogPublisher::open(&dir, &config, &store, &signer)?;
         let fence = FenceKeeper::new(config.witness_dir.clone());
         let behind = fence.compare(&store).await?;
@@ -99,6 +104,8 @@ impl Fleet {
         let exchange_keys = ExchangeKeys::open(&store, &signer)?;
         let fleet = Arc::new(Self {
             config,
+            policy,
+            opened: clock.now(),
             clock,
             signer,
             store,

@@ -32,5 +32,5 @@ pub use secret::SecretArray;
 #[cfg(feature = "alloc")]
 pub use secret::SecretBytes;
 pub use serial::{ParseSerialError, SerialNumber};
-pub use state::{IllegalTransition, KeyState, KeyType};
+pub use state::{IllegalTransition, KeyState, KeyType, UnknownKeyState};
 pub use time::UnixMillis;

@@ -44,6 +44,13 @@ impl SerialNumber {
         &self.0
     }
 
+    /// When its certificate was issued, as far as the 46 bits go: until the year 4253.
+    #[must_use]
+    pub fn issued(&self) -> UnixMillis {
+        let [t0, t1, t2, t3, t4, t5, ..] = self.0;
+        EPOCH.plus(u64::from_be_bytes([0, 0, t0, t1, t2, t3, t4, t5]) & TIME_MASK)
+    }
+
     /// A serial number from the contents of a DER INTEGER; `None` unless it is one that we could have issued.
     #[must_use]
     pub fn from_der_contents(contents: &[u8]) -> Option<Self> {

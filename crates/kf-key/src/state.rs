@@ -161,6 +161,26 @@ impl KeyState {
     }
 }
 
+/// A name of no key state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownKeyState;
+
+impl fmt::Display for UnknownKeyState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected pre-activation, active, suspended, deactivated, compromised or destroyed")
+    }
+}
+
+impl core::error::Error for UnknownKeyState {}
+
+impl core::str::FromStr for KeyState {
+    type Err = UnknownKeyState;
+
+    fn from_str(text: &str) -> Result<Self, UnknownKeyState> {
+        Self::ALL.into_iter().find(|state| state.name() == text).ok_or(UnknownKeyState)
+    }
+}
+
 impl fmt::Display for KeyState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

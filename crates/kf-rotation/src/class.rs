@@ -43,6 +43,8 @@ pub enum KeyClass {
     DeliveryKey,
     /// Signs orders to devices.
     OrderKey,
+    /// Signs the quotas of factory stations.
+    BatchAuthorisationKey,
     /// The key of an IDevID (IEEE 802.1AR).
     #[serde(rename = "idevid-key")]
     IDevIdKey,
@@ -60,7 +62,7 @@ pub struct UnknownClass;
 
 impl KeyClass {
     /// Every class; a class stands after the one above it in the hierarchy.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::FleetRootKey,
         Self::FacilityKey,
         Self::BatchKey,
@@ -76,6 +78,7 @@ impl KeyClass {
         Self::LogKey,
         Self::DeliveryKey,
         Self::OrderKey,
+        Self::BatchAuthorisationKey,
         Self::IDevIdKey,
         Self::LDevIdKey,
         Self::OperatorKey,
@@ -100,6 +103,7 @@ impl KeyClass {
             Self::LogKey => "log-key",
             Self::DeliveryKey => "delivery-key",
             Self::OrderKey => "order-key",
+            Self::BatchAuthorisationKey => "batch-authorisation-key",
             Self::IDevIdKey => "idevid-key",
             Self::LDevIdKey => "ldevid-key",
             Self::OperatorKey => "operator-key",
@@ -118,7 +122,8 @@ impl KeyClass {
             | Self::OcspResponderKey
             | Self::LogKey
             | Self::DeliveryKey
-            | Self::OrderKey => KeyType::PrivateSignature,
+            | Self::OrderKey
+            | Self::BatchAuthorisationKey => KeyType::PrivateSignature,
             Self::TlsServerKey | Self::IDevIdKey | Self::LDevIdKey | Self::OperatorKey => {
                 KeyType::PrivateAuthentication
             }
@@ -136,7 +141,12 @@ impl KeyClass {
             Self::StorageKey | Self::ApplicationKey => Some(Self::DeviceKey),
             Self::IssuingAuthorityKey => Some(Self::RootAuthorityKey),
             // An IDevID has no expiry (IEEE 802.1AR), so no policy can put it inside its CA's life.
-            Self::DataEncryptionKey | Self::LogKey | Self::DeliveryKey | Self::OrderKey | Self::IDevIdKey => None,
+            Self::DataEncryptionKey
+            | Self::LogKey
+            | Self::DeliveryKey
+            | Self::OrderKey
+            | Self::BatchAuthorisationKey
+            | Self::IDevIdKey => None,
             Self::OcspResponderKey | Self::TlsServerKey | Self::LDevIdKey | Self::OperatorKey => {
                 Some(Self::IssuingAuthorityKey)
             }

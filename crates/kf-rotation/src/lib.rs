@@ -5,6 +5,7 @@
 //!   refused when it is read.
 //! - [`sweep`](sweep::sweep): the facts about a key, a policy and a moment in, operations with their reasons out. It
 //!   keeps nothing, so that a crash between two operations costs nothing: the next sweep says what is still to be done.
+//! - [`verdict`](verdict::verdict): what a policy says of a key, in one word and its reason.
 //! - [`usage`]: how often one key may seal before the bound of its AEAD.
 //! - [`exposure`]: what a stolen key exposes, expected and at worst.
 //!
@@ -24,6 +25,7 @@ mod policy;
 mod preset;
 pub mod sweep;
 pub mod usage;
+pub mod verdict;
 
 pub use class::{KeyClass, UnknownClass};
 pub use period::{Period, PeriodError};

@@ -84,6 +84,16 @@ impl Preset {
         }
     }
 
+    /// The algorithms that the standard allows, by their names in the inventory; `None` where it names none. CNSA 2.0 has
+    /// AES-256 and nothing else of what is in use here: HMAC-SHA-256 is not HMAC-SHA-384.
+    #[must_use]
+    pub const fn algorithms(self) -> Option<&'static [&'static str]> {
+        match self {
+            Self::Cnsa2 => Some(&["aes-256-gcm", "ml-dsa-87", "ml-kem-1024"]),
+            Self::Nist | Self::PciDss | Self::Hipaa | Self::NinetyDays => None,
+        }
+    }
+
     /// Shortens the default rules to what the preset asks for, except where the policy speaks itself.
     pub(crate) fn tighten(self, rules: &mut BTreeMap<KeyClass, Rule>, spoken: &BTreeMap<KeyClass, Change>) {
         for (class, rule) in rules {

@@ -12,6 +12,7 @@ mod epoch;
 mod exchange;
 mod extract;
 mod facility;
+mod inventory;
 mod label;
 mod operator;
 mod order;
@@ -100,6 +101,7 @@ routes! {
     post   "/v1/orders"                         => order::create, "operator";
     get    "/v1/orders/{id}"                    => order::show, "operator";
     post   "/v1/orders/{id}/cancel"             => order::cancel, "operator";
+    get    "/v1/inventory"                      => inventory::list, "operator";
     get    "/v1/device/pins"                    => exchange::pins, "public";
     get    "/v1/authorities"                    => authority::list, "operator";
     post   "/v1/authorities"                    => authority::create, "operator";

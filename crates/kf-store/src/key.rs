@@ -20,8 +20,9 @@ macro_rules! columns {
             deactivated, compromised, destroyed FROM key"
     };
 }
+pub(crate) use columns;
 
-fn key_row(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
+pub(crate) fn key_row(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
     let material = match row.get::<_, u8>(5)? {
         1 => KeyMaterial::Wrapped(row.get(6)?),
         2 => KeyMaterial::Token(String::from_utf8_lossy(&row.get::<_, Vec<u8>>(6)?).into_owned()),

@@ -27,6 +27,7 @@ pub mod epoch;
 mod error;
 pub mod facility;
 pub mod intent;
+pub mod inventory;
 pub mod key;
 pub mod label;
 mod listing;

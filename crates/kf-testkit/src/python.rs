@@ -41,6 +41,15 @@ impl Python {
         Self::importing("venv-esptool", module)
     }
 
+    /// As [`Python::with_module`], in the environment of CycloneDX's own schemas.
+    ///
+    /// # Panics
+    /// As [`Python::with_module`].
+    #[must_use]
+    pub fn with_cyclonedx_module(module: &str) -> Self {
+        Self::importing("venv-cyclonedx", module)
+    }
+
     fn importing(environment: &str, module: &str) -> Self {
         let probe = format!("import {module}");
         let own = interpreter(environment);

@@ -73,9 +73,10 @@ struct PythonEnvironment {
 
 /// The environments, apart because their packages ask for different versions of the same thing, or because what is in one
 /// may only be run as a program of its own (esptool is GPL).
-const PYTHON_ENVIRONMENTS: [PythonEnvironment; 3] = [
+const PYTHON_ENVIRONMENTS: [PythonEnvironment; 4] = [
     PythonEnvironment { folder: "venv", requirements: include_str!("../python-requirements.txt") },
     PythonEnvironment { folder: "venv-espressif", requirements: include_str!("../python-requirements-espressif.txt") },
+    PythonEnvironment { folder: "venv-cyclonedx", requirements: include_str!("../python-requirements-cyclonedx.txt") },
     PythonEnvironment { folder: "venv-esptool", requirements: include_str!("../python-requirements-esptool.txt") },
 ];
 

@@ -59,6 +59,8 @@ pub(crate) fn run(context: &Context, serve: &Serve) -> Result<ExitCode, Failure>
             "make a fleet of your own with `keyfleet init --data DIR`",
         ));
     }
+    // Before anybody types a passphrase.
+    drop(dir.rotation_policy(&config)?);
     if serve.check_config {
         say(&format!("{} is sound", dir.config_file().display()));
         object(context.format, &config, &Names::new())?;

@@ -16,6 +16,7 @@ mod epoch;
 mod fleet;
 mod host;
 mod image;
+mod inventory;
 mod refusals;
 mod rotation;
 mod sealed;

@@ -21,7 +21,7 @@ fn items(output: Output) -> Vec<Value> {
 fn the_built_in_policy_has_a_rule_for_every_class_and_an_override_changes_its_facility_alone() {
     let home = scratch();
     let rules = items(run(&home, &["policy", "check", "--format", "json"]));
-    assert_eq!(rules.len(), 18);
+    assert_eq!(rules.len(), 19);
     let text = "version = 1\n[[override]]\nfacility = \"lyon\"\n[override.class.ldevid-key]\noriginator = \"30d\"\n";
     fs::write(home.path().join("policy.toml"), text).unwrap();
     let originator = |facility: &str| {

@@ -6,6 +6,7 @@ mod batch;
 mod broker;
 mod enrolment;
 mod exchange;
+mod inventory;
 mod order;
 mod registry;
 mod revocation;

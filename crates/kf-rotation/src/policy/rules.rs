@@ -55,7 +55,9 @@ fn period(class: KeyClass) -> (Option<Period>, u8, Option<&'static str>) {
         KeyClass::OcspResponderKey => (Some(Period::days(1)), 50, None),
         KeyClass::TlsServerKey => (Some(Period::days(7)), 67, None),
         KeyClass::LogKey => (Some(Period::years(3)), 80, None),
-        KeyClass::DeliveryKey | KeyClass::OrderKey => (Some(Period::years(2)), 80, None),
+        KeyClass::DeliveryKey | KeyClass::OrderKey | KeyClass::BatchAuthorisationKey => {
+            (Some(Period::years(2)), 80, None)
+        }
         KeyClass::IDevIdKey => (None, 100, Some("IEEE 802.1AR: an IDevID does not expire; it dies on scrap or theft")),
         KeyClass::LDevIdKey | KeyClass::OperatorKey => (Some(Period::days(90)), 67, None),
     }

@@ -157,6 +157,7 @@ fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static st
         row("post", "/v1/orders", "/v1/orders", Some(r#"{"device":"pump-1","act":"wipe","why":"x"}"#), Refused),
         row("get", "/v1/orders/{id}", &order, None, Refused),
         row("post", "/v1/orders/{id}/cancel", &format!("{order}/cancel"), Some("{}"), Refused),
+        row("get", "/v1/inventory", "/v1/inventory", None, Silent),
         row("get", "/v1/device/pins", "/v1/device/pins", None, Shared),
         row("get", "/v1/authorities", "/v1/authorities", None, Shared),
         row("post", "/v1/authorities", "/v1/authorities", Some(r#"{"name":"mine"}"#), Refused),

@@ -330,6 +330,7 @@ async fn found(scratch: &Path, http: SocketAddr, clock: &Arc<TestClock>) -> (Arc
         batch_dual_control_above: 1_000,
         crl_lifetime_seconds: 86_400,
         ocsp_lifetime_seconds: 3_600,
+        rotation_policy_file: None,
         broker: Vec::new(),
         demo: false,
     };

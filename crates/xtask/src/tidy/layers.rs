@@ -67,6 +67,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kf-access",
             "kf-enrol",
             "kf-batch",
+            "kf-rotation",
             "kf-backend",
             "kf-store",
             "kf-broker",

@@ -1,0 +1,245 @@
+//! Keys of the server itself, of facilities and of batches.
+
+use kf_api::PageRequest;
+use kf_api::authority::AuthorityKind;
+use kf_api::batch::{Batch, BatchState};
+use kf_api::certificate::Certificate;
+use kf_api::epoch::EpochState;
+use kf_api::inventory::KeyPlace;
+use kf_backend::BackendKind;
+use kf_key::{CertificateProfile, CertificateStatus, FacilityId, KeyId, KeyProtection, KeyState, UnixMillis};
+use kf_pki::certificate::PresentedCertificate;
+use kf_pki::request::RequestedKey;
+use kf_rotation::KeyClass;
+use kf_store::certificate::CertificateQuery;
+use kf_store::inventory::EpochRow;
+use kf_store::key::{KeyMaterial, KeyRecord};
+
+use super::row::{Algorithm, Row};
+use super::{Asked, Reading, bad_cursor};
+use crate::{Fleet, FleetError};
+
+/// The profiles of certificates that name no device.
+pub(super) const OCSP: CertificateProfile = CertificateProfile::OcspSigner;
+pub(super) const TLS: CertificateProfile = CertificateProfile::TlsServer;
+pub(super) const OPERATOR: CertificateProfile = CertificateProfile::Operator;
+pub(super) const AUTHORITY: CertificateProfile = CertificateProfile::IssuingCa;
+
+/// The wrapping keys below the root, by what they wrap.
+const WRAPPING: [(&str, &str); 2] =
+    [("registry", "rows of the registry"), ("signature-keys", "private signature keys")];
+
+impl Fleet {
+    /// The root of the symmetric hierarchy, and what wraps under it. Both are as old as the fleet.
+    pub(super) fn root_rows(&self) -> Result<Reading, FleetError> {
+        let founded = self.store.keys_after(None, 1)?.first().map(|key| key.created);
+        let (place, protection) = root_place(self.signer.capabilities().backend);
+        let name = self.config.fleet.clone();
+        let root = Row::new("root".into(), name, KeyClass::FleetRootKey, KeyState::Active, Algorithm::Hmac);
+        let mut rows = vec![Row { place, protection, created: founded, activated: founded, ..root }];
+        for (key, what) in WRAPPING {
+            let row = Row::new(
+                format!("wrap:{key}"),
+                what.to_owned(),
+                KeyClass::WrappingKey,
+                KeyState::Active,
+                Algorithm::Aes,
+            );
+            rows.push(Row { created: founded, activated: founded, protection: KeyProtection::Wrapped, ..row });
+        }
+        Ok((rows, None))
+    }
+
+    /// Key pairs of the registry: CAs, log, delivery, orders, quotas.
+    pub(super) fn key_rows(&self, asked: &Asked, cursor: &str) -> Result<Reading, FleetError> {
+        let after = match cursor {
+            "" => None,
+            text => Some(text.parse::<KeyId>().map_err(|_not_an_id| bad_cursor())?),
+        };
+        let keys = self.store.keys_after(after, asked.rows)?;
+        let next = next_cursor(&keys, asked, |key| key.id.to_string());
+        let rows = keys.into_iter().filter_map(|key| self.key_row(key)).collect();
+        Ok((rows, next))
+    }
+
+    fn key_row(&self, key: KeyRecord) -> Option<Row> {
+        let authorities = self.authorities();
+        let authority = key.purpose.strip_prefix("authority:").and_then(|name| authorities.by_name(name));
+        let class = match (&authority, key.purpose.as_str()) {
+            (Some(known), _) if known.record.kind == AuthorityKind::Issuing => KeyClass::IssuingAuthorityKey,
+            (Some(_), _) => KeyClass::RootAuthorityKey,
+            (None, "log") => KeyClass::LogKey,
+            (None, "delivery") => KeyClass::DeliveryKey,
+            (None, "order") => KeyClass::OrderKey,
+            (None, "batch") => KeyClass::BatchAuthorisationKey,
+            // Of a purpose that has no class: left out rather than put into a wrong one.
+            (None, _) => return None,
+        };
+        let (place, protection) = match key.material {
+            KeyMaterial::Wrapped(_) => (KeyPlace::Registry, KeyProtection::Wrapped),
+            KeyMaterial::Token(_) => root_place(self.signer.capabilities().backend),
+            KeyMaterial::Destroyed => (KeyPlace::Registry, KeyProtection::Unknown),
+        };
+        let row = Row::new(key.id.to_string(), key.purpose, class, key.state, Algorithm::Pair(key.algorithm));
+        Some(Row {
+            place,
+            protection,
+            created: Some(key.created),
+            activated: key.activated,
+            expires: authority.map(|known| known.record.not_after),
+            facility: authority.and_then(|known| known.record.facility),
+            spki_sha256: Some(hex::encode(kf_crypto::sha256(&key.spki))),
+            ..row
+        })
+    }
+
+    /// Keys that are known by their certificates and belong to no device.
+    pub(super) fn own_rows(
+        &self,
+        profile: CertificateProfile,
+        asked: &Asked,
+        cursor: &str,
+    ) -> Result<Reading, FleetError> {
+        let page = PageRequest { after: (!cursor.is_empty()).then(|| cursor.to_owned()), limit: Some(asked.rows) };
+        let query = CertificateQuery { profile: Some(profile), page, ..CertificateQuery::default() };
+        let page = self.store.certificates(&query, &asked.visibility)?;
+        let authorities = self.authorities();
+        let is_listed = |certificate: &Certificate| {
+            // A CA of ours is in the section of key pairs already; what is left is at a station.
+            profile == AUTHORITY && authorities.all().any(|known| known.record.subject == certificate.subject)
+        };
+        let mut rows = Vec::new();
+        for certificate in page.items.into_iter().filter(|certificate| !is_listed(certificate)) {
+            rows.push(self.own_row(&certificate)?);
+        }
+        Ok((rows, page.next))
+    }
+
+    fn own_row(&self, certificate: &Certificate) -> Result<Row, FleetError> {
+        let (class, place, protection) = match certificate.profile {
+            CertificateProfile::OcspSigner => {
+                (KeyClass::OcspResponderKey, KeyPlace::ServerMemory, KeyProtection::Plain)
+            }
+            CertificateProfile::TlsServer => (KeyClass::TlsServerKey, KeyPlace::ServerMemory, KeyProtection::Plain),
+            CertificateProfile::IssuingCa => (KeyClass::IssuingAuthorityKey, KeyPlace::Station, KeyProtection::Token),
+            _ => (KeyClass::OperatorKey, KeyPlace::Operator, KeyProtection::Unknown),
+        };
+        let in_memory = place == KeyPlace::ServerMemory;
+        let mut state = certificate_state(certificate, self.now());
+        // Such a key was never stored: those of an earlier process are gone.
+        if in_memory && certificate.serial.issued() < self.opened {
+            state = KeyState::Destroyed;
+        }
+        let algorithm = self.algorithm_of(certificate)?;
+        let row =
+            Row::new(format!("cert:{}", certificate.serial), certificate.subject.clone(), class, state, algorithm);
+        Ok(Row { place, protection, ..with_certificate(row, certificate) })
+    }
+
+    /// The keys of facilities, one per epoch.
+    pub(super) fn facility_rows(&self, asked: &Asked, cursor: &str) -> Result<Reading, FleetError> {
+        let after = match cursor.split_once('/') {
+            None if cursor.is_empty() => None,
+            None => return Err(bad_cursor()),
+            Some((id, epoch)) => {
+                let id = id.parse::<FacilityId>().map_err(|_not_an_id| bad_cursor())?;
+                Some((id, epoch.parse::<u32>().map_err(|_not_a_number| bad_cursor())?))
+            }
+        };
+        let epochs = self.store.epochs_after(asked.facility, &asked.visibility, after, asked.rows)?;
+        let next = next_cursor(&epochs, asked, |row| format!("{}/{}", row.facility, row.epoch));
+        Ok((epochs.into_iter().map(epoch_row).collect(), next))
+    }
+
+    /// The keys of batches, which a station holds.
+    pub(super) fn batch_rows(&self, asked: &Asked, cursor: &str) -> Result<Reading, FleetError> {
+        let page = PageRequest { after: (!cursor.is_empty()).then(|| cursor.to_owned()), limit: Some(asked.rows) };
+        let page = self.store.batches(None, &asked.visibility, &page)?;
+        let now = self.now();
+        let of_facility = page.items.into_iter().filter(|batch| asked.facility.is_none_or(|id| id == batch.facility));
+        Ok((of_facility.map(|batch| batch_row(batch, now)).collect(), page.next))
+    }
+
+    /// The algorithm of the key in a certificate.
+    pub(super) fn algorithm_of(&self, certificate: &Certificate) -> Result<Algorithm, FleetError> {
+        let stored = self.store.certificate(certificate.serial, &kf_access::Visibility::Fleet)?;
+        let key = stored
+            .and_then(|stored| PresentedCertificate::from_der(&stored.der))
+            .and_then(|presented| RequestedKey::from_spki(&presented.spki).ok());
+        Ok(key.map_or(Algorithm::Foreign, |key| Algorithm::Pair(key.algorithm)))
+    }
+}
+
+/// Where to go on behind a reading that may have been cut.
+fn next_cursor<T>(rows: &[T], asked: &Asked, cursor: impl Fn(&T) -> String) -> Option<String> {
+    let full = u32::try_from(rows.len()).is_ok_and(|count| count >= asked.rows);
+    rows.last().filter(|_| full).map(cursor)
+}
+
+const fn root_place(backend: BackendKind) -> (KeyPlace, KeyProtection) {
+    match backend {
+        BackendKind::SealedFile => (KeyPlace::RootFile, KeyProtection::Wrapped),
+        BackendKind::Pkcs11 => (KeyPlace::Hardware, KeyProtection::Token),
+        BackendKind::Tpm => (KeyPlace::Hardware, KeyProtection::Tpm),
+        BackendKind::SecureElement => (KeyPlace::Hardware, KeyProtection::SecureElement),
+    }
+}
+
+/// The state of a key pair, as its certificate tells it. What the server sees is the public half: after its end it is
+/// deactivated. Whether the private half was destroyed is for its owner to say.
+pub(super) fn certificate_state(certificate: &Certificate, now: UnixMillis) -> KeyState {
+    use kf_key::RevocationReason::{AaCompromise, CaCompromise, KeyCompromise};
+    match (certificate.status, certificate.reason) {
+        (CertificateStatus::Revoked, Some(KeyCompromise | CaCompromise | AaCompromise)) => KeyState::Compromised,
+        (CertificateStatus::Revoked, _) => KeyState::Deactivated,
+        _ if now > certificate.not_after => KeyState::Deactivated,
+        (CertificateStatus::Held, _) => KeyState::Suspended,
+        (CertificateStatus::Good, _) => KeyState::Active,
+    }
+}
+
+/// What a certificate says of its key.
+pub(super) fn with_certificate(row: Row, certificate: &Certificate) -> Row {
+    Row {
+        created: Some(certificate.serial.issued()),
+        activated: Some(certificate.serial.issued()),
+        expires: Some(certificate.not_after),
+        facility: certificate.facility,
+        device: certificate.device,
+        certificate: Some(certificate.serial),
+        spki_sha256: Some(certificate.spki_sha256.clone()),
+        ..row
+    }
+}
+
+/// A retired epoch is deactivated and not destroyed: the server derives nothing under it any more, and the root could.
+fn epoch_row(epoch: EpochRow) -> Row {
+    let EpochRow { facility, epoch: number, state, created, succeeded } = epoch;
+    let state = match state {
+        EpochState::Pending | EpochState::Current => KeyState::Active,
+        EpochState::Retired => KeyState::Deactivated,
+    };
+    let name = format!("epoch {number}");
+    let row = Row::new(format!("{facility}/{number}"), name, KeyClass::FacilityKey, state, Algorithm::Hmac);
+    Row { created: Some(created), activated: Some(created), succeeded, facility: Some(facility), ..row }
+}
+
+fn batch_row(batch: Batch, now: UnixMillis) -> Row {
+    let state = match batch.state {
+        BatchState::Compromised => KeyState::Compromised,
+        BatchState::Cancelled => KeyState::Deactivated,
+        BatchState::Open if now > batch.expires => KeyState::Deactivated,
+        BatchState::Open => KeyState::Active,
+    };
+    let row = Row::new(batch.id.to_string(), batch.name, KeyClass::BatchKey, state, Algorithm::Hmac);
+    Row {
+        place: KeyPlace::Station,
+        protection: KeyProtection::Token,
+        created: Some(batch.issued),
+        activated: Some(batch.issued),
+        expires: Some(batch.expires),
+        facility: Some(batch.facility),
+        product_line: Some(batch.product_line),
+        ..row
+    }
+}

@@ -1,0 +1,82 @@
+//! Pages for the key inventory that no other listing has.
+
+use kf_access::Visibility;
+use kf_api::epoch::EpochState;
+use kf_key::{DeviceId, FacilityId, KeyId, UnixMillis};
+
+use crate::column;
+use crate::key::{KeyRecord, key_row};
+use crate::sql::{self, in_scope, scope};
+use crate::{Store, StoreError};
+
+/// An epoch of a facility, without the count of its devices, which would be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochRow {
+    /// The facility.
+    pub facility: FacilityId,
+    /// Its number.
+    pub epoch: u32,
+    /// Where it stands.
+    pub state: EpochState,
+    /// When it was made.
+    pub created: UnixMillis,
+    /// Whether a newer one was made.
+    pub succeeded: bool,
+}
+
+impl Store {
+    /// Keys in the order of their making, from behind `after`.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn keys_after(&self, after: Option<KeyId>, limit: u32) -> Result<Vec<KeyRecord>, StoreError> {
+        let sql = concat!(crate::key::columns!(), " WHERE id > ?1 ORDER BY id LIMIT ?2");
+        let after = after.map_or_else(Vec::new, |id| id.as_bytes().to_vec());
+        self.read(|connection| sql::all(connection, sql, (after, limit), key_row))
+    }
+
+    /// Epochs of the facilities that `visibility` sees, or of one of them, by facility and number, from behind `after`.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn epochs_after(
+        &self,
+        facility: Option<FacilityId>,
+        visibility: &Visibility,
+        after: Option<(FacilityId, u32)>,
+        limit: u32,
+    ) -> Result<Vec<EpochRow>, StoreError> {
+        let sql = concat!(
+            "SELECT e.facility, e.epoch, e.state, e.created, EXISTS (SELECT 1 FROM facility_epoch n
+                WHERE n.facility = e.facility AND n.epoch > e.epoch) FROM facility_epoch e
+            WHERE (e.facility, e.epoch) > (?2, ?3) AND (?4 IS NULL OR e.facility = ?4) AND ",
+            in_scope!("e.facility"),
+            " ORDER BY e.facility, e.epoch LIMIT ?5"
+        );
+        let (from, epoch) = after.map_or_else(|| (Vec::new(), 0), |(id, epoch)| (id.as_bytes().to_vec(), epoch));
+        let params = (scope(visibility), from, epoch, facility.map(|id| id.as_bytes().to_vec()), limit);
+        self.read(|connection| {
+            sql::all(connection, sql, params, |row| {
+                Ok(EpochRow {
+                    facility: column::id(row, 0)?,
+                    epoch: row.get(1)?,
+                    state: column::coded(row, 2)?,
+                    created: column::time(row, 3)?,
+                    succeeded: row.get(4)?,
+                })
+            })
+        })
+    }
+
+    /// When a device signed that it has destroyed every key, if it has.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn wiped_at(&self, device: DeviceId) -> Result<Option<UnixMillis>, StoreError> {
+        // The codes of `wipe` and `done`.
+        let sql = "SELECT max(ended) FROM device_order WHERE device = ?1 AND act = 2 AND state = 2";
+        let found =
+            self.read(|connection| sql::one(connection, sql, [device.as_bytes()], |row| column::optional_time(row, 0)));
+        Ok(found?.flatten())
+    }
+}
