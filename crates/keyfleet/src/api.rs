@@ -228,7 +228,8 @@ paged!(
     kf_api::audit::AuditFilter,
     kf_api::order::OrderFilter,
     kf_api::batch::BatchFilter,
-    kf_api::inventory::InventoryFilter
+    kf_api::inventory::InventoryFilter,
+    kf_api::campaign::MemberFilter
 );
 
 /// Lists `path`: one page, or all of them as they come. `T` checks that the answer is what it should be.

@@ -129,6 +129,11 @@ pub(crate) enum Noun {
     /// Key epochs of facilities and devices
     #[command(subcommand)]
     Epoch(command::epoch::Verb),
+    /// Rotate what the policy says is due
+    Rotate(command::rotate::Rotate),
+    /// Changes taken to many devices, a few first, then in waves
+    #[command(subcommand)]
+    Campaign(command::campaign::Verb),
     /// Orders to devices: rotate, wipe
     #[command(subcommand)]
     Order(command::order::Verb),
@@ -162,7 +167,7 @@ pub(crate) enum Noun {
     Audit(command::audit::Verb),
     /// Derive one key of the hierarchy from explicit inputs, without a server
     Derive(Box<command::derive::Derive>),
-    /// Rotation policies: cryptoperiods, limits and what contradicts itself, without a server
+    /// Rotation policies: cryptoperiods, limits, what contradicts itself, and what is overdue
     #[command(subcommand)]
     Policy(command::policy::Verb),
     /// Every key that the server knows of, with its state, its age and what the policy says of it

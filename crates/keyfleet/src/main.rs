@@ -50,6 +50,9 @@ fn run(context: &Context, encoding: Encoding, noun: Noun) -> Result<ExitCode, Fa
         Noun::Serve(serve) => command::serve::run(context, &serve),
         Noun::Demo(demo) => command::demo::run(context, &demo),
         Noun::Derive(derive) => command::derive::run(context, &derive).map(|()| ExitCode::SUCCESS),
+        Noun::Policy(verb) if verb.asks_the_fleet() => {
+            block_on(command::policy::judge_fleet(context, verb)).map(|()| ExitCode::SUCCESS)
+        }
         Noun::Policy(verb) => command::policy::run(context, verb).map(|()| ExitCode::SUCCESS),
         Noun::Exposure(exposure) => command::exposure::run(context, &exposure).map(|()| ExitCode::SUCCESS),
         Noun::Image(verb) => command::image::run(context, &verb).map(|()| ExitCode::SUCCESS),
@@ -87,6 +90,8 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         Noun::Code(verb) => command::code::run(context, verb).await,
         Noun::Enrolment(verb) => command::enrolment::run(context, verb).await,
         Noun::Epoch(verb) => command::epoch::run(context, verb).await,
+        Noun::Rotate(rotate) => command::rotate::run(context, rotate).await,
+        Noun::Campaign(verb) => command::campaign::run(context, verb).await,
         Noun::Order(verb) => command::order::run(context, verb).await,
         Noun::Operator(verb) => command::operator::run(context, verb).await,
         Noun::Token(verb) => command::token::run(context, verb).await,

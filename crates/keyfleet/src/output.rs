@@ -22,7 +22,7 @@ pub(crate) enum Format {
 }
 
 /// Fields whose number is a moment in milliseconds since 1970.
-const MOMENTS: [&str; 22] = [
+const MOMENTS: [&str; 24] = [
     "issued",
     "created",
     "last_seen",
@@ -45,6 +45,8 @@ const MOMENTS: [&str; 22] = [
     "ended",
     "activated",
     "rotate_at",
+    "started",
+    "begins",
 ];
 
 /// Fields that come first when one object is shown.
@@ -70,6 +72,18 @@ pub(crate) fn octets_bar(octets: u64) -> ProgressBar {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
     match ProgressStyle::with_template("{bar:40} {percent}% {bytes}/{total_bytes}, {eta} left") {
+        Ok(style) => bar.with_style(style),
+        Err(_bad_template) => bar,
+    }
+}
+
+/// A bar for work on devices, where somebody looks.
+pub(crate) fn devices_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if !io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    match ProgressStyle::with_template("{bar:40} {percent}% {pos}/{len} devices, {msg}") {
         Ok(style) => bar.with_style(style),
         Err(_bad_template) => bar,
     }

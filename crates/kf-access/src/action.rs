@@ -100,6 +100,10 @@ actions! {
     EpochRead = "epoch.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
     /// Give a facility or a device a new key epoch, or retire an old one.
     EpochAdvance = "epoch.advance" => [Owner, FleetOperator, FacilityOperator];
+    /// See campaigns.
+    CampaignRead = "campaign.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
+    /// Make campaigns, begin and end them.
+    CampaignManage = "campaign.manage" => [Owner, FleetOperator, FacilityOperator];
     /// See orders to devices.
     OrderRead = "order.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
     /// Propose an order to a device, or approve one.

@@ -8,6 +8,7 @@
 pub mod audit;
 pub mod authority;
 pub mod batch;
+pub mod campaign;
 pub mod certificate;
 pub mod device;
 pub mod endorsement;
@@ -23,6 +24,7 @@ pub mod problem;
 pub mod product_line;
 pub mod proposal;
 pub mod revocation;
+pub mod rotation;
 pub mod sealed;
 pub mod status;
 pub mod vendor;

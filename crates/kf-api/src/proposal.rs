@@ -1,6 +1,6 @@
 //! Acts that need a second person.
 
-use kf_key::{OperatorId, ProposalId, UnixMillis};
+use kf_key::{CampaignState, OperatorId, ProposalId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{CancelBatch, NewBatch};
@@ -80,6 +80,17 @@ pub enum ProposedAct {
         batch: String,
         /// How.
         request: CancelBatch,
+        /// Why, for the log.
+        why: String,
+    },
+    /// A campaign begins, or goes on past what it stopped for.
+    StartCampaign {
+        /// Name or id of the campaign.
+        campaign: String,
+        /// Where it stood when this was proposed; it is not carried out anywhere else.
+        state: CampaignState,
+        /// Its wave then.
+        wave: u32,
         /// Why, for the log.
         why: String,
     },

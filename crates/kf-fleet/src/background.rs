@@ -117,6 +117,12 @@ impl Fleet {
         if let Err(error) = self.turn_orders().await {
             tracing::error!(error = %error, "orders were not given to the brokers");
         }
+        if let Err(error) = self.turn_rotation().await {
+            tracing::error!(error = %error, "keys were not rotated by policy");
+        }
+        if let Err(error) = self.turn_campaigns().await {
+            tracing::error!(error = %error, "campaigns did not go on");
+        }
         self.publish_log().await;
         self.keep_fence();
     }

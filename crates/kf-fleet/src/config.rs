@@ -38,6 +38,10 @@ pub struct FleetConfig {
     /// The rotation policy, a reviewed file; relative to the data directory. The built-in one when absent.
     #[serde(default)]
     pub rotation_policy_file: Option<PathBuf>,
+    /// Whether the server makes new key epochs of facilities by itself when the policy asks for them, and retires those that
+    /// nobody holds. Otherwise people do, with `keyfleet rotate`.
+    #[serde(default)]
+    pub rotation_automatic: bool,
     /// Brokers to keep revoked devices out of.
     #[serde(default)]
     pub broker: Vec<BrokerConfig>,

@@ -89,16 +89,52 @@ impl Fleet {
     ) -> Result<EpochOutcome, FleetError> {
         let facility = self.epoch_facility(who, facility, Action::EpochAdvance)?;
         let seen = self.epoch_to_follow(facility.id)?;
+        self.advance_behind(who, facility.id, seen, why).await
+    }
+
+    /// Advances, if `seen` is still the newest epoch: of two who ask for the same one, one makes it.
+    pub(crate) async fn advance_behind(
+        &self,
+        who: &Principal,
+        facility: FacilityId,
+        seen: u32,
+        why: &str,
+    ) -> Result<EpochOutcome, FleetError> {
         let now = self.now();
         let entry = self
             .evidence(Entry::done(who, "epoch.advance", now))
-            .about(facility.id)
-            .at_facility(Some(facility.id))
+            .about(facility)
+            .at_facility(Some(facility))
             .because(why)
             .with("facility_epoch", seen.saturating_add(1));
-        let logged = self.store.advance_facility_epoch(facility.id, seen, now, entry.build()).await?;
-        let devices = self.devices_of(facility.id)?;
+        let logged = self.store.advance_facility_epoch(facility, seen, now, entry.build()).await?;
+        let devices = self.devices_of(facility)?;
         Ok(done(logged.value, devices, logged.index))
+    }
+
+    /// As [`Fleet::epoch_advance_facility`], for whoever has looked at the epochs before: refused when `seen` is not the
+    /// newest any more.
+    pub(crate) async fn epoch_advance_behind(
+        &self,
+        who: &Principal,
+        facility: FacilityId,
+        seen: u32,
+        why: &str,
+    ) -> Result<EpochOutcome, FleetError> {
+        let facility = self.epoch_facility(who, &facility.to_string(), Action::EpochAdvance)?;
+        if self.epoch_to_follow(facility.id)? != seen {
+            return Err(FleetError::conflict(
+                "facility",
+                format!("epoch {seen} of `{}` has a successor already", facility.name),
+                "nothing is left to be done: somebody else was first",
+            ));
+        }
+        let devices = self.devices_of(facility.id)?;
+        let act = ProposedAct::AdvanceFacilityEpoch { facility: facility.id.to_string(), why: why.to_owned() };
+        if let Some(waiting) = self.propose_epoch(who, act, devices, facility.id).await? {
+            return Ok(waiting);
+        }
+        self.advance_behind(who, facility.id, seen, why).await
     }
 
     /// Gives one device a new key epoch.

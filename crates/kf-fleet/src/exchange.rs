@@ -126,6 +126,7 @@ impl Fleet {
             return Err(refused());
         };
         let next = self.store.delivery(device.id)?.ok_or(FleetError::Bug("a device without delivery"))?;
+        let next = self.rotate_due_device(&device, next).await?;
         let salt = match next.salt {
             Some(salt) => salt,
             None => self.signer.new_device_salt(device.id).await?,

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use crate::authority::Authorities;
 use crate::background::BrokerQueue;
 use crate::broker::BrokerMemory;
+use crate::campaign::Observed;
 use crate::crl::Board;
 use crate::endorsement::Waiting;
 use crate::enrolment::Attempts;
@@ -23,6 +24,7 @@ use crate::log_publisher::LogPublisher;
 use crate::ocsp::{AnswerCache, Responders};
 use crate::order::OrderAttempts;
 use crate::product_line::Lines;
+use crate::rotation::RotationTurn;
 use crate::sealed::Openers;
 use crate::session::Sessions;
 use crate::{Clock, DataDir, FleetConfig, FleetError};
@@ -45,6 +47,8 @@ pub struct Fleet {
     pub(crate) openers: Openers,
     pub(crate) sessions: Sessions,
     pub(crate) order_attempts: OrderAttempts,
+    pub(crate) rotation_turn: RotationTurn,
+    pub(crate) observed: Observed,
     pub(crate) exchange_keys: ExchangeKeys,
     pub(crate) lines: Lines,
     pub(crate) log: LogPublisher,
@@ -118,6 +122,8 @@ impl Fleet {
             openers: Openers::default(),
             sessions: Sessions::default(),
             order_attempts: OrderAttempts::default(),
+            rotation_turn: RotationTurn::default(),
+            observed: Observed::default(),
             exchange_keys,
             lines: Lines::default(),
             log,

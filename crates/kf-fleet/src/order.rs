@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use kf_access::{Action, Principal, Target, Visibility, authorize};
+use kf_api::device::Device;
 use kf_api::operator::Credential;
 use kf_api::order::{Order, OrderAct, OrderFilter, OrderRequest, OrderState};
 use kf_api::proposal::ProposedAct;
@@ -66,26 +67,9 @@ impl Fleet {
     ) -> Result<RevokeOutcome, FleetError> {
         let device = self.epoch_device(who, device, Action::OrderCreate)?;
         let now = self.now();
-        let expires = now.plus(u64::from(lifetime_hours) * UnixMillis::HOUR);
         for _ in 0..MAX_ATTEMPTS {
-            let counter = self.store.next_order_counter(device.id)?;
-            let signed = kf_exchange::order::Order { act: signed_act(act), device: device.id, counter, expires };
-            let message = self.signer.sign_order(self.exchange_keys.order, &signed).await?;
-            let order = Order {
-                id: OrderId::from_parts(now, kf_crypto::random_array()?),
-                device: device.id,
-                act,
-                counter,
-                state: OrderState::Open,
-                created: now,
-                expires,
-                progress: None,
-                sent: None,
-                delivered: None,
-                acknowledged: None,
-                ended: None,
-                why: why.to_owned(),
-            };
+            let (order, message) = self.signed_order(&device, act, lifetime_hours, why).await?;
+            let (counter, expires) = (order.counter, order.expires);
             let entry = self
                 .evidence(Entry::done(who, "order.create", now))
                 .about(order.id)
@@ -112,6 +96,37 @@ impl Fleet {
             }
         }
         Err(FleetError::TooMany { retry_after_seconds: 1 })
+    }
+
+    /// The next order to a device, signed and not recorded yet.
+    pub(crate) async fn signed_order(
+        &self,
+        device: &Device,
+        act: OrderAct,
+        lifetime_hours: u32,
+        why: &str,
+    ) -> Result<(Order, Vec<u8>), FleetError> {
+        let now = self.now();
+        let expires = now.plus(u64::from(lifetime_hours) * UnixMillis::HOUR);
+        let counter = self.store.next_order_counter(device.id)?;
+        let signed = kf_exchange::order::Order { act: signed_act(act), device: device.id, counter, expires };
+        let message = self.signer.sign_order(self.exchange_keys.order, &signed).await?;
+        let order = Order {
+            id: OrderId::from_parts(now, kf_crypto::random_array()?),
+            device: device.id,
+            act,
+            counter,
+            state: OrderState::Open,
+            created: now,
+            expires,
+            progress: None,
+            sent: None,
+            delivered: None,
+            acknowledged: None,
+            ended: None,
+            why: why.to_owned(),
+        };
+        Ok((order, message))
     }
 
     /// Orders that the caller may see, newest first.

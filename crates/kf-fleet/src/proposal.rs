@@ -115,6 +115,9 @@ impl Fleet {
             ProposedAct::AdvanceDeviceEpoch { device, .. } => {
                 self.epoch_device(who, device, Action::EpochAdvance)?;
             }
+            ProposedAct::StartCampaign { campaign, .. } => {
+                self.managed_campaign(who, campaign)?;
+            }
             ProposedAct::OrderDevice { device, .. } => {
                 self.epoch_device(who, device, Action::OrderCreate)?;
             }
@@ -154,6 +157,10 @@ impl Fleet {
             ProposedAct::CancelBatch { batch, request, why } => {
                 self.carry_out_cancellation(who, batch, request, why).await
             }
+            ProposedAct::StartCampaign { campaign, state, wave, why } => self
+                .carry_out_campaign(who, campaign, (*state, *wave), why)
+                .await
+                .map(|begun| RevokeOutcome { done: true, log_index: begun.log_index, ..nothing_done() }),
             ProposedAct::RetireEpoch { facility, epoch, why } => {
                 self.carry_out_retirement(who, facility, *epoch, why).await.map(carried_out)
             }
@@ -264,6 +271,7 @@ const fn act_name(act: &ProposedAct) -> &'static str {
         ProposedAct::AdvanceFacilityEpoch { .. } | ProposedAct::AdvanceDeviceEpoch { .. } => "epoch.advance",
         ProposedAct::RetireEpoch { .. } => "epoch.retire",
         ProposedAct::OrderDevice { .. } => "order.create",
+        ProposedAct::StartCampaign { .. } => "campaign.start",
         ProposedAct::CreateBatch { .. } => "batch.create",
         ProposedAct::CancelBatch { .. } => "batch.cancel",
     }

@@ -157,6 +157,8 @@ identifiers! {
     OrderId = "ord_";
     /// A batch of devices that a station makes.
     BatchId = "batch_";
+    /// A campaign over devices.
+    CampaignId = "camp_";
     /// A manufacturer whose IDevIDs are accepted.
     VendorId = "vendor_";
 }

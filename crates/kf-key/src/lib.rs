@@ -11,6 +11,7 @@
 extern crate alloc;
 
 mod algorithm;
+mod campaign;
 mod device;
 mod id;
 mod profile;
@@ -21,10 +22,11 @@ mod state;
 mod time;
 
 pub use algorithm::{KeyAlgorithm, UnknownAlgorithm};
+pub use campaign::{CampaignState, IllegalCampaignTransition, MemberState};
 pub use device::{DeviceState, IllegalDeviceTransition, KeyProtection};
 pub use id::{
-    AuthorityId, BatchId, CodeId, DeviceId, EnrolmentId, FacilityId, FleetId, IntentId, KeyId, OperatorId, OrderId,
-    ParseIdError, ProductLineId, ProposalId, TokenId, VendorId,
+    AuthorityId, BatchId, CampaignId, CodeId, DeviceId, EnrolmentId, FacilityId, FleetId, IntentId, KeyId, OperatorId,
+    OrderId, ParseIdError, ProductLineId, ProposalId, TokenId, VendorId,
 };
 pub use profile::{CertificateProfile, UnknownProfile};
 pub use revocation::{CertificateStatus, RevocationReason, UnknownReason};

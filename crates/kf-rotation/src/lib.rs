@@ -6,6 +6,7 @@
 //! - [`sweep`](sweep::sweep): the facts about a key, a policy and a moment in, operations with their reasons out. It
 //!   keeps nothing, so that a crash between two operations costs nothing: the next sweep says what is still to be done.
 //! - [`verdict`](verdict::verdict): what a policy says of a key, in one word and its reason.
+//! - [`campaign`]: what a campaign over many devices does next, from tallies and a moment.
 //! - [`usage`]: how often one key may seal before the bound of its AEAD.
 //! - [`exposure`]: what a stolen key exposes, expected and at worst.
 //!
@@ -18,6 +19,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod campaign;
 mod class;
 pub mod exposure;
 mod period;

@@ -4,6 +4,7 @@
 mod audit;
 mod authority;
 mod batch;
+mod campaign;
 mod certificate;
 mod code;
 mod device;
@@ -19,6 +20,7 @@ mod order;
 mod product_line;
 mod proposal;
 mod revocation;
+mod rotation;
 mod sealed;
 mod status;
 mod vendor;
@@ -101,6 +103,12 @@ routes! {
     post   "/v1/orders"                         => order::create, "operator";
     get    "/v1/orders/{id}"                    => order::show, "operator";
     post   "/v1/orders/{id}/cancel"             => order::cancel, "operator";
+    get    "/v1/campaigns"                      => campaign::list, "operator";
+    post   "/v1/campaigns"                      => campaign::create, "operator";
+    get    "/v1/campaigns/{campaign}"           => campaign::show, "operator";
+    get    "/v1/campaigns/{campaign}/devices"   => campaign::members, "operator";
+    post   "/v1/campaigns/{campaign}/act"       => campaign::act, "operator";
+    post   "/v1/rotation"                       => rotation::rotate, "operator";
     get    "/v1/inventory"                      => inventory::list, "operator";
     get    "/v1/device/pins"                    => exchange::pins, "public";
     get    "/v1/authorities"                    => authority::list, "operator";

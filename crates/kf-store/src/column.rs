@@ -3,15 +3,16 @@
 
 use kf_api::authority::AuthorityKind;
 use kf_api::batch::{BatchState, ConflictKind, MadeState, Outcome};
+use kf_api::campaign::CampaignKind;
 use kf_api::enrolment::EnrolmentState;
 use kf_api::epoch::{DeviceKeyState, EpochState};
 use kf_api::operator::Role;
 use kf_api::order::{OrderAct, OrderState};
 use kf_api::proposal::ProposalState;
 use kf_key::{
-    AuthorityId, BatchId, CertificateProfile, CertificateStatus, CodeId, DeviceId, DeviceState, EnrolmentId,
-    FacilityId, IntentId, KeyAlgorithm, KeyId, KeyProtection, KeyState, KeyType, OperatorId, OrderId, ProductLineId,
-    ProposalId, RevocationReason, SerialNumber, TokenId, UnixMillis, VendorId,
+    AuthorityId, BatchId, CampaignId, CampaignState, CertificateProfile, CertificateStatus, CodeId, DeviceId,
+    DeviceState, EnrolmentId, FacilityId, IntentId, KeyAlgorithm, KeyId, KeyProtection, KeyState, KeyType, MemberState,
+    OperatorId, OrderId, ProductLineId, ProposalId, RevocationReason, SerialNumber, TokenId, UnixMillis, VendorId,
 };
 use rusqlite::Row;
 use rusqlite::types::{FromSqlError, Type};
@@ -59,6 +60,9 @@ coded! {
     OrderAct: 1 Rotate 2 Wipe;
     OrderState: 1 Open 2 Done 3 Failed 4 Declined 5 Cancelled;
     DeviceKeyState: 1 Offered 2 Held 3 Superseded;
+    CampaignKind: 1 DeviceKey 2 Certificate;
+    CampaignState: 1 Draft 2 Running 3 Paused 4 Stopped 5 Aborted 6 Completed;
+    MemberState: 1 Waiting 2 Offered 3 Done 4 Failed 5 Skipped;
     BatchState: 1 Open 2 Cancelled 3 Compromised;
     Outcome: 1 Passed 2 Scrapped 3 Rework;
     MadeState: 1 Missing 2 Rework 3 Passed 4 Scrapped;
@@ -85,7 +89,7 @@ macro_rules! identifiers {
 }
 
 identifiers! {
-    AuthorityId BatchId CodeId DeviceId EnrolmentId FacilityId IntentId KeyId OperatorId OrderId ProductLineId ProposalId TokenId
+    AuthorityId BatchId CampaignId CodeId DeviceId EnrolmentId FacilityId IntentId KeyId OperatorId OrderId ProductLineId ProposalId TokenId
     VendorId
 }
 
@@ -190,6 +194,9 @@ mod tests {
         check(ConflictKind::ALL);
         check(&[BatchState::Open, BatchState::Cancelled, BatchState::Compromised]);
         check(&[OrderAct::Rotate, OrderAct::Wipe]);
+        check(&[CampaignKind::DeviceKey, CampaignKind::Certificate]);
+        check(&CampaignState::ALL);
+        check(&MemberState::ALL);
         let ended = [OrderState::Done, OrderState::Failed, OrderState::Declined, OrderState::Cancelled];
         check(&[[OrderState::Open].as_slice(), &ended].concat());
         check(&[EpochState::Pending, EpochState::Current, EpochState::Retired]);

@@ -95,6 +95,13 @@ pub(crate) fn moved(act: &Act<'_>, device: DeviceId) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Advances the epoch of a device behind `seen`; the new one, or `None` when its epoch is another, or it has no key.
+pub(crate) fn advance(act: &Act<'_>, device: DeviceId, seen: u32) -> Result<Option<u32>, StoreError> {
+    let next = seen.checked_add(1).ok_or(StoreError::Invalid { field: "epoch", problem: "there is no further one" })?;
+    let sql = "UPDATE device_key SET device_epoch = ?3 WHERE device = ?1 AND device_epoch = ?2";
+    Ok((act.execute(sql, (device.as_bytes(), seen, next))? == 1).then_some(next))
+}
+
 fn place_row(row: &Row<'_>) -> rusqlite::Result<KeyPlace> {
     Ok(KeyPlace { facility: column::id(row, 0)?, facility_epoch: row.get(1)?, device_epoch: row.get(2)? })
 }
@@ -206,20 +213,13 @@ impl Store {
         audit: impl Into<Audit>,
     ) -> Result<Logged<u32>, StoreError> {
         self.logged(Class::Ordinary, audit.into(), move |act| {
-            let next = seen
-                .checked_add(1)
-                .ok_or(StoreError::Invalid { field: "epoch", problem: "there is no further one" })?;
             let (_, found) =
                 salt_of(act.connection(), device)?.ok_or(StoreError::NotFound { what: "key of the device" })?;
-            if found != seen {
-                return Err(StoreError::IllegalState {
-                    what: "key epoch of the device",
-                    found: found.to_string(),
-                    expected: seen.to_string(),
-                });
-            }
-            act.execute("UPDATE device_key SET device_epoch = ?2 WHERE device = ?1", (device.as_bytes(), next))?;
-            Ok(next)
+            advance(act, device, seen)?.ok_or_else(|| StoreError::IllegalState {
+                what: "key epoch of the device",
+                found: found.to_string(),
+                expected: seen.to_string(),
+            })
         })
         .await
     }

@@ -68,6 +68,17 @@ impl Store {
         })
     }
 
+    /// Whether a device holds a key of an epoch, or was offered one without an answer; barred ones included. Costs the same
+    /// at any number of devices.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn epoch_is_held(&self, facility: FacilityId, epoch: u32) -> Result<bool, StoreError> {
+        // Superseded ones are state 3.
+        let sql = "SELECT 1 FROM device_key_epoch WHERE facility = ?1 AND facility_epoch = ?2 AND state <> 3 LIMIT 1";
+        self.read(|connection| sql::exists(connection, sql, (facility.as_bytes(), epoch)))
+    }
+
     /// When a device signed that it has destroyed every key, if it has.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ mod act;
 pub mod authority;
 pub mod batch;
 pub mod blocked_key;
+pub mod campaign;
 pub mod certificate;
 mod column;
 mod connection;

@@ -63,6 +63,36 @@ fn end(act: &Act<'_>, id: OrderId, to: OrderState, at: UnixMillis) -> Result<(),
     Ok(())
 }
 
+/// Adds an order that was signed; part of a campaign's release as well.
+pub(crate) fn insert(act: &Act<'_>, order: &Order, message: &[u8]) -> Result<(), StoreError> {
+    if message.is_empty() || message.len() > MAX_MESSAGE_OCTETS {
+        return Err(StoreError::Invalid { field: "message", problem: "1 to 1,024 octets" });
+    }
+    let Order { id, device, act: what, counter, state, created, expires, delivered, ended, why, .. } = order;
+    if !act.exists("SELECT 1 FROM device WHERE id = ?1", [device.as_bytes()])? {
+        return Err(StoreError::NotFound { what: "device" });
+    }
+    let sql = "INSERT INTO device_order (id, device, act, counter, state, created, expires, delivered, ended, why,
+        message) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    act.execute(
+        sql,
+        (
+            id.as_bytes(),
+            device.as_bytes(),
+            what.code(),
+            integer(*counter),
+            state.code(),
+            millis(*created),
+            millis(*expires),
+            delivered.map(millis),
+            ended.map(millis),
+            why,
+            message,
+        ),
+    )?;
+    Ok(())
+}
+
 impl Store {
     /// The counter of the next order to a device.
     ///
@@ -85,36 +115,7 @@ impl Store {
         message: Vec<u8>,
         audit: impl Into<Audit>,
     ) -> Result<Logged<()>, StoreError> {
-        self.logged(Class::Reserved, audit.into(), move |act| {
-            if message.is_empty() || message.len() > MAX_MESSAGE_OCTETS {
-                return Err(StoreError::Invalid { field: "message", problem: "1 to 1,024 octets" });
-            }
-            let Order { id, device, act: what, counter, state, created, expires, delivered, ended, why, .. } = &order;
-            if !act.exists("SELECT 1 FROM device WHERE id = ?1", [device.as_bytes()])? {
-                return Err(StoreError::NotFound { what: "device" });
-            }
-            let sql =
-                "INSERT INTO device_order (id, device, act, counter, state, created, expires, delivered, ended, why,
-                message) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
-            act.execute(
-                sql,
-                (
-                    id.as_bytes(),
-                    device.as_bytes(),
-                    what.code(),
-                    integer(*counter),
-                    state.code(),
-                    millis(*created),
-                    millis(*expires),
-                    delivered.map(millis),
-                    ended.map(millis),
-                    why,
-                    &message,
-                ),
-            )?;
-            Ok(())
-        })
-        .await
+        self.logged(Class::Reserved, audit.into(), move |act| insert(act, &order, &message)).await
     }
 
     /// An order; `None` also when its device lies outside `visibility`.

@@ -9,6 +9,7 @@
 mod agent;
 mod batch;
 mod broker;
+mod campaign;
 mod console;
 mod derive;
 mod device_files;

@@ -4,6 +4,7 @@
 mod approvals;
 mod batch;
 mod broker;
+mod campaign;
 mod enrolment;
 mod exchange;
 mod inventory;
@@ -11,6 +12,7 @@ mod order;
 mod registry;
 mod revocation;
 mod rollback;
+mod rotation;
 mod scope;
 mod scratch;
 mod sealed;

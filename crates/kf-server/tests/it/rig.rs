@@ -331,6 +331,7 @@ async fn found(scratch: &Path, http: SocketAddr, clock: &Arc<TestClock>) -> (Arc
         crl_lifetime_seconds: 86_400,
         ocsp_lifetime_seconds: 3_600,
         rotation_policy_file: None,
+        rotation_automatic: false,
         broker: Vec::new(),
         demo: false,
     };

@@ -223,6 +223,56 @@ CREATE TABLE device_order (
     UNIQUE (device, counter)
 ) STRICT, WITHOUT ROWID;
 
+-- Campaigns over devices. `chosen_after` is the page of devices that comes next while they are chosen.
+CREATE TABLE campaign (
+    id BLOB NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    kind INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    filter TEXT NOT NULL,
+    plan TEXT NOT NULL,
+    why TEXT NOT NULL,
+    facility BLOB,
+    created INTEGER NOT NULL,
+    started INTEGER,
+    ended INTEGER,
+    wave INTEGER NOT NULL,
+    begins INTEGER,
+    chosen_after TEXT,
+    chosen INTEGER NOT NULL,
+    forgiven INTEGER NOT NULL,
+    gate_open INTEGER NOT NULL,
+    last_release INTEGER,
+    settled INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX campaign_by_state ON campaign (state, id);
+
+-- The part of each device. `slot` is its place in the order of release; `epoch` or `device_order` is what it was asked for.
+CREATE TABLE campaign_device (
+    campaign BLOB NOT NULL,
+    device BLOB NOT NULL,
+    slot INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    wave INTEGER NOT NULL,
+    epoch INTEGER,
+    device_order BLOB,
+    offered INTEGER,
+    ended INTEGER,
+    PRIMARY KEY (campaign, device)
+) STRICT, WITHOUT ROWID;
+-- Whose turn comes next (1), and who was asked and has not answered (2).
+CREATE INDEX campaign_device_waiting ON campaign_device (campaign, slot) WHERE state = 1;
+CREATE INDEX campaign_device_open ON campaign_device (campaign, device, wave, offered) WHERE state = 2;
+
+CREATE TABLE campaign_count (
+    campaign BLOB NOT NULL,
+    wave INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (campaign, wave, state)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE key (
     id BLOB NOT NULL PRIMARY KEY,
     key_type INTEGER NOT NULL,

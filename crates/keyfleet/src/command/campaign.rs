@@ -1,0 +1,283 @@
+//! `keyfleet campaign`: a change taken to many devices, a few first, then in waves.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use kf_api::PageRequest;
+use kf_api::campaign::{
+    Campaign, CampaignAct, CampaignActRequest, CampaignFilter, CampaignKind, CampaignMember, CampaignOutcome,
+    CampaignPlan, CampaignStatus, MemberFilter, NewCampaign,
+};
+use kf_key::{CampaignState, MemberState};
+use kf_rotation::Period;
+
+use super::revoke::waiting;
+use crate::api::{Api, Context, Paging, list, names_for, segment};
+use crate::failure::Failure;
+use crate::output::{Names, devices_bar, object, say};
+
+const COLUMNS: [&str; 7] = ["name", "kind", "state", "wave", "created", "ended", "id"];
+const MEMBER_COLUMNS: [&str; 6] = ["name", "state", "wave", "offered", "ended", "last_seen"];
+/// How often `show --follow` asks.
+const FOLLOW: Duration = Duration::from_secs(2);
+
+const EXAMPLES: &str = "\
+A campaign asks a canary of devices first, then wave after wave, and stops by itself when too many of a wave fail. Devices act when
+they ask for news: a device that sleeps is waited for, and shown by how long it has not been heard of.
+
+Examples:
+  # What would it take?
+  keyfleet campaign create keys-2027 --kind device-key --facility lyon --dry-run
+  keyfleet campaign create keys-2027 --kind device-key --facility lyon --canary 20 --wave 2000
+  keyfleet campaign start keys-2027 --why \"yearly\"
+  keyfleet campaign show keys-2027 --follow";
+
+/// What can be done with campaigns.
+#[derive(Debug, Subcommand)]
+#[command(after_help = EXAMPLES)]
+pub(crate) enum Verb {
+    /// Make a campaign, as a draft: nothing is asked of any device
+    Create(Box<Create>),
+    /// Begin; waits for a second person where the devices are many, or orders are sent
+    Start(Change),
+    /// Ask nobody further for now; answers still count
+    Pause(Change),
+    /// Go on; past what it stopped for, or a gate that it waits at, with a second person's consent
+    Resume(Change),
+    /// Give it up: nobody further is asked, and its open orders are withdrawn; final
+    Abort(Change),
+    /// Show a campaign and how far it has come
+    Show {
+        /// Name or id
+        campaign: String,
+        /// Stay until it ends or stops, with a progress bar where somebody looks
+        #[arg(long)]
+        follow: bool,
+        /// List its devices instead
+        #[arg(long, conflicts_with = "follow")]
+        devices: bool,
+        /// Only devices whose part stands so: waiting, offered, done, failed or skipped
+        #[arg(long, requires = "devices")]
+        state: Option<StateArgument>,
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// List campaigns, newest first
+    List {
+        #[command(flatten)]
+        paging: Paging,
+    },
+}
+
+/// A campaign to be made.
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// Unique name
+    name: String,
+    /// What it asks of each device
+    #[arg(long)]
+    kind: KindArgument,
+    /// Only devices of this facility (name or id)
+    #[arg(long)]
+    facility: Option<String>,
+    /// Only devices of this product line (name or id)
+    #[arg(long)]
+    product_line: Option<String>,
+    /// Only devices of this batch
+    #[arg(long)]
+    batch: Option<String>,
+    /// Only devices whose names begin so
+    #[arg(long, value_name = "PREFIX")]
+    name_prefix: Option<String>,
+    /// Devices of the first wave
+    #[arg(long, value_name = "N", default_value_t = CampaignPlan::default().canary)]
+    canary: u32,
+    /// Devices of each further wave
+    #[arg(long, value_name = "N", default_value_t = CampaignPlan::default().wave)]
+    wave: u32,
+    /// Devices that are asked within a minute at most
+    #[arg(long, value_name = "N", default_value_t = CampaignPlan::default().per_minute)]
+    per_minute: u32,
+    /// Each wave begins up to so much late [default: 1m]
+    #[arg(long, value_name = "PERIOD", value_parser = seconds)]
+    jitter: Option<u32>,
+    /// Between the last question of a wave and the next wave [default: 1h]
+    #[arg(long, value_name = "PERIOD", value_parser = seconds)]
+    soak: Option<u32>,
+    /// After so much a device that was asked counts as silent [default: 2d]
+    #[arg(long, value_name = "PERIOD", value_parser = seconds)]
+    patience: Option<u32>,
+    /// Percent of a wave that may fail; one device more stops the campaign
+    #[arg(long, value_name = "PERCENT", default_value_t = CampaignPlan::default().max_failed_percent)]
+    max_failed: u8,
+    /// Percent of a wave that must be done before the next one begins
+    #[arg(long, value_name = "PERCENT", default_value_t = CampaignPlan::default().min_done_percent)]
+    min_done: u8,
+    /// Why, for the log; at most 500 characters
+    #[arg(long, default_value = "")]
+    why: String,
+    /// Say what it would take, make nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// A change of a campaign.
+#[derive(Debug, Args)]
+pub(crate) struct Change {
+    /// Name or id
+    campaign: String,
+    /// Why, for the log; at most 500 characters
+    #[arg(long, default_value = "")]
+    why: String,
+    /// Say what would happen, change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What a campaign asks of each device.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum KindArgument {
+    /// A new symmetric device key
+    DeviceKey,
+    /// A new identity key with its certificate, and the newest device key
+    Certificate,
+}
+
+/// Where a device's part stands.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum StateArgument {
+    /// Its turn has not come
+    Waiting,
+    /// Asked, and has not answered
+    Offered,
+    /// Done, with proof
+    Done,
+    /// Failed, with proof
+    Failed,
+    /// Barred, or with nothing to replace
+    Skipped,
+}
+
+impl From<StateArgument> for MemberState {
+    fn from(state: StateArgument) -> Self {
+        match state {
+            StateArgument::Waiting => Self::Waiting,
+            StateArgument::Offered => Self::Offered,
+            StateArgument::Done => Self::Done,
+            StateArgument::Failed => Self::Failed,
+            StateArgument::Skipped => Self::Skipped,
+        }
+    }
+}
+
+/// A length of time in whole seconds; `0s` for none.
+fn seconds(text: &str) -> Result<u32, String> {
+    if text == "0s" {
+        return Ok(0);
+    }
+    let period: Period = text.parse().map_err(|error: kf_rotation::PeriodError| error.to_string())?;
+    u32::try_from(period.milliseconds() / kf_key::UnixMillis::SECOND).map_err(|_too_long| "is too long".to_owned())
+}
+
+pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Create(create) => self::create(context, *create).await,
+        Verb::Start(change) => act(context, CampaignAct::Start, change).await,
+        Verb::Pause(change) => act(context, CampaignAct::Pause, change).await,
+        Verb::Resume(change) => act(context, CampaignAct::Resume, change).await,
+        Verb::Abort(change) => act(context, CampaignAct::Abort, change).await,
+        Verb::Show { campaign, devices: true, state, paging, .. } => {
+            let path = format!("{}/devices", path(&campaign));
+            let filter = MemberFilter { state: state.map(Into::into), ..MemberFilter::default() };
+            list::<CampaignMember>(context, &mut context.api()?, &path, filter, &paging, &MEMBER_COLUMNS).await
+        }
+        Verb::Show { campaign, follow, .. } => {
+            let mut api = context.api()?;
+            let status =
+                if follow { self::follow(&mut api, &campaign).await? } else { status(&mut api, &campaign).await? };
+            let names = names_for(context.format, &mut api, &["facility"]).await;
+            object(context.format, &status, &names)?;
+            judge(&status, follow)
+        }
+        Verb::List { paging } => {
+            let mut api = context.api()?;
+            list::<Campaign>(context, &mut api, "/v1/campaigns", PageRequest::default(), &paging, &COLUMNS).await
+        }
+    }
+}
+
+fn path(campaign: &str) -> String {
+    format!("/v1/campaigns/{}", segment(campaign))
+}
+
+async fn create(context: &Context, create: Create) -> Result<(), Failure> {
+    let Create { name, kind, facility, product_line, batch, name_prefix, canary, wave, per_minute, .. } = create;
+    let Create { jitter, soak, patience, max_failed, min_done, why, dry_run, .. } = create;
+    let otherwise = CampaignPlan::default();
+    let new = NewCampaign {
+        name,
+        kind: match kind {
+            KindArgument::DeviceKey => CampaignKind::DeviceKey,
+            KindArgument::Certificate => CampaignKind::Certificate,
+        },
+        filter: CampaignFilter { facility, product_line, batch, name_prefix },
+        plan: CampaignPlan {
+            canary,
+            wave,
+            per_minute,
+            jitter_seconds: jitter.unwrap_or(otherwise.jitter_seconds),
+            soak_seconds: soak.unwrap_or(otherwise.soak_seconds),
+            patience_seconds: patience.unwrap_or(otherwise.patience_seconds),
+            max_failed_percent: max_failed,
+            min_done_percent: min_done,
+        },
+        why,
+        dry_run,
+    };
+    // A large fleet is counted for the estimate.
+    let outcome: CampaignOutcome = context.api_within(Duration::from_secs(600))?.post("/v1/campaigns", &new).await?;
+    object(context.format, &outcome, &Names::new())
+}
+
+async fn act(context: &Context, act: CampaignAct, change: Change) -> Result<(), Failure> {
+    let Change { campaign, why, dry_run } = change;
+    let request = CampaignActRequest { act, why, dry_run };
+    let mut api = context.api_within(Duration::from_secs(600))?;
+    let outcome: CampaignOutcome = api.post(&format!("{}/act", path(&campaign)), &request).await?;
+    object(context.format, &outcome, &Names::new())?;
+    outcome.proposal.as_ref().map_or(Ok(()), |proposal| Err(waiting(proposal)))
+}
+
+async fn status(api: &mut Api, campaign: &str) -> Result<CampaignStatus, Failure> {
+    api.get(&path(campaign)).await
+}
+
+/// Asks again and again until nothing moves any more without a person.
+async fn follow(api: &mut Api, campaign: &str) -> Result<CampaignStatus, Failure> {
+    let bar = devices_bar();
+    loop {
+        let found = status(api, campaign).await?;
+        let progress = &found.progress;
+        bar.set_length(progress.devices);
+        bar.set_position(progress.done + progress.failed + progress.skipped);
+        bar.set_message(format!("wave {}, {} silent {}", found.campaign.wave, progress.silent, progress.waits_for));
+        if found.campaign.state != CampaignState::Running || progress.waits_for == "gate" {
+            bar.finish_and_clear();
+            return Ok(found);
+        }
+        tokio::time::sleep(FOLLOW).await;
+    }
+}
+
+/// A campaign that somebody followed and that did not do what it was for is a failure to a script.
+fn judge(status: &CampaignStatus, follow: bool) -> Result<(), Failure> {
+    let progress = &status.progress;
+    if !follow || (status.campaign.state == CampaignState::Completed && progress.failed == 0) {
+        return Ok(());
+    }
+    say(&format!("{} is {}", status.campaign.name, status.campaign.state.name()));
+    Err(Failure::Partial {
+        problem: format!("{} of {} devices are done", progress.done, progress.devices),
+        remedy: "look at the others with `keyfleet campaign show --devices --state failed`".to_owned(),
+    })
+}

@@ -1,0 +1,140 @@
+//! Campaigns and rotation with real agents, each a process of its own that asks the server when it likes.
+
+use kf_testkit::Running;
+use serde_json::Value;
+
+use crate::console::{Fleet, Succeeds as _, json, private};
+use crate::fleet::sign_up;
+use crate::sealed::server;
+
+/// Asks of a status before a test gives up; each is a process and a TLS handshake.
+const MOST_ASKED: usize = 300;
+
+fn start_agent(fleet: &Fleet, name: &str) -> Running {
+    let path = |file: &str| fleet.path(&format!("{name}{file}"));
+    let configuration = format!(
+        "server = \"{}\"\nlabel = \"thermo\"\ndevice_name = \"{name}\"\nstate_dir = {:?}\n\
+         [trust]\nroot_file = {:?}\n[key]\nallow_plain_key = true\n[bootstrap]\ncode_file = {:?}\n\
+         [device_key]\ndelivery_key_file = {:?}\nrefresh_seconds = 1\n\
+         [orders]\norder_key_file = {:?}\npoll_seconds = 1\n",
+        server(fleet),
+        path(".state"),
+        fleet.data().join("root.pem"),
+        path(".code"),
+        fleet.path("delivery.pem"),
+        fleet.path("order.pem"),
+    );
+    private(&path(".toml"), &configuration);
+    let config = format!("{name}.toml");
+    let mut agent = fleet.tool().start(&["agent", "run", "--config", &config]);
+    event(&mut agent, "device-key");
+    agent
+}
+
+/// A fleet of three devices, each with its agent running.
+fn site() -> (Fleet, Vec<Running>) {
+    let fleet = Fleet::start(&[]).with_device();
+    fleet.register("thermo-0002");
+    fleet.register("thermo-0003");
+    let pins = fleet.json(&["epoch", "pins"]);
+    for (field, file) in [("delivery_key_pem", "delivery.pem"), ("order_key_pem", "order.pem")] {
+        std::fs::write(fleet.path(file), pins[field].as_str().unwrap()).unwrap();
+    }
+    let agents = ["thermo-0001", "thermo-0002", "thermo-0003"].map(|name| {
+        fleet.run(&["code", "create", name, "--out", &format!("{name}.code")]).succeeds();
+        start_agent(&fleet, name)
+    });
+    (fleet, agents.into())
+}
+
+/// Waits for an event of an agent.
+fn event(agent: &mut Running, name: &str) -> Value {
+    let wanted = format!("\"event\":\"{name}\"");
+    let line = agent.wait_for_line(|line| line.contains(&wanted));
+    serde_json::from_str(&line).unwrap()
+}
+
+fn create(fleet: &Fleet, name: &str, kind: &str, more: &[&str]) -> Value {
+    let plan = ["--canary", "1", "--wave", "5", "--per-minute", "600", "--jitter", "0s", "--soak", "0s"];
+    fleet.json(&[&["campaign", "create", name, "--kind", kind, "--facility", "lyon"], &plan[..], more].concat())
+}
+
+#[test]
+fn agents_get_new_device_keys_and_new_certificates_a_canary_first_and_one_that_sleeps_is_waited_for() {
+    let (fleet, mut agents) = site();
+    let estimate = create(&fleet, "keys", "device-key", &["--dry-run"])["estimate"].clone();
+    assert_eq!((estimate["devices"].clone(), estimate["waves"].clone()), (3.into(), 2.into()), "{estimate}");
+    assert_eq!(fleet.run(&["campaign", "show", "keys"]).code, Some(3), "a dry run makes nothing");
+
+    create(&fleet, "keys", "device-key", &[]);
+    fleet.run(&["campaign", "start", "keys", "--why", "yearly"]).succeeds();
+    let end = fleet.json(&["campaign", "show", "keys", "--follow"]);
+    assert_eq!((end["state"].clone(), end["progress"]["done"].clone()), ("completed".into(), 3.into()), "{end}");
+    for agent in &mut agents {
+        assert_eq!(event(agent, "device-key")["device_epoch"], 2);
+    }
+    let shown = fleet.json(&["epoch", "show", "--device", "thermo-0002"]);
+    assert_eq!((shown["device_epoch"].clone(), shown["up_to_date"].clone()), (2.into(), true.into()));
+
+    // One agent is off while certificates are renewed.
+    drop(agents.pop());
+    create(&fleet, "certificates", "certificate", &["--min-done", "0", "--patience", "1s"]);
+    let waits = fleet.run(&["campaign", "start", "certificates", "--format", "json"]);
+    assert_eq!(waits.code, Some(6), "{}", waits.text());
+    sign_up(&fleet, "bert", "fleet-operator");
+    let proposal = json(&waits)["proposal"].as_str().unwrap().to_owned();
+    fleet.run_as("bert.toml", &["proposal", "approve", &proposal]).succeeds();
+    for agent in &mut agents {
+        event(agent, "renewed");
+        assert_eq!(event(agent, "order-answered")["outcome"], "done");
+    }
+    let status = || fleet.json(&["campaign", "show", "certificates"]);
+    let found = (0..MOST_ASKED).map(|_| status()).find(|found| found["progress"]["done"] == 2);
+    let found = found.expect("two of three are done");
+    assert_eq!((found["state"].clone(), found["progress"]["offered"].clone()), ("running".into(), 1.into()), "{found}");
+    assert_eq!(found["progress"]["unheard"]["day"], 1);
+    let asleep = ["campaign", "show", "certificates", "--devices", "--state", "offered"];
+    assert_eq!(fleet.json(&asleep)["items"][0]["name"], "thermo-0003");
+
+    agents.push(fleet.tool().start(&["agent", "run", "--config", "thermo-0003.toml"]));
+    event(&mut agents[2], "renewed");
+    let end = fleet.json(&["campaign", "show", "certificates", "--follow"]);
+    assert_eq!((end["state"].clone(), end["progress"]["done"].clone()), ("completed".into(), 3.into()), "{end}");
+    let listed = fleet.json(&["campaign", "list"]);
+    assert_eq!(listed["items"].as_array().unwrap().len(), 2);
+    fleet.run(&["audit", "verify", "--server"]).succeeds();
+}
+
+#[test]
+fn rotate_does_what_the_policy_asks_for_and_the_check_of_the_fleet_names_it_before() {
+    let mut fleet = Fleet::start(&[]).with_device();
+    let due = |fleet: &Fleet| fleet.json(&["policy", "check", "--fleet"])["items"].as_array().unwrap().len();
+    assert_eq!(due(&fleet), 0);
+    assert_eq!(fleet.json(&["rotate", "--dry-run"])["items"], serde_json::json!([]));
+    // A policy by which a facility's key is due a second after it was made.
+    let branch = ["facility-key", "batch-key", "device-key", "storage-key", "application-key"];
+    let rules = branch.map(|class| format!("[class.{class}]\noriginator = \"30d\"\n")).concat();
+    let policy = format!("version = 1\n{}", rules.replacen("\"30d\"\n", "\"30d\"\nrotate-at = 1\n", 1));
+    std::fs::write(fleet.data().join("policy.toml"), policy.replacen("\"30d\"", "\"100s\"", 1)).unwrap();
+    let file = fleet.data().join("keyfleet.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    private(&file, &format!("rotation_policy_file = \"policy.toml\"\n{text}"));
+    fleet.stop();
+    let refused = fleet.tool().run(&["serve", "--data", fleet.data().to_str().unwrap()]);
+    assert_eq!(refused.code, Some(2), "what is below a key cannot outlive it: {}", refused.text());
+    assert!(refused.text().contains("cannot outlive the facility-key"), "{}", refused.text());
+    std::fs::write(fleet.data().join("policy.toml"), policy.replace("\"30d\"", "\"100s\"")).unwrap();
+
+    let fleet = fleet.served();
+    let found = (0..MOST_ASKED).any(|_| due(&fleet) == 1);
+    assert!(found, "it is due after one percent of a hundred seconds");
+    let dry = fleet.json(&["rotate", "--dry-run"]);
+    assert_eq!(dry["items"][0]["outcome"], "planned", "{dry}");
+    let done = fleet.json(&["rotate", "--why", "test"]);
+    assert_eq!(
+        (done["items"][0]["operation"].clone(), done["items"][0]["outcome"].clone()),
+        ("make-successor".into(), "done".into())
+    );
+    let epochs = fleet.json(&["epoch", "list", "--facility", "lyon"]);
+    assert_eq!(epochs["items"][0]["state"], "pending", "{epochs}");
+}

@@ -1,0 +1,296 @@
+//! Campaigns: a change that is taken to many devices, a few first, then in waves.
+
+use kf_key::{CampaignId, CampaignState, DeviceId, FacilityId, MemberState, OrderId, ProposalId, UnixMillis};
+use serde::{Deserialize, Serialize};
+
+/// What a campaign asks of each device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CampaignKind {
+    /// A new symmetric device key: its next exchange delivers it, and its acknowledgement is the proof.
+    DeviceKey,
+    /// A new identity key with its certificate, and the newest device key: an order to rotate, and its signed answer.
+    Certificate,
+}
+
+impl CampaignKind {
+    /// The name in requests and answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DeviceKey => "device-key",
+            Self::Certificate => "certificate",
+        }
+    }
+}
+
+/// Which devices take part. Every given field must match; barred devices are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CampaignFilter {
+    /// Name or id of the facility.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub facility: Option<String>,
+    /// Name or id of the product line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub product_line: Option<String>,
+    /// Batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<String>,
+    /// First characters of the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name_prefix: Option<String>,
+}
+
+/// How a campaign goes about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CampaignPlan {
+    /// Devices of the first wave, 1 to 100,000.
+    pub canary: u32,
+    /// Devices of each further wave, 1 to 1,000,000.
+    pub wave: u32,
+    /// Devices that are asked within a minute at most, 1 to 60,000.
+    pub per_minute: u32,
+    /// Each wave begins up to so many seconds late, at most a day.
+    pub jitter_seconds: u32,
+    /// Seconds between the last question of a wave and the next wave, at most 30 days.
+    pub soak_seconds: u32,
+    /// Seconds after which a device that was asked counts as silent, 1 to a year.
+    pub patience_seconds: u32,
+    /// Percent of a wave that may fail, 0 to 100; one device more stops the campaign.
+    pub max_failed_percent: u8,
+    /// Percent of a wave that must be done before the next one begins, 0 to 100.
+    pub min_done_percent: u8,
+}
+
+impl Default for CampaignPlan {
+    fn default() -> Self {
+        Self {
+            canary: 10,
+            wave: 1_000,
+            per_minute: 300,
+            jitter_seconds: 60,
+            soak_seconds: 3_600,
+            patience_seconds: 2 * 86_400,
+            max_failed_percent: 2,
+            min_done_percent: 80,
+        }
+    }
+}
+
+/// A campaign to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewCampaign {
+    /// Unique name.
+    pub name: String,
+    /// What it asks.
+    pub kind: CampaignKind,
+    /// Of whom.
+    #[serde(default)]
+    pub filter: CampaignFilter,
+    /// How.
+    #[serde(default)]
+    pub plan: CampaignPlan,
+    /// Why, for the log.
+    #[serde(default)]
+    pub why: String,
+    /// Say what it would take, make nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// A campaign.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Campaign {
+    /// Identifier.
+    pub id: CampaignId,
+    /// Unique name.
+    pub name: String,
+    /// What it asks.
+    pub kind: CampaignKind,
+    /// Where it stands.
+    pub state: CampaignState,
+    /// Why it stopped, was paused or given up.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub reason: String,
+    /// Of whom.
+    pub filter: CampaignFilter,
+    /// How. It does not change once the campaign has begun.
+    pub plan: CampaignPlan,
+    /// Why, for the log.
+    pub why: String,
+    /// The facility, where it is about one alone: its operators see it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub facility: Option<FacilityId>,
+    /// When it was made.
+    pub created: UnixMillis,
+    /// When it was first started.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub started: Option<UnixMillis>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ended: Option<UnixMillis>,
+    /// The wave under way, from 1; 0 while devices are being chosen.
+    pub wave: u32,
+    /// When that wave may begin.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub begins: Option<UnixMillis>,
+}
+
+/// Devices of a campaign that were asked and have not answered, by when they were last heard of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SilenceByAge {
+    /// Within a day.
+    pub day: u64,
+    /// Within a week.
+    pub week: u64,
+    /// Within 30 days.
+    pub month: u64,
+    /// Longer ago.
+    pub longer: u64,
+    /// Never.
+    pub never: u64,
+}
+
+/// How far a campaign has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CampaignProgress {
+    /// Devices in all, as far as they have been chosen.
+    pub devices: u64,
+    /// Their turn has not come.
+    pub waiting: u64,
+    /// Asked, and have not answered.
+    pub offered: u64,
+    /// Of these: asked longer ago than the plan's patience.
+    pub silent: u64,
+    /// Done, with proof.
+    pub done: u64,
+    /// Failed, with proof.
+    pub failed: u64,
+    /// Barred, or with nothing to replace.
+    pub skipped: u64,
+    /// What it waits for: `choosing`, `jitter`, `rate`, `answers`, `soak`, `gate` or `catching-up`.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub waits_for: String,
+    /// The devices that were asked and have not answered, by when they were last heard of.
+    pub unheard: SilenceByAge,
+}
+
+/// A campaign with its progress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CampaignStatus {
+    /// The campaign.
+    #[serde(flatten)]
+    pub campaign: Campaign,
+    /// How far it has come.
+    pub progress: CampaignProgress,
+}
+
+/// What a campaign would take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CampaignEstimate {
+    /// Devices that match now.
+    pub devices: u64,
+    /// Of these: not heard of for 30 days, or never. They will be waited for.
+    pub asleep: u64,
+    /// Waves, the canary included.
+    pub waves: u64,
+    /// The most devices that are asked within one minute.
+    pub peak_per_minute: u64,
+    /// The most requests to this server within one minute, if all of them answer at once.
+    pub peak_requests_per_minute: u64,
+    /// Requests to this server in all.
+    pub requests: u64,
+    /// Seconds if every device answers within a day.
+    pub expected_seconds: u64,
+    /// Seconds if every wave has a device that does not answer.
+    pub longest_seconds: u64,
+}
+
+/// What making, starting or changing a campaign came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CampaignOutcome {
+    /// Whether it was carried out; otherwise it waits for a second person, or was only looked at.
+    pub done: bool,
+    /// The proposal that waits.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub proposal: Option<ProposalId>,
+    /// The campaign.
+    pub campaign: Campaign,
+    /// What it would take, as counted now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub estimate: Option<CampaignEstimate>,
+    /// Index of the log entry.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub log_index: Option<u64>,
+}
+
+/// What is to be done with a campaign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CampaignAct {
+    /// Begin.
+    Start,
+    /// Ask nobody further for now.
+    Pause,
+    /// Go on: past the failures of the wave under way, and past its gate.
+    Resume,
+    /// Give it up: nobody further is asked, and its open orders are withdrawn.
+    Abort,
+}
+
+/// A change of a campaign.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CampaignActRequest {
+    /// What to do.
+    pub act: CampaignAct,
+    /// Why, for the log.
+    #[serde(default)]
+    pub why: String,
+    /// Say what would happen, change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// A device's part in a campaign.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CampaignMember {
+    /// The device.
+    pub device: DeviceId,
+    /// Its name.
+    pub name: String,
+    /// Where its part stands.
+    pub state: MemberState,
+    /// Its wave; 0 while its turn has not come.
+    pub wave: u32,
+    /// When it was asked.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub offered: Option<UnixMillis>,
+    /// When its answer was seen.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ended: Option<UnixMillis>,
+    /// When it last authenticated.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub last_seen: Option<UnixMillis>,
+    /// The order that it was given.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub order: Option<OrderId>,
+}
+
+/// Which parts of a campaign to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MemberFilter {
+    /// Where the part stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<MemberState>,
+    /// See [`crate::PageRequest::after`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// See [`crate::PageRequest::limit`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}

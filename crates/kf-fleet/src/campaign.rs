@@ -1,0 +1,421 @@
+//! Campaigns: making, starting, stopping and looking at them. What happens in between is in `turn`.
+
+mod turn;
+
+use kf_access::{Action, Control, Principal, Stake, Target, Visibility, authorize};
+use kf_api::campaign::{
+    Campaign, CampaignAct, CampaignActRequest, CampaignEstimate, CampaignKind, CampaignMember, CampaignOutcome,
+    CampaignPlan, CampaignProgress, CampaignStatus, MemberFilter, NewCampaign,
+};
+use kf_api::proposal::ProposedAct;
+use kf_api::{Page, PageRequest};
+use kf_key::{CampaignId, CampaignState, MemberState, UnixMillis};
+use kf_rotation::campaign::{CampaignFacts, Decision, Plan, PlanNumbers, Tally, decide, estimate};
+use kf_store::campaign::{CampaignChange, Count, StoredCampaign};
+use kf_store::device::DeviceQuery;
+
+use crate::entry::Entry;
+use crate::naming::{check_name, check_why};
+use crate::{Fleet, FleetError};
+
+pub(crate) use turn::Observed;
+
+/// How soon a device asks for news, in the estimate: the agent's default for its device key.
+const ANSWER_SECONDS: u64 = 86_400;
+/// Requests of one device: hello, proof and acknowledgement.
+const KEY_REQUESTS: u64 = 3;
+/// Requests of one device: the order, its receipt, the enrolment, the proof of the new certificate, the outcome, and an
+/// exchange.
+const CERTIFICATE_REQUESTS: u64 = 5 + KEY_REQUESTS;
+/// A device that was not heard of for so long counts as asleep in an estimate.
+const ASLEEP: u64 = 30 * UnixMillis::DAY;
+
+/// A plan within the limits.
+pub(crate) fn checked(plan: CampaignPlan) -> Result<Plan, FleetError> {
+    let CampaignPlan { canary, wave, per_minute, jitter_seconds, soak_seconds, patience_seconds, .. } = plan;
+    let CampaignPlan { max_failed_percent, min_done_percent, .. } = plan;
+    Plan::checked(PlanNumbers {
+        canary,
+        wave,
+        per_minute,
+        jitter_seconds,
+        soak_seconds,
+        patience_seconds,
+        max_failed_percent,
+        min_done_percent,
+    })
+    .map_err(|error| {
+        let kf_rotation::campaign::PlanError { field, least, most } = error;
+        FleetError::invalid(field, format!("is not {least} to {most}"), format!("use {least} to {most}"))
+    })
+}
+
+impl Fleet {
+    /// Makes a campaign, as a draft: nothing is asked of any device.
+    ///
+    /// # Errors
+    /// [`FleetError::Invalid`] naming the field, [`FleetError::Conflict`] for a name in use, [`FleetError::NotFound`],
+    /// [`FleetError::Denied`].
+    pub async fn campaign_create(&self, who: &Principal, new: NewCampaign) -> Result<CampaignOutcome, FleetError> {
+        check_name("name", &new.name)?;
+        check_why(&new.why)?;
+        let plan = checked(new.plan)?;
+        let facility = match &new.filter.facility {
+            Some(reference) => Some(self.find_facility(reference, &who.visibility())?.id),
+            None => None,
+        };
+        authorize(who, Action::CampaignManage, facility.map_or(Target::Fleet, Target::Facility))?;
+        if let Some(reference) = &new.filter.product_line {
+            self.find_product_line(reference)?;
+        }
+        let now = self.now();
+        let campaign = Campaign {
+            id: CampaignId::from_parts(now, kf_crypto::random_array()?),
+            name: new.name,
+            kind: new.kind,
+            state: CampaignState::Draft,
+            reason: String::new(),
+            filter: new.filter,
+            plan: new.plan,
+            why: new.why,
+            facility,
+            created: now,
+            started: None,
+            ended: None,
+            wave: 0,
+            begins: None,
+        };
+        let estimate = Some(self.estimate_of(&campaign, &plan).await?);
+        if new.dry_run {
+            return Ok(CampaignOutcome { done: false, proposal: None, campaign, estimate, log_index: None });
+        }
+        let entry = campaign_entry(who, "campaign.create", &campaign, now)
+            .because(&campaign.why)
+            .with("kind", campaign.kind.name())
+            .with("plan", serde_json::to_string(&campaign.plan).unwrap_or_default());
+        let logged = self.store.insert_campaign(campaign.clone(), entry.build()).await?;
+        Ok(CampaignOutcome { done: true, proposal: None, campaign, estimate, log_index: Some(logged.index) })
+    }
+
+    /// Campaigns that the caller may see, newest first.
+    ///
+    /// # Errors
+    /// [`FleetError::Denied`].
+    pub async fn campaign_list(&self, who: &Principal, page: PageRequest) -> Result<Page<Campaign>, FleetError> {
+        let permit = authorize(who, Action::CampaignRead, Target::Visible)?;
+        Ok(self.store.campaigns(permit.visibility(), &page)?)
+    }
+
+    /// A campaign with its progress.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`].
+    pub async fn campaign_show(&self, who: &Principal, campaign: &str) -> Result<CampaignStatus, FleetError> {
+        let permit = authorize(who, Action::CampaignRead, Target::Visible)?;
+        let stored = self.find_campaign(campaign, permit.visibility())?;
+        let progress = self.campaign_progress(&stored)?;
+        Ok(CampaignStatus { campaign: stored.campaign, progress })
+    }
+
+    /// The devices of a campaign.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`].
+    pub async fn campaign_members(
+        &self,
+        who: &Principal,
+        campaign: &str,
+        filter: MemberFilter,
+    ) -> Result<Page<CampaignMember>, FleetError> {
+        let permit = authorize(who, Action::CampaignRead, Target::Visible)?;
+        let stored = self.find_campaign(campaign, permit.visibility())?;
+        let page = PageRequest { after: filter.after, limit: filter.limit };
+        Ok(self.store.members(stored.campaign.id, filter.state, permit.visibility(), &page)?)
+    }
+
+    /// Starts, pauses, resumes or gives up a campaign.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`], [`FleetError::Denied`], [`FleetError::Conflict`] when it is no step of its life.
+    pub async fn campaign_act(
+        &self,
+        who: &Principal,
+        campaign: &str,
+        request: CampaignActRequest,
+    ) -> Result<CampaignOutcome, FleetError> {
+        check_why(&request.why)?;
+        let stored = self.managed_campaign(who, campaign)?;
+        let found = &stored.campaign;
+        match request.act {
+            CampaignAct::Start if found.state != CampaignState::Draft => Err(not_a_step(found, "started")),
+            CampaignAct::Start => self.begin_or_propose(who, found, request).await,
+            // What it stopped for, or waits at, was part of what was agreed to: going past it is agreed to again.
+            CampaignAct::Resume if matches!(found.state, CampaignState::Stopped | CampaignState::Running) => {
+                if found.state == CampaignState::Running && !self.waits_at_gate(&stored)? {
+                    return Err(not_a_step(found, "resumed"));
+                }
+                self.begin_or_propose(who, found, request).await
+            }
+            CampaignAct::Resume if found.state != CampaignState::Paused => Err(not_a_step(found, "resumed")),
+            CampaignAct::Resume => self.change_campaign(who, found, CampaignState::Running, request).await,
+            CampaignAct::Pause => self.change_campaign(who, found, CampaignState::Paused, request).await,
+            CampaignAct::Abort => self.change_campaign(who, found, CampaignState::Aborted, request).await,
+        }
+    }
+
+    /// Begins a campaign, or proposes it where one person may not.
+    async fn begin_or_propose(
+        &self,
+        who: &Principal,
+        campaign: &Campaign,
+        request: CampaignActRequest,
+    ) -> Result<CampaignOutcome, FleetError> {
+        let estimate = self.estimate_of(campaign, &checked(campaign.plan)?).await?;
+        let outcome = CampaignOutcome {
+            done: false,
+            proposal: None,
+            campaign: campaign.clone(),
+            estimate: Some(estimate),
+            log_index: None,
+        };
+        if request.dry_run {
+            return Ok(outcome);
+        }
+        let seen = (campaign.state, campaign.wave);
+        let act = ProposedAct::StartCampaign {
+            campaign: campaign.id.to_string(),
+            state: seen.0,
+            wave: seen.1,
+            why: request.why.clone(),
+        };
+        let control = self.campaign_control(campaign, estimate.devices);
+        if let Some(waiting) = self.propose(who, act, control, (estimate.devices, 0), campaign.facility).await? {
+            return Ok(CampaignOutcome { proposal: waiting.proposal, ..outcome });
+        }
+        let begun = self.carry_out_campaign(who, &campaign.id.to_string(), seen, &request.why).await?;
+        Ok(CampaignOutcome { estimate: Some(estimate), ..begun })
+    }
+
+    /// An order is never one person's act, nor are orders to many; a new device key is as a new epoch of the device.
+    fn campaign_control(&self, campaign: &Campaign, devices: u64) -> Control {
+        let now = self.now();
+        match campaign.kind {
+            CampaignKind::Certificate => self.dual_control().always(now),
+            CampaignKind::DeviceKey => {
+                let crosses_facilities = campaign.facility.is_none();
+                let stake = Stake { permanent: true, devices, crosses_facilities, kills_authority: false };
+                self.dual_control().control(stake, now)
+            }
+        }
+    }
+
+    /// Begins a campaign, or lets it go on past what stopped it, when nobody else's consent is needed any more.
+    pub(crate) async fn carry_out_campaign(
+        &self,
+        who: &Principal,
+        campaign: &str,
+        seen: (CampaignState, u32),
+        why: &str,
+    ) -> Result<CampaignOutcome, FleetError> {
+        let found = self.managed_campaign(who, campaign)?.campaign;
+        // Consent to begin is no consent to go past a gate later on, nor that of one wave to go past the next.
+        if (found.state, found.wave) != seen {
+            return Err(FleetError::conflict(
+                "campaign",
+                format!(
+                    "`{}` is {} in wave {}, and stood elsewhere when this was proposed",
+                    found.name,
+                    found.state.name(),
+                    found.wave
+                ),
+                "look at it with `keyfleet campaign show`, and propose again what is still wanted",
+            ));
+        }
+        if found.state == CampaignState::Running {
+            let entry = self.evidence(campaign_entry(who, "campaign.open-gate", &found, self.now())).because(why);
+            let logged = self.store.open_gate(found.id, entry.with("wave", found.wave).build()).await?;
+            return Ok(outcome(logged.value, logged.index));
+        }
+        let request = CampaignActRequest { act: CampaignAct::Start, why: why.to_owned(), dry_run: false };
+        self.change_campaign(who, &found, CampaignState::Running, request).await
+    }
+
+    async fn change_campaign(
+        &self,
+        who: &Principal,
+        campaign: &Campaign,
+        to: CampaignState,
+        request: CampaignActRequest,
+    ) -> Result<CampaignOutcome, FleetError> {
+        if campaign.state.transition(to).is_err() {
+            return Err(not_a_step(campaign, to.name()));
+        }
+        if request.dry_run {
+            let campaign = Campaign { state: to, ..campaign.clone() };
+            return Ok(CampaignOutcome { done: false, proposal: None, campaign, estimate: None, log_index: None });
+        }
+        let now = self.now();
+        let act = match (campaign.state, to) {
+            (CampaignState::Draft, CampaignState::Running) => "campaign.start",
+            (_, CampaignState::Running) => "campaign.resume",
+            (_, CampaignState::Paused) => "campaign.pause",
+            _ => "campaign.abort",
+        };
+        let entry = self.evidence(campaign_entry(who, act, campaign, now)).because(&request.why);
+        let change = CampaignChange { id: campaign.id, seen: campaign.state, to, reason: request.why, at: now };
+        let logged = self.store.change_campaign(change, entry.build()).await?;
+        self.wake.notify_one();
+        Ok(outcome(logged.value, logged.index))
+    }
+
+    /// A campaign that the caller may change.
+    pub(crate) fn managed_campaign(&self, who: &Principal, campaign: &str) -> Result<StoredCampaign, FleetError> {
+        let stored = self.find_campaign(campaign, &who.visibility())?;
+        let target = stored.campaign.facility.map_or(Target::Fleet, Target::Facility);
+        authorize(who, Action::CampaignManage, target)?;
+        Ok(stored)
+    }
+
+    fn find_campaign(&self, reference: &str, visibility: &Visibility) -> Result<StoredCampaign, FleetError> {
+        let found = match reference.parse::<CampaignId>() {
+            Ok(id) => self.store.campaign(id, visibility)?,
+            Err(_not_an_id) => self.store.campaign_by_name(reference, visibility)?,
+        };
+        found.ok_or(FleetError::NotFound("campaign"))
+    }
+
+    /// The devices that a campaign is about, one page of them.
+    fn campaign_query(&self, campaign: &Campaign, after: Option<String>) -> Result<DeviceQuery, FleetError> {
+        let product_line = match &campaign.filter.product_line {
+            Some(reference) => Some(self.find_product_line(reference)?.id),
+            None => None,
+        };
+        Ok(DeviceQuery {
+            facility: campaign.facility,
+            product_line,
+            state: None,
+            batch: campaign.filter.batch.clone(),
+            name_prefix: campaign.filter.name_prefix.clone(),
+            page: PageRequest { after, limit: Some(kf_api::page::MAX_LIMIT) },
+        })
+    }
+
+    /// Counts the devices that match now, page by page, and says what they would take.
+    async fn estimate_of(&self, campaign: &Campaign, plan: &Plan) -> Result<CampaignEstimate, FleetError> {
+        let now = self.now();
+        let (mut devices, mut asleep, mut after) = (0, 0, None);
+        loop {
+            let page = self.store.devices(&self.campaign_query(campaign, after)?, &Visibility::Fleet)?;
+            for device in page.items.iter().filter(|device| device.state.may_enrol()) {
+                devices += 1;
+                asleep += u64::from(device.last_seen.is_none_or(|seen| now.since(seen) > ASLEEP));
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+            // Others have their turn: a large fleet has many pages.
+            tokio::task::yield_now().await;
+        }
+        let requests = match campaign.kind {
+            CampaignKind::DeviceKey => KEY_REQUESTS,
+            CampaignKind::Certificate => CERTIFICATE_REQUESTS,
+        };
+        let found = estimate(plan, devices, ANSWER_SECONDS);
+        Ok(CampaignEstimate {
+            devices,
+            asleep,
+            waves: found.waves,
+            peak_per_minute: found.peak_per_minute,
+            peak_requests_per_minute: found.peak_per_minute.saturating_mul(requests),
+            requests: devices.saturating_mul(requests),
+            expected_seconds: found.expected_seconds,
+            longest_seconds: found.longest_seconds,
+        })
+    }
+
+    fn campaign_progress(&self, stored: &StoredCampaign) -> Result<CampaignProgress, FleetError> {
+        let campaign = &stored.campaign;
+        let plan = checked(campaign.plan)?;
+        let counts = self.store.campaign_counts(campaign.id)?;
+        let of = |state| counts.iter().filter(|count| count.state == state).map(|count| count.devices).sum::<u64>();
+        let now = self.now();
+        let (silent, _) = self.store.silent_members(campaign.id, None, plan.silent_since(now))?;
+        let waits_for = match (campaign.state, stored.chosen) {
+            (CampaignState::Running, false) => "choosing".to_owned(),
+            (CampaignState::Running, true) => match self.campaign_decision(stored)? {
+                Decision::Wait { pause, .. } => pause.name().to_owned(),
+                _ => String::new(),
+            },
+            _ => String::new(),
+        };
+        Ok(CampaignProgress {
+            devices: counts.iter().map(|count| count.devices).sum(),
+            waiting: of(MemberState::Waiting),
+            offered: of(MemberState::Offered),
+            silent,
+            done: of(MemberState::Done),
+            failed: of(MemberState::Failed),
+            skipped: of(MemberState::Skipped),
+            waits_for,
+            unheard: self.store.unheard_members(campaign.id, now)?,
+        })
+    }
+
+    fn waits_at_gate(&self, stored: &StoredCampaign) -> Result<bool, FleetError> {
+        let decision = self.campaign_decision(stored)?;
+        Ok(matches!(decision, Decision::Wait { pause: kf_rotation::campaign::Pause::Gate, .. }))
+    }
+
+    /// What a running campaign does next.
+    fn campaign_decision(&self, stored: &StoredCampaign) -> Result<Decision, FleetError> {
+        let campaign = &stored.campaign;
+        let plan = checked(campaign.plan)?;
+        let now = self.now();
+        let counts = self.store.campaign_counts(campaign.id)?;
+        let (silent, oldest_open) =
+            self.store.silent_members(campaign.id, Some(campaign.wave), plan.silent_since(now))?;
+        let total = |state| counts.iter().filter(|count| count.state == state).map(|count| count.devices).sum();
+        let facts = CampaignFacts {
+            wave: campaign.wave,
+            begins: campaign.begins.unwrap_or(now),
+            tally: tally_of(&counts, campaign.wave, silent),
+            forgiven: stored.forgiven,
+            gate_open: stored.gate_open,
+            waiting: total(MemberState::Waiting),
+            open: total(MemberState::Offered),
+            last_release: stored.last_release,
+            oldest_open,
+        };
+        Ok(decide(&plan, &facts, now))
+    }
+}
+
+fn tally_of(counts: &[Count], wave: u32, silent: u64) -> Tally {
+    let of =
+        |state| counts.iter().find(|count| count.wave == wave && count.state == state).map_or(0, |count| count.devices);
+    Tally {
+        offered: of(MemberState::Offered),
+        silent,
+        done: of(MemberState::Done),
+        failed: of(MemberState::Failed),
+        skipped: of(MemberState::Skipped),
+    }
+}
+
+/// The entry of an act on a campaign.
+pub(crate) fn campaign_entry(who: &Principal, act: &str, campaign: &Campaign, at: UnixMillis) -> Entry {
+    Entry::done(who, act, at).about(campaign.id).at_facility(campaign.facility).with("name", &campaign.name)
+}
+
+const fn outcome(campaign: Campaign, log_index: u64) -> CampaignOutcome {
+    CampaignOutcome { done: true, proposal: None, campaign, estimate: None, log_index: Some(log_index) }
+}
+
+fn not_a_step(campaign: &Campaign, what: &str) -> FleetError {
+    FleetError::conflict(
+        "campaign",
+        format!("`{}` is {}: it cannot be {what}", campaign.name, campaign.state.name()),
+        "look with `keyfleet campaign show`; a campaign that has begun is not changed, and one that has ended is made anew",
+    )
+}

@@ -1,0 +1,308 @@
+//! The rotation engine: the pure sweep over what the registry says, and its operations carried out one by one, each in a
+//! transaction with its log entry.
+//!
+//! Nothing is kept between two runs. What is due follows from state, policy and time; what was done has changed the
+//! state, so that a run that was cut short is finished by the next one, and a run after it finds nothing to do. Facilities
+//! are looked at, their devices are not: a device whose own key is due is told at its next exchange.
+
+use kf_access::{Action, Principal, Target, Visibility, authorize};
+use kf_api::epoch::{EpochOutcome, EpochState};
+use kf_api::inventory::InventoryFilter;
+use kf_api::rotation::{RotateRequest, RotationOperation, RotationOutcome, RotationReport, RotationStep};
+use kf_key::{DeviceId, FacilityId, KeyState, UnixMillis};
+use kf_rotation::sweep::{KeyFacts, Operation, Reason, Successor, due, sweep};
+use kf_rotation::{KeyClass, Scope};
+use kf_store::device_key::Delivery;
+use kf_store::inventory::EpochRow;
+
+use crate::entry::Entry;
+use crate::naming::check_why;
+use crate::{Fleet, FleetError};
+
+/// The most acts of one run.
+const MAX_ACTS: u32 = 10_000;
+/// Epochs that are read at a time.
+const EPOCHS_AT_A_TIME: u32 = 1_000;
+/// How often the server itself looks, where it may.
+const INTERVAL: u64 = UnixMillis::HOUR;
+
+/// Classes of which a key that is due can only be named: no mechanism replaces it here.
+const BY_HAND: [KeyClass; 8] = [
+    KeyClass::FleetRootKey,
+    KeyClass::WrappingKey,
+    KeyClass::RootAuthorityKey,
+    KeyClass::IssuingAuthorityKey,
+    KeyClass::LogKey,
+    KeyClass::DeliveryKey,
+    KeyClass::OrderKey,
+    KeyClass::BatchAuthorisationKey,
+];
+
+/// Who carries operations out, and why.
+struct Run<'a> {
+    who: &'a Principal,
+    why: &'a str,
+    dry_run: bool,
+    /// Acts that may still be made.
+    left: u32,
+    report: RotationReport,
+}
+
+impl Fleet {
+    /// Carries out what the policy asks for now, as far as the caller may and the server can.
+    ///
+    /// # Errors
+    /// [`FleetError::Invalid`], [`FleetError::NotFound`] for the facility, [`FleetError::Denied`]. A step that is refused
+    /// is in the report with its reason, and does not keep the others from theirs.
+    pub async fn rotate(&self, who: &Principal, request: RotateRequest) -> Result<RotationReport, FleetError> {
+        check_why(&request.why)?;
+        let limit = request.limit.unwrap_or(MAX_ACTS);
+        if !(1..=MAX_ACTS).contains(&limit) {
+            return Err(FleetError::invalid("limit", format!("{limit} is out of range"), "use 1 to 10000"));
+        }
+        let action = if request.dry_run { Action::EpochRead } else { Action::EpochAdvance };
+        let facility = match &request.facility {
+            Some(reference) => Some(self.epoch_facility(who, reference, action)?.id),
+            None => None,
+        };
+        let permit = authorize(who, action, Target::Visible)?;
+        let report = RotationReport { dry_run: request.dry_run, items: Vec::new(), more: false };
+        let mut run = Run { who, why: &request.why, dry_run: request.dry_run, left: limit, report };
+        self.rotate_facilities(&mut run, facility, permit.visibility()).await?;
+        if facility.is_none() && *permit.visibility() == Visibility::Fleet {
+            self.name_by_hand(&mut run).await?;
+        }
+        Ok(run.report)
+    }
+
+    async fn rotate_facilities(
+        &self,
+        run: &mut Run<'_>,
+        facility: Option<FacilityId>,
+        visibility: &Visibility,
+    ) -> Result<(), FleetError> {
+        let mut after = None;
+        loop {
+            let epochs = self.store.epochs_after(facility, visibility, after, EPOCHS_AT_A_TIME)?;
+            let Some(last) = epochs.last() else { return Ok(()) };
+            after = Some((last.facility, last.epoch));
+            for epoch in epochs.iter().filter(|epoch| epoch.state != EpochState::Retired) {
+                self.rotate_epoch(run, epoch).await?;
+                if run.report.more {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn rotate_epoch(&self, run: &mut Run<'_>, epoch: &EpochRow) -> Result<(), FleetError> {
+        let facility = self.store.facility(epoch.facility, &Visibility::Fleet)?;
+        let facility = facility.ok_or(FleetError::Bug("an epoch of no facility"))?;
+        let scope = Scope { facility: Some(&facility.name), product_line: None };
+        let rule = self.policy.rule(KeyClass::FacilityKey, scope);
+        let held = epoch.succeeded && self.store.epoch_is_held(epoch.facility, epoch.epoch)?;
+        let facts = epoch_facts(epoch, held);
+        for operation in sweep(&facts, &rule, self.now()) {
+            let Some((operation, reason)) = act_of(operation) else { continue };
+            let acts = matches!(operation, RotationOperation::MakeSuccessor | RotationOperation::Retire);
+            if acts && !run.dry_run && run.left == 0 {
+                run.report.more = true;
+                return Ok(());
+            }
+            let mut step = RotationStep {
+                key: format!("{}/{}", epoch.facility, epoch.epoch),
+                name: format!("{} epoch {}", facility.name, epoch.epoch),
+                class: KeyClass::FacilityKey.name().to_owned(),
+                facility: Some(epoch.facility),
+                operation,
+                because: reason.map_or_else(String::new, |reason| reason.to_string()),
+                outcome: if acts { RotationOutcome::Planned } else { RotationOutcome::Waits },
+                problem: String::new(),
+                proposal: None,
+                log_index: None,
+            };
+            if acts && !run.dry_run {
+                run.left -= 1;
+                let why = if run.why.is_empty() { format!("policy: {}", step.because) } else { run.why.to_owned() };
+                let outcome = self.carry_out_rotation(run.who, epoch, operation, &why).await;
+                conclude(&mut step, outcome)?;
+            }
+            run.report.items.push(step);
+        }
+        Ok(())
+    }
+
+    async fn carry_out_rotation(
+        &self,
+        who: &Principal,
+        epoch: &EpochRow,
+        operation: RotationOperation,
+        why: &str,
+    ) -> Result<EpochOutcome, FleetError> {
+        let is_server = *who == Self::server_principal();
+        match operation {
+            // The server acts by a policy that people have reviewed, and does nothing that takes a key from anybody.
+            RotationOperation::MakeSuccessor if is_server => {
+                self.advance_behind(who, epoch.facility, epoch.epoch, why).await
+            }
+            RotationOperation::MakeSuccessor => self.epoch_advance_behind(who, epoch.facility, epoch.epoch, why).await,
+            _ => self.carry_out_retirement(who, &epoch.facility.to_string(), epoch.epoch, why).await,
+        }
+    }
+
+    /// Names what is due and cannot be replaced here.
+    async fn name_by_hand(&self, run: &mut Run<'_>) -> Result<(), FleetError> {
+        for class in BY_HAND {
+            let filter = InventoryFilter {
+                class: Some(class.name().to_owned()),
+                due_before: Some(self.now()),
+                ..InventoryFilter::default()
+            };
+            for key in self.inventory(run.who, filter).await?.items {
+                run.report.items.push(RotationStep {
+                    key: key.key,
+                    name: key.name,
+                    class: key.class,
+                    facility: key.facility,
+                    operation: RotationOperation::ByHand,
+                    because: key.because,
+                    outcome: RotationOutcome::Waits,
+                    problem: "this server has no mechanism that replaces it".to_owned(),
+                    proposal: None,
+                    log_index: None,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The server's own run, where the configuration lets it: what time and policy ask for, once an hour.
+    pub(crate) async fn turn_rotation(&self) -> Result<(), FleetError> {
+        if !self.config.rotation_automatic || !self.rotation_turn.is_due(self.now(), INTERVAL) {
+            return Ok(());
+        }
+        let who = Self::server_principal();
+        let report = RotationReport { dry_run: false, items: Vec::new(), more: false };
+        let mut run = Run { who: &who, why: "", dry_run: false, left: MAX_ACTS, report };
+        self.rotate_facilities(&mut run, None, &Visibility::Fleet).await?;
+        for step in &run.report.items {
+            match step.outcome {
+                RotationOutcome::Done => tracing::info!(key = step.key, because = step.because, "rotated by policy"),
+                RotationOutcome::Refused => tracing::warn!(key = step.key, problem = step.problem, "not rotated"),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a device whose key is due by policy a new epoch of its own, which the exchange under way then delivers.
+    pub(crate) async fn rotate_due_device(
+        &self,
+        device: &kf_api::device::Device,
+        next: Delivery,
+    ) -> Result<Delivery, FleetError> {
+        // A newer key waits for it already, or it has none that could be too old.
+        if !next.acknowledged {
+            return Ok(next);
+        }
+        let facility = self.store.facility(device.facility, &Visibility::Fleet)?;
+        let line = self.store.product_line(device.product_line)?;
+        let scope = Scope {
+            facility: facility.as_ref().map(|facility| facility.name.as_str()),
+            product_line: line.as_ref().map(|line| line.name.as_str()),
+        };
+        let rule = self.policy.rule(KeyClass::DeviceKey, scope);
+        let epochs = self.store.device_key_epochs(device.id, &Visibility::Fleet)?;
+        let place = next.place;
+        let held = epochs
+            .iter()
+            .find(|epoch| (epoch.facility_epoch, epoch.device_epoch) == (place.facility_epoch, place.device_epoch));
+        let now = self.now();
+        let facts = KeyFacts {
+            class: KeyClass::DeviceKey,
+            state: KeyState::Active,
+            activated: held.and_then(|held| held.acknowledged),
+            uses: 0,
+            octets: 0,
+            events: &[],
+            successor: Successor::None,
+            protected: 1,
+        };
+        let Some(reason) = due(&facts, &rule, now) else { return Ok(next) };
+        let entry = Entry::done(&Self::server_principal(), "epoch.advance", now)
+            .about(device.id)
+            .at_facility(Some(device.facility))
+            .because(&format!("policy: {reason}"))
+            .with("device_epoch", place.device_epoch.saturating_add(1));
+        match self.store.advance_device_epoch(device.id, place.device_epoch, entry.build()).await {
+            // Somebody else was first: what they made is delivered.
+            Ok(_) | Err(kf_store::StoreError::IllegalState { .. }) => self.delivery_of(device.id),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn delivery_of(&self, device: DeviceId) -> Result<Delivery, FleetError> {
+        self.store.delivery(device)?.ok_or(FleetError::Bug("a device without delivery"))
+    }
+}
+
+/// When the server last looked, in this life of the process.
+#[derive(Default)]
+pub(crate) struct RotationTurn(std::sync::Mutex<Option<UnixMillis>>);
+
+impl RotationTurn {
+    /// Whether it is time; if so it counts as done. A clock that went back makes it time.
+    fn is_due(&self, now: UnixMillis, interval: u64) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if last.is_some_and(|last| last <= now && now.since(last) < interval) {
+            return false;
+        }
+        *last = Some(now);
+        true
+    }
+}
+
+fn epoch_facts(epoch: &EpochRow, held: bool) -> KeyFacts<'static> {
+    KeyFacts {
+        class: KeyClass::FacilityKey,
+        state: KeyState::Active,
+        activated: Some(epoch.created),
+        uses: 0,
+        octets: 0,
+        events: &[],
+        successor: if epoch.succeeded { Successor::Active } else { Successor::None },
+        protected: u64::from(held),
+    }
+}
+
+/// What an operation of the sweep is to a facility's epoch; `None` for what needs no act of its own: an epoch that has a
+/// successor is given out to nobody any more.
+const fn act_of(operation: Operation) -> Option<(RotationOperation, Option<Reason>)> {
+    match operation {
+        Operation::MakeSuccessor(reason) => Some((RotationOperation::MakeSuccessor, Some(reason))),
+        Operation::Destroy(reason) => Some((RotationOperation::Retire, Some(reason))),
+        Operation::Reprotect(_) => Some((RotationOperation::AwaitDevices, None)),
+        _ => None,
+    }
+}
+
+/// Writes an outcome down. What is wrong with the server itself ends the run.
+fn conclude(step: &mut RotationStep, outcome: Result<EpochOutcome, FleetError>) -> Result<(), FleetError> {
+    match outcome {
+        Ok(done) => {
+            step.outcome = if done.done { RotationOutcome::Done } else { RotationOutcome::WaitsForApproval };
+            step.proposal = done.proposal;
+            step.log_index = done.log_index;
+        }
+        Err(FleetError::Conflict { field, problem, remedy }) => {
+            step.outcome = RotationOutcome::Refused;
+            step.problem = format!("{field}: {problem}; {remedy}");
+        }
+        Err(FleetError::Denied(denied)) => {
+            step.outcome = RotationOutcome::Refused;
+            step.problem = denied.to_string();
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
