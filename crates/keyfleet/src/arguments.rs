@@ -137,6 +137,9 @@ pub(crate) enum Noun {
     /// Orders to devices: rotate, wipe
     #[command(subcommand)]
     Order(command::order::Verb),
+    /// Destruction of keys, with receipts
+    #[command(subcommand)]
+    Destroy(command::destroy::Verb),
     /// People and machines that operate the fleet
     #[command(subcommand)]
     Operator(command::operator::Verb),

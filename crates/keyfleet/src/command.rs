@@ -10,6 +10,7 @@ pub(crate) mod code;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod derive;
+pub(crate) mod destroy;
 pub(crate) mod device;
 pub(crate) mod doctor;
 pub(crate) mod enrolment;

@@ -92,6 +92,7 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         Noun::Epoch(verb) => command::epoch::run(context, verb).await,
         Noun::Rotate(rotate) => command::rotate::run(context, rotate).await,
         Noun::Campaign(verb) => command::campaign::run(context, verb).await,
+        Noun::Destroy(verb) => command::destroy::run(context, verb).await,
         Noun::Order(verb) => command::order::run(context, verb).await,
         Noun::Operator(verb) => command::operator::run(context, verb).await,
         Noun::Token(verb) => command::token::run(context, verb).await,

@@ -128,6 +128,10 @@ actions! {
     VendorManage = "vendor.manage" => [Owner, FleetOperator];
     /// See the key inventory, and what the rotation policy says of each key.
     InventoryRead = "inventory.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
+    /// See destructions and their receipts.
+    DestructionRead = "destruction.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
+    /// Propose the destruction of keys, or approve one.
+    KeyDestroy = "key.destroy" => [Owner, FleetOperator, FacilityOperator];
     /// Read the log.
     AuditRead = "audit.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
     /// See the state of the server.

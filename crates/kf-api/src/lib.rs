@@ -7,9 +7,11 @@
 
 pub mod audit;
 pub mod authority;
+pub mod backup;
 pub mod batch;
 pub mod campaign;
 pub mod certificate;
+pub mod destruction;
 pub mod device;
 pub mod endorsement;
 pub mod enrolment;

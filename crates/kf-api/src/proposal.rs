@@ -4,6 +4,7 @@ use kf_key::{CampaignState, OperatorId, ProposalId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{CancelBatch, NewBatch};
+use crate::destruction::DestructionTarget;
 use crate::device::Departure;
 use crate::order::OrderAct;
 use crate::revocation::RevocationTarget;
@@ -91,6 +92,15 @@ pub enum ProposedAct {
         state: CampaignState,
         /// Its wave then.
         wave: u32,
+        /// Why, for the log.
+        why: String,
+    },
+    /// Keys are destroyed.
+    Destroy {
+        /// Which.
+        target: DestructionTarget,
+        /// Whether the proposer says that the station records that hold sealed salts are erased elsewhere.
+        station_records_erased: bool,
         /// Why, for the log.
         why: String,
     },

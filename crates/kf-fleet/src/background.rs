@@ -113,6 +113,9 @@ impl Fleet {
         if let Err(error) = self.turn_sessions().await {
             tracing::error!(error = %error, "the end of sessions was not logged");
         }
+        if let Err(error) = self.finish_destructions().await {
+            tracing::error!(error = %error, "an approved destruction was not finished");
+        }
         self.turn_brokers().await;
         if let Err(error) = self.turn_orders().await {
             tracing::error!(error = %error, "orders were not given to the brokers");

@@ -1,5 +1,8 @@
 //! The revocation fence: what a restored registry must not fall behind, kept with the checkpoint outside this host.
-//! Numbers only: how many certificates were revoked for good, and the highest cRLNumber of each CA.
+//! Numbers: how many certificates were revoked for good, and the highest cRLNumber of each CA. And, line by line, what must not
+//! come back: see [`Line`].
+
+mod book;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::log_publisher::{local, write_durably};
 use crate::{Fleet, FleetError};
+
+pub(crate) use book::Line;
 
 const FILE: &str = "fence.json";
 /// The most octets of a fence: some 30,000 CAs.

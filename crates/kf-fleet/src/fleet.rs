@@ -135,6 +135,7 @@ impl Fleet {
         });
         fleet.reconcile().await?;
         fleet.load_boards()?;
+        fleet.keep_destroyed().await?;
         fleet.sign_due_crls().await;
         Ok(fleet)
     }

@@ -17,6 +17,7 @@ mod clock;
 mod code;
 mod config;
 mod crl;
+mod destruction;
 mod device;
 mod endorsement;
 mod enrolment;

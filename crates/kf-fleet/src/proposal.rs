@@ -79,7 +79,7 @@ impl Fleet {
     async fn approve(&self, who: &Principal, proposal: Proposal, why: &str) -> Result<Proposal, FleetError> {
         self.check_proposed(who, &proposal.act)?;
         let done = self.end_proposal(who, &proposal, ProposalState::Done, why).await?;
-        match self.carry_out(who, &done.act).await {
+        match self.carry_out(who, &done).await {
             Ok(_) => Ok(done),
             Err(error) => {
                 tracing::warn!(proposal = %done.id, error = %error, "an approved act was refused");
@@ -121,6 +121,9 @@ impl Fleet {
             ProposedAct::OrderDevice { device, .. } => {
                 self.epoch_device(who, device, Action::OrderCreate)?;
             }
+            ProposedAct::Destroy { target, station_records_erased, .. } => {
+                self.destruction_of(who, target, *station_records_erased)?;
+            }
             ProposedAct::CreateBatch { batch, received, .. } => {
                 self.plan_batch(who, batch, *received)?;
             }
@@ -131,8 +134,8 @@ impl Fleet {
         Ok(())
     }
 
-    async fn carry_out(&self, who: &Principal, act: &ProposedAct) -> Result<RevokeOutcome, FleetError> {
-        match act {
+    async fn carry_out(&self, who: &Principal, proposal: &Proposal) -> Result<RevokeOutcome, FleetError> {
+        match &proposal.act {
             ProposedAct::Revoke { target, reason, why } => {
                 let resolved = self.resolve_revocation(who, target, *reason)?;
                 self.carry_out_revocation(who, resolved, why, false).await
@@ -163,6 +166,10 @@ impl Fleet {
                 .map(|begun| RevokeOutcome { done: true, log_index: begun.log_index, ..nothing_done() }),
             ProposedAct::RetireEpoch { facility, epoch, why } => {
                 self.carry_out_retirement(who, facility, *epoch, why).await.map(carried_out)
+            }
+            ProposedAct::Destroy { target, .. } => {
+                self.destruction_of(who, target, false)?;
+                self.carry_out_destruction(proposal).await
             }
         }
     }
@@ -272,6 +279,7 @@ const fn act_name(act: &ProposedAct) -> &'static str {
         ProposedAct::RetireEpoch { .. } => "epoch.retire",
         ProposedAct::OrderDevice { .. } => "order.create",
         ProposedAct::StartCampaign { .. } => "campaign.start",
+        ProposedAct::Destroy { .. } => "key.destroy",
         ProposedAct::CreateBatch { .. } => "batch.create",
         ProposedAct::CancelBatch { .. } => "batch.cancel",
     }

@@ -161,6 +161,10 @@ identifiers! {
     CampaignId = "camp_";
     /// A manufacturer whose IDevIDs are accepted.
     VendorId = "vendor_";
+    /// The destruction of keys, and its receipt.
+    DestructionId = "dst_";
+    /// A backup of the registry.
+    BackupId = "bkp_";
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod batch;
 mod campaign;
 mod certificate;
 mod code;
+mod destruction;
 mod device;
 mod endorsement;
 mod epoch;
@@ -110,6 +111,9 @@ routes! {
     post   "/v1/campaigns/{campaign}/act"       => campaign::act, "operator";
     post   "/v1/rotation"                       => rotation::rotate, "operator";
     get    "/v1/inventory"                      => inventory::list, "operator";
+    get    "/v1/destructions"                   => destruction::list, "operator";
+    post   "/v1/destructions"                   => destruction::create, "operator";
+    get    "/v1/destructions/{id}"              => destruction::show, "operator";
     get    "/v1/device/pins"                    => exchange::pins, "public";
     get    "/v1/authorities"                    => authority::list, "operator";
     post   "/v1/authorities"                    => authority::create, "operator";

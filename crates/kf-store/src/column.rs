@@ -2,17 +2,20 @@
 //! written down here and never change.
 
 use kf_api::authority::AuthorityKind;
+use kf_api::backup::BackupState;
 use kf_api::batch::{BatchState, ConflictKind, MadeState, Outcome};
 use kf_api::campaign::CampaignKind;
+use kf_api::destruction::DestructionResult;
 use kf_api::enrolment::EnrolmentState;
 use kf_api::epoch::{DeviceKeyState, EpochState};
 use kf_api::operator::Role;
 use kf_api::order::{OrderAct, OrderState};
 use kf_api::proposal::ProposalState;
 use kf_key::{
-    AuthorityId, BatchId, CampaignId, CampaignState, CertificateProfile, CertificateStatus, CodeId, DeviceId,
-    DeviceState, EnrolmentId, FacilityId, IntentId, KeyAlgorithm, KeyId, KeyProtection, KeyState, KeyType, MemberState,
-    OperatorId, OrderId, ProductLineId, ProposalId, RevocationReason, SerialNumber, TokenId, UnixMillis, VendorId,
+    AuthorityId, BackupId, BatchId, CampaignId, CampaignState, CertificateProfile, CertificateStatus, CodeId,
+    DestructionId, DeviceId, DeviceState, EnrolmentId, FacilityId, IntentId, KeyAlgorithm, KeyId, KeyProtection,
+    KeyState, KeyType, MemberState, OperatorId, OrderId, ProductLineId, ProposalId, RevocationReason, SerialNumber,
+    TokenId, UnixMillis, VendorId,
 };
 use rusqlite::Row;
 use rusqlite::types::{FromSqlError, Type};
@@ -69,6 +72,8 @@ coded! {
     ConflictKind: 1 OutsideQuota 2 MadeTwice 3 SameKey 4 SameAddress 5 SameSerial 6 ClonedStation 7 OtherQuota
         8 BeforeQuota 9 AfterExpiry 10 ClockWentBack 11 BatchCancelled 12 UnknownRecipe 13 AfterScrap 14 Certificate
         15 BadKey 16 UnsafeNotAllowed 17 Salt;
+    DestructionResult: 1 Destroyed 2 Barred;
+    BackupState: 1 Openable 2 Retired;
     ProposalState: 1 Waiting 2 Done 3 Cancelled 4 Expired 5 Failed;
 }
 
@@ -89,7 +94,7 @@ macro_rules! identifiers {
 }
 
 identifiers! {
-    AuthorityId BatchId CampaignId CodeId DeviceId EnrolmentId FacilityId IntentId KeyId OperatorId OrderId ProductLineId ProposalId TokenId
+    AuthorityId BackupId BatchId CampaignId CodeId DestructionId DeviceId EnrolmentId FacilityId IntentId KeyId OperatorId OrderId ProductLineId ProposalId TokenId
     VendorId
 }
 

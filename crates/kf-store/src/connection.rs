@@ -58,7 +58,8 @@ pub(crate) fn open_writer(path: &Path, durability: Durability) -> Result<Connect
     connection.pragma_update(None, "cache_size", -4_096)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", CHECKPOINT_PAGES * 4_096)?;
-    connection.pragma_update(None, "secure_delete", "FAST")?;
+    // Also pages that become free as a whole: destruction looks for what is left in the file, and would find it there.
+    connection.pragma_update(None, "secure_delete", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     Ok(connection)
@@ -68,6 +69,12 @@ pub(crate) fn open_writer(path: &Path, durability: Durability) -> Result<Connect
 pub(crate) fn shrink_wal(connection: &Connection) -> Result<(), StoreError> {
     let _busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     Ok(())
+}
+
+/// As [`shrink_wal`], and fails when a reader keeps a part of it.
+pub(crate) fn cut_wal(connection: &Connection) -> Result<(), StoreError> {
+    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy == 0 { Ok(()) } else { Err(StoreError::Busy) }
 }
 
 /// How far the WAL grows before it is written back: less on a full disk.

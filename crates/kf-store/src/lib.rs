@@ -20,6 +20,7 @@ pub mod campaign;
 pub mod certificate;
 mod column;
 mod connection;
+pub mod destruction;
 pub mod device;
 pub mod device_key;
 pub mod endorsement;
@@ -37,6 +38,7 @@ pub mod operator;
 pub mod order;
 pub mod product_line;
 pub mod proposal;
+mod remnant;
 mod reserve;
 pub mod revocation;
 mod schema;
@@ -46,6 +48,12 @@ mod sql;
 mod store;
 pub mod vendor;
 mod writer;
+
+/// The version of the database engine, for evidence.
+#[must_use]
+pub fn engine_version() -> &'static str {
+    rusqlite::version()
+}
 
 pub use error::StoreError;
 pub use log::{Audit, Logged};

@@ -20,8 +20,9 @@ macro_rules! columns {
             FROM proposal"
     };
 }
+pub(crate) use columns;
 
-fn proposal_row(row: &Row<'_>) -> rusqlite::Result<Proposal> {
+pub(crate) fn proposal_row(row: &Row<'_>) -> rusqlite::Result<Proposal> {
     Ok(Proposal {
         id: column::id(row, 0)?,
         state: column::coded(row, 1)?,

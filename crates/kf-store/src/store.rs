@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::act::{Act, Class};
 use crate::connection::{Durability, Readers, open_writer};
 use crate::reserve::Reserve;
-use crate::writer::{Announcement, Message, Shared, Typed, Writer};
+use crate::writer::{Alone, Announcement, Message, Shared, Typed, Writer};
 use crate::{Audit, Logged, StoreError, schema};
 
 /// How a store is opened.
@@ -58,6 +58,10 @@ struct Inner {
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Held as long as the store is open: a second process with its own idea of the log would fork it.
     _lock: File,
+    path: PathBuf,
+    /// The database as a plain file, for searches. Once open it stays so until the connections are closed: closing any
+    /// descriptor of a file gives up the locks that SQLite holds on it for this process (POSIX fcntl).
+    searched: Mutex<Option<File>>,
     throw_away: Option<PathBuf>,
 }
 
@@ -145,7 +149,18 @@ impl Store {
             .map_err(io("the writer thread could not be started"))?;
         let queue = Mutex::new(Some(queue));
         let thread = Mutex::new(Some(thread));
-        Ok(Self { inner: Arc::new(Inner { queue, shared, readers, thread, _lock: lock, throw_away }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                queue,
+                shared,
+                readers,
+                thread,
+                _lock: lock,
+                path: path.into(),
+                searched: Mutex::default(),
+                throw_away,
+            }),
+        })
     }
 
     /// Whether the store takes writes.
@@ -195,6 +210,30 @@ impl Store {
         if let Ok(queue) = self.queue() {
             let _awake = queue.try_send(Message::Touched);
         }
+    }
+
+    /// Where the database is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// The database as a plain file, once [`Store::search_files`] has opened it.
+    pub(crate) fn searched(&self) -> MutexGuard<'_, Option<File>> {
+        self.inner.searched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs something on the writer's connection between two groups, outside of any transaction.
+    pub(crate) async fn alone<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let work = Alone(Box::new(move |connection: &Connection| {
+            // Whoever asked may have gone.
+            let _gone = reply.send(work(connection));
+        }));
+        self.queue()?.send(Message::Alone(work)).await.map_err(|_closed| StoreError::Closed)?;
+        answer.await.map_err(|_gone| StoreError::Closed)?
     }
 
     /// Has the writer run an operation and waits until it is durable.

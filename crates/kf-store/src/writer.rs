@@ -83,10 +83,15 @@ impl Drop for Announcement {
     }
 }
 
+/// Work on the writer's connection outside of any transaction.
+pub(crate) struct Alone(pub(crate) Box<dyn FnOnce(&Connection) + Send>);
+
 /// What is sent to the writer.
 pub(crate) enum Message {
     /// An operation.
     Job(Box<dyn Job>),
+    /// Something to be done between two groups, outside of any transaction.
+    Alone(Alone),
     /// Sightings wait to be written.
     Touched,
     /// Finish what is queued, then end.
@@ -153,6 +158,7 @@ const GATHER: Duration = Duration::from_millis(4);
 #[derive(Default)]
 struct Gathered {
     jobs: Vec<Box<dyn Job>>,
+    alone: Vec<Alone>,
     closing: Option<oneshot::Sender<()>>,
 }
 
@@ -160,6 +166,7 @@ impl Gathered {
     fn take(&mut self, message: Message) {
         match message {
             Message::Job(job) => self.jobs.push(job),
+            Message::Alone(work) => self.alone.push(work),
             Message::Touched => {}
             Message::Close(done) => self.closing = Some(done),
         }
@@ -214,6 +221,7 @@ impl Writer {
             }
             closing = gathered.closing;
             self.group(gathered.jobs);
+            gathered.alone.into_iter().for_each(|Alone(work)| work(&self.connection));
         }
         while let Some(message) = queue.blocking_recv() {
             if let Message::Job(job) = message {

@@ -12,6 +12,7 @@ mod broker;
 mod campaign;
 mod console;
 mod derive;
+mod destroy;
 mod device_files;
 mod epoch;
 mod fleet;

@@ -61,6 +61,7 @@ fn every_json_answer_has_the_published_fields() {
         "epoch show --device thermo-0001",
         "epoch pins",
         "order list",
+        "destroy list",
         "enrolment list",
         "code create thermo-0001",
         "code list thermo-0001",

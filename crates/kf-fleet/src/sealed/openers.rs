@@ -53,6 +53,11 @@ impl Openers {
         self.remembered().openers.retain(|(key_id, ..), _| key_id.session.as_ref() != Some(session));
     }
 
+    /// Forgets the keys of a device.
+    pub(crate) fn forget_device(&self, device: kf_key::DeviceId) {
+        self.remembered().openers.retain(|(key_id, ..), _| key_id.device != device);
+    }
+
     /// Opens; `None` when the key is not remembered.
     pub(crate) fn open<'a>(
         &self,

@@ -5,6 +5,7 @@ mod approvals;
 mod batch;
 mod broker;
 mod campaign;
+mod destruction;
 mod enrolment;
 mod exchange;
 mod inventory;

@@ -79,6 +79,40 @@ impl Scratch {
         scratch
     }
 
+    /// Closes the fleet; its directory, from which [`Scratch::at`] opens it anywhere.
+    pub(crate) async fn closed(self) -> TempDir {
+        self.fleet.close().await;
+        std::fs::write(self.dir.path().join("root"), self.root).unwrap();
+        std::fs::write(self.dir.path().join("owner"), &self.owner.id).unwrap();
+        self.dir
+    }
+
+    /// Opens what [`Scratch::closed`] left, or a copy of it.
+    pub(crate) async fn at(dir: TempDir) -> Self {
+        Self::try_at(dir).await.unwrap()
+    }
+
+    /// As [`Scratch::at`], where opening may be refused.
+    pub(crate) async fn try_at(dir: TempDir) -> Result<Self, FleetError> {
+        let (fleet, clock, owner, root) = Self::open_in(dir.path()).await?;
+        Ok(Self { dir, fleet, clock, owner, root })
+    }
+
+    /// Opens what [`Scratch::closed`] left in a directory that somebody else removes.
+    pub(crate) async fn open_in(
+        dir: &std::path::Path,
+    ) -> Result<(Arc<Fleet>, Arc<TestClock>, Principal, [u8; 32]), FleetError> {
+        let root: [u8; 32] = std::fs::read(dir.join("root")).unwrap().try_into().unwrap();
+        let id = std::fs::read_to_string(dir.join("owner")).unwrap();
+        let owner = Principal::new(id, "olga".into(), Role::Owner, [], Credential::Token);
+        let data = DataDir::new(dir.join("data"));
+        let mut config = data.load_config().unwrap();
+        config.witness_dir = config.witness_dir.map(|_elsewhere| dir.join("witness"));
+        let clock = Arc::new(TestClock::at(START.plus(UnixMillis::HOUR)));
+        let fleet = Fleet::open(data, config, signer(root), clock.clone()).await?;
+        Ok((fleet, clock, owner, root))
+    }
+
     /// Closes the fleet and opens it again from what is on disk.
     pub(crate) async fn reopen(self) -> Self {
         self.reopen_with(Options::default()).await

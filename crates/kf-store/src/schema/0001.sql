@@ -79,6 +79,25 @@ CREATE TABLE device_key_epoch (
 -- Who may still hold a key of an epoch; superseded ones (3) do not count.
 CREATE INDEX device_key_by_facility_epoch ON device_key_epoch (facility, facility_epoch, device) WHERE state <> 3;
 
+-- Destructions of keys by their proposals, with their receipts. What was destroyed has left the other tables.
+CREATE TABLE destruction (
+    id BLOB NOT NULL PRIMARY KEY,
+    proposal BLOB NOT NULL UNIQUE,
+    facility BLOB,
+    result INTEGER NOT NULL,
+    receipt TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX destruction_barred ON destruction (id) WHERE result = 2;
+
+-- Backups, and which of them can still be opened.
+CREATE TABLE backup (
+    id BLOB NOT NULL PRIMARY KEY,
+    key_version INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    record TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX backup_openable ON backup (id) WHERE state = 1;
+
 -- What was seen under each key of sealed payloads, so that a restart does not make a replay look new, and how often the
 -- key was used since the log last said so. `since` is the first use that the log does not count yet.
 CREATE TABLE replay_window (

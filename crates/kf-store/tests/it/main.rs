@@ -10,6 +10,7 @@
 
 mod batch;
 mod crash;
+mod destruction;
 mod device;
 mod device_key;
 mod endorsement;

@@ -1,0 +1,152 @@
+//! Destruction of keys, and the receipts for it (SP 800-88r2 section 4.6, SP 800-57 Part 1 section 8.3.4).
+
+use kf_key::{BackupId, DestructionId, FacilityId, ProposalId, UnixMillis};
+use serde::{Deserialize, Serialize};
+
+/// Which keys are to be destroyed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "class", deny_unknown_fields)]
+pub enum DestructionTarget {
+    /// The symmetric keys of a decommissioned device, of all its epochs: they go with its salt.
+    DeviceKey {
+        /// Name or id of the device.
+        device: String,
+    },
+    /// The keys of a retired key epoch of a facility.
+    FacilityEpoch {
+        /// Name or id of the facility.
+        facility: String,
+        /// The epoch.
+        epoch: u32,
+    },
+}
+
+/// A destruction is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DestructionRequest {
+    /// Which keys.
+    pub target: DestructionTarget,
+    /// Why, for the log and the receipt.
+    pub why: String,
+    /// Whether the caller says that the records of factory stations, which hold the salts of the devices that they made,
+    /// sealed to this server, are erased wherever they were kept.
+    #[serde(default)]
+    pub station_records_erased: bool,
+    /// Only say what would happen.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What a destruction comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DestructionResult {
+    /// The keys are gone: nobody can derive or unwrap them again.
+    Destroyed,
+    /// The server derives and opens them no more; what would bring them back exists elsewhere, and the receipt says where.
+    Barred,
+}
+
+impl DestructionResult {
+    /// The name used in answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Destroyed => "destroyed",
+            Self::Barred => "barred",
+        }
+    }
+}
+
+/// What a destruction would do, as things stand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestructionPlan {
+    /// What, in words: the class and the identifier.
+    pub target: String,
+    /// The facility that it belongs to, if it is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub facility: Option<FacilityId>,
+    /// Salts that would be wiped.
+    pub salts: u64,
+    /// What the receipt would say if nothing changed.
+    pub result: DestructionResult,
+    /// Backups that can still be opened and hold what would be wiped.
+    pub barred_by: Vec<BackupId>,
+    /// How.
+    pub technique: String,
+    /// What it does not reach.
+    pub exceptions: Vec<String>,
+}
+
+/// What asking for a destruction came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestructionOutcome {
+    /// The proposal that waits; absent for a dry run.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub proposal: Option<ProposalId>,
+    /// What it would do.
+    pub plan: DestructionPlan,
+}
+
+/// How the database files were searched for what was wiped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileScan {
+    /// Files searched.
+    pub files: u32,
+    /// Octets searched.
+    pub octets: u64,
+    /// Fragments of 8 octets found before the wipe; the search finds what is there. Absent when the server stopped between
+    /// the wipe and the search, so that nothing was left to search for and the files were written anew instead.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fragments_before: Option<u64>,
+    /// Fragments found afterwards.
+    pub fragments_after: u64,
+    /// Whether every page was written anew, because the first search still found something or could not be made.
+    pub rebuilt: bool,
+}
+
+/// The receipt of a destruction. It is also a log entry, and proven as one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Identifier.
+    pub id: DestructionId,
+    /// The proposal that was approved.
+    pub proposal: ProposalId,
+    /// What, in words: the class and the identifier.
+    pub target: String,
+    /// The facility that it belonged to, if it was one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub facility: Option<FacilityId>,
+    /// Salts that were wiped.
+    pub salts: u64,
+    /// Result.
+    pub result: DestructionResult,
+    /// Method in the words of SP 800-88r2: `purge`, by cryptographic erase.
+    pub method: String,
+    /// Technique.
+    pub technique: String,
+    /// Program and version, and those of the database engine.
+    pub tool: String,
+    /// Who proposed it.
+    pub proposed_by: String,
+    /// Who approved it, or that nobody did.
+    pub approved_by: String,
+    /// Why.
+    pub why: String,
+    /// When it was carried out.
+    pub at: UnixMillis,
+    /// Result of the verification; absent where nothing was in the database files.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub verification: Option<FileScan>,
+    /// Backups that could still be opened and held what was wiped.
+    pub barred_by: Vec<BackupId>,
+    /// What it does not reach.
+    pub exceptions: Vec<String>,
+    /// When the last backup that barred it was retired, which turned `barred` into `destroyed`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub settled: Option<UnixMillis>,
+    /// Index of the log entry that says the same.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub log_index: Option<u64>,
+}

@@ -1,0 +1,405 @@
+//! Destruction of keys: proposed by one person, approved by another, carried out step by step, and receipted.
+//!
+//! The approval is the intent. Then: the fence at the witness, the wipe, the files, the receipt. Each step can be repeated, so that
+//! a start after a crash finishes what was approved; and the fence comes first, so that no registry that is restored later
+//! holds what a receipt says is gone.
+
+use kf_access::{Action, Principal, Target, Visibility, authorize};
+use kf_api::destruction::{
+    DestructionOutcome, DestructionPlan, DestructionRequest, DestructionResult, DestructionTarget, FileScan, Receipt,
+};
+use kf_api::device::Departure;
+use kf_api::epoch::EpochState;
+use kf_api::proposal::{Proposal, ProposedAct};
+use kf_api::revocation::{RevocationTarget, RevokeOutcome};
+use kf_api::{Page, PageRequest};
+use kf_key::{BackupId, DestructionId, DeviceId, DeviceState, FacilityId, OperatorId};
+use kf_store::destruction::Salts;
+
+use crate::entry::Entry;
+use crate::fence::Line;
+use crate::naming::check_why;
+use crate::revocation::nothing_done;
+use crate::{Fleet, FleetError};
+
+const METHOD: &str =
+    "purge (SP 800-88r2 section 3.1.2): cryptographic erase of derived keys, by wiping what they are derived from";
+const TECHNIQUE: &str = "the wrapped salts are deleted with their pages overwritten, the write-ahead log is written back and cut, \
+    and the files are searched for every run of 8 octets of them";
+
+/// A destruction that was found and allowed.
+struct Found {
+    salts: Salts,
+    facility: FacilityId,
+    plan: DestructionPlan,
+}
+
+impl Fleet {
+    /// Proposes a destruction, which is never one person's act; or says what it would do.
+    ///
+    /// # Errors
+    /// [`FleetError::Invalid`] without a reason, [`FleetError::Conflict`] for keys in use, [`FleetError::NotFound`],
+    /// [`FleetError::Denied`].
+    pub async fn destroy(
+        &self,
+        who: &Principal,
+        request: DestructionRequest,
+    ) -> Result<DestructionOutcome, FleetError> {
+        check_why(&request.why)?;
+        if request.why.trim().is_empty() {
+            return Err(FleetError::invalid("why", "is missing", "say why the keys are destroyed"));
+        }
+        let DestructionRequest { target, why, station_records_erased, dry_run } = request;
+        let found = self.find_destruction(who, &target, station_records_erased)?;
+        if dry_run {
+            return Ok(DestructionOutcome { proposal: None, plan: found.plan });
+        }
+        let act = ProposedAct::Destroy { target: identified(&found), station_records_erased, why };
+        let control = self.dual_control().always(self.now());
+        let waiting = self.propose(who, act, control, (found.plan.salts, 0), Some(found.facility)).await?;
+        let proposal = waiting.and_then(|waiting| waiting.proposal);
+        Ok(DestructionOutcome { proposal, plan: found.plan })
+    }
+
+    /// Receipts that the caller may see, newest first.
+    ///
+    /// # Errors
+    /// [`FleetError::Denied`].
+    pub async fn destruction_list(&self, who: &Principal, page: PageRequest) -> Result<Page<Receipt>, FleetError> {
+        let permit = authorize(who, Action::DestructionRead, Target::Visible)?;
+        Ok(self.store.destructions(permit.visibility(), &page)?)
+    }
+
+    /// One receipt.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`].
+    pub async fn destruction_show(&self, who: &Principal, id: DestructionId) -> Result<Receipt, FleetError> {
+        let permit = authorize(who, Action::DestructionRead, Target::Visible)?;
+        self.store.destruction(id, permit.visibility())?.ok_or(FleetError::NotFound("receipt"))
+    }
+
+    /// Asks whether the caller may destroy this, and whether it may be destroyed.
+    pub(crate) fn destruction_of(
+        &self,
+        who: &Principal,
+        target: &DestructionTarget,
+        station_records_erased: bool,
+    ) -> Result<(), FleetError> {
+        self.find_destruction(who, target, station_records_erased).map(drop)
+    }
+
+    fn find_destruction(
+        &self,
+        who: &Principal,
+        target: &DestructionTarget,
+        station_records_erased: bool,
+    ) -> Result<Found, FleetError> {
+        let (salts, target, facility) = match target {
+            DestructionTarget::DeviceKey { device } => {
+                let device = self.epoch_device(who, device, Action::KeyDestroy)?;
+                if device.state != DeviceState::Decommissioned {
+                    return Err(FleetError::conflict(
+                        "device",
+                        format!("{} is {} and may still need its keys", device.name, device.state.name()),
+                        "decommission it first: `keyfleet device decommission`",
+                    ));
+                }
+                (Salts::Device(device.id), format!("device-key {}", device.id), device.facility)
+            }
+            DestructionTarget::FacilityEpoch { facility, epoch } => {
+                let facility = self.epoch_facility(who, facility, Action::KeyDestroy)?;
+                let epochs = self.store.facility_epochs(facility.id, &Visibility::Fleet)?;
+                let found = epochs.into_iter().find(|found| found.epoch == *epoch);
+                if found.ok_or(FleetError::NotFound("key epoch"))?.state != EpochState::Retired {
+                    return Err(FleetError::conflict(
+                        "epoch",
+                        format!("epoch {epoch} of {} is not retired", facility.name),
+                        "retire it first: `keyfleet epoch retire`",
+                    ));
+                }
+                (Salts::Epoch(facility.id, *epoch), format!("facility-epoch {} {epoch}", facility.id), facility.id)
+            }
+        };
+        let plan = self.plan_destruction(salts, &target, facility, station_records_erased)?;
+        if plan.salts == 0 && matches!(salts, Salts::Device(_)) {
+            return Err(FleetError::conflict(
+                "device",
+                "it has no key here: none was ever sent, or it was destroyed before",
+                "`keyfleet destroy list` shows the receipts",
+            ));
+        }
+        Ok(Found { salts, facility, plan })
+    }
+
+    /// What a destruction would do, as things stand.
+    fn plan_destruction(
+        &self,
+        salts: Salts,
+        target: &str,
+        facility: FacilityId,
+        station_records_erased: bool,
+    ) -> Result<DestructionPlan, FleetError> {
+        let counts = self.store.count_salts(salts)?;
+        let barred_by = self.backups_with(salts)?;
+        let mut exceptions = self.always_excepted();
+        let mut is_barred = !barred_by.is_empty();
+        if counts.in_service > 0 {
+            is_barred = true;
+            exceptions.push(format!(
+                "{} devices are in service and keep their salts: with the root, keys of this epoch could be derived \
+                 again until each of them is decommissioned and destroyed",
+                counts.in_service
+            ));
+        }
+        if counts.in_station_records > 0 {
+            is_barred |= !station_records_erased;
+            let said =
+                if station_records_erased { "said to be erased by the proposer" } else { "not known to be erased" };
+            exceptions.push(format!(
+                "{} salts were made by a factory station, whose records hold them sealed to this server: {said}",
+                counts.in_station_records
+            ));
+        }
+        let result = if is_barred { DestructionResult::Barred } else { DestructionResult::Destroyed };
+        Ok(DestructionPlan {
+            target: target.to_owned(),
+            facility: Some(facility),
+            salts: counts.wipeable,
+            result,
+            barred_by,
+            technique: TECHNIQUE.to_owned(),
+            exceptions,
+        })
+    }
+
+    /// What no destruction in a database reaches.
+    fn always_excepted(&self) -> Vec<String> {
+        let mut exceptions = vec![
+            "copies that devices hold: order them to wipe, and see `keyfleet order list`".to_owned(),
+            "blocks that the file system has given up and flash memory below it: encrypt the disk, and purge it when it \
+             is retired"
+                .to_owned(),
+        ];
+        if !self.log.has_witness() {
+            exceptions.push(
+                "no witness: a registry that is restored from before would hold the salts again, unnoticed".to_owned(),
+            );
+        }
+        exceptions
+    }
+
+    /// Backups that can still be opened and hold these salts.
+    fn backups_with(&self, salts: Salts) -> Result<Vec<BackupId>, FleetError> {
+        let Some(first) = self.store.first_offer(salts)? else { return Ok(Vec::new()) };
+        Ok(self.store.openable_backups(first)?)
+    }
+
+    /// Carries out what was approved. What a disk or a reader hinders now is tried again at every turn.
+    pub(crate) async fn carry_out_destruction(&self, proposal: &Proposal) -> Result<RevokeOutcome, FleetError> {
+        match self.finish_destruction(proposal).await {
+            Ok(receipt) => Ok(RevokeOutcome { done: true, log_index: receipt.log_index, ..nothing_done() }),
+            Err(error) => {
+                tracing::error!(proposal = %proposal.id, error = %error, "a destruction is not finished; it is tried again");
+                Ok(nothing_done())
+            }
+        }
+    }
+
+    /// Finishes what was approved and has no receipt: after a crash, or because something hindered it.
+    pub(crate) async fn finish_destructions(&self) -> Result<(), FleetError> {
+        for proposal in self.store.open_destructions()? {
+            self.finish_destruction(&proposal).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish_destruction(&self, proposal: &Proposal) -> Result<Receipt, FleetError> {
+        let ProposedAct::Destroy { target, station_records_erased, why } = &proposal.act else {
+            return Err(FleetError::Bug("a destruction that is none"));
+        };
+        let (salts, facility) = self.salts_of(target)?;
+        let described = describe(salts);
+        let plan = self.plan_destruction(salts, &described, facility, *station_records_erased)?;
+        if let Salts::Epoch(facility, epoch) = salts {
+            self.fence.add(&[Line::FacilityEpoch { facility, epoch, at: self.now() }])?;
+        }
+        let (wiped, verification) = self.wipe(salts, proposal.devices, why).await?;
+        let now = self.now();
+        let receipt = Receipt {
+            id: DestructionId::from_parts(now, kf_crypto::random_array()?),
+            proposal: proposal.id,
+            target: described,
+            facility: Some(facility),
+            // After a crash they may have been wiped before: then the proposal says how many there were.
+            salts: wiped.max(proposal.devices),
+            result: plan.result,
+            method: METHOD.to_owned(),
+            technique: plan.technique,
+            tool: format!("keyfleet {}, SQLite {}", env!("CARGO_PKG_VERSION"), kf_store::engine_version()),
+            proposed_by: format!("{} ({})", proposal.proposer_name, proposal.proposer),
+            approved_by: self.approver(proposal.decided_by)?,
+            why: why.clone(),
+            at: now,
+            verification,
+            barred_by: plan.barred_by,
+            exceptions: plan.exceptions,
+            settled: None,
+            log_index: None,
+        };
+        let entry = self.receipt_entry(&receipt).build();
+        Ok(self.store.record_destruction(receipt, entry).await?.value)
+    }
+
+    /// Wipes, and shows that nothing is left in the files: what the witness must know, then the wipe, then the search. How many
+    /// salts were wiped now; fewer than `expected` when an earlier life of this process wiped the others.
+    async fn wipe(&self, salts: Salts, expected: u64, why: &str) -> Result<(u64, Option<FileScan>), FleetError> {
+        let (mut wiped, mut fragments) = (0, 0);
+        let mut verification: Option<FileScan> = None;
+        loop {
+            let found = self.store.wipeable_salts(salts)?;
+            let at = self.now();
+            let lines: Vec<Line> =
+                found.devices().iter().map(|device| Line::DeviceKey { device: *device, at }).collect();
+            if lines.is_empty() {
+                break;
+            }
+            self.fence.add(&lines)?;
+            // The search must find what is there, or that it finds nothing afterwards says nothing.
+            let before = self.store.search_salts(&found).await?.fragments_after;
+            if before == 0 {
+                return Err(FleetError::Bug("the search for salts did not find them where they were"));
+            }
+            let entry = Entry::done(&Self::server_principal(), "key.wipe", at).about(describe(salts)).because(why);
+            wiped += self.store.wipe_salts(salts, self.evidence(entry).build()).await?;
+            fragments += before;
+            for device in found.devices() {
+                self.openers.forget_device(*device);
+            }
+            let scan = self.store.scrub(Some(&found)).await?;
+            let rebuilt = scan.rebuilt || verification.is_some_and(|earlier| earlier.rebuilt);
+            verification = Some(FileScan { fragments_before: Some(fragments), rebuilt, ..scan });
+        }
+        if wiped < expected {
+            // Of those that were wiped before there is nothing left to search for.
+            verification = Some(self.store.scrub(None).await?);
+        }
+        Ok((wiped, verification))
+    }
+
+    fn receipt_entry(&self, receipt: &Receipt) -> Entry {
+        let list = |items: &[String]| items.join("; ");
+        let backups: Vec<String> = receipt.barred_by.iter().map(ToString::to_string).collect();
+        let mut entry = self
+            .evidence(Entry::done(&Self::server_principal(), "key.destroy", receipt.at))
+            .about(receipt.id)
+            .about(receipt.proposal)
+            .at_facility(receipt.facility)
+            .because(&receipt.why)
+            .with("target", &receipt.target)
+            .with("salts", receipt.salts)
+            .with("result", receipt.result.name())
+            .with("method", &receipt.method)
+            .with("technique", &receipt.technique)
+            .with("tool", &receipt.tool)
+            .with("proposed_by", &receipt.proposed_by)
+            .with("approved_by", &receipt.approved_by)
+            .with("barred_by", list(&backups))
+            .with("exceptions", list(&receipt.exceptions));
+        if let Some(FileScan { files, octets, fragments_before, fragments_after, rebuilt }) = receipt.verification {
+            let before = fragments_before.map_or_else(|| "unknown".to_owned(), |before| before.to_string());
+            entry = entry.with(
+                "verification",
+                format!("{files} files, {octets} octets; fragments before {before}, after {fragments_after}; rebuilt {rebuilt}"),
+            );
+        }
+        // A device is a subject of its own, so that its history shows what became of its keys.
+        match receipt.target.split_once(' ') {
+            Some(("device-key", device)) => entry.about(device),
+            _ => entry,
+        }
+    }
+
+    fn salts_of(&self, target: &DestructionTarget) -> Result<(Salts, FacilityId), FleetError> {
+        Ok(match target {
+            DestructionTarget::DeviceKey { device } => {
+                let device = self.find_device(device, &Visibility::Fleet)?;
+                (Salts::Device(device.id), device.facility)
+            }
+            DestructionTarget::FacilityEpoch { facility, epoch } => {
+                let facility = self.find_facility(facility, &Visibility::Fleet)?.id;
+                (Salts::Epoch(facility, *epoch), facility)
+            }
+        })
+    }
+
+    fn approver(&self, who: Option<OperatorId>) -> Result<String, FleetError> {
+        let Some(id) = who else { return Ok("nobody: the delay of single control was over".to_owned()) };
+        let name = self.store.operator(id)?.map_or_else(String::new, |operator| operator.name);
+        Ok(format!("{name} ({id})"))
+    }
+
+    /// Destroys again what the witness knows to be destroyed: the registry may have been restored from before. Then finishes
+    /// what was approved here.
+    pub(crate) async fn keep_destroyed(&self) -> Result<(), FleetError> {
+        let (mut devices, mut epochs) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+        self.fence.for_each_line(|line| match line {
+            Line::DeviceKey { device, .. } => drop(devices.insert(device)),
+            Line::FacilityEpoch { facility, epoch, .. } => drop(epochs.insert((facility, epoch))),
+        })?;
+        let why = "the witness knows that it was destroyed: this registry is of before";
+        for (facility, epoch) in epochs {
+            self.bar_again(facility, epoch, why).await?;
+        }
+        for device in devices {
+            self.wipe_again(device, why).await?;
+        }
+        self.finish_destructions().await
+    }
+
+    async fn bar_again(&self, facility: FacilityId, epoch: u32, why: &str) -> Result<(), FleetError> {
+        if self.store.facility(facility, &Visibility::Fleet)?.is_none() {
+            return Ok(());
+        }
+        let now = self.now();
+        let entry = Entry::done(&Self::server_principal(), "epoch.retire", now)
+            .about(facility)
+            .at_facility(Some(facility))
+            .because(why)
+            .with("facility_epoch", epoch);
+        if self.store.bar_facility_epoch(facility, epoch, now, entry.build()).await? {
+            tracing::warn!(%facility, epoch, "a destroyed key epoch was barred again");
+        }
+        Ok(())
+    }
+
+    async fn wipe_again(&self, device: DeviceId, why: &str) -> Result<(), FleetError> {
+        let Some(found) = self.store.device(device, &Visibility::Fleet)? else { return Ok(()) };
+        if self.store.count_salts(Salts::Device(device))? == kf_store::destruction::SaltCounts::default() {
+            return Ok(());
+        }
+        if found.state != DeviceState::Decommissioned {
+            // Its keys could be destroyed only after it was decommissioned, which this registry does not know either.
+            let target = RevocationTarget::Device(device.to_string());
+            self.carry_out_decommission(&Self::server_principal(), &target, Departure::Retired, why).await?;
+        }
+        self.wipe(Salts::Device(device), 0, why).await?;
+        tracing::warn!(%device, "the keys of a device, which were destroyed before, were destroyed again");
+        Ok(())
+    }
+}
+
+/// The target by its identifier, so that nobody renames it between proposal and approval.
+fn identified(found: &Found) -> DestructionTarget {
+    match found.salts {
+        Salts::Device(device) => DestructionTarget::DeviceKey { device: device.to_string() },
+        Salts::Epoch(facility, epoch) => DestructionTarget::FacilityEpoch { facility: facility.to_string(), epoch },
+    }
+}
+
+fn describe(salts: Salts) -> String {
+    match salts {
+        Salts::Device(device) => format!("device-key {device}"),
+        Salts::Epoch(facility, epoch) => format!("facility-epoch {facility} {epoch}"),
+    }
+}

@@ -1,0 +1,188 @@
+//! `fence.jsonl`: a line for each thing that a restored registry must not bring back. Lines are added and never changed; a
+//! last line without its end is what a crash left, and was never relied upon.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use kf_key::{DeviceId, FacilityId, UnixMillis};
+use serde::{Deserialize, Serialize};
+
+use super::FenceKeeper;
+use crate::FleetError;
+use crate::log_publisher::local;
+
+const FILE: &str = "fence.jsonl";
+/// The most octets of a line.
+const MAX_LINE_OCTETS: u64 = 4_096;
+/// The most lines: some 16 million.
+const MAX_LINES: u64 = 1 << 24;
+
+/// What must not come back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
+pub(crate) enum Line {
+    /// The keys of a device were destroyed.
+    DeviceKey {
+        /// Whose.
+        device: DeviceId,
+        /// When it was about to happen.
+        at: UnixMillis,
+    },
+    /// A key epoch of a facility was destroyed.
+    FacilityEpoch {
+        /// The facility.
+        facility: FacilityId,
+        /// The epoch.
+        epoch: u32,
+        /// When it was about to happen.
+        at: UnixMillis,
+    },
+}
+
+/// A line with the version of its format.
+#[derive(Serialize, Deserialize)]
+struct Versioned {
+    v: u8,
+    #[serde(flatten)]
+    line: Line,
+}
+
+impl FenceKeeper {
+    fn book(&self) -> Option<PathBuf> {
+        self.witness.as_ref().map(|witness| witness.join(FILE))
+    }
+
+    /// Adds lines; durable when this returns. False without a witness.
+    pub(crate) fn add(&self, lines: &[Line]) -> Result<bool, FleetError> {
+        let Some(path) = self.book() else { return Ok(false) };
+        let _turn = self.written.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut text = Vec::new();
+        for line in lines {
+            let versioned = Versioned { v: 1, line: line.clone() };
+            serde_json::to_writer(&mut text, &versioned).map_err(|_bug| FleetError::Bug("fence line"))?;
+            text.push(b'\n');
+        }
+        append(&path, &text).map_err(|error| local(&path, &error))?;
+        Ok(true)
+    }
+
+    /// Calls `each` for every line, oldest first.
+    pub(crate) fn for_each_line(&self, mut each: impl FnMut(Line)) -> Result<(), FleetError> {
+        let Some(path) = self.book() else { return Ok(()) };
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(local(&path, &error)),
+        };
+        let mut reader = BufReader::with_capacity(1 << 16, file);
+        let mut text = String::new();
+        for number in 1..=MAX_LINES {
+            text.clear();
+            let read = (&mut reader).take(MAX_LINE_OCTETS).read_line(&mut text);
+            let read = read.map_err(|error| local(&path, &error))?;
+            if !text.ends_with('\n') {
+                let is_torn = u64::try_from(read).unwrap_or(u64::MAX) < MAX_LINE_OCTETS;
+                return if is_torn { Ok(()) } else { Err(damaged(&path, number)) };
+            }
+            match serde_json::from_str::<Versioned>(&text) {
+                Ok(Versioned { v: 1, line }) => each(line),
+                _ => return Err(damaged(&path, number)),
+            }
+        }
+        Err(damaged(&path, MAX_LINES))
+    }
+}
+
+/// Appends to a file, over a torn last line, and flushes.
+fn append(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    let is_new = !path.exists();
+    let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
+    let whole = whole_octets(&mut file)?;
+    file.set_len(whole)?;
+    file.seek(SeekFrom::Start(whole))?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    if let (true, Some(parent)) = (is_new, path.parent()) {
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Octets up to the end of the last whole line.
+fn whole_octets(file: &mut File) -> std::io::Result<u64> {
+    let length = file.metadata()?.len();
+    let from = length.saturating_sub(MAX_LINE_OCTETS);
+    file.seek(SeekFrom::Start(from))?;
+    let mut tail = Vec::new();
+    file.take(MAX_LINE_OCTETS).read_to_end(&mut tail)?;
+    let end = tail.iter().rposition(|octet| *octet == b'\n');
+    Ok(end.map_or(from, |end| from + u64::try_from(end).unwrap_or(0) + 1))
+}
+
+fn damaged(path: &Path, number: u64) -> FleetError {
+    FleetError::Local {
+        path: path.display().to_string(),
+        problem: format!(
+            "line {number} is not a fence line of a known version; restore the file from the witness's own backup"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(number: u8) -> Line {
+        Line::DeviceKey { device: DeviceId::from_bytes([number; 16]), at: UnixMillis(u64::from(number)) }
+    }
+
+    fn read(keeper: &FenceKeeper) -> Result<Vec<Line>, FleetError> {
+        let mut lines = Vec::new();
+        keeper.for_each_line(|line| lines.push(line)).map(|()| lines)
+    }
+
+    #[test]
+    fn a_book_cut_anywhere_keeps_its_whole_lines_and_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let keeper = FenceKeeper::new(Some(directory.path().into()));
+        assert_eq!(read(&keeper).unwrap(), []);
+        assert!(keeper.add(&[line(1), line(2)]).unwrap());
+        keeper.add(&[line(3)]).unwrap();
+        let path = directory.path().join(FILE);
+        let whole = std::fs::read(&path).unwrap();
+        for cut in 0..=whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let kept = whole[..cut].iter().filter(|octet| **octet == b'\n').count();
+            assert_eq!(read(&keeper).unwrap().len(), kept, "cut at {cut}");
+            keeper.add(&[line(9)]).unwrap();
+            let lines = read(&keeper).unwrap();
+            assert_eq!((lines.len(), lines.last()), (kept + 1, Some(&line(9))), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_not_one_is_named_and_nothing_is_guessed() {
+        let directory = tempfile::tempdir().unwrap();
+        let keeper = FenceKeeper::new(Some(directory.path().into()));
+        keeper.add(&[line(1)]).unwrap();
+        let path = directory.path().join(FILE);
+        for bad in ["{}\n", "{\"v\":2,\"kind\":\"device-key\"}\n", "\u{0}\n", &format!("{}\n", "x".repeat(5_000))] {
+            let good = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, format!("{good}{bad}")).unwrap();
+            let error = read(&keeper).unwrap_err();
+            assert!(error.to_string().contains("line 2"), "{error}");
+            std::fs::write(&path, good).unwrap();
+        }
+    }
+
+    #[test]
+    fn without_a_witness_there_is_no_book() {
+        let keeper = FenceKeeper::new(None);
+        assert!(!keeper.add(&[line(1)]).unwrap());
+        assert_eq!(read(&keeper).unwrap(), []);
+    }
+}
