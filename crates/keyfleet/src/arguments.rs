@@ -137,6 +137,11 @@ pub(crate) enum Noun {
     /// Orders to devices: rotate, wipe
     #[command(subcommand)]
     Order(command::order::Verb),
+    /// Backups of the registry, their keys, and what a restored registry has lost
+    #[command(subcommand)]
+    Backup(command::backup::Verb),
+    /// Restore a backup into a data directory without a registry, without a server
+    Restore(command::restore::Restore),
     /// Destruction of keys, with receipts
     #[command(subcommand)]
     Destroy(command::destroy::Verb),

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod audit;
 pub(crate) mod authority;
+pub(crate) mod backup;
 pub(crate) mod batch;
 pub(crate) mod campaign;
 pub(crate) mod certificate;
@@ -31,6 +32,7 @@ pub(crate) mod product_line;
 pub(crate) mod profile;
 pub(crate) mod proposal;
 pub(crate) mod relay;
+pub(crate) mod restore;
 pub(crate) mod revoke;
 pub(crate) mod rotate;
 pub(crate) mod seal;

@@ -55,6 +55,7 @@ fn run(context: &Context, encoding: Encoding, noun: Noun) -> Result<ExitCode, Fa
         }
         Noun::Policy(verb) => command::policy::run(context, verb).map(|()| ExitCode::SUCCESS),
         Noun::Exposure(exposure) => command::exposure::run(context, &exposure).map(|()| ExitCode::SUCCESS),
+        Noun::Restore(restore) => command::restore::run(context, &restore).map(|()| ExitCode::SUCCESS),
         Noun::Image(verb) => command::image::run(context, &verb).map(|()| ExitCode::SUCCESS),
         Noun::Completions { shell } => command::completions::run(shell).map(|()| ExitCode::SUCCESS),
         Noun::Station(verb) => command::station::run(context, verb),
@@ -92,6 +93,7 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         Noun::Epoch(verb) => command::epoch::run(context, verb).await,
         Noun::Rotate(rotate) => command::rotate::run(context, rotate).await,
         Noun::Campaign(verb) => command::campaign::run(context, verb).await,
+        Noun::Backup(verb) => command::backup::run(context, verb).await,
         Noun::Destroy(verb) => command::destroy::run(context, verb).await,
         Noun::Order(verb) => command::order::run(context, verb).await,
         Noun::Operator(verb) => command::operator::run(context, verb).await,
@@ -115,6 +117,7 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         | Noun::Exposure(_)
         | Noun::Inventory(_)
         | Noun::Image(_)
+        | Noun::Restore(_)
         | Noun::Completions { .. }
         | Noun::Man { .. }
         | Noun::Voucher(_)

@@ -132,6 +132,16 @@ actions! {
     DestructionRead = "destruction.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
     /// Propose the destruction of keys, or approve one.
     KeyDestroy = "key.destroy" => [Owner, FleetOperator, FacilityOperator];
+    /// See backups and their keys.
+    BackupRead = "backup.read" => [Owner, FleetOperator, Auditor];
+    /// Make a backup, which is sealed to the newest backup key.
+    BackupCreate = "backup.create" => [Owner, FleetOperator];
+    /// Propose that a backup is retired, or approve it.
+    BackupRetire = "backup.retire" => [Owner, FleetOperator];
+    /// Say to whom backups are sealed from now on.
+    BackupKeyCreate = "backup-key.create" => [Owner];
+    /// Propose that a restored registry is taken into service, or approve it.
+    RestoreAccept = "restore.accept" => [Owner, FleetOperator];
     /// Read the log.
     AuditRead = "audit.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
     /// See the state of the server.

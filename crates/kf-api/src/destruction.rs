@@ -73,6 +73,9 @@ pub struct DestructionPlan {
     pub result: DestructionResult,
     /// Backups that can still be opened and hold what would be wiped.
     pub barred_by: Vec<BackupId>,
+    /// Whether something else than backups bars it, as the exceptions say.
+    #[serde(default)]
+    pub barred_otherwise: bool,
     /// How.
     pub technique: String,
     /// What it does not reach.
@@ -141,6 +144,9 @@ pub struct Receipt {
     pub verification: Option<FileScan>,
     /// Backups that could still be opened and held what was wiped.
     pub barred_by: Vec<BackupId>,
+    /// Whether something else than backups bars it, as the exceptions say.
+    #[serde(default)]
+    pub barred_otherwise: bool,
     /// What it does not reach.
     pub exceptions: Vec<String>,
     /// When the last backup that barred it was retired, which turned `barred` into `destroyed`.

@@ -1,6 +1,6 @@
 //! Acts that need a second person.
 
-use kf_key::{CampaignState, OperatorId, ProposalId, UnixMillis};
+use kf_key::{BackupId, CampaignState, OperatorId, ProposalId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{CancelBatch, NewBatch};
@@ -92,6 +92,18 @@ pub enum ProposedAct {
         state: CampaignState,
         /// Its wave then.
         wave: u32,
+        /// Why, for the log.
+        why: String,
+    },
+    /// A backup is said to be gone, or not to open any more.
+    RetireBackup {
+        /// Which.
+        backup: BackupId,
+        /// Why, for the log.
+        why: String,
+    },
+    /// A registry that was restored from before is taken into service.
+    AcceptRestored {
         /// Why, for the log.
         why: String,
     },

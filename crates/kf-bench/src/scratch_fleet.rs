@@ -51,6 +51,7 @@ fn configuration() -> FleetConfig {
         listen: ListenConfig::default(),
         signer: SignerConfig::default(),
         witness_dir: None,
+        backup_dir: None,
         single_control: true,
         dual_control_above: 10_000_000,
         batch_dual_control_above: 10_000_000,

@@ -20,6 +20,9 @@ pub struct FleetConfig {
     /// Directory outside this host (a file share) that keeps the newest checkpoint and the revocation fence.
     #[serde(default)]
     pub witness_dir: Option<PathBuf>,
+    /// Directory in which backups are made; `backups` below the data directory when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_dir: Option<PathBuf>,
     /// One person runs this fleet.
     #[serde(default)]
     pub single_control: bool,
@@ -158,6 +161,18 @@ impl DataDir {
     #[must_use]
     pub fn log_dir(&self) -> PathBuf {
         self.0.join("log")
+    }
+
+    /// What `keyfleet restore` left for the next start: which backup the registry is from.
+    #[must_use]
+    pub fn restored_marker(&self) -> PathBuf {
+        self.0.join("restored.json")
+    }
+
+    /// Where backups are made unless the configuration names another place.
+    #[must_use]
+    pub fn backups(&self) -> PathBuf {
+        self.0.join("backups")
     }
 
     /// The root certificate, PEM.

@@ -55,6 +55,7 @@ impl Fleet {
         if changes.is_empty() {
             return;
         }
+        self.fence.note(changes);
         let mut by_authority: BTreeMap<AuthorityId, Vec<&StatusChange>> = BTreeMap::new();
         for change in changes {
             by_authority.entry(change.authority).or_default().push(change);
@@ -84,9 +85,18 @@ impl Fleet {
             revoked.shards.iter().map(|(authority, _)| *authority).collect::<std::collections::BTreeSet<_>>()
         {
             self.fill_board(authority)?;
+            self.note_all_stopped(authority)?;
         }
         self.answers.forget_all();
         self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Tells the witness what a CA has stopped, where it was too much to be listed.
+    fn note_all_stopped(&self, authority: AuthorityId) -> Result<(), FleetError> {
+        let mut changes = Vec::new();
+        self.store.for_each_revoked(authority, &mut |entry| changes.push(entry.as_change(authority)))?;
+        self.fence.note(&changes);
         Ok(())
     }
 

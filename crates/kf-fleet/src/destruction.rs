@@ -5,6 +5,7 @@
 //! holds what a receipt says is gone.
 
 use kf_access::{Action, Principal, Target, Visibility, authorize};
+use kf_api::backup::BackupState;
 use kf_api::destruction::{
     DestructionOutcome, DestructionPlan, DestructionRequest, DestructionResult, DestructionTarget, FileScan, Receipt,
 };
@@ -143,7 +144,7 @@ impl Fleet {
         let counts = self.store.count_salts(salts)?;
         let barred_by = self.backups_with(salts)?;
         let mut exceptions = self.always_excepted();
-        let mut is_barred = !barred_by.is_empty();
+        let mut is_barred = false;
         if counts.in_service > 0 {
             is_barred = true;
             exceptions.push(format!(
@@ -161,13 +162,15 @@ impl Fleet {
                 counts.in_station_records
             ));
         }
-        let result = if is_barred { DestructionResult::Barred } else { DestructionResult::Destroyed };
+        let result =
+            if is_barred || !barred_by.is_empty() { DestructionResult::Barred } else { DestructionResult::Destroyed };
         Ok(DestructionPlan {
             target: target.to_owned(),
             facility: Some(facility),
             salts: counts.wipeable,
             result,
             barred_by,
+            barred_otherwise: is_barred,
             technique: TECHNIQUE.to_owned(),
             exceptions,
         })
@@ -243,6 +246,7 @@ impl Fleet {
             at: now,
             verification,
             barred_by: plan.barred_by,
+            barred_otherwise: plan.barred_otherwise,
             exceptions: plan.exceptions,
             settled: None,
             log_index: None,
@@ -333,6 +337,41 @@ impl Fleet {
         })
     }
 
+    /// Turns `barred` into `destroyed` where the last backup that barred it is retired.
+    pub(crate) async fn settle_destructions(&self) -> Result<(), FleetError> {
+        let mut after = None;
+        loop {
+            let barred = self.store.barred_destructions(after)?;
+            let Some(last) = barred.last() else { return Ok(()) };
+            after = Some(last.id);
+            for receipt in barred {
+                self.settle(&receipt).await?;
+            }
+        }
+    }
+
+    async fn settle(&self, receipt: &Receipt) -> Result<(), FleetError> {
+        if receipt.barred_otherwise {
+            return Ok(());
+        }
+        for backup in &receipt.barred_by {
+            let found = self.store.backup(*backup)?;
+            if found.is_none_or(|found| found.state == BackupState::Openable) {
+                return Ok(());
+            }
+        }
+        let now = self.now();
+        let entry = Entry::done(&Self::server_principal(), "key.destroy.settle", now)
+            .about(receipt.id)
+            .about(receipt.proposal)
+            .at_facility(receipt.facility)
+            .because("every backup that barred it is retired")
+            .with("target", &receipt.target)
+            .with("result", DestructionResult::Destroyed.name());
+        self.store.settle_destruction(receipt.id, now, self.evidence(entry).build()).await?;
+        Ok(())
+    }
+
     fn approver(&self, who: Option<OperatorId>) -> Result<String, FleetError> {
         let Some(id) = who else { return Ok("nobody: the delay of single control was over".to_owned()) };
         let name = self.store.operator(id)?.map_or_else(String::new, |operator| operator.name);
@@ -346,6 +385,7 @@ impl Fleet {
         self.fence.for_each_line(|line| match line {
             Line::DeviceKey { device, .. } => drop(devices.insert(device)),
             Line::FacilityEpoch { facility, epoch, .. } => drop(epochs.insert((facility, epoch))),
+            Line::Certificate { .. } | Line::Backup { .. } | Line::BackupRetired { .. } => {}
         })?;
         let why = "the witness knows that it was destroyed: this registry is of before";
         for (facility, epoch) in epochs {

@@ -39,11 +39,13 @@ pub(crate) struct Fence {
 pub(crate) struct FenceKeeper {
     witness: Option<PathBuf>,
     written: Mutex<Fence>,
+    /// Changes of status that are not in the book yet.
+    waiting: Mutex<Vec<Line>>,
 }
 
 impl FenceKeeper {
     pub(crate) fn new(witness: Option<PathBuf>) -> Self {
-        Self { witness, written: Mutex::default() }
+        Self { witness, written: Mutex::default(), waiting: Mutex::default() }
     }
 
     /// Compares the registry with the fence, and lifts its CRL numbers above those that were published: a list with a
@@ -101,6 +103,9 @@ impl Fleet {
     /// Keeps the fence at the witness; a failure is reported and tried again at the next turn. While the registry is
     /// fenced the witness keeps what it has: it knows better.
     pub(crate) fn keep_fence(&self) {
+        if let Err(error) = self.fence.write_noted() {
+            tracing::error!(error = %error, "the witness was not told what was revoked");
+        }
         if self.store.health().fenced.is_some() {
             return;
         }

@@ -24,6 +24,7 @@ use crate::log_publisher::LogPublisher;
 use crate::ocsp::{AnswerCache, Responders};
 use crate::order::OrderAttempts;
 use crate::product_line::Lines;
+use crate::recovery::recover;
 use crate::rotation::RotationTurn;
 use crate::sealed::Openers;
 use crate::session::Sessions;
@@ -31,6 +32,7 @@ use crate::{Clock, DataDir, FleetConfig, FleetError};
 
 /// One fleet, opened. Shared by all surfaces behind an `Arc`.
 pub struct Fleet {
+    pub(crate) dir: DataDir,
     pub(crate) config: FleetConfig,
     pub(crate) policy: Policy,
     /// When this process opened the fleet: keys in memory are no older.
@@ -99,6 +101,7 @@ impl Fleet {
         let policy = dir.rotation_policy(&config)?;
         let log = LogPublisher::open(&dir, &config, &store, &signer)?;
         let fence = FenceKeeper::new(config.witness_dir.clone());
+        recover(&dir, &store, &signer, &log, &fence, clock.now()).await?;
         let behind = fence.compare(&store).await?;
         if let Some(why) = log.compare_with_witness(&store)?.or(behind) {
             tracing::error!(why, "the registry is older than its witness: fenced");
@@ -107,6 +110,7 @@ impl Fleet {
         let authorities = Authorities::load(&store, &signer, &config.listen.public_http)?;
         let exchange_keys = ExchangeKeys::open(&store, &signer)?;
         let fleet = Arc::new(Self {
+            dir,
             config,
             policy,
             opened: clock.now(),
@@ -136,6 +140,8 @@ impl Fleet {
         fleet.reconcile().await?;
         fleet.load_boards()?;
         fleet.keep_destroyed().await?;
+        fleet.reconcile_backups().await?;
+        fleet.write_public_files()?;
         fleet.sign_due_crls().await;
         Ok(fleet)
     }

@@ -251,6 +251,7 @@ impl FleetConfig {
             listen: crate::ListenConfig::default(),
             signer: kf_signer::SignerConfig::default(),
             witness_dir: None,
+            backup_dir: None,
             single_control: false,
             dual_control_above: 10,
             batch_dual_control_above: 1_000,

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use kf_key::{KeyAlgorithm, KeyId};
 use kf_log::proof::prefix_root;
-use kf_log::tile::{TILE_WIDTH, parse_tile, tile_width};
+use kf_log::tile::{TILE_WIDTH, parse_bundle, parse_tile, tile_width};
 use kf_log::{Checkpoint, HashReader, TileKind, TilePath, VerifierKey};
 use kf_signer::{KeyFacts, KeyPurpose, SignerClient};
+use kf_store::backup::Missing;
 use kf_store::log::PublishedCheckpoint;
 use kf_store::{Store, StoreError};
 
@@ -19,6 +20,8 @@ pub(crate) const LOG_KEY_FACT: &str = "log.key";
 /// Name of the fact that holds the origin of the log.
 pub(crate) const LOG_ORIGIN_FACT: &str = "log.origin";
 const CHECKPOINT: &str = "checkpoint";
+/// The most entries that are put back into the log of a restored registry: some two gibibytes.
+const MAX_MISSING: u64 = 4_000_000;
 
 /// Where the log is published, and under which key.
 pub(crate) struct LogPublisher {
@@ -122,7 +125,12 @@ impl LogPublisher {
             return Ok(());
         }
         let from = if is_out { published } else { 0 };
-        self.write_tiles(store, from, head.size)?;
+        self.write_tiles(store, &self.dir, from, head.size)?;
+        if let Some(mirror) = self.mirror() {
+            // What a restored registry has lost is read from here; see `recovery`.
+            let from = if mirror.join(CHECKPOINT).exists() { published } else { 0 };
+            self.write_tiles(store, &mirror, from, head.size)?;
+        }
         let signature = signer.sign_checkpoint(self.key, &self.origin, head.size, head.root).await?;
         let checkpoint = Checkpoint { origin: self.origin.clone(), size: head.size, root: head.root };
         let note = checkpoint
@@ -132,17 +140,43 @@ impl LogPublisher {
             store.publish_checkpoint(PublishedCheckpoint { size: head.size, note: note.clone() }).await?;
         }
         write_durably(&self.dir.join(CHECKPOINT), note.as_bytes())?;
-        if let Some(witness) = &self.witness {
+        if let (Some(witness), Some(mirror)) = (&self.witness, self.mirror()) {
+            write_durably(&mirror.join(CHECKPOINT), note.as_bytes())?;
             write_durably(&witness.join(CHECKPOINT), note.as_bytes())?;
         }
         Ok(())
     }
 
-    fn write_tiles(&self, store: &Store, from: u64, to: u64) -> Result<(), FleetError> {
+    /// Where the witness keeps a copy of the published log.
+    fn mirror(&self) -> Option<PathBuf> {
+        self.witness.as_ref().map(|witness| witness.join("log"))
+    }
+
+    /// What the witness has of the log beyond the registry: entries from `size` on, if they are all there and lead to its
+    /// newest checkpoint.
+    pub(crate) fn missing(&self, store: &Store) -> Result<Option<Missing>, FleetError> {
+        let (Some(witness), Some(mirror)) = (&self.witness, self.mirror()) else { return Ok(None) };
+        let path = witness.join(CHECKPOINT);
+        let note = match std::fs::read_to_string(&path) {
+            Ok(note) => note,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(local(&path, &error)),
+        };
+        let Ok(seen) = Checkpoint::open(&note, &self.verifier) else { return Ok(None) };
+        let from = store.tree().size;
+        if seen.size <= from || seen.size - from > MAX_MISSING {
+            return Ok(None);
+        }
+        let Some(entries) = read_entries(&mirror, from, seen.size)? else { return Ok(None) };
+        let fits = store.would_give(entries.iter().cloned()) == seen.root;
+        Ok(fits.then_some(Missing { from, entries }))
+    }
+
+    fn write_tiles(&self, store: &Store, place: &Path, from: u64, to: u64) -> Result<(), FleetError> {
         for index in tiles_between(from, to) {
             let width = tile_width(to, 0, index);
             let bundle = store.log_bundle(index, width)?;
-            self.write_tile(TileKind::Entries, index, width, &bundle)?;
+            write_tile(place, TileKind::Entries, index, width, &bundle)?;
         }
         for level in 0..8u8 {
             let shift = u32::from(level) * 8;
@@ -153,29 +187,50 @@ impl LogPublisher {
             for index in tiles_between(old, new) {
                 let width = tile_width(to, level, index);
                 let tile = store.log_tile(level, index, width)?;
-                self.write_tile(TileKind::Hashes(level), index, width, &tile)?;
+                write_tile(place, TileKind::Hashes(level), index, width, &tile)?;
             }
         }
         Ok(())
     }
+}
 
-    fn write_tile(&self, kind: TileKind, index: u64, width: u16, octets: &[u8]) -> Result<(), FleetError> {
-        let tile = TilePath::new(kind, index, width).map_err(|_path| FleetError::Bug("tile path"))?;
-        let path = self.dir.join(tile.to_string());
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(|error| local(parent, &error))?;
-        }
-        let temporary = path.with_extension("tmp");
-        std::fs::write(&temporary, octets).map_err(|error| local(&temporary, &error))?;
-        std::fs::rename(&temporary, &path).map_err(|error| local(&path, &error))?;
-        if width == TILE_WIDTH {
-            // The partial tiles that led here are of no more use; that they go is not important.
-            let mut partial = path.into_os_string();
-            partial.push(".p");
-            let _ = std::fs::remove_dir_all(partial);
-        }
-        Ok(())
+fn write_tile(place: &Path, kind: TileKind, index: u64, width: u16, octets: &[u8]) -> Result<(), FleetError> {
+    let tile = TilePath::new(kind, index, width).map_err(|_path| FleetError::Bug("tile path"))?;
+    let path = place.join(tile.to_string());
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(|error| local(parent, &error))?;
     }
+    let temporary = path.with_extension("tmp");
+    std::fs::write(&temporary, octets).map_err(|error| local(&temporary, &error))?;
+    std::fs::rename(&temporary, &path).map_err(|error| local(&path, &error))?;
+    if width == TILE_WIDTH {
+        // The partial tiles that led here are of no more use; that they go is not important.
+        let mut partial = path.into_os_string();
+        partial.push(".p");
+        let _ = std::fs::remove_dir_all(partial);
+    }
+    Ok(())
+}
+
+/// The entries from `from` up to `to` of a published log; `None` when one is missing.
+fn read_entries(place: &Path, from: u64, to: u64) -> Result<Option<Vec<Vec<u8>>>, FleetError> {
+    let width = u64::from(TILE_WIDTH);
+    let mut entries = Vec::new();
+    for index in tiles_between(from, to) {
+        let tile = TilePath::new(TileKind::Entries, index, tile_width(to, 0, index))
+            .map_err(|_path| FleetError::Bug("tile path"))?;
+        let path = place.join(tile.to_string());
+        let bundle = match std::fs::read(&path) {
+            Ok(bundle) => bundle,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(local(&path, &error)),
+        };
+        let Ok(found) = parse_bundle(&bundle) else { return Ok(None) };
+        let first = index * width;
+        let wanted = found.into_iter().zip(first..to).filter(|(_, at)| *at >= from);
+        entries.extend(wanted.map(|(entry, _)| entry.to_vec()));
+    }
+    Ok((u64::try_from(entries.len()) == Ok(to - from)).then_some(entries))
 }
 
 /// Tiles of 256 that hold something from `old` up to `new`.

@@ -77,7 +77,7 @@ impl Fleet {
     /// The decision is durable before the act, so that two approvals carry it out once; an act that the rules then
     /// refuse turns the proposal into `Failed`.
     async fn approve(&self, who: &Principal, proposal: Proposal, why: &str) -> Result<Proposal, FleetError> {
-        self.check_proposed(who, &proposal.act)?;
+        self.check_proposed(who, &proposal.act).await?;
         let done = self.end_proposal(who, &proposal, ProposalState::Done, why).await?;
         match self.carry_out(who, &done).await {
             Ok(_) => Ok(done),
@@ -97,7 +97,7 @@ impl Fleet {
     }
 
     /// Asks, before the decision is recorded, whether the approver's own scope covers the act.
-    fn check_proposed(&self, who: &Principal, act: &ProposedAct) -> Result<(), FleetError> {
+    async fn check_proposed(&self, who: &Principal, act: &ProposedAct) -> Result<(), FleetError> {
         match act {
             ProposedAct::Revoke { target, reason, .. } => {
                 self.resolve_revocation(who, target, *reason)?;
@@ -120,6 +120,12 @@ impl Fleet {
             }
             ProposedAct::OrderDevice { device, .. } => {
                 self.epoch_device(who, device, Action::OrderCreate)?;
+            }
+            ProposedAct::RetireBackup { backup, .. } => {
+                self.backup_to_retire(who, *backup)?;
+            }
+            ProposedAct::AcceptRestored { .. } => {
+                self.acceptable_restored(who).await?;
             }
             ProposedAct::Destroy { target, station_records_erased, .. } => {
                 self.destruction_of(who, target, *station_records_erased)?;
@@ -167,6 +173,8 @@ impl Fleet {
             ProposedAct::RetireEpoch { facility, epoch, why } => {
                 self.carry_out_retirement(who, facility, *epoch, why).await.map(carried_out)
             }
+            ProposedAct::RetireBackup { backup, why } => self.carry_out_backup_retirement(who, *backup, why).await,
+            ProposedAct::AcceptRestored { why } => self.carry_out_acceptance(who, why).await,
             ProposedAct::Destroy { target, .. } => {
                 self.destruction_of(who, target, false)?;
                 self.carry_out_destruction(proposal).await
@@ -280,6 +288,8 @@ const fn act_name(act: &ProposedAct) -> &'static str {
         ProposedAct::OrderDevice { .. } => "order.create",
         ProposedAct::StartCampaign { .. } => "campaign.start",
         ProposedAct::Destroy { .. } => "key.destroy",
+        ProposedAct::RetireBackup { .. } => "backup.retire",
+        ProposedAct::AcceptRestored { .. } => "restore.accept",
         ProposedAct::CreateBatch { .. } => "batch.create",
         ProposedAct::CancelBatch { .. } => "batch.cancel",
     }

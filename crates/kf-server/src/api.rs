@@ -3,6 +3,7 @@
 
 mod audit;
 mod authority;
+mod backup;
 mod batch;
 mod campaign;
 mod certificate;
@@ -114,6 +115,14 @@ routes! {
     get    "/v1/destructions"                   => destruction::list, "operator";
     post   "/v1/destructions"                   => destruction::create, "operator";
     get    "/v1/destructions/{id}"              => destruction::show, "operator";
+    get    "/v1/backup-keys"                    => backup::list_keys, "operator";
+    post   "/v1/backup-keys"                    => backup::create_key, "operator";
+    get    "/v1/backups"                        => backup::list, "operator";
+    post   "/v1/backups"                        => backup::create, "operator";
+    get    "/v1/backups/{id}"                   => backup::show, "operator";
+    post   "/v1/backups/{id}/retire"            => backup::retire, "operator";
+    get    "/v1/restored"                       => backup::restored, "operator";
+    post   "/v1/restored/accept"                => backup::accept, "operator";
     get    "/v1/device/pins"                    => exchange::pins, "public";
     get    "/v1/authorities"                    => authority::list, "operator";
     post   "/v1/authorities"                    => authority::create, "operator";

@@ -14,6 +14,7 @@
 
 mod act;
 pub mod authority;
+pub mod backup;
 pub mod batch;
 pub mod blocked_key;
 pub mod campaign;

@@ -1,7 +1,7 @@
 //! Acts that wait for a second person, or for the delay of single-control mode.
 
 use kf_access::Visibility;
-use kf_api::proposal::{Proposal, ProposalState};
+use kf_api::proposal::{Proposal, ProposalState, ProposedAct};
 use kf_api::{Page, PageRequest};
 use kf_key::{FacilityId, OperatorId, ProposalId, UnixMillis};
 
@@ -72,7 +72,10 @@ impl Store {
         facility: Option<FacilityId>,
         audit: impl Into<Audit>,
     ) -> Result<Logged<()>, StoreError> {
-        self.logged(Class::Ordinary, audit.into(), move |act| {
+        // A restored registry is fenced until it is accepted, which is an act of two people.
+        let is_acceptance = matches!(proposal.act, ProposedAct::AcceptRestored { .. });
+        let class = if is_acceptance { Class::Reserved } else { Class::Ordinary };
+        self.logged(class, audit.into(), move |act| {
             let Proposal { id, act: proposed, devices, certificates, proposer, proposer_name, .. } = &proposal;
             let Proposal { decided_by, created, expires, effective, state, .. } = &proposal;
             let proposed = serde_json::to_string(proposed)

@@ -304,6 +304,15 @@ pub struct RevokedEntry {
     pub not_after: UnixMillis,
 }
 
+impl RevokedEntry {
+    /// The same as a change of status, of no device and of a shard that is not told.
+    #[must_use]
+    pub const fn as_change(self, authority: AuthorityId) -> StatusChange {
+        let Self { serial, at, reason, not_after } = self;
+        StatusChange { serial, authority, shard: 0, revoked: Some((at, reason)), not_after, device: None }
+    }
+}
+
 impl Store {
     /// Revokes, holds or releases, in one set-based statement per table; works on a full disk. Never leaves
     /// `visibility`. The log entry is completed with `detail.certificates` and `detail.devices`.

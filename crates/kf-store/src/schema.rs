@@ -21,6 +21,16 @@ fn version(connection: &Connection) -> Result<u32, StoreError> {
     u32::try_from(found).map_err(|_negative| StoreError::Corrupt { what: format!("schema version {found}") })
 }
 
+/// The schema version of a copy, which is not brought up to date.
+pub(crate) fn of_copy(connection: &Connection) -> Result<u32, StoreError> {
+    let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let (found, known) = (version(connection)?, known_version());
+    if application != APPLICATION_ID || found == 0 {
+        return Err(StoreError::Corrupt { what: "this is no registry".into() });
+    }
+    if found > known { Err(StoreError::NewerSchema { found, known }) } else { Ok(found) }
+}
+
 /// Brings the schema up to date.
 pub(crate) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     let known = known_version();

@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 
 use rusqlite::Connection;
 
-use crate::act::Class;
+use crate::act::{Act, Class};
 use crate::{Audit, Logged, Store, StoreError, sql};
 
 /// The setting that stops issuance; its value says why.
@@ -19,6 +19,15 @@ const MAX_VALUE_OCTETS: usize = 65_536;
 /// Why issuance is stopped, if it is.
 pub(crate) fn stopped(connection: &Connection) -> Result<Option<String>, StoreError> {
     sql::one(connection, "SELECT value FROM setting WHERE key = 'issuance-stopped'", [], |row| row.get(0))
+}
+
+/// Sets a value inside an act.
+pub(crate) fn set(act: &Act<'_>, key: &str, value: &str) -> Result<(), StoreError> {
+    if value.len() > MAX_VALUE_OCTETS {
+        return Err(StoreError::Invalid { field: "setting", problem: "at most 65,536 octets" });
+    }
+    act.execute(SET, (key, value))?;
+    Ok(())
 }
 
 impl Store {

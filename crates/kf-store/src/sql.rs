@@ -69,13 +69,14 @@ pub(crate) fn execute(connection: &Connection, sql: &str, params: impl Params) -
 
 /// The unique column that a statement violated, from SQLite's message `UNIQUE constraint failed: table.column`.
 fn violated(message: &str) -> &'static str {
-    const KNOWN: [(&str, &str); 15] = [
+    const KNOWN: [(&str, &str); 16] = [
         ("batch.station, batch.sequence", "sequence"),
         ("batch.request", "station request"),
         ("batch.key_identifier", "station request"),
         ("batch.authority", "authority"),
         ("device_order.device, device_order.counter", "counter"),
         ("voucher.id", "voucher"),
+        ("backup_key.recipient", "recipient"),
         ("certificate.serial", "serial"),
         ("pre_image.serial", "serial"),
         ("code.hash", "code"),

@@ -34,6 +34,7 @@ fn debian_package(program: &str) -> &str {
         "mosquitto_ctrl" => "mosquitto",
         "softhsm2-util" => "softhsm2",
         "pkcs11-tool" => "opensc",
+        "age-keygen" => "age",
         "keytool" => "default-jre-headless",
         "nm" => "binutils",
         "faketime" => "faketime",

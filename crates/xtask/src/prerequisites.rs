@@ -24,6 +24,7 @@ const PACKAGES: &[(&str, Probe)] = &[
     ("libstrongswan-extra-plugins", Probe::Package),
     ("gnutls-bin", Probe::Tool("certtool")),
     ("softhsm2", Probe::Tool("softhsm2-util")),
+    ("age", Probe::Tool("age")),
     ("opensc", Probe::Tool("pkcs11-tool")),
     ("openssl", Probe::Tool("openssl")),
     ("curl", Probe::Tool("curl")),

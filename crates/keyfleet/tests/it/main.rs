@@ -7,6 +7,7 @@
 )]
 
 mod agent;
+mod backup;
 mod batch;
 mod broker;
 mod campaign;

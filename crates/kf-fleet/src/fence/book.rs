@@ -5,7 +5,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use kf_key::{DeviceId, FacilityId, UnixMillis};
+use kf_key::{AuthorityId, BackupId, DeviceId, FacilityId, RevocationReason, SerialNumber, UnixMillis};
+use kf_store::revocation::StatusChange;
 use serde::{Deserialize, Serialize};
 
 use super::FenceKeeper;
@@ -29,6 +30,37 @@ pub(crate) enum Line {
         /// When it was about to happen.
         at: UnixMillis,
     },
+    /// The status of a certificate changed. The last line about it counts.
+    Certificate {
+        /// Its serial number.
+        serial: SerialNumber,
+        /// Its CA.
+        authority: AuthorityId,
+        /// The device that it names.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        device: Option<DeviceId>,
+        /// The end of its validity.
+        not_after: UnixMillis,
+        /// When it was revoked or held, and why; absent: released.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        stopped: Option<(UnixMillis, RevocationReason)>,
+    },
+    /// A backup was begun.
+    Backup {
+        /// Which.
+        backup: BackupId,
+        /// Version of the key that it is sealed to.
+        key_version: u32,
+        /// When.
+        at: UnixMillis,
+    },
+    /// A backup was retired.
+    BackupRetired {
+        /// Which.
+        backup: BackupId,
+        /// When.
+        at: UnixMillis,
+    },
     /// A key epoch of a facility was destroyed.
     FacilityEpoch {
         /// The facility.
@@ -38,6 +70,13 @@ pub(crate) enum Line {
         /// When it was about to happen.
         at: UnixMillis,
     },
+}
+
+impl From<&StatusChange> for Line {
+    fn from(change: &StatusChange) -> Self {
+        let StatusChange { serial, authority, revoked, not_after, device, .. } = *change;
+        Self::Certificate { serial, authority, device, not_after, stopped: revoked }
+    }
 }
 
 /// A line with the version of its format.
@@ -65,6 +104,24 @@ impl FenceKeeper {
         }
         append(&path, &text).map_err(|error| local(&path, &error))?;
         Ok(true)
+    }
+
+    /// Notes changes of status, to be written with the next turn.
+    pub(crate) fn note(&self, changes: &[StatusChange]) {
+        if self.witness.is_some() {
+            let mut waiting = self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            waiting.extend(changes.iter().map(Line::from));
+        }
+    }
+
+    /// Writes what was noted; what could not be written stays noted.
+    pub(crate) fn write_noted(&self) -> Result<(), FleetError> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !waiting.is_empty() {
+            self.add(&waiting)?;
+            waiting.clear();
+        }
+        Ok(())
     }
 
     /// Calls `each` for every line, oldest first.

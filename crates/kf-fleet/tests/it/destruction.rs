@@ -12,6 +12,7 @@ use kf_key::{ProposalId, UnixMillis};
 use kf_store::proposal::ProposalChange;
 use kf_store::{Options, Store};
 
+use crate::crash::{copied, killed_child};
 use crate::exchange::Firmware;
 use crate::rollback::copy;
 use crate::scratch::{Scratch, field_of};
@@ -175,30 +176,6 @@ async fn a_registry_of_before_gives_no_destroyed_key_back() {
 
 /// Names the directory in which the child of the test below works.
 const CHILD: &str = "KF_FLEET_DESTRUCTION_CHILD";
-/// Calls that make something durable or visible.
-const DURABLE_CALLS: &str = "fsync,fdatasync,rename,unlink,ftruncate";
-
-/// Runs `test` of this binary on `directory`, killed at its `when`-th durable call; whether it was killed.
-fn killed_child(test: &str, directory: &Path, when: u32) -> bool {
-    let output = std::process::Command::new("strace")
-        .args(["-f", "-qqq", "-o", "/dev/null", "-e", &format!("inject={DURABLE_CALLS}:signal=KILL:when={when}")])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(CHILD, directory)
-        .output()
-        .expect("strace is needed: apt-get install strace");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() || !said.contains("panicked"), "{said}");
-    !output.status.success()
-}
-
-/// A copy of a closed fleet in a directory of its own.
-fn copied(from: &Path) -> tempfile::TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    copy(from, directory.path());
-    directory
-}
-
 #[tokio::test]
 async fn a_crash_at_any_durable_step_of_a_destruction_is_finished_by_the_next_start() {
     if let Some(directory) = std::env::var_os(CHILD) {
@@ -228,7 +205,7 @@ async fn a_crash_at_any_durable_step_of_a_destruction_is_finished_by_the_next_st
     let mut crashes = 0;
     for when in 1..200 {
         let directory = copied(closed.path());
-        let killed = killed_child(test, directory.path(), when);
+        let killed = killed_child(test, (CHILD, directory.path()), when).await;
         let survivor = Scratch::at(directory).await;
         assert!(!has_salt(&survivor, "thermo-1").await, "crash {when}");
         let found = receipts(&survivor).await;

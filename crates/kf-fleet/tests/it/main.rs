@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod approvals;
+mod backup;
 mod batch;
 mod broker;
 mod campaign;
+mod crash;
 mod destruction;
 mod enrolment;
 mod exchange;

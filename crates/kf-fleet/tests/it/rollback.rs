@@ -25,6 +25,8 @@ async fn a_rolled_back_registry_is_noticed_and_fenced_and_still_revokes() {
     let scratch = Scratch::new().await;
     scratch.device("thermo-1").await;
     let serial = scratch.enrol("thermo-1").await.serial;
+    scratch.device("thermo-0").await;
+    let other = scratch.enrol("thermo-0").await.serial;
     scratch.fleet.close().await;
     let data = scratch.dir.path().join("data");
     let backup = scratch.dir.path().join("backup");
@@ -56,10 +58,12 @@ async fn a_rolled_back_registry_is_noticed_and_fenced_and_still_revokes() {
     assert!(scratch.fleet.server_identity().await.unwrap().ocsp_staple.is_some());
     let number = scratch.fleet.crl(issuing, CrlScope::Full).await.unwrap().unwrap().number;
     assert!(number > seen, "cRLNumber {number} after {seen} was published");
+    let found = scratch.fleet.certificate_show(&scratch.owner, serial).await.unwrap().certificate.status;
+    assert_eq!(found, kf_key::CertificateStatus::Revoked, "the registry forgot it, the witness did not");
     let refused = scratch.enrol_with("thermo-1", &code, &fresh_csr()).await;
     assert!(refused.is_err(), "{refused:?}");
     let request = RevokeRequest {
-        target: RevocationTarget::Certificate(serial),
+        target: RevocationTarget::Certificate(other),
         reason: RevocationReason::KeyCompromise,
         why: "while fenced".into(),
         verify: false,

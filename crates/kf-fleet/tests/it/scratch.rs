@@ -21,6 +21,8 @@ use kf_signer::{RateCeilings, SignerClient};
 use kf_store::{Options, Store};
 use tempfile::TempDir;
 
+use crate::crash::SPAWNING;
+
 /// 2026-11-01T00:00:00Z.
 pub(crate) const START: UnixMillis = UnixMillis(1_793_491_200_000);
 pub(crate) const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -52,6 +54,7 @@ impl Scratch {
 
     /// A fleet with facilities `plant-a` and `plant-b` and product line `thermo`.
     pub(crate) async fn with(adjust: impl FnOnce(&mut FleetConfig)) -> Self {
+        let _open = SPAWNING.read().await;
         let dir = tempfile::tempdir().unwrap();
         let root = kf_crypto::random_array().unwrap();
         let clock = Arc::new(TestClock::at(START));
@@ -102,6 +105,7 @@ impl Scratch {
     pub(crate) async fn open_in(
         dir: &std::path::Path,
     ) -> Result<(Arc<Fleet>, Arc<TestClock>, Principal, [u8; 32]), FleetError> {
+        let _open = SPAWNING.read().await;
         let root: [u8; 32] = std::fs::read(dir.join("root")).unwrap().try_into().unwrap();
         let id = std::fs::read_to_string(dir.join("owner")).unwrap();
         let owner = Principal::new(id, "olga".into(), Role::Owner, [], Credential::Token);
@@ -120,6 +124,7 @@ impl Scratch {
 
     /// As [`Scratch::reopen`], with these options of the registry.
     pub(crate) async fn reopen_with(self, options: Options) -> Self {
+        let _open = SPAWNING.read().await;
         let Self { dir, fleet, clock, owner, root } = self;
         fleet.close().await;
         drop(fleet);
@@ -132,6 +137,7 @@ impl Scratch {
 
     /// Closes the fleet, has `edit` work on the registry and a signer of the same root, and opens the fleet again.
     pub(crate) async fn edited<T>(self, edit: impl AsyncFnOnce(&Store, &SignerClient) -> T) -> (Self, T) {
+        let _open = SPAWNING.read().await;
         self.fleet.close().await;
         let Self { dir, fleet, clock, owner, root } = self;
         drop(fleet);

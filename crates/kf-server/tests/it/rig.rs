@@ -325,6 +325,7 @@ async fn found(scratch: &Path, http: SocketAddr, clock: &Arc<TestClock>) -> (Arc
         listen: ListenConfig { public_http: format!("http://127.0.0.1:{}", http.port()), ..ListenConfig::default() },
         signer: SignerConfig::default(),
         witness_dir: None,
+        backup_dir: None,
         single_control: false,
         dual_control_above: 10,
         batch_dual_control_above: 1_000,

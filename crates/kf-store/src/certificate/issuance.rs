@@ -198,7 +198,7 @@ fn bind_key_to(act: &Act<'_>, subject: &KeyHolder, spki: &[u8; 32], standing: Ke
 }
 
 /// Inserts the two halves of a certificate of an authority that is there.
-pub(super) fn insert(
+pub(crate) fn insert(
     act: &mut Act<'_>,
     certificate: &Certificate,
     der: &[u8],

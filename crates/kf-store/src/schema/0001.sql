@@ -96,6 +96,11 @@ CREATE TABLE backup (
     state INTEGER NOT NULL,
     record TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE backup_key (
+    version INTEGER PRIMARY KEY,
+    recipient TEXT NOT NULL UNIQUE,
+    record TEXT NOT NULL
+) STRICT;
 CREATE INDEX backup_openable ON backup (id) WHERE state = 1;
 
 -- What was seen under each key of sealed payloads, so that a restart does not make a replay look new, and how often the

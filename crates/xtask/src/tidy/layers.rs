@@ -30,6 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kf-batch", &["kf-key", "kf-crypto", "kf-api", "kf-pki"]),
     // Back ends: what keys, rows and brokers live in.
     ("kf-backend", &["kf-key", "kf-derive", "kf-crypto"]),
+    ("kf-age", &["kf-key"]),
     ("kf-pkcs11", &["kf-key", "kf-derive", "kf-crypto", "kf-backend"]),
     ("kf-tpm", &["kf-key", "kf-derive", "kf-crypto", "kf-backend"]),
     ("kf-secure-element", &["kf-key", "kf-derive", "kf-exchange", "kf-crypto", "kf-backend"]),
@@ -62,6 +63,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kf-seal",
             "kf-crypto",
             "kf-api",
+            "kf-age",
             "kf-pki",
             "kf-log",
             "kf-access",
@@ -122,6 +124,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kf-derive",
             "kf-crypto",
             "kf-api",
+            "kf-age",
             "kf-pki",
             "kf-log",
             "kf-access",

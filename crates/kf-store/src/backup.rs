@@ -1,0 +1,342 @@
+//! Copies of the registry, the list of those that were made, and what a registry does that was restored from one.
+
+use std::path::Path;
+
+use kf_access::Visibility;
+use kf_api::backup::{Backup, BackupKey, Restored};
+use kf_api::certificate::Certificate;
+use kf_api::{Page, PageRequest};
+use kf_key::{BackupId, CertificateProfile, CertificateStatus, DeviceId, RevocationReason};
+use kf_log::hash::leaf_hash;
+use kf_log::{AuditEntry, Tree};
+use rusqlite::types::Value;
+use rusqlite::{Connection, OpenFlags, Row};
+
+use crate::act::{Act, Class};
+use crate::certificate::issuance;
+use crate::column::{self, Coded};
+use crate::listing::{BAD_CURSOR, Branch, Listing, next_of};
+use crate::revocation::{Profiles, Revocation, Selection, StatusChange};
+use crate::{Audit, Logged, Store, StoreError, log, schema, setting, sql};
+
+/// The setting that says what a restored registry has lost.
+const RESTORED: &str = "restored";
+/// The most entries that are put back into the log in one commit.
+const MAX_ENTRIES_AT_ONCE: usize = 4_096;
+
+fn backup_row(row: &Row<'_>) -> rusqlite::Result<Backup> {
+    column::json(row, 0)
+}
+
+fn write<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|_detail| StoreError::Invalid { field: "backup", problem: "is unwritable" })
+}
+
+fn keep(act: &Act<'_>, backup: &Backup) -> Result<(), StoreError> {
+    let sql = "INSERT INTO backup (id, key_version, state, record) VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT (id) DO UPDATE SET state = excluded.state, record = excluded.record";
+    act.execute(sql, (backup.id.as_bytes(), backup.key_version, backup.state.code(), write(backup)?))?;
+    Ok(())
+}
+
+/// What a copy of a registry holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyFacts {
+    /// Schema version.
+    pub schema: u32,
+    /// Entries of its log.
+    pub log_size: u64,
+    /// RFC 6962 root over them.
+    pub log_root: [u8; 32],
+    /// Origin of its log.
+    pub origin: Option<String>,
+}
+
+/// Looks into a copy that no server has open: whether the engine finds it whole, its log against its tree.
+///
+/// # Errors
+/// [`StoreError::Corrupt`], [`StoreError::NewerSchema`].
+pub fn inspect(path: &Path) -> Result<CopyFacts, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    let schema = schema::of_copy(&connection)?;
+    let said: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if said != "ok" {
+        return Err(StoreError::Corrupt { what: said });
+    }
+    let tree = log::load_tree(&connection)?;
+    let sql = "SELECT value FROM setting WHERE key = 'fact:log.origin'";
+    let origin = sql::one(&connection, sql, [], |row| row.get(0))?;
+    Ok(CopyFacts { schema, log_size: tree.size(), log_root: tree.root(), origin })
+}
+
+/// Entries of the log that a witness has and the registry has not, checked against a checkpoint.
+#[derive(Debug)]
+pub struct Missing {
+    /// The first index that is missing.
+    pub from: u64,
+    /// The entries, as they were published.
+    pub entries: Vec<Vec<u8>>,
+}
+
+impl Store {
+    /// Writes a copy of the registry as it is at one moment, without pausing anybody: pages that hold rows, and nothing of
+    /// what was deleted. The file must not be there.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Full`].
+    pub fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(self.path(), flags)?;
+        let to = path.to_str().ok_or(StoreError::Invalid { field: "path", problem: "is not UTF-8" })?;
+        connection.execute("VACUUM INTO ?1", [to])?;
+        Ok(())
+    }
+
+    /// Makes a key version known: the next number. The private half is nowhere here.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] for a recipient that is known already.
+    pub async fn insert_backup_key(
+        &self,
+        key: BackupKey,
+        audit: impl Into<Audit>,
+    ) -> Result<Logged<BackupKey>, StoreError> {
+        let audit = audit.into();
+        self.write(Class::Ordinary, move |act| {
+            let sql = "SELECT coalesce(max(version), 0) + 1 FROM backup_key";
+            let version = act.one(sql, [], |row| row.get::<_, u32>(0))?.unwrap_or(1);
+            let key = BackupKey { version, ..key.clone() };
+            if act.exists("SELECT 1 FROM backup_key WHERE recipient = ?1", [&key.recipient])? {
+                return Err(StoreError::Conflict { field: "recipient" });
+            }
+            let sql = "INSERT INTO backup_key (version, recipient, record) VALUES (?1, ?2, ?3)";
+            act.execute(sql, (version, &key.recipient, write(&key)?))?;
+            let index = act.log(&audit.with_detail("version", version))?;
+            Ok(Logged { value: key, index })
+        })
+        .await
+    }
+
+    /// The key versions, newest first, at most 1,000.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn backup_keys(&self) -> Result<Vec<BackupKey>, StoreError> {
+        let sql = "SELECT record FROM backup_key ORDER BY version DESC LIMIT 1000";
+        self.read(|connection| sql::all(connection, sql, [], |row| column::json(row, 0)))
+    }
+
+    /// Keeps what is known of a backup, new or changed.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn keep_backup(&self, backup: Backup, audit: impl Into<Audit>) -> Result<Logged<()>, StoreError> {
+        self.logged(Class::Reserved, audit.into(), move |act| keep(act, &backup)).await
+    }
+
+    /// A backup.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn backup(&self, id: BackupId) -> Result<Option<Backup>, StoreError> {
+        let sql = "SELECT record FROM backup WHERE id = ?1";
+        self.read(|connection| sql::one(connection, sql, [id.as_bytes()], backup_row))
+    }
+
+    /// Backups, newest first.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn backups(&self, page: &PageRequest) -> Result<Page<Backup>, StoreError> {
+        let before = match &page.after {
+            None => Value::Blob(vec![0xff; 17]),
+            Some(text) => Value::Blob(text.parse::<BackupId>().map_err(|_detail| BAD_CURSOR)?.as_bytes().to_vec()),
+        };
+        let listing = Listing::descending("id", vec![Branch::new("backup")]);
+        let rows = usize::try_from(page.rows()).unwrap_or(usize::MAX);
+        self.read(|connection| {
+            let mut items = Vec::new();
+            for key in listing.keys(connection, before, rows + 1)? {
+                items.extend(sql::one(connection, "SELECT record FROM backup WHERE id = ?1", [key], backup_row)?);
+            }
+            let next = next_of(&mut items, rows, |last: &Backup| last.id.to_string());
+            Ok(Page { items, next })
+        })
+    }
+
+    /// Backups that were begun and neither finished nor retired, at most 1,000.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn unfinished_backups(&self) -> Result<Vec<Backup>, StoreError> {
+        let sql = "SELECT record FROM backup WHERE state = 1 AND json_extract(record, '$.manifest') IS NULL
+            AND json_extract(record, '$.directory') <> '' ORDER BY id LIMIT 1000";
+        self.read(|connection| sql::all(connection, sql, [], backup_row))
+    }
+
+    /// Whether these entries, appended to the log as it is, give this root. The entries are not kept.
+    #[must_use]
+    pub fn would_give(&self, entries: impl Iterator<Item = Vec<u8>>) -> [u8; 32] {
+        let mut tree: Tree = (*self.shared().tree()).clone();
+        let mut completed = Vec::new();
+        for entry in entries {
+            tree.append(leaf_hash(&entry), &mut completed);
+            completed.clear();
+        }
+        tree.root()
+    }
+
+    /// Puts entries back into the log that a registry of before has lost, and keeps what is known of it, if that is to be
+    /// accepted by somebody. The caller has compared them with a checkpoint.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for what is no entry of ours; [`StoreError::IllegalState`] when the log does not end at `from`.
+    pub async fn import_log(&self, missing: Missing, restored: Option<Restored>) -> Result<(), StoreError> {
+        let Missing { from, entries } = missing;
+        let mut at = from;
+        for chunk in entries.chunks(MAX_ENTRIES_AT_ONCE) {
+            let parsed: Vec<AuditEntry> = chunk.iter().map(|octets| entry_of(octets)).collect::<Result<_, _>>()?;
+            let (restored, start) = (restored.clone(), at);
+            at = at.saturating_add(u64::try_from(parsed.len()).unwrap_or(u64::MAX));
+            let audit = Audit::from(parsed);
+            self.write(Class::Reserved, move |act| {
+                if let Some(restored) = &restored {
+                    setting::set(act, RESTORED, &write(restored)?)?;
+                }
+                let index = act.log(&audit)?;
+                if index == start {
+                    return Ok(());
+                }
+                Err(StoreError::IllegalState {
+                    what: "log",
+                    found: format!("{index} entries"),
+                    expected: format!("{start} entries"),
+                })
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Stops again what the witness knows to be stopped: at most 10,000 at a time. Certificates that this registry has never
+    /// seen are recorded without DER, so that OCSP and CRL refuse them. How many changed; nothing is logged where none did.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn stop_again(
+        &self,
+        changes: Vec<StatusChange>,
+        restored: Restored,
+        audit: impl Into<Audit>,
+    ) -> Result<u64, StoreError> {
+        let audit = audit.into();
+        self.write(Class::Reserved, move |act| {
+            let mut count = 0_u64;
+            for change in &changes {
+                count += u64::from(stop(act, change)?);
+            }
+            if count > 0 {
+                // What was stopped again is known as long as the restored registry is not accepted, through any crash.
+                let restored = Restored { stopped: restored.stopped.saturating_add(count), ..restored.clone() };
+                setting::set(act, RESTORED, &write(&restored)?)?;
+                act.log(&audit.with_detail("certificates", count))?;
+            }
+            Ok(count)
+        })
+        .await
+    }
+
+    /// What a restored registry has lost, until somebody accepts it.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn restored(&self) -> Result<Option<Restored>, StoreError> {
+        let sql = "SELECT value FROM setting WHERE key = ?1";
+        self.read(|connection| sql::one(connection, sql, [RESTORED], |row| column::json(row, 0)))
+    }
+
+    /// Keeps what a restored registry has lost.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn keep_restored(&self, restored: Restored, audit: impl Into<Audit>) -> Result<Logged<()>, StoreError> {
+        self.logged(Class::Reserved, audit.into(), move |act| setting::set(act, RESTORED, &write(&restored)?)).await
+    }
+
+    /// A restored registry is accepted. Codes that were not used yet are withdrawn: they may have been used meanwhile.
+    /// How many.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is nothing to accept.
+    pub async fn accept_restored(&self, audit: impl Into<Audit>) -> Result<Logged<u64>, StoreError> {
+        self.logged(Class::Reserved, audit.into(), |act| {
+            if act.execute("DELETE FROM setting WHERE key = ?1", [RESTORED])? == 0 {
+                return Err(StoreError::NotFound { what: "restored registry" });
+            }
+            let withdrawn = act.execute("UPDATE code SET withdrawn = 1 WHERE used IS NULL AND withdrawn = 0", [])?;
+            Ok(u64::try_from(withdrawn).unwrap_or(u64::MAX))
+        })
+        .await
+    }
+
+    /// Takes all writes again. For a registry that was fenced because it was restored, and has been accepted.
+    pub fn unfence(&self) {
+        self.shared().set_health(|health| health.fenced = None);
+    }
+}
+
+/// An entry whose octets come out the same when it is written again.
+fn entry_of(octets: &[u8]) -> Result<AuditEntry, StoreError> {
+    let invalid = StoreError::Invalid { field: "log entry", problem: "is none of this version" };
+    let entry: AuditEntry = serde_json::from_slice(octets).map_err(|_detail| invalid.clone())?;
+    if entry.to_leaf() == octets { Ok(entry) } else { Err(invalid) }
+}
+
+fn stop(act: &mut Act<'_>, change: &StatusChange) -> Result<bool, StoreError> {
+    let Some((at, reason)) = change.revoked else { return Ok(false) };
+    let sql = "SELECT status FROM certificate WHERE serial = ?1";
+    let found: Option<CertificateStatus> = act.one(sql, [change.serial.as_bytes()], |row| column::coded(row, 0))?;
+    match (found, reason) {
+        (None, _) => record_unknown(act, change),
+        (Some(CertificateStatus::Revoked), _) | (Some(CertificateStatus::Held), RevocationReason::CertificateHold) => {
+            Ok(false)
+        }
+        (Some(_), reason) => {
+            let selection = Selection::Certificate(change.serial);
+            let revocation = Revocation { selection, profiles: Profiles::All, reason, at };
+            crate::revocation::change(act, &revocation, &Visibility::Fleet).map(|revoked| revoked.certificates > 0)
+        }
+    }
+}
+
+/// A certificate that was issued after the backup, and stopped. Of a CA that is not known here either, nothing can be said.
+fn record_unknown(act: &mut Act<'_>, change: &StatusChange) -> Result<bool, StoreError> {
+    let Some((at, reason)) = change.revoked else { return Ok(false) };
+    if !act.exists("SELECT 1 FROM authority WHERE id = ?1", [change.authority.as_bytes()])? {
+        return Ok(false);
+    }
+    let known = |device: &DeviceId| act.exists("SELECT 1 FROM device WHERE id = ?1", [device.as_bytes()]);
+    let device = match change.device {
+        Some(device) if known(&device)? => Some(device),
+        _ => None,
+    };
+    let is_held = reason == RevocationReason::CertificateHold;
+    let certificate = Certificate {
+        serial: change.serial,
+        authority: change.authority,
+        profile: CertificateProfile::LDevId,
+        device,
+        operator: None,
+        facility: None,
+        subject: "not in this registry, which was restored from before".into(),
+        spki_sha256: "0".repeat(64),
+        not_before: at,
+        not_after: change.not_after,
+        status: if is_held { CertificateStatus::Held } else { CertificateStatus::Revoked },
+        revoked: Some(at),
+        reason: Some(reason),
+    };
+    issuance::insert(act, &certificate, &[], None)?;
+    Ok(true)
+}
