@@ -1,24 +1,22 @@
 //! The same back end against a second token, Kryoptic, which is built here. Its module reads its environment once, so
 //! each scenario runs in a process of its own.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Once;
 use std::time::Duration;
 
 use kf_backend::{BackendError, KeyBackend, SoftwareBackend, TokenFault, conformance};
 use kf_key::{KeyAlgorithm, KeyId, SecretArray, SecretBytes};
 use kf_pkcs11::{TokenBackend, TokenConfig};
-use kf_testkit::Tool;
+use kf_testkit::{Scenario, Tool, run_scenarios};
 
-const SCENARIO: &str = "scenario";
 const CONFIGURATION: &str = "KRYOPTIC_CONF";
 const LABEL: &str = "keyfleet-test";
 // A scratch token guards nothing, so that its PINs may be known.
 const PIN: &str = "13572468";
 const SO_PIN: &str = "24681357";
-
-type Scenario = (&'static str, fn());
 
 const SCENARIOS: [Scenario; 4] = [
     ("the_token_conforms", the_token_conforms),
@@ -28,32 +26,12 @@ const SCENARIOS: [Scenario; 4] = [
 ];
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let first = arguments.next();
-    if first.as_deref() == Some(SCENARIO) {
-        let name = arguments.next().expect("the name of a scenario");
-        let (_, run) = SCENARIOS.into_iter().find(|(known, _)| *known == name).expect("a known scenario");
-        run();
-        return ExitCode::SUCCESS;
-    }
-    let filter = first.filter(|first| !first.starts_with('-')).unwrap_or_default();
-    let chosen: Vec<_> = SCENARIOS.iter().filter(|(name, _)| name.contains(&filter)).collect();
-    if !chosen.is_empty() {
-        build_module();
-    }
-    let mut failed = 0;
-    for (name, _) in chosen {
+    let built = Once::new();
+    run_scenarios(&SCENARIOS, |program| {
+        built.call_once(build_module);
         let scratch = kf_testkit::scratch();
-        let configuration = new_token(scratch.path());
-        let program = Tool::at(&std::env::current_exe().unwrap()).env(CONFIGURATION, &configuration);
-        let output = program.run(&[SCENARIO, name]);
-        println!("test {name} ... {}", if output.success() { "ok" } else { "FAILED" });
-        if !output.success() {
-            println!("{}", output.text());
-            failed += 1;
-        }
-    }
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        (program.env(CONFIGURATION, new_token(scratch.path())), scratch)
+    })
 }
 
 fn target() -> PathBuf {

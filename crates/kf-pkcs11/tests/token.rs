@@ -1,6 +1,6 @@
 //! The back end against SoftHSM2. A PKCS#11 module reads its environment and is initialised once per process, so each
 //! scenario runs in a process of its own, started by this program with itself and a scratch token.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,13 +10,10 @@ use std::time::Duration;
 use kf_backend::{BackendError, Deadline, KeyBackend, SoftwareBackend, TokenFault, conformance, generate_wrapped};
 use kf_key::{KeyAlgorithm, KeyId, SecretArray, SecretBytes};
 use kf_pkcs11::{TokenBackend, TokenConfig};
-use kf_testkit::{SoftHsm, Tool};
+use kf_testkit::{Scenario, SoftHsm, Tool, run_scenarios};
 
 const ROOT: &str = "test root";
-const SCENARIO: &str = "scenario";
 const TOKENS: &str = "KEYFLEET_TEST_TOKENS";
-
-type Scenario = (&'static str, fn());
 
 const SCENARIOS: [Scenario; 12] = [
     ("the_token_conforms", the_token_conforms),
@@ -34,30 +31,11 @@ const SCENARIOS: [Scenario; 12] = [
 ];
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let first = arguments.next();
-    if first.as_deref() == Some(SCENARIO) {
-        let name = arguments.next().expect("the name of a scenario");
-        let (_, run) = SCENARIOS.into_iter().find(|(known, _)| *known == name).expect("a known scenario");
-        run();
-        return ExitCode::SUCCESS;
-    }
-    let filter = first.filter(|first| !first.starts_with('-')).unwrap_or_default();
-    let mut failed = 0;
-    let chosen = SCENARIOS.iter().filter(|(name, _)| name.contains(&filter));
-    for (name, _) in chosen {
+    run_scenarios(&SCENARIOS, |program| {
         let token = SoftHsm::new();
-        let output = Tool::at(&std::env::current_exe().unwrap())
-            .env(SoftHsm::VARIABLE, token.configuration())
-            .env(TOKENS, token.token_directory())
-            .run(&[SCENARIO, name]);
-        println!("test {name} ... {}", if output.success() { "ok" } else { "FAILED" });
-        if !output.success() {
-            println!("{}", output.text());
-            failed += 1;
-        }
-    }
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        let program = program.env(SoftHsm::VARIABLE, token.configuration());
+        (program.env(TOKENS, token.token_directory()), token)
+    })
 }
 
 fn config() -> TokenConfig {
