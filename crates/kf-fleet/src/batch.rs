@@ -117,8 +117,10 @@ impl Fleet {
         if request.dry_run {
             return Ok(RevokeOutcome { certificates, devices, ..nothing_done() });
         }
-        // Stopping is easy: what nobody has made yet, or a station that is stolen, waits for no second person.
-        let permanent = !request.compromised && certificates > 1;
+        // Stopping is easy: what nobody has made yet, or a stolen station that can still make devices, waits for no second person.
+        // Once the quota has ended there is nothing to stop, and what is left is an end for every device.
+        let can_be_made = self.now() <= stored.batch.expires;
+        let permanent = certificates > 1 && !(request.compromised && can_be_made);
         let stake = Stake { permanent, devices, crosses_facilities: false, kills_authority: false };
         let why = request.why.clone();
         let act = ProposedAct::CancelBatch { batch: stored.batch.id.to_string(), request: request.clone(), why };

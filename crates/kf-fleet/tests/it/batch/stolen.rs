@@ -81,6 +81,22 @@ async fn a_stolen_station_costs_its_open_batch_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn once_its_quota_has_ended_a_batch_is_called_compromised_by_two_people() {
+    let scratch = Scratch::new().await;
+    let station = Station::new(&scratch, "line-1", "plant-a").await;
+    let mut line = Line::start(&scratch, &station, "b-1", 5).await;
+    let made = line.make(0, Outcome::Passed);
+    import(&scratch, &station, "b-1", [&made.document]).await;
+    let expires = scratch.fleet.batch_show(&scratch.owner, "b-1").await.unwrap().expires;
+    scratch.clock.set(expires.plus(1));
+    let waiting = scratch.fleet.batch_cancel(&scratch.owner, "b-1", COMPROMISED()).await.unwrap();
+    assert!(!waiting.done && waiting.proposal.is_some(), "{waiting:?}");
+    let shown = scratch.fleet.device_show(&scratch.owner, "b-1-000001").await.unwrap();
+    assert!(shown.certificates.iter().all(|one| one.status == CertificateStatus::Good));
+    bootstrap(&scratch, &line, &made).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_batch_that_is_given_up_may_keep_what_was_made() {
     let scratch = Scratch::new().await;
     let station = Station::new(&scratch, "line-1", "plant-a").await;
