@@ -189,34 +189,40 @@ fn per(octets: u64, count: u32) -> f64 {
 pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let bench = Bench::new()?;
     let mut figures = large_batch(effort, &bench)?;
-    let (packed, more) = costs(effort, &bench)?;
+    let (making, whole, more) = costs(effort, &bench)?;
     figures.extend(more);
-    figures.push(vendor::measure(packed)?);
+    figures.push(vendor::measure(making, whole)?);
     figures.push(utilisation(effort, &bench)?);
     Ok(figures)
 }
 
-/// What a device costs; CPU seconds with all images in one file, and the figures.
-fn costs(effort: &Effort, bench: &Bench) -> Result<(f64, Vec<Figure>), BenchError> {
+/// What a device costs: CPU seconds with all images in one file, alone and the whole way, and the figures.
+fn costs(effort: &Effort, bench: &Bench) -> Result<(f64, f64, Vec<Figure>), BenchError> {
     let count = 250 * effort.scale;
     let pack = bench.path().join("images");
     let folder = bench.path().join("one-each");
-    std::fs::create_dir_all(&folder).map_err(BenchError::io("a folder for images"))?;
     let making = |output: Output| -> Result<f64, BenchError> {
         let authorised = bench.authorise(count)?;
         let terms = &authorised.quota.terms;
         let mut making = Making::new(bench.token.as_ref(), bench.target.as_ref(), terms)?;
         cpu_per_operation(count, || (0..count).try_for_each(|position| making.make(position, &output)))
     };
-    let each = || Output::Files(folder.clone());
+    // A line never writes over an image: with the files of the round before, the file system would flush each at its end.
+    let each = || -> Result<Output, BenchError> {
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder).map_err(BenchError::io("a folder for images"))?;
+        }
+        std::fs::create_dir_all(&folder).map_err(BenchError::io("a folder for images"))?;
+        Ok(Output::Files(folder.clone()))
+    };
     let medians = alternate(
         effort.rounds,
         &mut [
             &mut || bare_key_and_signature(count * 4),
             &mut || making(Output::pack(&pack)?),
-            &mut || making(each()),
+            &mut || making(each()?),
             &mut || bench.run(count, Output::pack(&pack)?, None).map(|run| run.cpu),
-            &mut || bench.run(count, each(), None).map(|run| run.cpu),
+            &mut || bench.run(count, each()?, None).map(|run| run.cpu),
         ],
     )?;
     let [bare, made_packed, made_each, packed, files] = medians[..] else {
@@ -232,7 +238,7 @@ fn costs(effort: &Effort, bench: &Bench) -> Result<(f64, Vec<Figure>), BenchErro
             .with_note("the whole way: journal, counter, read-back, search for secrets and proof verified in it"),
         figure("device, one file each", files, Aim::None),
     ];
-    Ok((packed, figures))
+    Ok((made_packed, packed, figures))
 }
 
 fn utilisation(effort: &Effort, bench: &Bench) -> Result<Figure, BenchError> {

@@ -136,7 +136,7 @@ impl Fixture for Port {
             mac: format!("02:4b:{a:02x}:{b:02x}:{c:02x}:{d:02x}"),
             board: format!("B{:08}", self.number),
             chip: Some("esp32-c3".to_owned()),
-            chip_state: ChipState::default(),
+            ..Reading::default()
         }))
     }
 

@@ -179,6 +179,11 @@ impl EntryKey {
         Ok(Self(octets))
     }
 
+    /// All 16 octets, as an entry has them.
+    pub(super) const fn padded(&self) -> &[u8; 16] {
+        &self.0
+    }
+
     /// The octets before the first NUL. A key read from flash can be any 16 octets.
     #[must_use]
     pub fn octets(&self) -> &[u8] {

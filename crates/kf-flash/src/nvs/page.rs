@@ -125,6 +125,21 @@ fn read_header(octets: &[u8]) -> (PageState, u32, u8) {
     (state, sequence, version)
 }
 
+/// The entries that stand before their data in the first `end` slots of a page that was written here, one for each item.
+pub(super) fn headers(page: &[u8], end: usize) -> impl Iterator<Item = &[u8; ENTRY_OCTETS]> {
+    let mut slot = 0;
+    core::iter::from_fn(move || {
+        if slot >= end {
+            return None;
+        }
+        let header: &[u8; ENTRY_OCTETS] = page.get(FIRST_ENTRY_OFFSET + slot * ENTRY_OCTETS..)?.first_chunk()?;
+        // The rest of a page in which an item had no room is blank: its span of 255 reaches over the end.
+        let [_, _, span, ..] = header;
+        slot += usize::from(*span).max(1);
+        Some(header)
+    })
+}
+
 /// Writes the header of a new page.
 pub(super) fn write_header(page: &mut [u8], sequence: u32) {
     put(page, 0, &ACTIVE.to_le_bytes());

@@ -94,7 +94,7 @@ impl<'a> Writer<'a> {
     /// [`NvsError::Full`].
     pub fn write(&mut self, namespace: Namespace, key: &str, value: Value<'_>) -> Result<(), NvsError> {
         let key = EntryKey::new(key)?;
-        if self.written()?.last_item(namespace.0, &key, |_| true).is_some() {
+        if self.has(namespace.0, &key) {
             return Err(NvsError::DuplicateKey);
         }
         match value {
@@ -107,6 +107,17 @@ impl<'a> Writer<'a> {
     /// What was written, and the end of writing.
     pub const fn finish(self) -> Written {
         Written { pages: self.page + 1, slots: self.slot }
+    }
+
+    /// Whether an item of this key was written. What was written here is whole, so that headers are enough: a reader would check
+    /// every item again for each that is added.
+    fn has(&self, namespace: u8, key: &EntryKey) -> bool {
+        let pages = self.octets.chunks_exact(PAGE_OCTETS).take(self.page + 1).enumerate();
+        let mut items = pages.flat_map(|(page, octets)| {
+            let end = if page == self.page { self.slot } else { ENTRIES_PER_PAGE };
+            page::headers(octets, end)
+        });
+        items.any(|header| header.first() == Some(&namespace) && header.get(8..24) == Some(key.padded().as_slice()))
     }
 
     fn written(&self) -> Result<Partition<'_>, NvsError> {

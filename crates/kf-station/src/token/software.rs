@@ -1,9 +1,10 @@
 //! A token in files: keys and counters sealed under a secret, which is itself sealed under a passphrase. For demonstrations
 //! and for lines without a token: whoever copies directory and passphrase has the station. The copy is found at merge, not here.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -43,8 +44,21 @@ pub struct SoftwareToken {
     secret: SecretArray<32>,
     keys: Vec<(StationKey, PrivateKey)>,
     transport: HpkePrivateKey,
-    counters: Mutex<()>,
+    counters: Mutex<BTreeMap<[u8; 16], Counter>>,
 }
+
+/// A counter that was raised since the token was opened. Its file has two places, and the one that holds the lower number is
+/// written: a write that power interrupts spoils what nobody needs, one sync is enough, and the file never grows.
+struct Counter {
+    file: File,
+    number: u64,
+    place: usize,
+}
+
+/// The two places, a disk's block apart, so that no interrupted write reaches both.
+const PLACES: [u64; 2] = [0, 4_096];
+/// A number under AES-256-GCM: nonce, eight octets, tag.
+const SEALED_OCTETS: usize = 12 + 8 + 16;
 
 impl std::fmt::Debug for SoftwareToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -99,23 +113,58 @@ impl SoftwareToken {
             *out = kf_crypto::hmac_sha256(secret.expose(), b"keyfleet station transport key v1");
         });
         let transport = HpkePrivateKey::derive(&material).map_err(|_opaque| SoftwareTokenError::Crypto)?;
-        Ok(Self { directory: directory.to_owned(), secret, keys, transport, counters: Mutex::new(()) })
+        Ok(Self { directory: directory.to_owned(), secret, keys, transport, counters: Mutex::default() })
     }
 
     fn key(&self, key: StationKey) -> Result<&PrivateKey, TokenError> {
         self.keys.iter().find(|(known, _)| *known == key).map(|(_, pair)| pair).ok_or(TokenError("know the key"))
     }
 
-    fn read_counter(&self, batch: &[u8; 16]) -> Result<u64, TokenError> {
+    /// The highest number in the file of a counter, and its place; `None` when there is no file.
+    fn read_counter(&self, batch: &[u8; 16]) -> Result<Option<(u64, usize)>, TokenError> {
         let unreadable = TokenError("read its counter");
-        let sealed = match fs::read(self.directory.join(counter_name(batch))) {
-            Ok(sealed) => sealed,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        let file = match File::open(self.directory.join(counter_name(batch))) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(_) => return Err(unreadable),
         };
-        let number = kf_crypto::open(&self.secret, &counter_context(batch), &sealed).map_err(|_opaque| unreadable)?;
-        // Exposed: a number is no secret, it is sealed to be unforgeable.
-        number.expose().try_into().map(u64::from_le_bytes).map_err(|_other_length| unreadable)
+        let number = |place: &u64| {
+            let mut sealed = [0; SEALED_OCTETS];
+            file.read_exact_at(&mut sealed, *place).ok()?;
+            let number = kf_crypto::open(&self.secret, &counter_context(batch), &sealed).ok()?;
+            // Exposed: a number is no secret, it is sealed to be unforgeable.
+            number.expose().try_into().map(u64::from_le_bytes).ok()
+        };
+        let found = PLACES.iter().enumerate().filter_map(|(place, at)| Some((number(at)?, place)));
+        found.max().map(Some).ok_or(unreadable)
+    }
+
+    fn seal_counter(&self, batch: &[u8; 16], to: u64) -> io::Result<Vec<u8>> {
+        let sealed = kf_crypto::seal(&self.secret, &counter_context(batch), &to.to_le_bytes());
+        sealed.map_err(|_opaque| io::Error::other("not sealed"))
+    }
+
+    /// The counter of a batch, its file made when there is none.
+    fn open_counter(&self, batch: &[u8; 16]) -> io::Result<Counter> {
+        let name = counter_name(batch);
+        let (number, place) = match self.read_counter(batch).map_err(io::Error::other)? {
+            Some(found) => found,
+            None => {
+                replace(&self.directory, &name, &self.seal_counter(batch, 0)?)?;
+                (0, 0)
+            }
+        };
+        let file = OpenOptions::new().write(true).open(self.directory.join(name))?;
+        Ok(Counter { file, number, place })
+    }
+
+    fn raise(&self, counter: &mut Counter, batch: &[u8; 16], to: u64) -> io::Result<()> {
+        let place = 1 - counter.place;
+        let at = PLACES.get(place).ok_or_else(|| io::Error::other("two places"))?;
+        counter.file.write_all_at(&self.seal_counter(batch, to)?, *at)?;
+        counter.file.sync_data()?;
+        (counter.number, counter.place) = (to, place);
+        Ok(())
     }
 }
 
@@ -164,17 +213,21 @@ impl StationToken for SoftwareToken {
 
     fn counter(&self, batch: &[u8; 16]) -> Result<u64, TokenError> {
         let _guard = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        self.read_counter(batch)
+        Ok(self.read_counter(batch)?.map_or(0, |(number, _)| number))
     }
 
     fn advance(&self, batch: &[u8; 16], to: u64) -> Result<(), TokenError> {
-        let _guard = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.read_counter(batch)? >= to {
-            return Ok(());
+        let failed = |_io| TokenError("advance its counter");
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counter = match counters.remove(batch) {
+            Some(counter) => counter,
+            None => self.open_counter(batch).map_err(failed)?,
+        };
+        if counter.number < to {
+            // After a failure it is opened again: what is in the file is not known.
+            self.raise(&mut counter, batch, to).map_err(failed)?;
         }
-        let failed = TokenError("advance its counter");
-        let sealed =
-            kf_crypto::seal(&self.secret, &counter_context(batch), &to.to_le_bytes()).map_err(|_opaque| failed)?;
-        replace(&self.directory, &counter_name(batch), &sealed).map_err(|_io| failed)
+        counters.insert(*batch, counter);
+        Ok(())
     }
 }
