@@ -102,7 +102,8 @@ pub struct Bootstrap {
     pub idevid_chain_file: Option<PathBuf>,
     /// The IDevID's key, PKCS#8 PEM.
     pub idevid_key_file: Option<PathBuf>,
-    /// The IDevID's key as a factory station sealed it, under the seal key of this device. Instead of `idevid_key_file`.
+    /// The IDevID's key as a factory station stored it: sealed under the seal key of this device, or what finds it in the
+    /// hardware that `key.kind` names. Instead of `idevid_key_file`.
     pub idevid_sealed_key_file: Option<PathBuf>,
 }
 

@@ -209,6 +209,16 @@ impl<K: KeyDerivationKey> BatchKey<K> {
     pub fn device(&self, device: DeviceId, salt: &[u8; 16], epoch: u32) -> Step<DeviceKey<K::Child>, K> {
         step(&self.0, Level::Device, &device_context(device, salt), epoch).map(DeviceKey)
     }
+
+    /// What other keys are written into a secure element under: the same at every try with this chip, so that a power cut
+    /// leaves none with a key that nobody knows.
+    ///
+    /// # Errors
+    /// [`DeriveError`].
+    pub fn element_transport(&self, serial_number: &[u8], epoch: u32) -> Step<SecretArray<32>, K> {
+        let place = (Algorithm::HkdfSha256, Purpose::WrapReplaceableKey);
+        leaf(&self.0, Level::Wrapping, place, serial_number, epoch)
+    }
 }
 
 impl<K: KeyDerivationKey> DeviceKey<K> {

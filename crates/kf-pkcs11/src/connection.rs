@@ -168,6 +168,13 @@ impl Connection {
         }
     }
 
+    /// The token's serial number.
+    pub(crate) fn serial_number(&self) -> Result<String, BackendError> {
+        self.with(Repeat::WhenGone, |open| {
+            Ok(open.context.get_token_info(open.slot)?.serial_number().trim_end().to_owned())
+        })
+    }
+
     /// Token, model and serial number for people, and the algorithms of key pairs that the token makes.
     pub(crate) fn describe(&self) -> Result<(String, Vec<KeyAlgorithm>), BackendError> {
         self.with(Repeat::WhenGone, |open| {

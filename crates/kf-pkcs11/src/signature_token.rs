@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cryptoki::object::{Attribute, AttributeType, ObjectClass};
+use cryptoki::object::{Attribute, AttributeType, CertificateType, ObjectClass};
 use kf_backend::{BackendError, SignatureKey};
 use kf_key::{KeyAlgorithm, KeyId, SecretArray, SecretBytes};
 
 use crate::TokenConfig;
-use crate::attributes::find;
+use crate::attributes::{find, find_existing};
 use crate::connection::{Connection, Repeat};
 use crate::key::{self, TokenKey};
 use crate::root;
@@ -104,6 +104,70 @@ impl SignatureToken {
     /// [`BackendError::MissingKey`], [`BackendError::Token`].
     pub fn destroy(&self, label: &str) -> Result<(), BackendError> {
         key::destroy(&self.connection, label)
+    }
+
+    /// The token's serial number.
+    ///
+    /// # Errors
+    /// [`BackendError::Token`].
+    pub fn serial_number(&self) -> Result<String, BackendError> {
+        self.connection.serial_number()
+    }
+
+    /// Puts an X.509 certificate beside the key pair of this label, in place of one that was there. `subject` is its subject
+    /// name, DER.
+    ///
+    /// # Errors
+    /// [`BackendError::MissingKey`], [`BackendError::Token`].
+    pub fn put_certificate(&self, label: &str, subject: &[u8], der: &[u8]) -> Result<(), BackendError> {
+        self.connection.with(Repeat::WhenGone, |open| {
+            let private = find_existing(open, ObjectClass::PRIVATE_KEY, label)?;
+            let id = open.session.get_attributes(private, &[AttributeType::Id])?;
+            let mut template = vec![
+                Attribute::Class(ObjectClass::CERTIFICATE),
+                Attribute::CertificateType(CertificateType::X_509),
+                Attribute::Token(true),
+                Attribute::Private(false),
+                Attribute::Label(label.as_bytes().to_vec()),
+                Attribute::Subject(subject.to_vec()),
+                Attribute::Value(der.to_vec()),
+            ];
+            // By its identifier programs find the key that belongs to a certificate.
+            template.extend(id);
+            if let Some(old) = find(open, ObjectClass::CERTIFICATE, label)? {
+                open.session.destroy_object(old)?;
+            }
+            open.session.create_object(&template)?;
+            Ok(())
+        })
+    }
+
+    /// The certificate beside the key pair of this label.
+    ///
+    /// # Errors
+    /// [`BackendError::Token`].
+    pub fn certificate(&self, label: &str) -> Result<Option<Vec<u8>>, BackendError> {
+        self.connection.with(Repeat::WhenGone, |open| {
+            let Some(object) = find(open, ObjectClass::CERTIFICATE, label)? else { return Ok(None) };
+            let attributes = open.session.get_attributes(object, &[AttributeType::Value])?;
+            Ok(attributes.into_iter().find_map(|attribute| match attribute {
+                Attribute::Value(der) => Some(der),
+                _ => None,
+            }))
+        })
+    }
+
+    /// Takes the certificate beside the key pair of this label away; one that is not there is no error.
+    ///
+    /// # Errors
+    /// [`BackendError::Token`].
+    pub fn remove_certificate(&self, label: &str) -> Result<(), BackendError> {
+        self.connection.with(Repeat::WhenGone, |open| {
+            if let Some(object) = find(open, ObjectClass::CERTIFICATE, label)? {
+                open.session.destroy_object(object)?;
+            }
+            Ok(())
+        })
     }
 
     /// Labels of the private keys that begin with `prefix`, at most 256.

@@ -18,7 +18,9 @@ pub const TRANSPORT: Slot = Slot::of(6);
 pub const AES: Slot = Slot::of(7);
 /// A certificate, whole.
 pub const CERTIFICATE: Slot = Slot::of(8);
-/// A certificate in compressed form.
+/// Where a certificate goes on that is longer than its slot.
+pub const CERTIFICATE_REST: [Slot; 4] = [Slot::of(9), Slot::of(10), Slot::of(11), Slot::of(15)];
+/// A certificate in compressed form; or the third part of one that is whole.
 pub const COMPRESSED_CERTIFICATE: Slot = Slot::of(10);
 /// Whose key is in the slot of [`GENERATED`] at the same place.
 pub const LABELS: [Slot; 3] = [Slot::of(12), Slot::of(13), Slot::of(14)];
@@ -110,13 +112,13 @@ impl Layout {
                 // Secret; written under slot 6; AES key; lockable.
                 bits(0x468f, 0x0038),
                 DATA,
-                UNUSED,
-                DATA,
-                UNUSED,
                 DATA,
                 DATA,
                 DATA,
-                UNUSED,
+                DATA,
+                DATA,
+                DATA,
+                DATA,
             ],
         }
     }

@@ -16,7 +16,7 @@ use kf_derive::{KeyedHmac, SoftwareKey};
 use kf_exchange::PublicKey;
 use kf_key::SecretArray;
 
-use crate::certificate::{CertificateError, Stored};
+use crate::certificate::{CertificateError, PLAIN_OCTETS, Stored, parts};
 use crate::config::{ConfigZone, Slot};
 use crate::element::Element;
 use crate::error::Error;
@@ -26,6 +26,8 @@ use crate::memory::{MAX_DATA_OCTETS, TransportKey};
 
 /// The most steps of one run: each of [`Step`] once, and each once more after an answer that was lost.
 const MAX_STEPS: usize = 32;
+/// The most slots that are locked: identity, those of the certificate, root.
+const MAX_LOCKS: usize = 7;
 /// What the root key answers to show that it is the one.
 const CHECK: &[u8] = b"keyfleet secure element root check";
 
@@ -85,7 +87,7 @@ pub struct Recipe<'a> {
     pub root: &'a SecretArray<32>,
     /// Whether the root key is locked: then it is a fused key, which only wraps.
     pub is_root_fused: bool,
-    /// Whether the slot of the certificate is locked.
+    /// Whether the slots of the certificate are locked.
     pub is_certificate_fixed: bool,
 }
 
@@ -153,14 +155,18 @@ pub fn plan<'a>(recipe: &'a Recipe<'_>, zone: &'a ConfigZone, certificate: Slot)
         (Step::GenerateIdentity, !zone.is_slot_locked(layout::IDENTITY)),
         (Step::WriteCertificate, !zone.is_slot_locked(certificate)),
     ];
-    let locks = slots_to_lock(recipe, certificate).filter(|slot| !zone.is_slot_locked(*slot)).map(Step::LockSlot);
+    let locks = locks(recipe, certificate, &[]).filter(|slot| !zone.is_slot_locked(*slot)).map(Step::LockSlot);
     steps.into_iter().filter_map(|(step, is_due)| is_due.then_some(step)).chain(locks)
 }
 
-fn slots_to_lock(recipe: &Recipe<'_>, certificate: Slot) -> impl Iterator<Item = Slot> + use<> {
-    let slots =
-        [(layout::IDENTITY, true), (certificate, recipe.is_certificate_fixed), (layout::ROOT, recipe.is_root_fused)];
-    slots.into_iter().filter_map(|(slot, is_due)| is_due.then_some(slot))
+/// The identity, the slots that the octets of the certificate reach into, the root.
+fn locks(recipe: &Recipe<'_>, certificate: Slot, octets: &[u8]) -> impl Iterator<Item = Slot> + use<> {
+    let is_certificate_fixed = recipe.is_certificate_fixed;
+    let reached = parts(certificate, octets).count().max(1);
+    let slots = core::iter::once(certificate).chain(layout::CERTIFICATE_REST).take(reached);
+    core::iter::once(layout::IDENTITY)
+        .chain(slots.filter(move |_slot| is_certificate_fixed))
+        .chain(recipe.is_root_fused.then_some(layout::ROOT))
 }
 
 /// Takes a chip as far as it goes: to the identity key without a certificate, to the end with one.
@@ -181,12 +187,43 @@ pub fn personalize<I: I2c, D: DelayNs>(
     if recipe.transport.slot() != layout::TRANSPORT {
         return Err(PersonalizeError::TransportSlot(recipe.transport.slot()));
     }
-    let mut octets = [0; MAX_DATA_OCTETS];
+    let mut octets = [0; PLAIN_OCTETS];
     let certificate = match &certificate {
         Some(stored) => Some((stored.slot(), stored.encode(&mut octets).map_err(PersonalizeError::Certificate)?)),
         None => None,
     };
-    let mut run = Run { element, recipe, certificate, typed, number, has_transport_key: false };
+    let mut wanted = [layout::IDENTITY; MAX_LOCKS];
+    let slots = certificate.map(|(slot, octets)| locks(recipe, slot, octets)).into_iter().flatten();
+    wanted.iter_mut().zip(slots).for_each(|(place, slot)| *place = slot);
+    let keys = Some(Keys { recipe, number, has_transport_key: false });
+    run(Run { element, layout: recipe.layout, keys, certificate, locks: &wanted, typed })
+}
+
+/// Takes a chip that has its keys to the end: certificate, then locks. Needs no secret, so that whoever saw the keys go in
+/// can be gone.
+///
+/// `typed` as for [`personalize`].
+///
+/// # Errors
+/// [`PersonalizeError`]; [`Error::OtherLayout`] and [`Error::Execution`] for a chip that has no keys yet. Run again after
+/// whatever can be remedied.
+pub fn complete<I: I2c, D: DelayNs>(
+    element: &mut Element<I, D>,
+    layout: &Layout,
+    certificate: Stored<'_>,
+    locks: &[Slot],
+    typed: &str,
+) -> Result<PublicKey, PersonalizeError> {
+    let mut octets = [0; PLAIN_OCTETS];
+    let encoded = certificate.encode(&mut octets).map_err(PersonalizeError::Certificate)?;
+    let certificate = Some((certificate.slot(), encoded));
+    match run(Run { element, layout, keys: None, certificate, locks, typed })? {
+        Progress::Finished(key) => Ok(key),
+        Progress::NeedsCertificate(_) => Err(Error::ReadBack.into()),
+    }
+}
+
+fn run<I: I2c, D: DelayNs>(mut run: Run<'_, I, D>) -> Result<Progress, PersonalizeError> {
     for _ in 0..MAX_STEPS {
         match run.next_step()? {
             Next::Step(step) => run.perform(step)?,
@@ -203,9 +240,17 @@ enum Next {
 
 struct Run<'a, I, D> {
     element: &'a mut Element<I, D>,
-    recipe: &'a Recipe<'a>,
+    layout: &'a Layout,
+    /// `None`: they are in the chip already.
+    keys: Option<Keys<'a>>,
     certificate: Option<(Slot, &'a [u8])>,
+    locks: &'a [Slot],
     typed: &'a str,
+}
+
+/// What is put into the chip.
+struct Keys<'a> {
+    recipe: &'a Recipe<'a>,
     number: &'a [u8; 20],
     /// Written since this run began. The chip does not say before its data zone is locked, so a new run writes it again.
     has_transport_key: bool,
@@ -215,23 +260,25 @@ impl<I: I2c, D: DelayNs> Run<'_, I, D> {
     /// What the chip needs next, by what it says.
     fn next_step(&mut self) -> Result<Next, Error> {
         let zone = *self.element.refresh()?;
-        if !zone.is_config_locked() {
-            let is_written = self.recipe.layout.is_of(&zone);
+        if self.keys.is_some() && !zone.is_config_locked() {
+            let is_written = self.layout.is_of(&zone);
             return Ok(Next::Step(if is_written { Step::LockConfig } else { Step::WriteConfig }));
         }
-        if !self.recipe.layout.is_of(&zone) {
+        if !zone.is_config_locked() || !self.layout.is_of(&zone) {
             return Err(Error::OtherLayout);
         }
-        if !zone.is_data_locked() {
-            let step = if self.has_transport_key { Step::LockData } else { Step::WriteTransportKey };
-            return Ok(Next::Step(step));
-        }
-        if !self.holds_root_key()? {
-            return self.unlocked(layout::ROOT, Step::InjectRootKey);
+        if let Some(keys) = &self.keys {
+            if !zone.is_data_locked() {
+                let step = if keys.has_transport_key { Step::LockData } else { Step::WriteTransportKey };
+                return Ok(Next::Step(step));
+            }
+            if !holds_root_key(self.element, keys.recipe.root)? {
+                return self.unlocked(layout::ROOT, Step::InjectRootKey);
+            }
         }
         let public_key = match self.element.public_key(layout::IDENTITY) {
             Ok(public_key) => public_key,
-            Err(Error::Execution(_) | Error::EccFault) => {
+            Err(Error::Execution(_) | Error::EccFault) if self.keys.is_some() => {
                 return self.unlocked(layout::IDENTITY, Step::GenerateIdentity);
             }
             Err(error) => return Err(error),
@@ -239,11 +286,13 @@ impl<I: I2c, D: DelayNs> Run<'_, I, D> {
         let Some((slot, octets)) = self.certificate else {
             return Ok(Next::Halt(Progress::NeedsCertificate(public_key)));
         };
-        if !self.holds_certificate(slot, octets)? {
-            return self.unlocked(slot, Step::WriteCertificate);
+        for (slot, part) in parts(slot, octets) {
+            if !self.holds(slot, part)? {
+                return self.unlocked(slot, Step::WriteCertificate);
+            }
         }
-        let lock = slots_to_lock(self.recipe, slot).find(|slot| !zone.is_slot_locked(*slot));
-        Ok(lock.map_or(Next::Halt(Progress::Finished(public_key)), |slot| Next::Step(Step::LockSlot(slot))))
+        let lock = self.locks.iter().find(|slot| !zone.is_slot_locked(**slot));
+        Ok(lock.map_or(Next::Halt(Progress::Finished(public_key)), |slot| Next::Step(Step::LockSlot(*slot))))
     }
 
     /// A step that fills a slot, unless the slot was locked without what should be in it.
@@ -251,42 +300,46 @@ impl<I: I2c, D: DelayNs> Run<'_, I, D> {
         if self.element.config().is_slot_locked(slot) { Err(Error::Locked(Some(slot))) } else { Ok(Next::Step(step)) }
     }
 
-    fn holds_root_key(&mut self) -> Result<bool, Error> {
-        // Exposed to its own copy, for the answer that the chip must give.
-        let expected = SoftwareKey::new(SecretArray::fill(|key| key.copy_from_slice(self.recipe.root.expose())));
-        let expected = SecretArray::try_fill(|tag| expected.hmac_sha256(CHECK, tag));
-        let found = self.element.hmac(layout::ROOT, CHECK)?;
-        Ok(expected.is_ok_and(|expected| expected.equals(&found)))
-    }
-
-    fn holds_certificate(&mut self, slot: Slot, octets: &[u8]) -> Result<bool, Error> {
+    fn holds(&mut self, slot: Slot, part: &[u8]) -> Result<bool, Error> {
         let mut found = [0; MAX_DATA_OCTETS];
-        let found = found.get_mut(..octets.len()).ok_or(Error::ReadBack)?;
+        let found = found.get_mut(..part.len()).ok_or(Error::ReadBack)?;
         self.element.read(slot, 0, found)?;
-        Ok(found == octets)
+        Ok(found == part)
     }
 
     fn perform(&mut self, step: Step) -> Result<(), Error> {
-        let Self { element, recipe, certificate, typed, number, has_transport_key } = self;
-        match step {
-            Step::WriteConfig => element.write_config(recipe.layout),
-            Step::LockConfig => ConfigLock::order(element, recipe.layout, typed)?.execute(element),
-            Step::WriteTransportKey => {
-                element.inject(recipe.transport.slot(), recipe.transport.key())?;
-                *has_transport_key = true;
+        let Self { element, layout: wanted, keys, certificate, typed, .. } = self;
+        match (step, keys) {
+            (Step::WriteConfig, _) => element.write_config(wanted),
+            (Step::LockConfig, _) => ConfigLock::order(element, wanted, typed)?.execute(element),
+            (Step::WriteTransportKey, Some(keys)) => {
+                let transport = keys.recipe.transport;
+                element.inject(transport.slot(), transport.key())?;
+                keys.has_transport_key = true;
                 Ok(())
             }
-            Step::LockData => DataLock::order(element, typed)?.execute(element),
-            Step::InjectRootKey => {
-                element.write_encrypted(layout::ROOT, recipe.root, recipe.transport, number)?;
-                if self.holds_root_key()? { Ok(()) } else { Err(Error::ReadBack) }
+            (Step::LockData, _) => DataLock::order(element, typed)?.execute(element),
+            (Step::InjectRootKey, Some(keys)) => {
+                let Recipe { root, transport, .. } = keys.recipe;
+                element.write_encrypted(layout::ROOT, root, transport, keys.number)?;
+                if holds_root_key(element, root)? { Ok(()) } else { Err(Error::ReadBack) }
             }
-            Step::GenerateIdentity => element.generate_key(layout::IDENTITY).map(drop),
-            Step::WriteCertificate => match certificate {
-                Some((slot, octets)) => element.write(*slot, 0, octets),
-                None => Ok(()),
-            },
-            Step::LockSlot(slot) => SlotLock::order(element, slot, typed)?.execute(element),
+            (Step::GenerateIdentity, _) => element.generate_key(layout::IDENTITY).map(drop),
+            (Step::WriteCertificate, _) => {
+                let (slot, octets) = certificate.ok_or(Error::ReadBack)?;
+                parts(slot, octets).try_for_each(|(slot, part)| element.write(slot, 0, part))
+            }
+            (Step::LockSlot(slot), _) => SlotLock::order(element, slot, typed)?.execute(element),
+            // Only ever asked for where there are keys to put in.
+            (Step::WriteTransportKey | Step::InjectRootKey, None) => Err(Error::ReadBack),
         }
     }
+}
+
+fn holds_root_key<I: I2c, D: DelayNs>(element: &mut Element<I, D>, root: &SecretArray<32>) -> Result<bool, Error> {
+    // Exposed to its own copy, for the answer that the chip must give.
+    let expected = SoftwareKey::new(SecretArray::fill(|key| key.copy_from_slice(root.expose())));
+    let expected = SecretArray::try_fill(|tag| expected.hmac_sha256(CHECK, tag));
+    let found = element.hmac(layout::ROOT, CHECK)?;
+    Ok(expected.is_ok_and(|expected| expected.equals(&found)))
 }

@@ -53,6 +53,8 @@ pub(crate) struct Common {
     pub(crate) batch: BatchId,
     pub(crate) recipe: [u8; 32],
     pub(crate) operator: String,
+    /// SHA-256 of the firmware that the recipe names.
+    pub(crate) firmware: Option<[u8; 32]>,
     pub(crate) is_plain: bool,
 }
 
@@ -116,7 +118,7 @@ impl Draft {
             fixture: if self.fixture.is_empty() { "station".to_owned() } else { self.fixture.clone() },
             operator: common.operator.clone(),
             recipe: common.recipe,
-            firmware: None,
+            firmware: common.firmware,
             key: array(self.spki_sha256.as_ref()).map(|spki_sha256| MadeKey { origin, spki_sha256 }),
             certificate: self.certificate.as_ref().and_then(|der| hex::decode(der).ok()),
             fingerprints: fingerprints.into_iter().flatten().collect(),

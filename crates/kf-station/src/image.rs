@@ -7,6 +7,11 @@ use kf_key::{SecretArray, SecretBytes};
 /// The most octets of an image: what a fixture may hand back.
 pub const MAX_IMAGE_OCTETS: usize = 4 * 1024 * 1024;
 
+/// Name of the segment that goes into the slots of a secure element's certificate, DER.
+pub const ELEMENT_CERTIFICATE: &str = "element.certificate";
+/// Name of the segment that says which slots of a secure element are locked: their numbers in order, with commas.
+pub const ELEMENT_LOCKS: &str = "element.locks";
+
 /// A partition or a file. Held as a secret: in an unsafe image it is one.
 #[derive(Debug)]
 pub struct Segment {
@@ -16,6 +21,23 @@ pub struct Segment {
     pub offset: u32,
     /// The content.
     pub octets: SecretBytes,
+}
+
+impl Segment {
+    /// A file.
+    #[must_use]
+    pub fn file(name: impl Into<String>, octets: Vec<u8>) -> Self {
+        Self { name: name.into(), offset: 0, octets: SecretBytes::from_vec(octets) }
+    }
+
+    /// A copy, wiped like the original.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        // Exposed to the copy.
+        let octets = self.octets.expose();
+        let octets = SecretBytes::fill(octets.len(), |out| out.copy_from_slice(octets));
+        Self { name: self.name.clone(), offset: self.offset, octets }
+    }
 }
 
 /// An image, and what unlocks it.

@@ -69,6 +69,8 @@ pub enum Act {
     Certify,
     /// Journal what will be written, then write it.
     Write,
+    /// Write once more what the journal has: it holds no secret, and an earlier life of the station may not have finished.
+    WriteAgain,
     /// Read back and compare, look for keys in clear, read the fuses.
     ReadBack,
     /// Have the device sign a challenge.
@@ -161,6 +163,7 @@ fn step(state: State, outcome: Outcome) -> (State, Act) {
         (State::Reading, Identified(id)) => (State::Beginning, Act::Begin(id)),
         (State::Beginning, Numbered { unit, standing: Standing::Fresh }) => (State::Counting, Act::Count(unit)),
         (State::Beginning, Numbered { unit: _, standing: Standing::ReadBack }) => (State::ReadingBack, Act::ReadBack),
+        (State::Beginning, Numbered { unit: _, standing: Standing::WriteAgain }) => (State::Writing, Act::WriteAgain),
         (State::Counting, Done) => (State::Keying, Act::MakeKey),
         (State::Keying, Done) => (State::Certifying, Act::Certify),
         (State::Certifying, Done) => (State::Writing, Act::Write),

@@ -1,6 +1,7 @@
 //! A recipe: one reviewed TOML file per SKU. It is parsed into types that cannot say anything that does not fit the chip;
 //! the plan that is printed, hashed and approved is made from those types, never from the text.
 
+mod check;
 mod chip;
 mod plan;
 
@@ -18,6 +19,8 @@ const ERASE_UNIT: u32 = 4096;
 const MIN_NVS_OCTETS: u32 = 3 * ERASE_UNIT;
 /// The largest flash of the family.
 const MAX_FLASH_OCTETS: u32 = 128 * 1024 * 1024;
+/// The slot of the identity in a secure element's layout.
+const ELEMENT_IDENTITY_SLOT: u32 = 0;
 /// The most fuse blocks that a recipe burns: as many as the chip has.
 const MAX_FUSES: usize = 6;
 
@@ -53,6 +56,8 @@ pub enum TargetKind {
     Tpm,
     /// A device whose key is born in a PKCS#11 token.
     Pkcs11,
+    /// A device whose key is born in a secure element of the ATECC608 class, which is locked on the line.
+    SecureElement,
     /// Files: PEM, DER or PKCS#12.
     File,
     /// A program of the line's own gets certificate and request.
@@ -152,7 +157,7 @@ pub struct Fuse {
 }
 
 /// What must be read back from the fuses before a device passes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChipState {
     /// Flash encryption is on for good.
@@ -165,6 +170,9 @@ pub struct ChipState {
     pub download_mode_locked: bool,
     /// The keys that the recipe burns can be neither read by software nor changed. Demanded of every chip that one was burnt into.
     pub keys_hidden: bool,
+    /// The secure element is locked: configuration, data, and the slots that the recipe locks. Demanded of every device with
+    /// target `secure-element`.
+    pub element_locked: bool,
 }
 
 impl ChipState {
@@ -186,8 +194,19 @@ impl ChipState {
         if self.keys_hidden && !found.keys_hidden {
             return Some("hidden keys");
         }
+        if self.element_locked && !found.element_locked {
+            return Some("locks of the secure element");
+        }
         None
     }
+}
+
+/// How a secure element leaves the line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ElementPlan {
+    /// Whether the slots of the certificate are locked.
+    pub lock_certificate: bool,
 }
 
 /// What is printed on the label.
@@ -218,12 +237,17 @@ pub struct Recipe {
     pub fuses: Vec<Fuse>,
     /// What the chip must show before it passes.
     pub chip_state: ChipState,
+    /// What becomes of the secure element, for [`TargetKind::SecureElement`].
+    pub secure_element: Option<ElementPlan>,
     /// The label; `None`: none is printed.
     pub label: Option<LabelPlan>,
     /// How files are written, for [`TargetKind::File`].
     pub file_form: Option<FileForm>,
     /// Program and arguments, for [`TargetKind::Hook`].
     pub hook: Vec<String>,
+    /// SHA-256 of the firmware that the line flashes beside what the station writes. It stands in every record; the station does not
+    /// see that firmware.
+    pub firmware_sha256: Option<[u8; 32]>,
     /// How long one step of a fixture may take, in seconds.
     pub deadline_seconds: u32,
 }
@@ -244,10 +268,12 @@ struct File {
     fuse: Vec<Fuse>,
     #[serde(default)]
     chip_state: ChipState,
+    secure_element: Option<ElementPlan>,
     label: Option<LabelFile>,
     file: Option<FileFile>,
     #[serde(default)]
     hook: Vec<String>,
+    firmware_sha256: Option<String>,
     #[serde(default = "default_deadline")]
     deadline_seconds: u32,
 }
@@ -332,9 +358,14 @@ impl Recipe {
             layout,
             fuses: file.fuse,
             chip_state: file.chip_state,
+            secure_element: match file.target {
+                TargetKind::SecureElement => Some(file.secure_element.unwrap_or_default()),
+                _ => file.secure_element,
+            },
             label: file.label.map(label_of).transpose()?,
             file_form: file.file.map(|file| file.form),
             hook: file.hook,
+            firmware_sha256: file.firmware_sha256.as_deref().map(firmware_of).transpose()?,
             deadline_seconds: file.deadline_seconds,
         };
         recipe.check_identity(file.identity.unsafe_plain_private_key)?;
@@ -352,127 +383,23 @@ impl Recipe {
     /// What the fuses of a device must show before it passes.
     #[must_use]
     pub fn demanded(&self) -> ChipState {
-        ChipState { keys_hidden: self.chip_state.keys_hidden || self.burns(), ..self.chip_state }
+        let keys_hidden = self.chip_state.keys_hidden || !self.fuses.is_empty();
+        let element_locked = self.chip_state.element_locked || self.secure_element.is_some();
+        ChipState { keys_hidden, element_locked, ..self.chip_state }
     }
 
-    /// Whether something is burnt that cannot be undone.
+    /// Whether something is burnt or locked that cannot be undone.
     #[must_use]
     pub fn burns(&self) -> bool {
-        !self.fuses.is_empty()
+        !self.fuses.is_empty() || self.secure_element.is_some()
     }
 
-    fn check_identity(&self, unsafe_flag: bool) -> Result<(), RecipeError> {
-        let Identity { algorithm, origin, protection, slot: _ } = self.identity;
-        if !matches!(algorithm, KeyAlgorithm::P256 | KeyAlgorithm::P384 | KeyAlgorithm::Ed25519) {
-            return Err(value("identity.algorithm", "p-256, p-384 or ed25519"));
-        }
-        if origin == KeyOrigin::Station && algorithm != KeyAlgorithm::P256 {
-            return Err(value("identity.algorithm", "a key that is made in the station is p-256"));
-        }
-        let is_plain = protection == Protection::Plain;
-        if is_plain && !unsafe_flag {
-            return Err(value(
-                "identity.protection",
-                "a private key in clear is refused; choose another protection, or set \
-                 identity.unsafe_plain_private_key = true, which marks every device for ever",
-            ));
-        }
-        if unsafe_flag && !is_plain {
-            return Err(value("identity.unsafe_plain_private_key", "only goes with protection = \"plain\""));
-        }
-        let born_in_device = origin == KeyOrigin::Device;
-        if (protection == Protection::Hardware) != born_in_device && self.target != TargetKind::Hook {
-            return Err(value(
-                "identity.origin",
-                "a key in hardware is born there (origin = \"device\"), any other in the station",
-            ));
-        }
-        Ok(())
-    }
-
-    fn check_target(&self) -> Result<(), RecipeError> {
-        let protection = self.identity.protection;
-        let fits = match self.target {
-            TargetKind::Esp32 => {
-                matches!(protection, Protection::NvsHmac | Protection::NvsKeys | Protection::Plain)
-            }
-            TargetKind::Linux => matches!(protection, Protection::Sealed | Protection::Plain),
-            TargetKind::Tpm | TargetKind::Pkcs11 => protection == Protection::Hardware,
-            TargetKind::File => matches!(protection, Protection::Sealed | Protection::Plain),
-            TargetKind::Hook => matches!(protection, Protection::Hardware | Protection::Plain),
-        };
-        if !fits {
-            return Err(value("identity.protection", format!("not possible for target {}", self.target.name())));
-        }
-        let is_esp32 = self.target == TargetKind::Esp32;
-        if self.layout.is_some() != is_esp32 {
-            return Err(value("layout", "needed for target esp32, and for no other"));
-        }
-        if (self.target == TargetKind::File) != self.file_form.is_some() {
-            return Err(value("file.form", "needed for target file, and for no other"));
-        }
-        if (self.target == TargetKind::Hook) == self.hook.is_empty() {
-            return Err(value("hook", "program and arguments, needed for target hook, and for no other"));
-        }
-        match (self.target, self.file_form, protection) {
-            (TargetKind::File, Some(FileForm::Pkcs12), Protection::Sealed)
-            | (TargetKind::File, Some(FileForm::Pem | FileForm::Der), Protection::Plain) => Ok(()),
-            (TargetKind::File, ..) => {
-                Err(value("file.form", "pem and der hold keys in clear (protection plain), pkcs12 holds them sealed"))
-            }
-            _ => self.check_chip(),
-        }
-    }
-
-    fn check_chip(&self) -> Result<(), RecipeError> {
-        let (Some(chip), Some(layout)) = (self.chip, &self.layout) else { return Ok(()) };
-        let protection = self.identity.protection;
-        if protection == Protection::NvsHmac && !chip.has_hmac_peripheral() {
-            return Err(value("identity.protection", format!("{} has no HMAC peripheral: use nvs-keys", chip.name())));
-        }
-        if (protection == Protection::NvsKeys) != layout.nvs_keys.is_some() {
-            return Err(value("layout.nvs_keys", "needed for protection nvs-keys, and for no other"));
-        }
-        if protection == Protection::NvsKeys && !self.chip_state.flash_encryption {
-            return Err(value(
-                "chip_state.flash_encryption",
-                "protection nvs-keys is none without flash encryption: set it to true",
-            ));
-        }
-        Ok(())
-    }
-
-    fn check_fuses(&self) -> Result<(), RecipeError> {
-        let Some(chip) = self.chip else {
-            return if self.fuses.is_empty() && self.chip_state == ChipState::default() {
-                Ok(())
-            } else {
-                Err(value("fuse", "only chips of the ESP32 family have fuses here"))
-            };
-        };
-        if self.fuses.len() > MAX_FUSES {
-            return Err(value("fuse", format!("at most {MAX_FUSES}")));
-        }
-        let mut blocks: Vec<u8> = self.fuses.iter().map(|fuse| fuse.block).collect();
-        blocks.sort_unstable();
-        blocks.dedup();
-        if blocks.len() != self.fuses.len() {
-            return Err(value("fuse.block", "a block can be burnt once"));
-        }
-        if blocks.iter().any(|block| *block >= chip.key_blocks()) {
-            return Err(value(
-                "fuse.block",
-                format!("{} has the key blocks 0 to {}", chip.name(), chip.key_blocks().saturating_sub(1)),
-            ));
-        }
-        let hmac = self.fuses.iter().filter(|fuse| fuse.purpose == FusePurpose::HmacUp).count();
-        if hmac > 0 && !chip.has_hmac_peripheral() {
-            return Err(value("fuse.purpose", format!("{} has no HMAC peripheral", chip.name())));
-        }
-        if hmac != usize::from(self.identity.protection == Protection::NvsHmac) {
-            return Err(value("fuse.purpose", "protection nvs-hmac takes exactly one block hmac-up, any other none"));
-        }
-        Ok(())
+    /// Whether the image is of the quota and the certificate alone, so that it can be made and written again after a power
+    /// cut: no secret goes into it.
+    #[must_use]
+    pub fn is_rewritable(&self) -> bool {
+        let injects = self.injects_device_key && self.secure_element.is_none();
+        self.identity.origin == KeyOrigin::Device && !injects && self.fuses.is_empty()
     }
 }
 
@@ -485,6 +412,7 @@ impl TargetKind {
             Self::Linux => "linux",
             Self::Tpm => "tpm",
             Self::Pkcs11 => "pkcs11",
+            Self::SecureElement => "secure-element",
             Self::File => "file",
             Self::Hook => "hook",
         }
@@ -536,6 +464,13 @@ fn check_partition(field: &'static str, partition: Partition, minimum: u32) -> R
         return Ok(());
     }
     Err(value(field, format!("offset and size are multiples of 4096, the size {minimum} to 1048576")))
+}
+
+fn firmware_of(text: &str) -> Result<[u8; 32], RecipeError> {
+    let mut sha256 = [0; 32];
+    let wrong = |_error| value("firmware_sha256", "64 hexadecimal digits, as sha256sum prints them");
+    hex::decode_to_slice(text, &mut sha256).map_err(wrong)?;
+    Ok(sha256)
 }
 
 fn label_of(file: LabelFile) -> Result<LabelPlan, RecipeError> {

@@ -25,6 +25,9 @@ use crate::recipe::{Plan, Protection, Recipe};
 use crate::target::Target;
 use crate::token::StationToken;
 
+/// How often in a row a fixture may end with no unit made, spoiled or scrapped on the whole line.
+const MAX_FIXTURE_FAILURES: u32 = 100;
+
 /// Why a station does not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -150,6 +153,7 @@ impl<F: JournalFile> Station<F> {
             batch: quota.terms.batch,
             recipe: plan.hash,
             operator,
+            firmware: recipe.firmware_sha256,
             is_plain: recipe.identity.protection == Protection::Plain,
         };
         let noise = Noise::start(Arc::clone(&token)).map_err(StationError::Start)?;
@@ -210,7 +214,8 @@ impl<F: JournalFile> Station<F> {
     /// Accounts for a unit that failed: its key, if it had one, stands in the record and is barred. Whether it is used up.
     fn spoil(&self, unit: u32, reason: FailReason) -> Result<bool, FailReason> {
         let (_, hardware, document) = self.ledger.unit(unit).ok_or(FailReason::Bug)?;
-        let is_scrap = self.ledger.would_be_scrap(unit) || reason == FailReason::NotPresented;
+        let is_scrap =
+            self.ledger.would_be_scrap(unit) || matches!(reason, FailReason::NotPresented | FailReason::Spent);
         let draft = Draft::from_document(&document).unwrap_or_default();
         let ending = if is_scrap { Ending::Scrapped(reason.words()) } else { Ending::Rework(reason.words()) };
         let at = self.now()?;
@@ -227,9 +232,24 @@ impl<F: JournalFile> Station<F> {
         std::thread::scope(|scope| {
             for (number, mut fixture) in fixtures.into_iter().enumerate() {
                 let name = format!("fixture-{}", number.saturating_add(1));
-                let _handle = scope.spawn(move || while self.make_one(&name, fixture.as_mut(), watch) {});
+                let _handle = scope.spawn(move || self.work_at(&name, fixture.as_mut(), watch));
             }
         });
+    }
+
+    /// Makes one device after the other at one fixture. One that only ever fails is taken out of service, so that it does not fill the
+    /// journal.
+    fn work_at(&self, name: &str, fixture: &mut dyn Fixture, watch: &dyn Watch) {
+        let mut failures = 0;
+        while failures < MAX_FIXTURE_FAILURES {
+            let before = self.ledger.counts();
+            if !self.make_one(name, fixture, watch) {
+                return;
+            }
+            let after = self.ledger.counts();
+            let is_nothing_made = (before.good, before.scrap, before.rework) == (after.good, after.scrap, after.rework);
+            failures = if is_nothing_made { failures + 1 } else { 0 };
+        }
     }
 
     /// Makes one device; whether the fixture goes on.

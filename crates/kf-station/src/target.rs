@@ -48,6 +48,9 @@ pub enum TargetError {
     /// It does not fit its partition.
     #[error("the {0} does not fit its partition: enlarge it in the recipe")]
     DoesNotFit(&'static str),
+    /// The certificate is longer than the slots of the secure element.
+    #[error("the certificate does not fit the secure element: shorten the names of organization and product line")]
+    Certificate,
     /// The recipe makes the key in the device, or the other way round.
     #[error("the key is not where the recipe says")]
     Key,
@@ -80,8 +83,8 @@ pub fn of_recipe(recipe: &Recipe) -> Result<Arc<dyn Target>, TargetError> {
         TargetKind::Linux => Ok(Arc::new(LinuxTarget::of(recipe))),
         TargetKind::File => FileTarget::of(recipe).map(|target| -> Arc<dyn Target> { Arc::new(target) }),
         TargetKind::Esp32 => Esp32Target::of(recipe).map(|target| -> Arc<dyn Target> { Arc::new(target) }),
-        TargetKind::Tpm | TargetKind::Pkcs11 => Ok(Arc::new(HeldTarget)),
-        TargetKind::Hook if recipe.identity.origin == KeyOrigin::Device => Ok(Arc::new(HeldTarget)),
+        TargetKind::Tpm | TargetKind::Pkcs11 | TargetKind::SecureElement => Ok(Arc::new(HeldTarget::of(recipe))),
+        TargetKind::Hook if recipe.identity.origin == KeyOrigin::Device => Ok(Arc::new(HeldTarget::of(recipe))),
         TargetKind::Hook => Err(TargetError::Unsupported("hook with a key of the station")),
     }
 }

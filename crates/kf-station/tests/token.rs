@@ -1,21 +1,22 @@
 //! A station whose keys are in SoftHSM2. A PKCS#11 module reads its environment and is initialised once per process, so each
 //! scenario runs in a process of its own, started by this program with itself and a scratch token.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::as_conversions)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::as_conversions)]
 
-#[path = "it/held.rs"]
-mod held;
 #[allow(dead_code, reason = "shared with the other tests")]
 #[path = "it/stage.rs"]
 mod stage;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use kf_backend::SignatureKey;
-use kf_key::{KeyId, SecretBytes};
+use kf_api::batch::Outcome;
+use kf_batch::record::KeyOrigin;
+use kf_key::SecretBytes;
 use kf_pkcs11::SignatureToken;
 use kf_station::clock::Clock;
-use kf_station::fixture::{Board, Simulator, Supply};
+use kf_station::fixture::{Board, DeviceFixture, Fixture, Simulator, Supply, TokenHolder};
 use kf_station::ledger::LedgerError;
 use kf_station::line::BookError;
 use kf_station::recipe::Recipe;
@@ -24,45 +25,25 @@ use kf_station::request::station_request;
 use kf_station::station::{Setup, Station, StationError};
 use kf_station::target::of_recipe;
 use kf_station::token::{Pkcs11Token, SoftwareToken, StationKey, StationToken};
-use kf_testkit::{SoftHsm, Tool};
+use kf_testkit::{Scenario, SoftHsm, run_scenarios};
 
-use held::{Devices, HeldKey};
-use stage::{Disk, LINUX, NOW, Stage, TestClock};
-
-const SCENARIO: &str = "scenario";
-
-type Scenario = (&'static str, fn());
+use stage::{Disk, LINUX, NOW, Power, Stage, TestClock};
 
 const SCENARIOS: [Scenario; 4] = [
-    ("a_device_makes_its_key_in_its_token_and_proves_it", a_device_makes_its_key_in_its_token),
+    (
+        "a_device_makes_its_key_in_its_token_and_is_finished_once_wherever_power_was_cut",
+        a_device_makes_its_key_in_its_token,
+    ),
     ("a_line_works_with_its_keys_in_a_token", a_line_works_with_its_keys_in_a_token),
     ("the_keys_of_a_station_are_found_again_and_the_counter_never_falls", keys_are_found_again),
     ("a_token_in_files_keeps_its_keys_and_its_counter", a_token_in_files_keeps_its_keys),
 ];
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let first = arguments.next();
-    if first.as_deref() == Some(SCENARIO) {
-        let name = arguments.next().expect("the name of a scenario");
-        let (_, run) = SCENARIOS.into_iter().find(|(known, _)| *known == name).expect("a known scenario");
-        run();
-        return ExitCode::SUCCESS;
-    }
-    let filter = first.filter(|first| !first.starts_with('-')).unwrap_or_default();
-    let mut failed = 0;
-    for (name, _) in SCENARIOS.iter().filter(|(name, _)| name.contains(&filter)) {
+    run_scenarios(&SCENARIOS, |program| {
         let token = SoftHsm::new();
-        let output = Tool::at(&std::env::current_exe().unwrap())
-            .env(SoftHsm::VARIABLE, token.configuration())
-            .run(&[SCENARIO, name]);
-        println!("test {name} ... {}", if output.success() { "ok" } else { "FAILED" });
-        if !output.success() {
-            println!("{}", output.text());
-            failed += 1;
-        }
-    }
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        (program.env(SoftHsm::VARIABLE, token.configuration()), token)
+    })
 }
 
 fn open() -> Pkcs11Token {
@@ -115,46 +96,63 @@ fn a_line_works_with_its_keys_in_a_token() {
     );
 }
 
-struct InToken(Box<dyn SignatureKey>);
+/// A recipe for keys that are born in a token.
+const HELD: &str = r#"
+format = 1
+sku = "gateway-r2"
+product_line = "gateway"
+target = "pkcs11"
+[identity]
+algorithm = "p-256"
+origin = "device"
+protection = "hardware"
+"#;
 
-impl HeldKey for InToken {
-    fn spki(&self) -> Vec<u8> {
-        self.0.spki().to_vec()
-    }
-
-    fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
-        self.0.sign(message).ok()
-    }
+/// What a device passed with, after power was cut at this act of the station and the station started again.
+fn make_after_a_cut(acts: u64, files: &Path) -> bool {
+    let pin = || SecretBytes::from_vec(SoftHsm::PIN.as_bytes().to_vec());
+    let device = || -> Box<dyn Fixture> {
+        let holder = TokenHolder::open(SoftHsm::module().to_owned(), SoftHsm::LABEL.to_owned(), pin(), NOW).unwrap();
+        Box::new(DeviceFixture::new(Box::new(holder), files.to_owned()).unwrap())
+    };
+    let (stage, power) = (Stage::new(HELD, 2), Power::for_acts(acts));
+    let disk = Disk::powered(Vec::new(), Arc::clone(&power), 2);
+    let durable = match stage.open_with(disk, stage.powered(&power)) {
+        Ok((station, _)) => {
+            station.run(vec![device()], &());
+            station.into_file().durable
+        }
+        Err(_) => Vec::new(),
+    };
+    let was_cut = power.is_off();
+    let (station, _) = stage.open(Disk { durable, ..Disk::default() }).unwrap();
+    station.run(vec![device()], &());
+    station.close_shift(true).unwrap();
+    let counts = station.counts();
+    assert!(counts.good == 1 && counts.scrap == 0 && counts.balance(), "act {acts}: {counts:?}");
+    let records = stage.records(&mut station.into_file());
+    let passed = records.iter().find(|record| record.outcome == Outcome::Passed).unwrap();
+    assert_eq!(passed.key.unwrap().origin, KeyOrigin::SecureElement);
+    let token = SignatureToken::open(SoftHsm::module().to_owned(), SoftHsm::LABEL.to_owned(), pin()).unwrap();
+    let labels = token.labels("keyfleet-idevid ").unwrap();
+    let [label] = labels.as_slice() else { panic!("act {acts}: keys of failed attempts are in the token: {labels:?}") };
+    assert_eq!(token.certificate(label).unwrap(), passed.certificate, "act {acts}");
+    let spki = token.key(label).unwrap().spki().to_vec();
+    assert_eq!(kf_crypto::sha256(&spki), passed.key.unwrap().spki_sha256);
+    // The next device is another one.
+    token.remove_certificate(label).unwrap();
+    was_cut
 }
 
-/// The certificate that a device was given is of the key that pkcs11-tool finds in its token.
 fn a_device_makes_its_key_in_its_token() {
-    let pin = || SecretBytes::from_vec(SoftHsm::PIN.as_bytes().to_vec());
-    let token = SignatureToken::open(SoftHsm::module().to_owned(), SoftHsm::LABEL.to_owned(), pin()).unwrap();
-    let stage = Stage::new(&held::recipe("pkcs11"), 3);
-    let (devices, written) = Devices::new(3, move |number| {
-        let label = format!("idevid {number}");
-        token.generate(&label, KeyId::from_parts(NOW, [0; 10])).unwrap();
-        Box::new(InToken(token.key(&label).unwrap()))
-    });
-    let (station, _) = stage.open(Disk::default()).unwrap();
-    station.run(vec![Box::new(devices)], &());
-    assert_eq!(station.counts().good, 3, "{:?}", station.counts());
-    let folder = kf_testkit::scratch();
-    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    for (mac, segments) in written.lock().unwrap().iter() {
-        let number = mac.rsplit(':').next().unwrap().trim_start_matches('0');
-        let idevid = segments.iter().find(|segment| segment.name == "idevid.pem").unwrap();
-        std::fs::write(path("idevid.pem"), idevid.octets.expose()).unwrap();
-        let module = SoftHsm::module().to_str().unwrap();
-        let (label, key) = (format!("idevid {number}"), path("key.der"));
-        let read = ["--module", module, "--token-label", SoftHsm::LABEL, "--read-object", "--type", "pubkey"];
-        let arguments = [&read[..], &["--label", &label, "--output-file", &key]].concat();
-        drop(Tool::new("pkcs11-tool").run(&arguments).expect_success());
-        let convert = ["pkey", "-pubin", "-inform", "DER", "-in", &key];
-        let in_token = Tool::new("openssl").run(&convert).expect_success().stdout_text();
-        let show = ["x509", "-in", &path("idevid.pem"), "-noout", "-pubkey"];
-        assert_eq!(Tool::new("openssl").run(&show).expect_success().stdout_text(), in_token);
+    let mut acts = 0;
+    loop {
+        let files = kf_testkit::scratch();
+        if !make_after_a_cut(acts, files.path()) {
+            assert!(acts > 10, "the test cuts nothing");
+            return;
+        }
+        acts += 1;
     }
 }
 
@@ -191,6 +189,23 @@ fn a_token_in_files_keeps_its_keys() {
     assert!(SoftwareToken::create(&path, &passphrase()).is_err(), "a station is never overwritten");
     assert!(SoftwareToken::open(&path, &SecretBytes::from_vec(b"another passphrase".to_vec())).is_err());
     let counter = path.join(format!("counter-{}", hex(&[1; 16])));
+    let before = std::fs::read(&counter).unwrap();
+    token.advance(&[1; 16], 8).unwrap();
+    let after = std::fs::read(&counter).unwrap();
+    let length = after.len().max(before.len());
+    let padded = |octets: &[u8]| [octets, &vec![0; length - octets.len()]].concat();
+    let (before, after) = (padded(&before), padded(&after));
+    for torn in 0..=length {
+        // The beginning of the write reached the disk, or its end.
+        for (mixed, what) in [
+            ([&after[..torn], &before[torn..]].concat(), "beginning"),
+            ([&before[..torn], &after[torn..]].concat(), "end"),
+        ] {
+            std::fs::write(&counter, mixed).unwrap();
+            let counted = token.counter(&[1; 16]);
+            assert!(matches!(counted, Ok(7 | 8)), "{what} of {torn} octets: {counted:?}");
+        }
+    }
     std::fs::write(&counter, b"forged").unwrap();
     assert!(token.counter(&[1; 16]).is_err(), "a counter that was written by somebody else counts nothing");
 }

@@ -130,6 +130,14 @@ impl Tpm {
         })
     }
 
+    /// What tells this TPM from every other, until its owner hierarchy is cleared: SHA-256 of the public area of its storage key.
+    ///
+    /// # Errors
+    /// [`TpmError`].
+    pub fn fingerprint(&self) -> Result<[u8; 32], TpmError> {
+        self.call(Live::storage_fingerprint)
+    }
+
     /// Random octets from the TPM's source, over an encrypted session.
     ///
     /// # Errors

@@ -66,6 +66,11 @@ impl Live {
         Ok(self.storage()?.handle)
     }
 
+    /// SHA-256 of its public area.
+    pub(crate) fn storage_fingerprint(&mut self) -> Result<[u8; 32], TpmError> {
+        Ok(self.storage()?.fingerprint)
+    }
+
     fn storage(&mut self) -> Result<Storage, TpmError> {
         if let Some(storage) = &self.storage {
             return Ok(storage.clone());

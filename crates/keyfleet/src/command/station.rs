@@ -2,9 +2,11 @@
 
 mod cut;
 mod demo;
+mod device;
 mod directory;
 mod label;
 mod run;
+mod scan;
 mod screen;
 
 use std::path::PathBuf;
@@ -49,6 +51,8 @@ pub(crate) enum Verb {
     },
     /// Make devices by a recipe, as far as the quota reaches
     Run(Box<run::Run>),
+    /// Be the fixture of one device whose key is in a TPM, a token or a secure element here; a station asks on standard input
+    Device(device::Device),
     /// Make a batch with simulated boards on this machine, cut the power again and again, and balance the books
     Demo(demo::Demo),
     /// Where the batches of this station stand
@@ -87,6 +91,7 @@ pub(crate) fn run(context: &Context, verb: Verb) -> Result<ExitCode, Failure> {
             request(token.as_ref(), &name, &out, public_key_out.as_deref()).map(|()| ExitCode::SUCCESS)
         }
         Verb::Run(run) => run::run(context, *run),
+        Verb::Device(device) => device::run(&device),
         Verb::Demo(demo) => demo::run(context, &demo),
         Verb::Status { state } => status(context, &StationDirectory::open(&state)?).map(|()| ExitCode::SUCCESS),
         Verb::Export { state, batch, out } => {

@@ -20,6 +20,7 @@ mod fleet;
 mod host;
 mod image;
 mod inventory;
+mod line;
 mod refusals;
 mod rotation;
 mod sealed;

@@ -21,6 +21,8 @@ use crate::failure::Failure;
 use crate::secret_source;
 
 const IN_TPM: u8 = 3;
+/// As a factory station stores it: the object as the TPM gave it out, under no authorisation value and no policy.
+const FROM_FACTORY: u8 = 6;
 const CONTEXT: &[u8] = b"keyfleet-agent TPM key v1";
 /// The file of the sealed storage key.
 const STORAGE_KEY: &str = "storage-key";
@@ -153,9 +155,13 @@ impl TpmKeys {
     }
 
     fn key(&self, blob: Blob) -> Result<Box<dyn DeviceKey>, KeyError> {
-        let spki = blob.spki().map_err(|error| fault(&error))?;
-        Ok(Box::new(TpmKey(Arc::new(Held { place: Arc::clone(&self.place), blob, spki }))))
+        key_in(Arc::clone(&self.place), blob)
     }
+}
+
+fn key_in(place: Arc<Place>, blob: Blob) -> Result<Box<dyn DeviceKey>, KeyError> {
+    let spki = blob.spki().map_err(|error| fault(&error))?;
+    Ok(Box::new(TpmKey(Arc::new(Held { place, blob, spki }))))
 }
 
 impl KeySource for TpmKeys {
@@ -168,6 +174,11 @@ impl KeySource for TpmKeys {
 
     fn load(&self, stored: &SecretBytes) -> Result<Box<dyn DeviceKey>, KeyError> {
         // Exposed to be opened.
+        if let [FROM_FACTORY, blob @ ..] = stored.expose() {
+            let blob = Blob::from_bytes(blob).map_err(|error| fault(&error))?;
+            let place = Place { tpm: self.place.tpm.clone(), protection: Protection::default() };
+            return key_in(Arc::new(place), blob);
+        }
         let [IN_TPM, sealed @ ..] = stored.expose() else { return Err(KeyError::Open) };
         let blob = kf_crypto::open(&self.storage, CONTEXT, sealed).map_err(|_opaque| KeyError::Open)?;
         // Exposed to be read: what is inside is still encrypted by the TPM.

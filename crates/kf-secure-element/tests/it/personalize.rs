@@ -1,7 +1,7 @@
 //! From blank to finished, with the power cut around every command.
 
 use kf_exchange::PublicKey;
-use kf_secure_element::certificate::{Compressed, Dates, Stored, decode_plain};
+use kf_secure_element::certificate::{Compressed, Dates, MAX_PLAIN_OCTETS, Stored, decode_plain};
 use kf_secure_element::layout::{self, Layout};
 use kf_secure_element::lock::{ConfigLock, DataLock, SlotLock};
 use kf_secure_element::personalize::{PersonalizeError, Progress, Recipe, Step, personalize, plan};
@@ -51,7 +51,8 @@ fn assert_finished(chip: &SecureElement, key: &PublicKey) {
     assert!(key.verifies(b"challenge", &signature));
     let mut content = [0; 416];
     element.read(layout::CERTIFICATE, 0, &mut content).unwrap();
-    assert_eq!(decode_plain(&content), Ok(CERTIFICATE));
+    let mut der = [0; MAX_PLAIN_OCTETS];
+    assert_eq!(decode_plain(&content, key, &mut der), Ok(CERTIFICATE));
     assert!(chip.slot(5).starts_with(&[0x55; 32]) && chip.slot(6).starts_with(&[0x66; 32]));
 }
 

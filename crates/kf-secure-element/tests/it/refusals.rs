@@ -63,8 +63,8 @@ fn every_use_of_every_slot_is_either_refused_without_a_command_or_done_by_the_ch
         }
     }
     // Identity (sign, public), agreement (agree, generate, public), three keys (sign, generate, public), root (two HMACs,
-    // written), transport key (two HMACs), AES (used, written), five data slots (read, written).
-    assert_eq!(permitted, 2 + 3 + 9 + 3 + 2 + 2 + 10);
+    // written), transport key (two HMACs), AES (used, written), eight data slots (read, written).
+    assert_eq!(permitted, 2 + 3 + 9 + 3 + 2 + 2 + 16);
 }
 
 #[test]

@@ -67,6 +67,8 @@ pub enum Standing {
     Fresh,
     /// Its image may be whole: read back, then the proof.
     ReadBack,
+    /// Its image holds no secret: written once more, then as above.
+    WriteAgain,
 }
 
 /// A unit that was open when the power went.
@@ -241,7 +243,7 @@ impl Book {
             return Some(());
         }
         let mac = short(open.hardware.mac());
-        if matches!(open.stands, Unit::Writing { burns: true, .. }) {
+        if matches!(open.stands, Unit::Writing { burns: true, .. }) || reason == FailReason::Spent {
             self.devices.insert(mac, Mark::Spent);
         } else {
             // Nothing of the unit is in the board: it may come again, as another unit.

@@ -73,11 +73,13 @@ pub enum FailReason {
     Hang,
     /// The fixture or the device reported an error.
     Fixture,
+    /// The fixture's program ended.
+    FixtureGone,
     /// What was read is no identification.
     Unreadable,
     /// The device was finished before.
     AlreadyMade,
-    /// Fuses of this board were burnt for a unit that was scrapped.
+    /// Fuses of this board were burnt, or its secure element locked, for a unit that was scrapped, or elsewhere.
     Spent,
     /// The device's unit is in another fixture now.
     InWork,
@@ -103,8 +105,10 @@ pub enum FailReason {
     ReadBack,
     /// A private key lies in clear in the image.
     KeyInClear,
-    /// The fuses are not as the recipe demands.
+    /// The fuses or the locks are not as the recipe demands.
     Fuses,
+    /// The image is larger than its place.
+    DoesNotFit,
     /// The device's signature does not verify under its key.
     Proof,
     /// The device's request is not signed by the key in it.
@@ -119,9 +123,10 @@ pub enum FailReason {
 
 impl FailReason {
     /// Every reason.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Hang,
         Self::Fixture,
+        Self::FixtureGone,
         Self::Unreadable,
         Self::AlreadyMade,
         Self::Spent,
@@ -138,6 +143,7 @@ impl FailReason {
         Self::ReadBack,
         Self::KeyInClear,
         Self::Fuses,
+        Self::DoesNotFit,
         Self::Proof,
         Self::Request,
         Self::PowerCut,
@@ -151,9 +157,10 @@ impl FailReason {
         match self {
             Self::Hang => "no answer in time",
             Self::Fixture => "fixture error",
+            Self::FixtureGone => "fixture out of service",
             Self::Unreadable => "no MAC or serial number",
             Self::AlreadyMade => "has an identity already",
-            Self::Spent => "fuses burnt for a scrapped unit",
+            Self::Spent => "burnt or locked for another unit",
             Self::InWork => "is in another fixture",
             Self::DuplicateBoard => "board number of another device",
             Self::DuplicateKey => "key seen before",
@@ -167,6 +174,7 @@ impl FailReason {
             Self::ReadBack => "read-back differs",
             Self::KeyInClear => "private key in clear",
             Self::Fuses => "fuses not as demanded",
+            Self::DoesNotFit => "image does not fit its place",
             Self::Proof => "device did not prove its key",
             Self::Request => "request not signed by its key",
             Self::PowerCut => "power was cut",
@@ -185,12 +193,14 @@ impl FailReason {
             Self::Hang | Self::Fixture | Self::Unreadable | Self::PowerCut | Self::InWork => Next::TryAgain,
             Self::AlreadyMade | Self::DuplicateBoard | Self::DuplicateKey | Self::WrongChip => Next::SetAside,
             Self::Spent => Next::Scrap,
-            Self::Exhausted
+            Self::FixtureGone
+            | Self::Exhausted
             | Self::Expired
             | Self::ClockBack
             | Self::Noise
             | Self::Token
             | Self::Journal
+            | Self::DoesNotFit
             | Self::Bug => Next::Stop,
             Self::ReadBack | Self::Proof | Self::Request | Self::NotPresented => Next::Rework,
             Self::KeyInClear | Self::Fuses => Next::SetAside,

@@ -35,6 +35,7 @@ impl Plan {
         let mut add = |is_reversible: bool, text: String| steps.push(Step { text, is_reversible });
         add(true, "read MAC, serial number and fuses; refuse a device that has an identity".to_owned());
         let algorithm = recipe.identity.algorithm;
+        element_steps(recipe, &mut add);
         match recipe.identity.origin {
             KeyOrigin::Station => {
                 add(true, format!("make a {algorithm} key in the station, from its token's generator"))
@@ -44,10 +45,11 @@ impl Plan {
             }
         }
         add(true, format!("issue an IDevID for product line {}", recipe.product_line));
-        if recipe.injects_device_key {
+        if recipe.injects_device_key && recipe.secure_element.is_none() {
             add(true, "derive the device key from the batch key and 16 fresh random octets".to_owned());
         }
         write_steps(recipe, &mut add);
+        element_locks(recipe, &mut add);
         for fuse in &recipe.fuses {
             let purpose = match fuse.purpose {
                 FusePurpose::HmacUp => "HMAC_UP",
@@ -67,6 +69,7 @@ impl Plan {
             (state.jtag_disabled, "the JTAG lock"),
             (state.download_mode_locked, "the download mode lock"),
             (state.keys_hidden, "that its keys can be neither read nor changed"),
+            (state.element_locked, "that its secure element is locked, and which slots,"),
         ] {
             if demanded {
                 add(true, format!("read back {what} from the fuses"));
@@ -75,6 +78,9 @@ impl Plan {
         add(true, "have the device sign a challenge with its key".to_owned());
         if let Some(label) = &recipe.label {
             add(true, format!("print a label with a claim for {}", label.server));
+        }
+        if let Some(sha256) = recipe.firmware_sha256 {
+            add(true, format!("record that the line flashed firmware {}", hex::encode(sha256)));
         }
         add(true, "sign the record".to_owned());
         let warnings = warnings(recipe);
@@ -116,6 +122,38 @@ fn slot(recipe: &Recipe) -> String {
     recipe.identity.slot.map_or_else(String::new, |slot| format!(" in slot 0x{slot:x}"))
 }
 
+/// What is done with a secure element before it makes its key.
+fn element_steps(recipe: &Recipe, add: &mut impl FnMut(bool, String)) {
+    if recipe.secure_element.is_none() {
+        return;
+    }
+    add(true, "write the configuration of the secure element".to_owned());
+    add(false, "lock the configuration zone of the secure element".to_owned());
+    add(
+        true,
+        "write the transport key, derived from the batch key and the chip's serial number, into slot 6".to_owned(),
+    );
+    add(false, "lock the data zone of the secure element".to_owned());
+    let root = if recipe.injects_device_key {
+        "derive the device key from the batch key and 16 fresh random octets, and write it into slot 5, encrypted"
+    } else {
+        "write a fresh root key that nobody keeps into slot 5, encrypted"
+    };
+    add(true, root.to_owned());
+}
+
+/// What is locked in a secure element once its certificate is in it.
+fn element_locks(recipe: &Recipe, add: &mut impl FnMut(bool, String)) {
+    let Some(plan) = recipe.secure_element else { return };
+    add(false, "lock slot 0: no other identity key is ever made in it".to_owned());
+    if plan.lock_certificate {
+        add(false, "lock the slots of the certificate".to_owned());
+    }
+    if !recipe.injects_device_key {
+        add(false, "lock slot 5: its root key only ever wraps".to_owned());
+    }
+}
+
 fn write_steps(recipe: &Recipe, add: &mut impl FnMut(bool, String)) {
     let place = |partition: Partition| format!("at 0x{:x}, {} octets", partition.offset, partition.size);
     match (recipe.target, &recipe.layout) {
@@ -141,8 +179,16 @@ fn write_steps(recipe: &Recipe, add: &mut impl FnMut(bool, String)) {
             }
         }
         (TargetKind::Linux, _) => add(true, "write the state directory of keyfleet-agent".to_owned()),
-        (TargetKind::Tpm, _) => add(true, "store the certificate beside the TPM's key".to_owned()),
-        (TargetKind::Pkcs11, _) => add(true, "store the certificate beside the token's key".to_owned()),
+        (TargetKind::Tpm, _) => {
+            add(true, "write the state directory of keyfleet-agent, its key being in the TPM".to_owned())
+        }
+        (TargetKind::Pkcs11, _) => add(
+            true,
+            "store the certificate beside the token's key, and write the state directory of keyfleet-agent".to_owned(),
+        ),
+        (TargetKind::SecureElement, _) => {
+            add(true, "write the certificate into slot 8, and as far as it is longer into 9, 10, 11 and 15".to_owned());
+        }
         (TargetKind::File, _) => {
             let form = match recipe.file_form {
                 Some(FileForm::Pkcs12) => "a PKCS#12 file",
@@ -171,9 +217,12 @@ fn warnings(recipe: &Recipe) -> Vec<&'static str> {
         TargetKind::Hook => {
             warnings.push("a program of the line's own does the writing: what it leaves behind is not known here")
         }
-        TargetKind::Esp32 | TargetKind::Linux | TargetKind::Tpm | TargetKind::Pkcs11 => {}
+        TargetKind::Esp32 | TargetKind::Linux | TargetKind::Tpm | TargetKind::Pkcs11 | TargetKind::SecureElement => {}
     }
-    if recipe.burns() {
+    if recipe.secure_element.is_some() {
+        warnings.push("a secure element is locked: one that was locked with another batch's keys is scrap");
+    }
+    if !recipe.fuses.is_empty() {
         warnings.push("fuses are burnt: a board that fails afterwards is scrap");
     }
     warnings

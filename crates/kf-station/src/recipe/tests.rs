@@ -104,6 +104,7 @@ fn what_does_not_fit_the_chip_is_refused_by_field() {
         ("format = 1", "format = 2", "format"),
         ("\"pump-c3-r4\"", "\"pump c3\"", "sku"),
         ("p-256", "p-384", "identity.algorithm"),
+        ("format = 1", "format = 1\nfirmware_sha256 = \"abc\"", "firmware_sha256"),
     ];
     for (from, to, field) in cases {
         let refusal = refusal(&C3.replacen(from, to, 1));
@@ -139,5 +140,14 @@ fn other_targets_take_no_fuses_and_no_layout() {
     let layout = format!("{LINUX}[layout]\nnvs = {{ offset = 0x9000, size = 0x6000 }}\n");
     assert!(refusal(&layout).starts_with("`layout`"));
     assert!(refusal(&LINUX.replace("target = \"linux\"", "target = \"tpm\"")).starts_with("`identity.protection`"));
+    let held = LINUX.replace("\"station\"", "\"device\"").replace("\"sealed\"", "\"hardware\"");
+    let tpm = held.replace("target = \"linux\"", "target = \"tpm\"");
+    assert!(Recipe::parse(&tpm).is_ok(), "{:?}", Recipe::parse(&tpm));
+    assert!(refusal(&format!("{tpm}[device_key]\ninject = true\n")).starts_with("`device_key.inject`"));
+    assert!(refusal(&format!("{tpm}[secure_element]\nlock_certificate = true\n")).starts_with("`secure_element`"));
+    let element = tpm.replace("\"tpm\"", "\"secure-element\"");
+    assert!(Recipe::parse(&element).is_ok_and(|recipe| recipe.demanded().element_locked));
+    assert!(refusal(&element.replace("p-256", "p-384")).starts_with("`identity.algorithm`"));
+    assert!(refusal(&format!("{element}slot = 2\n")).starts_with("`identity.slot`"));
     assert!(refusal(&"x".repeat(MAX_RECIPE_OCTETS + 1)).contains("65536"));
 }

@@ -12,13 +12,13 @@ use kf_pki::request::{CertificationRequest, RequestedKey};
 use super::Station;
 use super::event::{Event, Watch};
 use crate::draft::{Draft, Ending, Origin};
-use crate::fixture::{Fixture, FixtureError, Reading, Verdict};
+use crate::fixture::{ElementOrder, Fixture, FixtureError, Reading, Verdict};
 use crate::image::{self, Image};
 use crate::journal::JournalFile;
 use crate::label::Label;
-use crate::line::{Act, Entry, FailReason, HardwareId, Line, Outcome, Stage, Unit};
+use crate::line::{Act, Entry, FailReason, HardwareId, Line, Outcome, Stage, Standing, Unit};
 use crate::recipe::{KeyOrigin, Protection};
-use crate::target::Material;
+use crate::target::{Material, TargetError};
 use crate::token::StationKey;
 
 /// The epoch of a key that a batch key was the parent of: the one before any that the operating facility gives.
@@ -30,6 +30,8 @@ const PROOF_LABEL: &[u8] = b"keyfleet station proof v1\0";
 #[derive(Debug, Default)]
 struct Held {
     hardware: Option<HardwareId>,
+    /// Serial number of the secure element.
+    element: Option<String>,
     unit: Option<u32>,
     key: Option<PrivateKey>,
     requested: Option<RequestedKey>,
@@ -55,7 +57,24 @@ const fn of_fixture(error: FixtureError) -> FailReason {
     match error {
         FixtureError::Hang => FailReason::Hang,
         FixtureError::Failed | FixtureError::Unsupported => FailReason::Fixture,
+        FixtureError::Spent => FailReason::Spent,
+        FixtureError::Gone => FailReason::FixtureGone,
     }
+}
+
+const fn of_target(error: TargetError) -> FailReason {
+    match error {
+        TargetError::DoesNotFit(_) | TargetError::Certificate => FailReason::DoesNotFit,
+        TargetError::Key | TargetError::Crypto | TargetError::Unsupported(_) => FailReason::Bug,
+    }
+}
+
+/// The scalar in the PKCS#8 of a P-256 key: an octet string of 32 octets behind the version of ECPrivateKey (RFC 5915 section 3),
+/// wherever a public key beside it or none puts that.
+fn p256_scalar(pkcs8: &[u8]) -> Option<&[u8]> {
+    const BEFORE: [u8; 5] = [0x02, 0x01, 0x01, 0x04, 0x20];
+    let place = pkcs8.windows(BEFORE.len()).position(|window| window == BEFORE)?;
+    pkcs8.get(place + BEFORE.len()..)?.get(..32)
 }
 
 /// The first octets of a key's hash, as the journal keeps them.
@@ -145,6 +164,7 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
             Act::MakeKey => self.make_key()?,
             Act::Certify => self.certify()?,
             Act::Write => self.write()?,
+            Act::WriteAgain => self.write_again()?,
             Act::ReadBack => self.read_back()?,
             Act::Challenge => self.challenge()?,
             Act::Finish => self.finish()?,
@@ -157,6 +177,10 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
     fn identify(&mut self, reading: Reading) -> Result<Outcome, FailReason> {
         let hardware = HardwareId::new(&reading.mac, &reading.board).ok_or(FailReason::Unreadable)?;
         self.held.hardware = Some(hardware.clone());
+        self.held.element = reading.element;
+        if self.station.recipe.secure_element.is_some() && self.held.element.is_none() {
+            return Err(FailReason::WrongChip);
+        }
         let expected = self.station.recipe.chip.map(|chip| chip.name());
         if expected.is_some() && reading.chip.as_deref() != expected {
             return Err(FailReason::WrongChip);
@@ -174,6 +198,10 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
             self.held.is_resumed = true;
         }
         self.held.draft.fixture = self.name.to_owned();
+        let standing = match standing {
+            Standing::ReadBack if self.station.recipe.is_rewritable() => Standing::WriteAgain,
+            other => other,
+        };
         Ok(Outcome::Numbered { unit, standing })
     }
 
@@ -199,7 +227,11 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
                 requested
             }
             KeyOrigin::Device => {
-                let request = self.fixture.make_key(identity.algorithm, identity.slot).map_err(of_fixture)?;
+                let request = if self.station.recipe.secure_element.is_some() {
+                    self.personalize()?
+                } else {
+                    self.fixture.make_key(identity.algorithm, identity.slot).map_err(of_fixture)?
+                };
                 let request = CertificationRequest::from_der(&request).map_err(|_request| FailReason::Request)?;
                 if request.key.algorithm != identity.algorithm {
                     return Err(FailReason::Request);
@@ -215,6 +247,24 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
         self.held.draft.spki = Some(hex::encode(&requested.spki));
         self.held.requested = Some(requested);
         Ok(())
+    }
+
+    /// The chip gets its keys and is locked before it makes its own. The device key is among them, so that what is written
+    /// afterwards is no secret, and can be written again after a power cut.
+    fn personalize(&mut self) -> Result<Vec<u8>, FailReason> {
+        let (device, _) = self.device(self.unit()?)?;
+        let serial_number = self.held.element.clone().ok_or(FailReason::WrongChip)?;
+        let transport = self.station.batch_key.element_transport(serial_number.as_bytes(), PROVISIONED);
+        let transport = transport.map_err(|_too_long| FailReason::Bug)?;
+        let root = if self.station.recipe.injects_device_key {
+            self.derive_device_key(device)?;
+            let key = self.held.device_key.as_ref().ok_or(FailReason::Bug)?;
+            // Exposed to be put into the chip.
+            SecretArray::fill(|out: &mut [u8; 32]| *out = *key.expose())
+        } else {
+            self.station.noise.secret()?
+        };
+        self.fixture.personalize(&ElementOrder { serial_number, transport, root }).map_err(of_fixture)
     }
 
     fn key_from_token(&self) -> Result<PrivateKey, FailReason> {
@@ -285,28 +335,12 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
     fn write(&mut self) -> Result<(), FailReason> {
         let unit = self.unit()?;
         let (device, name) = self.device(unit)?;
-        if self.station.recipe.injects_device_key {
+        if self.station.recipe.injects_device_key && self.station.recipe.secure_element.is_none() {
             self.derive_device_key(device)?;
         }
-        let certificate = self.held.draft.certificate.as_ref().and_then(|der| hex::decode(der).ok());
-        let terms = &self.station.terms;
-        let chain = [certificate.ok_or(FailReason::Bug)?, terms.authority_certificate.clone()];
-        let server = format!("https://{}", terms.server);
-        let random = self.station.noise.secret::<32>()?;
-        let material = Material {
-            device,
-            name: &name,
-            product_line: &terms.product_line_name,
-            server: &server,
-            anchor: &terms.anchor,
-            chain: &chain,
-            key: self.held.key.as_ref(),
-            device_key: self.held.device_key.as_ref(),
-            random: &random,
-        };
-        let image = self.station.target.image(&material).map_err(|_target| FailReason::Bug)?;
+        let image = self.image(device, &name)?;
         self.make_label(&name)?;
-        let burns = self.station.recipe.burns();
+        let burns = !self.station.recipe.fuses.is_empty();
         let at = self.station.now()?;
         let sha256 = hex::encode(image::sha256_of(&image.segments));
         let entry = Entry::Writing { unit, image: sha256, burns, at };
@@ -317,6 +351,40 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
         }
         self.held.image = Some(image);
         Ok(())
+    }
+
+    /// Writes what an earlier life of the station may not have finished. The journal has everything that it was made of.
+    fn write_again(&mut self) -> Result<(), FailReason> {
+        let unit = self.unit()?;
+        let (device, name) = self.device(unit)?;
+        let (stands, ..) = self.station.ledger.unit(unit).ok_or(FailReason::Bug)?;
+        let image = self.image(device, &name)?;
+        let sha256 = hex::encode(image::sha256_of(&image.segments));
+        if !matches!(stands, Unit::Writing { image, .. } if image == sha256) {
+            return Err(FailReason::Bug);
+        }
+        self.fixture.write(&image).map_err(of_fixture)
+    }
+
+    /// What the device is to hold.
+    fn image(&self, device: DeviceId, name: &str) -> Result<Image, FailReason> {
+        let certificate = self.held.draft.certificate.as_ref().and_then(|der| hex::decode(der).ok());
+        let terms = &self.station.terms;
+        let chain = [certificate.ok_or(FailReason::Bug)?, terms.authority_certificate.clone()];
+        let server = format!("https://{}", terms.server);
+        let random = self.station.noise.secret::<32>()?;
+        let material = Material {
+            device,
+            name,
+            product_line: &terms.product_line_name,
+            server: &server,
+            anchor: &terms.anchor,
+            chain: &chain,
+            key: self.held.key.as_ref(),
+            device_key: self.held.device_key.as_ref(),
+            random: &random,
+        };
+        self.station.target.image(&material).map_err(of_target)
     }
 
     /// The label lies on the disk before the device is written: its code is nowhere else.
@@ -361,10 +429,11 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
             // Exposed to look for them where they must not be.
             secrets.extend(secret.map(|secret| named(name, secret.expose())));
         }
-        let pkcs8 = self.held.key.as_ref().and_then(|key| key.to_pkcs8().ok());
-        // The scalar of a P-256 key stands in PKCS#8 behind 36 octets of structure (RFC 5958, RFC 5915).
-        let scalar = pkcs8.as_ref().and_then(|pkcs8| pkcs8.expose().get(36..68));
-        secrets.extend(scalar.map(|scalar| named("identity key", scalar)));
+        if let Some(key) = &self.held.key {
+            let pkcs8 = key.to_pkcs8().map_err(|_opaque| FailReason::Bug)?;
+            // Exposed to look for the key where it must not be.
+            secrets.push(named("identity key", p256_scalar(pkcs8.expose()).ok_or(FailReason::Bug)?));
+        }
         let findings = image::findings(segments, secrets).map_err(|_list| FailReason::Bug)?;
         // The chip encrypts the keys partition: the recipe demands flash encryption for it.
         let has_keys_partition = self.station.recipe.identity.protection == Protection::NvsKeys;
@@ -403,5 +472,24 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
         self.held.key = None;
         self.held.is_scrap = self.station.spoil(unit, reason)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kf_key::KeyAlgorithm;
+
+    use super::*;
+
+    #[test]
+    fn the_scalar_of_a_key_is_found_whether_its_public_half_stands_beside_it_or_not() {
+        let scalar = SecretArray::fill(|out: &mut [u8; 32]| out.fill(0x5a));
+        let injected = PrivateKey::p256_from_scalar(&scalar).unwrap().to_pkcs8().unwrap();
+        assert_eq!(p256_scalar(injected.expose()), Some([0x5a; 32].as_slice()));
+        let generated = PrivateKey::generate(KeyAlgorithm::P256).unwrap();
+        let pkcs8 = generated.to_pkcs8().unwrap();
+        let found = SecretArray::fill(|out: &mut [u8; 32]| out.copy_from_slice(p256_scalar(pkcs8.expose()).unwrap()));
+        assert_eq!(PrivateKey::p256_from_scalar(&found).unwrap().spki(), generated.spki());
+        assert_eq!(p256_scalar(&[0x30; 138]), None);
     }
 }

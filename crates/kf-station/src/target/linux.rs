@@ -13,6 +13,9 @@ const SEALED: u8 = 2;
 const P256: u8 = 1;
 const SEAL_CONTEXT: &[u8] = b"keyfleet-agent private key v1";
 const KEY: &str = "idevid.key";
+/// The symmetric device key, sealed like the private one.
+const DEVICE_KEY: &str = "device.key";
+const DEVICE_KEY_CONTEXT: &[u8] = b"keyfleet station device key v1";
 
 /// A Linux device.
 #[derive(Clone, Copy, Debug)]
@@ -31,13 +34,18 @@ impl LinuxTarget {
         } else {
             "idevid_sealed_key_file = \"idevid.key\"\n\n[key]\nseal_credential = \"keyfleet-seal\"\n"
         };
-        // Relative: the directory may lie anywhere; the service starts in it.
-        format!(
-            "server = \"{}\"\nlabel = \"{}\"\ndevice_name = \"{}\"\nstate_dir = \"state\"\n\n\
-             [trust]\nroot_file = \"anchor.pem\"\n\n[bootstrap]\nidevid_chain_file = \"idevid.pem\"\n{key}",
-            material.server, material.product_line, material.name
-        )
+        agent_configuration(material, key)
     }
+}
+
+/// The configuration of `keyfleet-agent` whose IDevID is in `idevid.pem`; `key` says where its key is, and goes on with `[key]`.
+/// Relative: the directory may lie anywhere; the service starts in it.
+pub(super) fn agent_configuration(material: &Material<'_>, key: &str) -> String {
+    format!(
+        "server = \"{}\"\nlabel = \"{}\"\ndevice_name = \"{}\"\nstate_dir = \"state\"\n\n\
+         [trust]\nroot_file = \"anchor.pem\"\n\n[bootstrap]\nidevid_chain_file = \"idevid.pem\"\n{key}",
+        material.server, material.product_line, material.name
+    )
 }
 
 impl Target for LinuxTarget {
@@ -53,18 +61,19 @@ impl Target for LinuxTarget {
             let sealed = kf_crypto::seal(&unlock, SEAL_CONTEXT, pkcs8.expose()).map_err(crypto)?;
             SecretBytes::from_vec([&[SEALED, P256], sealed.as_slice()].concat())
         };
-        let file = |name: &str, octets: Vec<u8>| Segment {
-            name: name.to_owned(),
-            offset: 0,
-            octets: SecretBytes::from_vec(octets),
-        };
-        let segments = vec![
-            file("agent.toml", self.configuration(material).into_bytes()),
-            file("anchor.pem", kf_pki::pem::certificate(material.anchor).into_bytes()),
+        let mut segments = vec![
+            Segment::file("agent.toml", self.configuration(material).into_bytes()),
+            Segment::file("anchor.pem", kf_pki::pem::certificate(material.anchor).into_bytes()),
             Segment { name: KEY.to_owned(), offset: 0, octets: stored },
-            file("idevid.pem", pem_chain(material.chain)),
+            Segment::file("idevid.pem", pem_chain(material.chain)),
         ];
-        Ok(Image { segments, unlock: (!self.is_plain).then_some(unlock) })
+        if let Some(key) = material.device_key {
+            // Exposed to be sealed.
+            let sealed = kf_crypto::seal(&unlock, DEVICE_KEY_CONTEXT, key.expose()).map_err(crypto)?;
+            segments.push(Segment::file(DEVICE_KEY, sealed));
+        }
+        let is_sealed = !self.is_plain || material.device_key.is_some();
+        Ok(Image { segments, unlock: is_sealed.then_some(unlock) })
     }
 
     fn open(&self, segments: &[Segment], unlock: Option<&SecretArray<32>>) -> Option<PrivateKey> {

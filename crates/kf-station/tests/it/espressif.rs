@@ -18,6 +18,8 @@ use crate::stage::{Disk, Stage};
 /// Octets of the NVS partition of the recipes here.
 const NVS_OCTETS: u32 = 0x6000;
 const BOARDS: u32 = 6;
+/// What the tests of the partitions themselves run.
+const NVS_SCRIPT: &str = "../../../kf-flash/tests/it/nvs/espressif_nvs.py";
 
 struct Made {
     stage: Stage,
@@ -100,10 +102,8 @@ fn check_nvs(made: &Made, keys: impl Fn(&Board) -> Value, has_chain: bool, has_k
         .iter()
         .map(|(board, _)| json!({"encrypted": hex::encode(segment(board, "nvs")), "keys": keys(board)}))
         .collect();
-    let plain: Vec<Vec<u8>> = ask("esp_idf_nvs_partition_gen", "espressif_nvs.py", &decrypt)
-        .iter()
-        .map(|answer| octets(answer, "image"))
-        .collect();
+    let plain: Vec<Vec<u8>> =
+        ask("esp_idf_nvs_partition_gen", NVS_SCRIPT, &decrypt).iter().map(|answer| octets(answer, "image")).collect();
     let mut jobs = Vec::new();
     for ((_, record), image) in made.boards.iter().zip(&plain) {
         let partition = Partition::new(image).unwrap();
@@ -122,9 +122,9 @@ fn check_nvs(made: &Made, keys: impl Fn(&Board) -> Value, has_chain: bool, has_k
             check_key(&pkcs8, record);
             items.push(json!(["idevid_key", "hex2bin", hex::encode(pkcs8)]));
         }
-        jobs.push(json!({"size": NVS_OCTETS, "items": items}));
+        jobs.push(json!({"size": NVS_OCTETS, "keys": null, "namespaces": [["keyfleet", items]]}));
     }
-    for (answer, image) in ask("esp_idf_nvs_partition_gen", "espressif_nvs.py", &jobs).iter().zip(&plain) {
+    for (answer, image) in ask("esp_idf_nvs_partition_gen", NVS_SCRIPT, &jobs).iter().zip(&plain) {
         let theirs = octets(answer, "image");
         assert!(theirs == *image || has_an_empty_chunk(&theirs), "other octets than the generator's");
     }
@@ -138,7 +138,7 @@ fn check_key(pkcs8: &[u8], record: &Record) {
 /// The keys that the chip derives from its fuse, by Espressif's generator.
 fn keys_of_fuse(board: &Board) -> Value {
     let job = json!({"hmac_key": hex::encode(board.unlock().unwrap().expose())});
-    let [answer] = &ask("esp_idf_nvs_partition_gen", "espressif_nvs.py", &[job])[..] else { panic!("one answer") };
+    let [answer] = &ask("esp_idf_nvs_partition_gen", NVS_SCRIPT, &[job])[..] else { panic!("one answer") };
     // The keys partition begins with them.
     answer["keys_partition"].as_str().unwrap()[..128].into()
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kf_api::batch::Outcome;
 use kf_key::UnixMillis;
-use kf_station::fixture::{Board, Deadline, Fault, Fixture, Simulator, Supply};
+use kf_station::fixture::{Board, Deadline, Fault, Fixture, FixtureError, Simulator, Supply};
 use kf_station::ledger::LedgerError;
 use kf_station::line::{BookError, FailReason};
 use kf_station::station::{Event, StationError, Watch};
@@ -164,6 +164,7 @@ fn a_device_that_makes_a_key_that_was_seen_does_not_pass() {
     let recipe = LINUX
         .replace("target = \"linux\"", "target = \"hook\"\nhook = [\"/bin/true\"]")
         .replace("\"station\"", "\"device\"")
+        .replace("inject = true", "")
         .replace("\"sealed\"", "\"hardware\"");
     let stage = Stage::new(&recipe, 4);
     let boards = (0..3).map(|number| Board::new(number, None).with_fault(Fault::RepeatedKey));
@@ -210,34 +211,64 @@ fn a_copy_of_the_journal_a_foreign_token_and_another_recipe_are_refused_at_start
     assert!(matches!(stage.open_with(Disk::default(), stranger).err(), Some(StationError::Authority)));
 }
 
-/// A fixture in Python, as a line would write one: it keeps the board in memory and has its key made by openssl.
-const PROGRAM: &str = r#"import json, subprocess, sys, tempfile, os
-say = lambda answer, octets=b"": (sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n" + octets), sys.stdout.buffer.flush())
-ask = lambda count: sys.stdin.buffer.read(count)
-folder, left, flash = tempfile.mkdtemp(), 2, []
-key = os.path.join(folder, "key.pem")
-openssl = lambda *arguments, data=b"": subprocess.run(["openssl", *arguments], input=data, capture_output=True, check=True).stdout
-for line in sys.stdin.buffer:
-    question = json.loads(line)
-    match question["do"]:
-        case "read":
-            say({"mac": f"02:00:00:00:00:0{left}", "board": f"P{left}"} if left else {"none": True})
-            left -= 1
-        case "make-key":
-            openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key)
-            request = openssl("req", "-new", "-key", key, "-subj", "/", "-outform", "DER")
-            say({"octets": len(request)}, request)
-        case "write":
-            flash = [(part, ask(part["length"])) for part in question["segments"]]
-            say({})
-        case "read-back":
-            say({"segments": [part for part, _ in flash]}, b"".join(octets for _, octets in flash))
-        case "prove":
-            signature = openssl("dgst", "-sha256", "-sign", key, data=ask(question["octets"]))
-            say({"octets": len(signature)}, signature)
-        case "show":
-            say({})
-"#;
+/// A fixture in Python, as a line would write one.
+const PROGRAM: &str = include_str!("../../../../examples/fixture/fixture.py");
+
+#[test]
+fn a_fixture_whose_program_ends_is_out_of_service_at_once_and_the_line_goes_on() {
+    let stage = Stage::new(LINUX, 4);
+    let (station, _) = stage.open(Disk::default()).unwrap();
+    let ended = kf_station::fixture::Program::start(std::path::Path::new("/bin/true"), &[]).unwrap();
+    let supply = Supply::new((0..3).map(|number| Board::new(number, None)));
+    let mut fixtures = simulators(&stage, &supply, 1);
+    fixtures.push(Box::new(ended));
+    let seen = Seen::default();
+    station.run(fixtures, &seen);
+    assert_eq!(station.counts().good, 3);
+    assert_eq!(seen.0.lock().unwrap().get("fixture-2"), Some(&vec![FailReason::FixtureGone]));
+}
+
+/// A fixture that fails at each call, at once.
+struct Broken;
+
+impl Fixture for Broken {
+    fn read(&mut self) -> Result<Option<kf_station::fixture::Reading>, FixtureError> {
+        Err(FixtureError::Failed)
+    }
+
+    fn make_key(&mut self, _: kf_key::KeyAlgorithm, _: Option<u32>) -> Result<Vec<u8>, FixtureError> {
+        Err(FixtureError::Failed)
+    }
+
+    fn write(&mut self, _: &kf_station::image::Image) -> Result<(), FixtureError> {
+        Err(FixtureError::Failed)
+    }
+
+    fn burn(
+        &mut self,
+        _: &[kf_station::recipe::Fuse],
+        _: Option<&kf_key::SecretArray<32>>,
+    ) -> Result<(), FixtureError> {
+        Err(FixtureError::Failed)
+    }
+
+    fn read_back(&mut self) -> Result<(Vec<kf_station::image::Segment>, kf_station::recipe::ChipState), FixtureError> {
+        Err(FixtureError::Failed)
+    }
+
+    fn prove(&mut self, _: &[u8]) -> Result<Vec<u8>, FixtureError> {
+        Err(FixtureError::Failed)
+    }
+}
+
+#[test]
+fn a_fixture_that_only_ever_fails_does_not_fill_the_journal() {
+    let stage = Stage::new(LINUX, 4);
+    let (station, _) = stage.open(Disk::default()).unwrap();
+    station.run(vec![Box::new(Broken)], &());
+    let refused = station.counts().refused;
+    assert!((2..=200).contains(&refused), "{refused}");
+}
 
 #[test]
 fn a_program_of_the_line_is_a_fixture_and_its_devices_make_their_keys_with_openssl() {
@@ -247,6 +278,7 @@ fn a_program_of_the_line_is_a_fixture_and_its_devices_make_their_keys_with_opens
     let recipe = LINUX
         .replace("target = \"linux\"", "target = \"tpm\"")
         .replace("\"station\"", "\"device\"")
+        .replace("inject = true", "")
         .replace("\"sealed\"", "\"hardware\"");
     let stage = Stage::new(&recipe, 4);
     let (station, _) = stage.open(Disk::default()).unwrap();

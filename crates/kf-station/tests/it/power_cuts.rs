@@ -39,9 +39,8 @@ fn after_a_power_cut_at_every_single_act_each_device_is_made_once_and_the_books_
             let token = MemoryToken::new(None);
             let stage = Stage::with_token(LINUX, DEVICES, token);
             let supply = Supply::new((0..DEVICES).map(|number| Board::new(number, None)));
-            let powered = Powered { token: Arc::clone(&stage.token), power: Arc::clone(&power) };
             let disk = Disk::powered(Vec::new(), Arc::clone(&power), quarters);
-            let durable = match stage.open_with(disk, Arc::new(powered)) {
+            let durable = match stage.open_with(disk, stage.powered(&power)) {
                 Ok((station, _)) => {
                     let fixture = Simulator::new(Arc::clone(&supply), Arc::clone(&stage.target));
                     station.run(vec![Box::new(fixture)], &());
@@ -96,54 +95,4 @@ fn check(stage: &Stage, disk: &mut Disk, acts: u64) {
     assert_eq!(ids.len(), passed.len(), "a device passed twice, cut after {acts}");
     assert_eq!(keys.len(), records.iter().filter(|record| record.key.is_some()).count(), "a key twice");
     assert_eq!(passed.len(), DEVICES as usize, "cut after {acts}");
-}
-
-/// The token of a station that can lose power.
-struct Powered {
-    token: Arc<MemoryToken>,
-    power: Arc<Power>,
-}
-
-impl kf_station::token::StationToken for Powered {
-    fn source(&self) -> &str {
-        self.token.source()
-    }
-
-    fn public_key(
-        &self,
-        key: kf_station::token::StationKey,
-    ) -> Result<kf_batch::P256Key, kf_station::token::TokenError> {
-        self.token.public_key(key)
-    }
-
-    fn sign(
-        &self,
-        key: kf_station::token::StationKey,
-        message: &[u8],
-    ) -> Result<Vec<u8>, kf_station::token::TokenError> {
-        self.power.spend().map_err(|_off| kf_station::token::TokenError("sign"))?;
-        self.token.sign(key, message)
-    }
-
-    fn transport_key(&self) -> Result<kf_batch::P256Key, kf_station::token::TokenError> {
-        self.token.transport_key()
-    }
-
-    fn agree(&self, peer: &[u8; 65]) -> Result<kf_key::SecretArray<32>, kf_station::token::TokenError> {
-        self.token.agree(peer)
-    }
-
-    fn fill_random(&self, out: &mut [u8]) -> Result<(), kf_station::token::TokenError> {
-        self.token.fill_random(out)
-    }
-
-    fn counter(&self, batch: &[u8; 16]) -> Result<u64, kf_station::token::TokenError> {
-        self.token.counter(batch)
-    }
-
-    fn advance(&self, batch: &[u8; 16], to: u64) -> Result<(), kf_station::token::TokenError> {
-        // A power cut leaves the counter advanced or not: both are tried, by the act before and the act after.
-        self.token.advance(batch, to)?;
-        self.power.spend().map_err(|_off| kf_station::token::TokenError("advance"))
-    }
 }

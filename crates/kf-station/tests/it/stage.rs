@@ -108,6 +108,10 @@ impl Power {
         left.map(|_| ()).map_err(|_none| io::Error::other("no power"))
     }
 
+    pub(crate) fn cut(&self) {
+        self.0.store(0, Ordering::SeqCst);
+    }
+
     pub(crate) fn is_off(&self) -> bool {
         self.0.load(Ordering::SeqCst) == 0
     }
@@ -239,6 +243,11 @@ impl Stage {
         }
     }
 
+    /// The station's token, as long as there is power.
+    pub(crate) fn powered(&self, power: &Arc<Power>) -> Arc<dyn StationToken> {
+        Arc::new(Powered { token: Arc::clone(&self.token), power: Arc::clone(power) })
+    }
+
     pub(crate) fn open(&self, disk: Disk) -> Result<(Station<Disk>, Recovered), StationError> {
         self.open_with(disk, Arc::clone(&self.token) as Arc<dyn StationToken>)
     }
@@ -260,5 +269,48 @@ impl Stage {
             }
         }
         records
+    }
+}
+
+/// The token of a station that can lose power.
+struct Powered {
+    token: Arc<MemoryToken>,
+    power: Arc<Power>,
+}
+
+impl StationToken for Powered {
+    fn source(&self) -> &str {
+        self.token.source()
+    }
+
+    fn public_key(&self, key: StationKey) -> Result<P256Key, TokenError> {
+        self.token.public_key(key)
+    }
+
+    fn sign(&self, key: StationKey, message: &[u8]) -> Result<Vec<u8>, TokenError> {
+        self.power.spend().map_err(|_off| TokenError("sign"))?;
+        self.token.sign(key, message)
+    }
+
+    fn transport_key(&self) -> Result<P256Key, TokenError> {
+        self.token.transport_key()
+    }
+
+    fn agree(&self, peer: &[u8; 65]) -> Result<SecretArray<32>, TokenError> {
+        self.token.agree(peer)
+    }
+
+    fn fill_random(&self, out: &mut [u8]) -> Result<(), TokenError> {
+        self.token.fill_random(out)
+    }
+
+    fn counter(&self, batch: &[u8; 16]) -> Result<u64, TokenError> {
+        self.token.counter(batch)
+    }
+
+    fn advance(&self, batch: &[u8; 16], to: u64) -> Result<(), TokenError> {
+        // A power cut leaves the counter advanced or not: both are tried, by the act before and the act after.
+        self.token.advance(batch, to)?;
+        self.power.spend().map_err(|_off| TokenError("advance"))
     }
 }

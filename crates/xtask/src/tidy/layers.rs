@@ -91,6 +91,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kf-flash",
             "kf-backend",
             "kf-pkcs11",
+            "kf-tpm",
+            "kf-secure-element",
         ],
     ),
     // Surfaces: none of them sees the store or a back end.

@@ -16,6 +16,7 @@ use kf_station::target::{Target, of_recipe};
 use serde::Serialize;
 
 use super::cut::CutJournal;
+use super::device::Place;
 use super::directory::{self, StationDirectory};
 use super::screen::{Manner, Screen};
 use super::show;
@@ -53,12 +54,24 @@ pub(crate) struct Run {
     /// Who works at the line
     #[arg(long, default_value = "operator")]
     operator: String,
-    /// How many simulated fixtures
+    /// How many fixtures, where they are simulated or the recipe's hook
     #[arg(long, default_value_t = 8)]
     fixtures: usize,
     /// A fixture's program; once for each fixture. What it is asked: docs/manual/station.md
     #[arg(long = "fixture", value_name = "PROGRAM", conflicts_with = "simulate")]
     programs: Vec<PathBuf>,
+    /// A device whose key is born in hardware here: tpm=ADDRESS, pkcs11=LABEL or element=BUS[@ADDRESS]; once for each
+    #[arg(long = "device", value_name = "KIND=PLACE", conflicts_with_all = ["simulate", "programs"], requires = "images")]
+    devices: Vec<Place>,
+    /// Where the files of devices go: DIR/1, DIR/2 and so on, one for each --device
+    #[arg(long, value_name = "DIR", requires = "devices")]
+    images: Option<PathBuf>,
+    /// The PKCS#11 module of the devices' tokens
+    #[arg(long, value_name = "FILE", requires = "devices")]
+    device_module: Option<PathBuf>,
+    /// A file that holds the PIN of the devices' tokens, readable by its owner only
+    #[arg(long, value_name = "FILE", requires = "devices")]
+    device_pin_file: Option<PathBuf>,
     /// Read and burn fuses with this espefuse; the fixtures' programs do the rest
     #[arg(long, value_name = "PROGRAM", requires = "programs", requires = "ports")]
     espefuse: Option<PathBuf>,
@@ -74,6 +87,9 @@ pub(crate) struct Run {
     /// Every so manieth simulated board has a fault
     #[arg(long, hide = true, requires = "simulate", value_parser = clap::value_parser!(u32).range(1..))]
     faulty_every: Option<u32>,
+    /// Take the number of each board from a barcode scanner on standard input before the board is read; `fixture-N` chooses a fixture
+    #[arg(long)]
+    scan: bool,
     /// A line per device instead of the screen
     #[arg(long)]
     plain: bool,
@@ -195,6 +211,7 @@ fn work(
     }
     let manner = Manner::choose(context.format == Format::Json, run.plain);
     let screen = Screen::new(manner, || (station.counts(), station.autonomy()));
+    let fixtures = if run.scan { with_scanner(fixtures)? } else { fixtures };
     station.run(fixtures, &screen);
     let stopped = |reason: kf_station::line::FailReason| {
         Failure::local(format!("the shift was not closed: {}", reason.words()), reason.next(false).words())
@@ -222,6 +239,11 @@ fn work(
         show(context, &books)?;
     }
     Ok(if counts.balance() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn with_scanner(fixtures: Vec<Box<dyn Fixture>>) -> Result<Vec<Box<dyn Fixture>>, Failure> {
+    super::scan::scanned(fixtures, std::io::BufReader::new(std::io::stdin()))
+        .map_err(|error| Failure::local(error.to_string(), "raise the limit on processes"))
 }
 
 fn refused(error: StationError) -> Failure {
@@ -252,7 +274,13 @@ fn fixtures(run: &Run, recipe: &Recipe, target: &Arc<dyn Target>) -> Result<Vec<
         ));
     }
     let limit = Duration::from_secs(u64::from(recipe.deadline_seconds));
-    let Some(count) = run.simulate else { return programs(run, recipe, limit) };
+    let Some(count) = run.simulate else {
+        return match (run.devices.is_empty(), recipe.hook.split_first()) {
+            (false, _) => devices(run, recipe, limit),
+            (true, Some((program, arguments))) => hooks(run, Path::new(program), arguments, limit),
+            (true, None) => programs(run, recipe, limit),
+        };
+    };
     let chip = recipe.chip.map(|chip| chip.name());
     let mut boards = Vec::new();
     for number in 1..=count {
@@ -305,11 +333,54 @@ fn with_fuses(
     }
 }
 
+/// Each device is a process of its own: a PKCS#11 module is loaded once in each, and one that hangs is ended.
+fn devices(run: &Run, recipe: &Recipe, limit: Duration) -> Result<Vec<Box<dyn Fixture>>, Failure> {
+    if run.devices.len() > MAX_FIXTURES {
+        return Err(Failure::usage(format!("a station has 1 to {MAX_FIXTURES} fixtures"), "give fewer --device"));
+    }
+    let images = run.images.as_ref().ok_or_else(|| Failure::usage("the devices' files go nowhere", "give --images"))?;
+    let program = std::env::current_exe().map_err(|error| Failure::file("find", Path::new("this program"), error))?;
+    let mut fixtures: Vec<Box<dyn Fixture>> = Vec::new();
+    for (number, place) in run.devices.iter().enumerate() {
+        place.check(recipe)?;
+        let mut arguments = vec!["station".to_owned(), "device".to_owned(), place.to_string(), "--out".to_owned()];
+        arguments.push(images.join((number + 1).to_string()).display().to_string());
+        for (name, path) in [("--module", &run.device_module), ("--pin-file", &run.device_pin_file)] {
+            if let Some(path) = path {
+                arguments.extend([name.to_owned(), path.display().to_string()]);
+            }
+        }
+        let failed = |error: kf_station::fixture::FixtureError| {
+            Failure::local(format!("{place} is not reached: {error}"), "look at the device and at its place")
+        };
+        let started = Program::start(&program, &arguments).map_err(failed)?;
+        fixtures.push(Box::new(Deadline::new(Box::new(started), limit).map_err(failed)?));
+    }
+    Ok(fixtures)
+}
+
+/// The recipe names the program of its fixtures: what was approved is what runs.
+fn hooks(run: &Run, program: &Path, arguments: &[String], limit: Duration) -> Result<Vec<Box<dyn Fixture>>, Failure> {
+    if !run.programs.is_empty() {
+        return Err(Failure::usage("the recipe names its program, and it is the approved one", "leave --fixture away"));
+    }
+    let failed = |error: kf_station::fixture::FixtureError| {
+        Failure::local(format!("{} does not start: {error}", program.display()), "check `hook` in the recipe")
+    };
+    let mut fixtures: Vec<Box<dyn Fixture>> = Vec::new();
+    for number in 1..=run.fixtures {
+        let arguments: Vec<String> = arguments.iter().cloned().chain([number.to_string()]).collect();
+        let started = Program::start(program, &arguments).map_err(failed)?;
+        fixtures.push(Box::new(Deadline::new(Box::new(started), limit).map_err(failed)?));
+    }
+    Ok(fixtures)
+}
+
 fn programs(run: &Run, recipe: &Recipe, limit: Duration) -> Result<Vec<Box<dyn Fixture>>, Failure> {
     if run.programs.is_empty() || run.programs.len() > MAX_FIXTURES {
         return Err(Failure::usage(
             format!("a station has 1 to {MAX_FIXTURES} fixtures"),
-            "give --fixture PROGRAM for each, or --simulate BOARDS to rehearse the recipe",
+            "give --fixture PROGRAM or --device KIND=PLACE for each, or --simulate BOARDS to rehearse the recipe",
         ));
     }
     if run.espefuse.is_some() && run.ports.len() != run.programs.len() {
