@@ -2,7 +2,7 @@
 
 use super::entry::{Entry, EntryKey, ItemType};
 use super::page::{self, FULL};
-use super::partition::{Partition, check_size};
+use super::partition::check_size;
 use super::value::Value;
 use super::{
     ENTRIES_PER_PAGE, ENTRY_OCTETS, FIRST_ENTRY_OFFSET, MAX_BLOB_OCTETS, MAX_CHUNKS, MAX_NAMESPACES, MAX_TEXT_OCTETS,
@@ -75,8 +75,9 @@ impl<'a> Writer<'a> {
     /// [`NvsError::Name`], [`NvsError::TooManyNamespaces`], [`NvsError::Full`].
     pub fn namespace(&mut self, name: &str) -> Result<Namespace, NvsError> {
         let key = EntryKey::new(name)?;
-        if let Some(number) = self.written()?.namespace(name)? {
-            return Ok(Namespace(number));
+        // The number is the value of the entry, in its last eight octets.
+        if let Some([.., number, _, _, _, _, _, _, _]) = self.find(0, &key) {
+            return Ok(Namespace(*number));
         }
         if self.namespaces == MAX_NAMESPACES {
             return Err(NvsError::TooManyNamespaces);
@@ -94,7 +95,7 @@ impl<'a> Writer<'a> {
     /// [`NvsError::Full`].
     pub fn write(&mut self, namespace: Namespace, key: &str, value: Value<'_>) -> Result<(), NvsError> {
         let key = EntryKey::new(key)?;
-        if self.has(namespace.0, &key) {
+        if self.find(namespace.0, &key).is_some() {
             return Err(NvsError::DuplicateKey);
         }
         match value {
@@ -109,19 +110,15 @@ impl<'a> Writer<'a> {
         Written { pages: self.page + 1, slots: self.slot }
     }
 
-    /// Whether an item of this key was written. What was written here is whole, so that headers are enough: a reader would check
-    /// every item again for each that is added.
-    fn has(&self, namespace: u8, key: &EntryKey) -> bool {
+    /// The entry of this key, if one was written. What was written here is whole, so that headers are enough: a reader would
+    /// check every item again for each that is added.
+    fn find(&self, namespace: u8, key: &EntryKey) -> Option<&[u8; ENTRY_OCTETS]> {
         let pages = self.octets.chunks_exact(PAGE_OCTETS).take(self.page + 1).enumerate();
         let mut items = pages.flat_map(|(page, octets)| {
             let end = if page == self.page { self.slot } else { ENTRIES_PER_PAGE };
             page::headers(octets, end)
         });
-        items.any(|header| header.first() == Some(&namespace) && header.get(8..24) == Some(key.padded().as_slice()))
-    }
-
-    fn written(&self) -> Result<Partition<'_>, NvsError> {
-        Partition::new(self.octets.get(..(self.page + 1) * PAGE_OCTETS).unwrap_or_default())
+        items.find(|header| header.first() == Some(&namespace) && header.get(8..24) == Some(key.padded().as_slice()))
     }
 
     fn write_number(&mut self, namespace: u8, key: EntryKey, value: &Value<'_>) -> Result<(), NvsError> {

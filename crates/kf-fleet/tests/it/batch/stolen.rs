@@ -82,7 +82,7 @@ async fn a_stolen_station_costs_its_open_batch_and_nothing_else() {
 
 #[tokio::test]
 async fn once_its_quota_has_ended_a_batch_is_called_compromised_by_two_people() {
-    let scratch = Scratch::new().await;
+    let scratch = Scratch::with(|config| config.dual_control_above = 3).await;
     let station = Station::new(&scratch, "line-1", "plant-a").await;
     let mut line = Line::start(&scratch, &station, "b-1", 5).await;
     let made = line.make(0, Outcome::Passed);
