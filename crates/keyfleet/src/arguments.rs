@@ -163,6 +163,15 @@ pub(crate) enum Noun {
     Seal(command::seal::Seal),
     /// Turn sealed topics of a broker into plain ones of a local broker
     Relay(Box<command::relay::Relay>),
+    /// Keys with which the server encrypts for programs
+    #[command(subcommand)]
+    EncryptionKey(command::encryption_key::Verb),
+    /// Encrypt a small file under an encryption key
+    Encrypt(command::encrypt::Encrypt),
+    /// Decrypt what an encryption key encrypted
+    Decrypt(command::encrypt::Decrypt),
+    /// Bring the ciphertexts in files under the newest version of their key
+    Rewrap(command::rewrap::Rewrap),
     /// The switch that stops all issuance
     #[command(subcommand)]
     Issuance(command::issuance::Verb),

@@ -22,7 +22,7 @@ pub(crate) enum Format {
 }
 
 /// Fields whose number is a moment in milliseconds since 1970.
-const MOMENTS: [&str; 24] = [
+const MOMENTS: [&str; 26] = [
     "issued",
     "created",
     "last_seen",
@@ -47,6 +47,8 @@ const MOMENTS: [&str; 24] = [
     "rotate_at",
     "started",
     "begins",
+    "deactivated",
+    "destroyed",
 ];
 
 /// Fields that come first when one object is shown.

@@ -142,6 +142,16 @@ actions! {
     BackupKeyCreate = "backup-key.create" => [Owner];
     /// Propose that a restored registry is taken into service, or approve it.
     RestoreAccept = "restore.accept" => [Owner, FleetOperator];
+    /// See encryption keys, without their material.
+    EncryptionKeyRead = "encryption-key.read" => [Owner, FleetOperator, FacilityOperator, Auditor, Application];
+    /// Make an encryption key, rotate it, raise its minimum version, destroy old versions.
+    EncryptionKeyManage = "encryption-key.manage" => [Owner, FleetOperator, FacilityOperator];
+    /// Encrypt, and have data keys made.
+    DataEncrypt = "data.encrypt" => [FleetOperator, FacilityOperator, Application];
+    /// Decrypt.
+    DataDecrypt = "data.decrypt" => [FleetOperator, FacilityOperator, Application];
+    /// Bring ciphertexts under the newest version, without seeing what is in them.
+    DataRewrap = "data.rewrap" => [Owner, FleetOperator, FacilityOperator, Application];
     /// Read the log.
     AuditRead = "audit.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
     /// See the state of the server.

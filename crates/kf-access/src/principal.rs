@@ -50,7 +50,7 @@ impl Visibility {
 }
 
 impl Principal {
-    /// A principal whose scope follows from the role: a facility operator, station or relay reaches `facilities`, which may be
+    /// A principal whose scope follows from the role: a facility operator, station, relay or application reaches `facilities`, which may be
     /// empty and then reaches nothing; a device reaches nothing; the others reach the fleet.
     #[must_use]
     pub fn new(
@@ -62,7 +62,9 @@ impl Principal {
     ) -> Self {
         let scope = match role {
             Role::Owner | Role::FleetOperator | Role::Auditor => Scope::Fleet,
-            Role::FacilityOperator | Role::Station | Role::Relay => Scope::Facilities(facilities.into_iter().collect()),
+            Role::FacilityOperator | Role::Station | Role::Relay | Role::Application => {
+                Scope::Facilities(facilities.into_iter().collect())
+            }
             Role::Device => Scope::Facilities(BTreeSet::new()),
         };
         Self { id, name, role, scope, credential }

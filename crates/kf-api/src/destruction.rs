@@ -12,6 +12,13 @@ pub enum DestructionTarget {
         /// Name or id of the device.
         device: String,
     },
+    /// A version of an encryption key that is below the minimum.
+    EncryptionVersion {
+        /// Name or id of the key.
+        key: String,
+        /// The version.
+        version: u32,
+    },
     /// The keys of a retired key epoch of a facility.
     FacilityEpoch {
         /// Name or id of the facility.

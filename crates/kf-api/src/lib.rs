@@ -1,8 +1,8 @@
 //! The nouns and requests of `/v1`: what the registry keeps, what the server answers and what the command line prints
 //! are the same types, so that there is one spelling of each field.
 //!
-//! Nothing here decides anything, and nothing here holds a long-lived secret: the two answers that carry a bearer
-//! secret once ([`enrolment::NewCode`], [`operator::NewToken`]) hold it in a type that Debug does not print.
+//! Nothing here decides anything, and nothing here holds a long-lived secret: the answers that carry a secret once
+//! ([`enrolment::NewCode`], [`operator::NewToken`], [`encryption_key::DataKey`]) hold it in a type that Debug does not print.
 #![forbid(unsafe_code)]
 
 pub mod audit;
@@ -11,8 +11,10 @@ pub mod backup;
 pub mod batch;
 pub mod campaign;
 pub mod certificate;
+pub mod ciphertext;
 pub mod destruction;
 pub mod device;
+pub mod encryption_key;
 pub mod endorsement;
 pub mod enrolment;
 pub mod epoch;

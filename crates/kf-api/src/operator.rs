@@ -21,19 +21,22 @@ pub enum Role {
     Station,
     /// A relay: opens sealed payloads of devices of its facilities, and does nothing else.
     Relay,
+    /// A program that encrypts and decrypts data with the encryption keys of its facilities, and does nothing else.
+    Application,
     /// A device: enrols and renews itself.
     Device,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Owner,
         Self::FleetOperator,
         Self::FacilityOperator,
         Self::Auditor,
         Self::Station,
         Self::Relay,
+        Self::Application,
         Self::Device,
     ];
 
@@ -47,6 +50,7 @@ impl Role {
             Self::Auditor => "auditor",
             Self::Station => "station",
             Self::Relay => "relay",
+            Self::Application => "application",
             Self::Device => "device",
         }
     }
@@ -59,7 +63,7 @@ impl std::str::FromStr for Role {
         Self::ALL
             .into_iter()
             .find(|role| role.name() == text)
-            .ok_or("expected owner, fleet-operator, facility-operator, auditor, station or relay")
+            .ok_or("expected owner, fleet-operator, facility-operator, auditor, station, relay or application")
     }
 }
 
@@ -72,7 +76,7 @@ pub struct Operator {
     pub name: String,
     /// What they are.
     pub role: Role,
-    /// The facilities a facility operator, station or relay may act on; empty for the other roles, whose scope is the fleet.
+    /// The facilities a facility operator, station, relay or application may act on; empty for the other roles, whose scope is the fleet.
     #[serde(default)]
     pub facilities: Vec<FacilityId>,
     /// Whether they may sign in.

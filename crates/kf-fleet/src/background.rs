@@ -110,6 +110,9 @@ impl Fleet {
         if let Err(error) = self.turn_sealed_uses().await {
             tracing::error!(error = %error, "uses of keys were not logged");
         }
+        if let Err(error) = self.turn_uses().await {
+            tracing::error!(error = %error, "uses of encryption keys were not counted in the log");
+        }
         if let Err(error) = self.turn_sessions().await {
             tracing::error!(error = %error, "the end of sessions was not logged");
         }

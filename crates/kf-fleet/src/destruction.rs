@@ -14,7 +14,7 @@ use kf_api::epoch::EpochState;
 use kf_api::proposal::{Proposal, ProposedAct};
 use kf_api::revocation::{RevocationTarget, RevokeOutcome};
 use kf_api::{Page, PageRequest};
-use kf_key::{BackupId, DestructionId, DeviceId, DeviceState, FacilityId, OperatorId};
+use kf_key::{BackupId, DestructionId, DeviceId, DeviceState, EncryptionKeyId, FacilityId, OperatorId};
 use kf_store::destruction::Salts;
 
 use crate::entry::Entry;
@@ -121,6 +121,11 @@ impl Fleet {
                 }
                 (Salts::Epoch(facility.id, *epoch), format!("facility-epoch {} {epoch}", facility.id), facility.id)
             }
+            DestructionTarget::EncryptionVersion { key, version } => {
+                let key = self.destroyable_version(who, key, *version)?;
+                let salts = Salts::EncryptionVersion(key.id, *version);
+                (salts, describe(salts), key.facility)
+            }
         };
         let plan = self.plan_destruction(salts, &target, facility, station_records_erased)?;
         if plan.salts == 0 && matches!(salts, Salts::Device(_)) {
@@ -143,7 +148,7 @@ impl Fleet {
     ) -> Result<DestructionPlan, FleetError> {
         let counts = self.store.count_salts(salts)?;
         let barred_by = self.backups_with(salts)?;
-        let mut exceptions = self.always_excepted();
+        let mut exceptions = self.always_excepted(salts);
         let mut is_barred = false;
         if counts.in_service > 0 {
             is_barred = true;
@@ -177,9 +182,13 @@ impl Fleet {
     }
 
     /// What no destruction in a database reaches.
-    fn always_excepted(&self) -> Vec<String> {
+    fn always_excepted(&self, salts: Salts) -> Vec<String> {
+        let copies = match salts {
+            Salts::EncryptionVersion(..) => "data keys and plaintexts that programs have been given",
+            _ => "copies that devices hold: order them to wipe, and see `keyfleet order list`",
+        };
         let mut exceptions = vec![
-            "copies that devices hold: order them to wipe, and see `keyfleet order list`".to_owned(),
+            copies.to_owned(),
             "blocks that the file system has given up and flash memory below it: encrypt the disk, and purge it when it \
              is retired"
                 .to_owned(),
@@ -263,11 +272,13 @@ impl Fleet {
         loop {
             let found = self.store.wipeable_salts(salts)?;
             let at = self.now();
-            let lines: Vec<Line> =
-                found.devices().iter().map(|device| Line::DeviceKey { device: *device, at }).collect();
-            if lines.is_empty() {
+            if found.is_empty() {
                 break;
             }
+            let lines: Vec<Line> = match salts {
+                Salts::EncryptionVersion(key, version) => vec![Line::EncryptionVersion { key, version, at }],
+                _ => found.devices().iter().map(|device| Line::DeviceKey { device: *device, at }).collect(),
+            };
             self.fence.add(&lines)?;
             // The search must find what is there, or that it finds nothing afterwards says nothing.
             let before = self.store.search_salts(&found).await?.fragments_after;
@@ -275,10 +286,13 @@ impl Fleet {
                 return Err(FleetError::Bug("the search for salts did not find them where they were"));
             }
             let entry = Entry::done(&Self::server_principal(), "key.wipe", at).about(describe(salts)).because(why);
-            wiped += self.store.wipe_salts(salts, self.evidence(entry).build()).await?;
+            wiped += self.store.wipe_salts(salts, at, self.evidence(entry).build()).await?;
             fragments += before;
             for device in found.devices() {
                 self.openers.forget_device(*device);
+            }
+            if let Salts::EncryptionVersion(key, version) = salts {
+                self.materials.forget(key, version);
             }
             let scan = self.store.scrub(Some(&found)).await?;
             let rebuilt = scan.rebuilt || verification.is_some_and(|earlier| earlier.rebuilt);
@@ -320,6 +334,9 @@ impl Fleet {
         // A device is a subject of its own, so that its history shows what became of its keys.
         match receipt.target.split_once(' ') {
             Some(("device-key", device)) => entry.about(device),
+            Some(("encryption-version", version)) => {
+                version.split_once(' ').map_or(entry.clone(), |(key, _)| entry.about(key))
+            }
             _ => entry,
         }
     }
@@ -333,6 +350,10 @@ impl Fleet {
             DestructionTarget::FacilityEpoch { facility, epoch } => {
                 let facility = self.find_facility(facility, &Visibility::Fleet)?.id;
                 (Salts::Epoch(facility, *epoch), facility)
+            }
+            DestructionTarget::EncryptionVersion { key, version } => {
+                let key = self.find_encryption_key(key, &Visibility::Fleet)?;
+                (Salts::EncryptionVersion(key.id, *version), key.facility)
             }
         })
     }
@@ -382,9 +403,12 @@ impl Fleet {
     /// what was approved here.
     pub(crate) async fn keep_destroyed(&self) -> Result<(), FleetError> {
         let (mut devices, mut epochs) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+        let (mut minima, mut versions) = (std::collections::BTreeMap::new(), std::collections::BTreeSet::new());
         self.fence.for_each_line(|line| match line {
             Line::DeviceKey { device, .. } => drop(devices.insert(device)),
             Line::FacilityEpoch { facility, epoch, .. } => drop(epochs.insert((facility, epoch))),
+            Line::EncryptionMinimum { key, version, .. } => drop(minima.insert(key, version)),
+            Line::EncryptionVersion { key, version, .. } => drop(versions.insert((key, version))),
             Line::Certificate { .. } | Line::Backup { .. } | Line::BackupRetired { .. } => {}
         })?;
         let why = "the witness knows that it was destroyed: this registry is of before";
@@ -394,7 +418,33 @@ impl Fleet {
         for device in devices {
             self.wipe_again(device, why).await?;
         }
+        for (key, version) in minima {
+            self.raise_again(key, version, why).await?;
+        }
+        for (key, version) in versions {
+            let salts = Salts::EncryptionVersion(key, version);
+            if self.store.count_salts(salts)?.wipeable > 0 {
+                tracing::warn!(%key, version, "a destroyed version of an encryption key was destroyed again");
+                self.wipe(salts, 0, why).await?;
+            }
+        }
         self.finish_destructions().await
+    }
+
+    async fn raise_again(&self, key: EncryptionKeyId, version: u32, why: &str) -> Result<(), FleetError> {
+        let Some(found) = self.store.encryption_key(key, &Visibility::Fleet)? else { return Ok(()) };
+        if found.minimum_version >= version {
+            return Ok(());
+        }
+        let entry = Entry::done(&Self::server_principal(), "encryption-key.raise-minimum", self.now())
+            .about(key)
+            .at_facility(Some(found.facility))
+            .because(why)
+            .with("from", found.minimum_version)
+            .with("to", version);
+        self.store.bar_versions_below(key, version, entry.build()).await?;
+        tracing::warn!(%key, version, "the minimum version of an encryption key was raised again");
+        Ok(())
     }
 
     async fn bar_again(&self, facility: FacilityId, epoch: u32, why: &str) -> Result<(), FleetError> {
@@ -434,6 +484,9 @@ fn identified(found: &Found) -> DestructionTarget {
     match found.salts {
         Salts::Device(device) => DestructionTarget::DeviceKey { device: device.to_string() },
         Salts::Epoch(facility, epoch) => DestructionTarget::FacilityEpoch { facility: facility.to_string(), epoch },
+        Salts::EncryptionVersion(key, version) => {
+            DestructionTarget::EncryptionVersion { key: key.to_string(), version }
+        }
     }
 }
 
@@ -441,5 +494,6 @@ fn describe(salts: Salts) -> String {
     match salts {
         Salts::Device(device) => format!("device-key {device}"),
         Salts::Epoch(facility, epoch) => format!("facility-epoch {facility} {epoch}"),
+        Salts::EncryptionVersion(key, version) => format!("encryption-version {key} {version}"),
     }
 }

@@ -16,6 +16,7 @@ use crate::background::BrokerQueue;
 use crate::broker::BrokerMemory;
 use crate::campaign::Observed;
 use crate::crl::Board;
+use crate::encryption_key::{Materials, Meters, Uses};
 use crate::endorsement::Waiting;
 use crate::enrolment::Attempts;
 use crate::exchange::ExchangeKeys;
@@ -47,6 +48,9 @@ pub struct Fleet {
     pub(crate) attempts: Attempts,
     pub(crate) challenges: Waiting,
     pub(crate) openers: Openers,
+    pub(crate) materials: Materials,
+    pub(crate) meters: Meters,
+    pub(crate) uses: Uses,
     pub(crate) sessions: Sessions,
     pub(crate) order_attempts: OrderAttempts,
     pub(crate) rotation_turn: RotationTurn,
@@ -124,6 +128,9 @@ impl Fleet {
             attempts: Attempts::default(),
             challenges: Waiting::default(),
             openers: Openers::default(),
+            materials: Materials::default(),
+            meters: Meters::default(),
+            uses: Uses::default(),
             sessions: Sessions::default(),
             order_attempts: OrderAttempts::default(),
             rotation_turn: RotationTurn::default(),
@@ -165,6 +172,9 @@ impl Fleet {
 
     /// Writes what waits and ends the writer. Later writes fail.
     pub async fn close(&self) {
+        if let Err(error) = self.end_uses().await {
+            tracing::error!(error = %error, "uses of encryption keys were not counted in the log");
+        }
         self.publish_log().await;
         self.keep_fence();
         self.store.close().await;

@@ -23,7 +23,7 @@ use row::Row;
 const MAX_READS: u32 = 8;
 
 /// The sections in their order, each with the classes that it may hold.
-const SECTIONS: [Section; 9] = [
+const SECTIONS: [Section; 10] = [
     Section { name: "root", kind: Kind::Root, classes: &[KeyClass::FleetRootKey, KeyClass::WrappingKey] },
     Section {
         name: "keys",
@@ -47,6 +47,7 @@ const SECTIONS: [Section; 9] = [
     },
     Section { name: "facilities", kind: Kind::Facilities, classes: &[KeyClass::FacilityKey] },
     Section { name: "batches", kind: Kind::Batches, classes: &[KeyClass::BatchKey] },
+    Section { name: "encryption-keys", kind: Kind::Encryption, classes: &[KeyClass::DataEncryptionKey] },
     Section {
         name: "devices",
         kind: Kind::Devices,
@@ -67,6 +68,7 @@ enum Kind {
     Own(kf_key::CertificateProfile),
     Facilities,
     Batches,
+    Encryption,
     Devices,
 }
 
@@ -182,6 +184,7 @@ impl Fleet {
             Kind::Own(profile) => self.own_rows(profile, asked, cursor),
             Kind::Facilities => self.facility_rows(asked, cursor),
             Kind::Batches => self.batch_rows(asked, cursor),
+            Kind::Encryption => self.encryption_rows(asked, cursor),
             Kind::Devices => self.device_rows(asked, cursor),
         }
     }

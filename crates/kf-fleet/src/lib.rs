@@ -20,6 +20,7 @@ mod config;
 mod crl;
 mod destruction;
 mod device;
+mod encryption_key;
 mod endorsement;
 mod enrolment;
 mod entry;

@@ -232,12 +232,12 @@ fn check_new_operator(new: &NewOperator) -> Result<(), FleetError> {
     }
     let scoped = match new.role {
         Role::Owner | Role::FleetOperator | Role::Auditor => false,
-        Role::FacilityOperator | Role::Station | Role::Relay => true,
+        Role::FacilityOperator | Role::Station | Role::Relay | Role::Application => true,
         Role::Device => {
             return Err(FleetError::invalid(
                 "role",
                 "devices are not operators",
-                "use owner, fleet-operator, facility-operator, auditor, station or relay; devices are registered",
+                "use owner, fleet-operator, facility-operator, auditor, station, relay or application; devices are registered",
             ));
         }
     };
@@ -281,7 +281,7 @@ mod tests {
 
     fn refused_field(role: Role, change: impl FnOnce(&mut NewOperator)) -> Option<String> {
         let mut new = NewOperator { name: "ada".into(), role, facilities: Vec::new(), voucher_key_pem: None };
-        if matches!(role, Role::FacilityOperator | Role::Station | Role::Relay) {
+        if matches!(role, Role::FacilityOperator | Role::Station | Role::Relay | Role::Application) {
             new.facilities.push("north".into());
         }
         change(&mut new);
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn facilities_are_required_where_they_limit_and_refused_where_they_do_not() {
         let facilities = Some("facilities".to_owned());
-        for role in [Role::FacilityOperator, Role::Station, Role::Relay] {
+        for role in [Role::FacilityOperator, Role::Station, Role::Relay, Role::Application] {
             assert_eq!(refused_field(role, |new| new.facilities.clear()), facilities);
             assert_eq!(refused_field(role, |new| new.facilities = vec!["a".into(); 1_001]), facilities);
         }

@@ -60,7 +60,11 @@ impl Book {
                     *is_retired = true;
                 }
             }
-            Line::DeviceKey { .. } | Line::FacilityEpoch { .. } => {}
+            // Taken care of once the fleet is open.
+            Line::DeviceKey { .. }
+            | Line::FacilityEpoch { .. }
+            | Line::EncryptionMinimum { .. }
+            | Line::EncryptionVersion { .. } => {}
         })?;
         Ok(book)
     }

@@ -268,7 +268,7 @@ fn decode(payload: &SealedPayload) -> Result<Received, FleetError> {
 }
 
 /// Octets of a field in base64.
-fn octets(field: &str, text: &str, limit: usize) -> Result<Vec<u8>, FleetError> {
+pub(crate) fn octets(field: &str, text: &str, limit: usize) -> Result<Vec<u8>, FleetError> {
     let octets = BASE64_STANDARD.decode(text).map_err(|_detail| {
         FleetError::invalid(field, "is not base64", "send base64 with padding (RFC 4648 section 4), in one line")
     })?;

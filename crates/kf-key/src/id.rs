@@ -165,6 +165,8 @@ identifiers! {
     DestructionId = "dst_";
     /// A backup of the registry.
     BackupId = "bkp_";
+    /// A key with which the server encrypts for others.
+    EncryptionKeyId = "ekey_";
 }
 
 #[cfg(test)]

@@ -25,8 +25,9 @@ pub use algorithm::{KeyAlgorithm, UnknownAlgorithm};
 pub use campaign::{CampaignState, IllegalCampaignTransition, MemberState};
 pub use device::{DeviceState, IllegalDeviceTransition, KeyProtection};
 pub use id::{
-    AuthorityId, BackupId, BatchId, CampaignId, CodeId, DestructionId, DeviceId, EnrolmentId, FacilityId, FleetId,
-    IntentId, KeyId, OperatorId, OrderId, ParseIdError, ProductLineId, ProposalId, TokenId, VendorId,
+    AuthorityId, BackupId, BatchId, CampaignId, CodeId, DestructionId, DeviceId, EncryptionKeyId, EnrolmentId,
+    FacilityId, FleetId, IntentId, KeyId, OperatorId, OrderId, ParseIdError, ProductLineId, ProposalId, TokenId,
+    VendorId,
 };
 pub use profile::{CertificateProfile, UnknownProfile};
 pub use revocation::{CertificateStatus, RevocationReason, UnknownReason};

@@ -41,14 +41,31 @@ impl Sealing {
     ///   runs away is noticed.
     #[must_use]
     pub fn max_messages(self, message_octets: u32) -> u64 {
-        // One block more for the counter of the tag; a message of nothing costs that one.
-        let blocks = u64::from(message_octets).div_ceil(BLOCK_OCTETS) + 1;
+        let blocks = Self::blocks(u64::from(message_octets));
         match self {
             Self::GcmRandomNonce => (GCM_BLOCKS / blocks).min(1 << 32),
             Self::GcmCounter => GCM_BLOCKS / blocks,
             Self::CcmCounter => CCM_BLOCKS / blocks,
             Self::ChaCha20Poly1305 => 1 << 48,
         }
+    }
+
+    /// The most blocks of 16 octets, plaintext and associated data together with one more for each message, that one key
+    /// may seal; for messages of different lengths. Unbounded for ChaCha20-Poly1305.
+    #[must_use]
+    pub const fn max_blocks(self) -> u64 {
+        match self {
+            Self::GcmRandomNonce | Self::GcmCounter => GCM_BLOCKS,
+            Self::CcmCounter => CCM_BLOCKS,
+            Self::ChaCha20Poly1305 => u64::MAX,
+        }
+    }
+
+    /// The blocks that a message of so many octets costs.
+    #[must_use]
+    pub const fn blocks(message_octets: u64) -> u64 {
+        // One block more for the counter of the tag; a message of nothing costs that one.
+        message_octets.div_ceil(BLOCK_OCTETS) + 1
     }
 
     /// How long a key lasts at a steady rate, milliseconds; saturating. Never, for a rate of zero.

@@ -35,6 +35,8 @@ pub struct Limits {
     pub import_octets: usize,
     /// Octets of records of a batch in one call: a thousand of them.
     pub batch_octets: usize,
+    /// Octets of a batch of data to be encrypted, decrypted or brought under a newer version.
+    pub data_octets: usize,
     /// Octets of an EST body: base64 of the largest certification request, with white space.
     pub est_octets: usize,
     /// Octets of an OCSP request.
@@ -62,6 +64,7 @@ impl Default for Limits {
             json_octets: 1024 * 1024,
             import_octets: 64 * 1024 * 1024,
             batch_octets: 4 * 1024 * 1024,
+            data_octets: 4 * 1024 * 1024,
             est_octets: 2 * kf_pki::request::MAX_REQUEST_OCTETS,
             ocsp_octets: kf_pki::ocsp::MAX_REQUEST_OCTETS,
             message_octets: 512,

@@ -13,9 +13,9 @@ use kf_api::order::{OrderAct, OrderState};
 use kf_api::proposal::ProposalState;
 use kf_key::{
     AuthorityId, BackupId, BatchId, CampaignId, CampaignState, CertificateProfile, CertificateStatus, CodeId,
-    DestructionId, DeviceId, DeviceState, EnrolmentId, FacilityId, IntentId, KeyAlgorithm, KeyId, KeyProtection,
-    KeyState, KeyType, MemberState, OperatorId, OrderId, ProductLineId, ProposalId, RevocationReason, SerialNumber,
-    TokenId, UnixMillis, VendorId,
+    DestructionId, DeviceId, DeviceState, EncryptionKeyId, EnrolmentId, FacilityId, IntentId, KeyAlgorithm, KeyId,
+    KeyProtection, KeyState, KeyType, MemberState, OperatorId, OrderId, ProductLineId, ProposalId, RevocationReason,
+    SerialNumber, TokenId, UnixMillis, VendorId,
 };
 use rusqlite::Row;
 use rusqlite::types::{FromSqlError, Type};
@@ -57,7 +57,7 @@ coded! {
     RevocationReason: 1 Unspecified 2 KeyCompromise 3 CaCompromise 4 AffiliationChanged 5 Superseded
         6 CessationOfOperation 7 CertificateHold 9 RemoveFromCrl 10 PrivilegeWithdrawn 11 AaCompromise;
     AuthorityKind: 1 Root 2 Issuing 3 Factory;
-    Role: 1 Owner 2 FleetOperator 3 FacilityOperator 4 Auditor 5 Station 6 Device 7 Relay;
+    Role: 1 Owner 2 FleetOperator 3 FacilityOperator 4 Auditor 5 Station 6 Device 7 Relay 8 Application;
     EnrolmentState: 1 Waiting 2 Approved 3 Refused 4 Issued;
     EpochState: 1 Pending 2 Current 3 Retired;
     OrderAct: 1 Rotate 2 Wipe;
@@ -94,7 +94,7 @@ macro_rules! identifiers {
 }
 
 identifiers! {
-    AuthorityId BackupId BatchId CampaignId CodeId DestructionId DeviceId EnrolmentId FacilityId IntentId KeyId OperatorId OrderId ProductLineId ProposalId TokenId
+    AuthorityId BackupId BatchId CampaignId CodeId DestructionId DeviceId EncryptionKeyId EnrolmentId FacilityId IntentId KeyId OperatorId OrderId ProductLineId ProposalId TokenId
     VendorId
 }
 

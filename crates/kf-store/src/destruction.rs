@@ -4,7 +4,7 @@ use kf_access::Visibility;
 use kf_api::destruction::{DestructionResult, FileScan, Receipt};
 use kf_api::proposal::Proposal;
 use kf_api::{Page, PageRequest};
-use kf_key::{BackupId, DestructionId, DeviceId, FacilityId, UnixMillis};
+use kf_key::{BackupId, DestructionId, DeviceId, EncryptionKeyId, FacilityId, UnixMillis};
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row};
 
@@ -28,6 +28,8 @@ pub enum Salts {
     Device(DeviceId),
     /// Those of every decommissioned device that ever held a key of this epoch.
     Epoch(FacilityId, u32),
+    /// No salt: the wrapped material of a version of an encryption key.
+    EncryptionVersion(EncryptionKeyId, u32),
 }
 
 /// What there is to be wiped, and what stays.
@@ -48,7 +50,13 @@ pub struct WrappedSalts {
 }
 
 impl WrappedSalts {
-    /// Whose they are.
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.salts.is_empty()
+    }
+
+    /// Whose they are; material of an encryption key is of no device.
     #[must_use]
     pub fn devices(&self) -> &[DeviceId] {
         &self.devices
@@ -70,6 +78,7 @@ fn devices(salts: Salts) -> (&'static str, Vec<u8>, u32) {
             facility.as_bytes().to_vec(),
             epoch,
         ),
+        Salts::EncryptionVersion(..) => ("SELECT ?1 WHERE ?2 < 0", Vec::new(), 0),
     }
 }
 
@@ -97,6 +106,10 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn count_salts(&self, salts: Salts) -> Result<SaltCounts, StoreError> {
+        if let Salts::EncryptionVersion(key, version) = salts {
+            let found = self.encryption_version(key, version)?.and_then(|found| found.material);
+            return Ok(SaltCounts { wipeable: u64::from(found.is_some()), ..SaltCounts::default() });
+        }
         let (devices, owner, epoch) = devices(salts);
         let sql = format!(
             "SELECT count(*) FILTER (WHERE d.state = ?3), count(*) FILTER (WHERE d.state <> ?3),
@@ -121,6 +134,11 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn first_offer(&self, salts: Salts) -> Result<Option<UnixMillis>, StoreError> {
+        if let Salts::EncryptionVersion(key, version) = salts {
+            let sql = "SELECT created FROM encryption_key_version WHERE key = ?1 AND version = ?2";
+            return self
+                .read(|connection| sql::one(connection, sql, (key.as_bytes(), version), |row| column::time(row, 0)));
+        }
         let (devices, owner, epoch) = devices(salts);
         let sql = format!("SELECT min(offered) FROM device_key_epoch WHERE device IN ({devices})");
         self.read(|connection| {
@@ -133,6 +151,10 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn wipeable_salts(&self, salts: Salts) -> Result<WrappedSalts, StoreError> {
+        if let Salts::EncryptionVersion(key, version) = salts {
+            let found = self.encryption_version(key, version)?.and_then(|found| found.material);
+            return Ok(WrappedSalts { devices: Vec::new(), salts: found.into_iter().map(|found| found.0).collect() });
+        }
         self.read(|connection| {
             let (devices, salts) = wipeable(connection, salts)?.into_iter().unzip();
             Ok(WrappedSalts { devices, salts })
@@ -145,9 +167,16 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn wipe_salts(&self, salts: Salts, audit: impl Into<Audit>) -> Result<u64, StoreError> {
+    pub async fn wipe_salts(&self, salts: Salts, at: UnixMillis, audit: impl Into<Audit>) -> Result<u64, StoreError> {
         let audit = audit.into();
         self.write(Class::Reserved, move |act| {
+            if let Salts::EncryptionVersion(key, version) = salts {
+                let wiped = crate::encryption_key::destroy_version(act, key, version, at)?;
+                if wiped {
+                    act.log(&audit.with_detail("salts", 1))?;
+                }
+                return Ok(u64::from(wiped));
+            }
             let found = wipeable(act.connection(), salts)?;
             for (device, _) in &found {
                 act.execute("DELETE FROM device_key WHERE device = ?1", [device.as_bytes()])?;

@@ -80,7 +80,7 @@ pub struct PublishedCheckpoint {
 /// The key of the subject index: short, because it is stored once per entry and subject. `None` for what is not
 /// indexed: `spki:` hashes, which have a table of their own.
 fn subject_key(subject: &str) -> Option<Vec<u8>> {
-    const PREFIXES: [(u8, &str); 12] = [
+    const PREFIXES: [(u8, &str); 13] = [
         (1, "fleet_"),
         (2, "fac_"),
         (3, "line_"),
@@ -93,6 +93,8 @@ fn subject_key(subject: &str) -> Option<Vec<u8>> {
         (10, "code_"),
         (11, "enr_"),
         (12, "intent_"),
+        // 13 is a certificate.
+        (14, "ekey_"),
     ];
     if subject.starts_with("spki:") {
         return None;

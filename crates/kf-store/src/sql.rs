@@ -69,12 +69,13 @@ pub(crate) fn execute(connection: &Connection, sql: &str, params: impl Params) -
 
 /// The unique column that a statement violated, from SQLite's message `UNIQUE constraint failed: table.column`.
 fn violated(message: &str) -> &'static str {
-    const KNOWN: [(&str, &str); 16] = [
+    const KNOWN: [(&str, &str); 17] = [
         ("batch.station, batch.sequence", "sequence"),
         ("batch.request", "station request"),
         ("batch.key_identifier", "station request"),
         ("batch.authority", "authority"),
         ("device_order.device, device_order.counter", "counter"),
+        ("encryption_key_version.key", "version"),
         ("voucher.id", "voucher"),
         ("backup_key.recipient", "recipient"),
         ("certificate.serial", "serial"),

@@ -34,6 +34,16 @@ pub(crate) enum Verb {
         #[command(flatten)]
         terms: Terms,
     },
+    /// Propose to destroy a version of an encryption key that is below its minimum version
+    EncryptionVersion {
+        /// Name or id of the key
+        key: String,
+        /// The version
+        #[arg(value_name = "VERSION")]
+        number: u32,
+        #[command(flatten)]
+        terms: Terms,
+    },
     /// List receipts, newest first
     List {
         #[command(flatten)]
@@ -72,6 +82,10 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::FacilityEpoch { facility, epoch, terms } => {
             let what = format!("the keys of epoch {epoch} of {facility}");
             propose(context, DestructionTarget::FacilityEpoch { facility, epoch }, &what, terms).await
+        }
+        Verb::EncryptionVersion { key, number: version, terms } => {
+            let what = format!("version {version} of {key}");
+            propose(context, DestructionTarget::EncryptionVersion { key, version }, &what, terms).await
         }
         Verb::List { paging } => {
             let page = PageRequest::default();

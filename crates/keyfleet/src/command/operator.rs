@@ -24,10 +24,10 @@ pub(crate) enum Verb {
     Create {
         /// Unique name: a-z, 0-9, `-`, `.`, `_`
         name: String,
-        /// owner, fleet-operator, facility-operator, auditor, station or relay
+        /// owner, fleet-operator, facility-operator, auditor, station, relay or application
         #[arg(long)]
         role: Role,
-        /// Name or id of a facility they may act on; repeat for several (facility operators, stations and relays)
+        /// Name or id of a facility they may act on; repeat for several (facility operators, stations, relays and applications)
         #[arg(long = "facility", value_name = "FACILITY")]
         facilities: Vec<String>,
         /// For a station: the P-256 public key that signs its vouchers, PEM

@@ -22,6 +22,7 @@ mod image;
 mod inventory;
 mod line;
 mod refusals;
+mod rewrap;
 mod rotation;
 mod sealed;
 mod shapes;

@@ -5,7 +5,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use kf_key::{AuthorityId, BackupId, DeviceId, FacilityId, RevocationReason, SerialNumber, UnixMillis};
+use kf_key::{
+    AuthorityId, BackupId, DeviceId, EncryptionKeyId, FacilityId, RevocationReason, SerialNumber, UnixMillis,
+};
 use kf_store::revocation::StatusChange;
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +61,24 @@ pub(crate) enum Line {
         /// Which.
         backup: BackupId,
         /// When.
+        at: UnixMillis,
+    },
+    /// Nothing of an encryption key is decrypted below this version.
+    EncryptionMinimum {
+        /// The key.
+        key: EncryptionKeyId,
+        /// The oldest version that is decrypted.
+        version: u32,
+        /// When it was about to be so.
+        at: UnixMillis,
+    },
+    /// A version of an encryption key was destroyed.
+    EncryptionVersion {
+        /// The key.
+        key: EncryptionKeyId,
+        /// The version.
+        version: u32,
+        /// When it was about to happen.
         at: UnixMillis,
     },
     /// A key epoch of a facility was destroyed.

@@ -28,6 +28,8 @@ pub(super) struct Row {
     pub(super) device: Option<DeviceId>,
     pub(super) certificate: Option<SerialNumber>,
     pub(super) spki_sha256: Option<String>,
+    /// Encryptions, for keys whose uses are counted.
+    pub(super) uses: Option<u64>,
 }
 
 /// What a key is used with.
@@ -93,6 +95,7 @@ impl Row {
             device: None,
             certificate: None,
             spki_sha256: None,
+            uses: None,
         }
     }
 }
@@ -121,7 +124,7 @@ impl Fleet {
             strength_bits: row.algorithm.strength_bits(),
             age_days: begun.map(|begun| now.since(begun) / UnixMillis::DAY),
             rotate_at,
-            uses: None,
+            uses: row.uses,
             verdict: verdict.name().to_owned(),
             because: verdict.to_string(),
             key: row.key,
@@ -167,7 +170,7 @@ impl Row {
             class: self.class,
             state: self.state,
             activated: self.activated,
-            uses: 0,
+            uses: self.uses.unwrap_or(0),
             octets: 0,
             events: &[],
             successor: if self.succeeded { Successor::Active } else { Successor::None },

@@ -4,6 +4,7 @@ use kf_api::PageRequest;
 use kf_api::authority::AuthorityKind;
 use kf_api::batch::{Batch, BatchState};
 use kf_api::certificate::Certificate;
+use kf_api::encryption_key::{EncryptionKey, KeyVersion};
 use kf_api::epoch::EpochState;
 use kf_api::inventory::KeyPlace;
 use kf_backend::BackendKind;
@@ -160,6 +161,14 @@ impl Fleet {
         Ok((of_facility.map(|batch| batch_row(batch, now)).collect(), page.next))
     }
 
+    /// The versions of encryption keys, key by key: a page holds whole keys.
+    pub(super) fn encryption_rows(&self, asked: &Asked, cursor: &str) -> Result<Reading, FleetError> {
+        let page = PageRequest { after: (!cursor.is_empty()).then(|| cursor.to_owned()), limit: Some(asked.rows) };
+        let page = self.store.encryption_keys(asked.facility, &asked.visibility, &page)?;
+        let rows = page.items.iter().flat_map(|key| key.versions.iter().map(|version| encryption_row(key, version)));
+        Ok((rows.collect(), page.next))
+    }
+
     /// The algorithm of the key in a certificate.
     pub(super) fn algorithm_of(&self, certificate: &Certificate) -> Result<Algorithm, FleetError> {
         let stored = self.store.certificate(certificate.serial, &kf_access::Visibility::Fleet)?;
@@ -240,6 +249,22 @@ fn batch_row(batch: Batch, now: UnixMillis) -> Row {
         expires: Some(batch.expires),
         facility: Some(batch.facility),
         product_line: Some(batch.product_line),
+        ..row
+    }
+}
+
+fn encryption_row(key: &EncryptionKey, version: &KeyVersion) -> Row {
+    let KeyVersion { version: number, state, created, deactivated, encryptions, .. } = version;
+    let name = format!("{} version {number}", key.name);
+    let row = Row::new(format!("{}/{number}", key.id), name, KeyClass::DataEncryptionKey, *state, Algorithm::Aes);
+    Row {
+        place: KeyPlace::Registry,
+        protection: KeyProtection::Wrapped,
+        created: Some(*created),
+        activated: Some(*created),
+        succeeded: deactivated.is_some(),
+        uses: Some(*encryptions),
+        facility: Some(key.facility),
         ..row
     }
 }

@@ -40,12 +40,12 @@ async fn propose(scratch: &Scratch, request: DestructionRequest) -> ProposalId {
     scratch.fleet.destroy(&scratch.owner, request).await.unwrap().proposal.unwrap()
 }
 
-async fn approve(scratch: &Scratch, who: &Principal, proposal: ProposalId) -> Result<(), FleetError> {
+pub(crate) async fn approve(scratch: &Scratch, who: &Principal, proposal: ProposalId) -> Result<(), FleetError> {
     let yes = ProposalDecision { approve: true, why: "agreed".into() };
     scratch.fleet.proposal_decide(who, proposal, yes).await.map(drop)
 }
 
-async fn receipts(scratch: &Scratch) -> Vec<Receipt> {
+pub(crate) async fn receipts(scratch: &Scratch) -> Vec<Receipt> {
     scratch.fleet.destruction_list(&scratch.owner, Default::default()).await.unwrap().items
 }
 

@@ -8,6 +8,7 @@ mod broker;
 mod campaign;
 mod crash;
 mod destruction;
+mod encryption_key;
 mod enrolment;
 mod exchange;
 mod inventory;

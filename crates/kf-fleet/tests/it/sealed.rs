@@ -16,7 +16,7 @@ use kf_store::device_key::KeyPlace;
 
 use crate::scratch::{START, Scratch, field_of};
 
-fn entry() -> AuditEntry {
+pub(crate) fn entry() -> AuditEntry {
     let who = Actor { id: "test".into(), name: "test".into(), role: "owner".into(), by: "token".into() };
     AuditEntry {
         v: 1,

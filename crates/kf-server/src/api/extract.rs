@@ -85,6 +85,23 @@ impl FromRequestParts<AppState> for Named {
     }
 }
 
+/// The variable parts of a path that names something and the number of one of its epochs or versions.
+pub(super) struct Numbered {
+    pub(super) name: String,
+    pub(super) number: u32,
+}
+
+impl FromRequestParts<AppState> for Numbered {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Failure> {
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Ok(Path((name, number))) = path else { return Err(Failure::not_found()) };
+        let number = number.parse().map_err(|_not_a_number| Failure::not_found())?;
+        Ok(Self { name, number })
+    }
+}
+
 impl Named {
     /// The id or serial number that the path names.
     ///

@@ -297,6 +297,31 @@ CREATE TABLE campaign_count (
     PRIMARY KEY (campaign, wave, state)
 ) STRICT, WITHOUT ROWID;
 
+-- Keys with which the server encrypts for others, in versions. Nothing of a version below the minimum is decrypted.
+CREATE TABLE encryption_key (
+    id BLOB NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    facility BLOB NOT NULL,
+    created INTEGER NOT NULL,
+    newest INTEGER NOT NULL,
+    minimum INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- `material` is wrapped by the signer, and null once the version is destroyed. `encryptions` and `blocks` (of 16 octets) are
+-- set aside before they happen.
+CREATE TABLE encryption_key_version (
+    key BLOB NOT NULL,
+    version INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    material BLOB,
+    created INTEGER NOT NULL,
+    deactivated INTEGER,
+    destroyed INTEGER,
+    encryptions INTEGER NOT NULL,
+    blocks INTEGER NOT NULL,
+    PRIMARY KEY (key, version)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE key (
     id BLOB NOT NULL PRIMARY KEY,
     key_type INTEGER NOT NULL,

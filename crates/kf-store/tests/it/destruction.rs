@@ -75,7 +75,7 @@ async fn a_wiped_salt_is_in_no_file_and_its_neighbours_are() {
     assert!(before.fragments_after >= 37, "the search finds what is there: {before:?}");
     assert!(runs(&files(&directory), &salt(7)) == 37);
     let size = store.tree().size;
-    assert_eq!(store.wipe_salts(wanted, done()).await.unwrap(), 1);
+    assert_eq!(store.wipe_salts(wanted, NOW, done()).await.unwrap(), 1);
     assert_eq!(store.tree().size, size + 1);
     let after = store.scrub(Some(&found)).await.unwrap();
     assert_eq!((after.fragments_after, after.files), (0, 2), "{after:?}");
@@ -86,7 +86,7 @@ async fn a_wiped_salt_is_in_no_file_and_its_neighbours_are() {
     }
     assert!(store.device_key(device_id(7), 1, 1, &Visibility::Fleet).unwrap().is_none());
     assert!(store.device_key(device_id(9), 1, 1, &Visibility::Fleet).unwrap().is_some());
-    assert_eq!(store.wipe_salts(wanted, done()).await.unwrap(), 0);
+    assert_eq!(store.wipe_salts(wanted, NOW, done()).await.unwrap(), 0);
     assert_eq!(store.tree().size, size + 1, "nothing was wiped, so nothing is logged");
     assert!(store.first_offer(wanted).unwrap().is_some(), "that there was a key is not forgotten");
 }
@@ -98,7 +98,7 @@ async fn a_device_in_service_keeps_its_salt_whoever_asks() {
     deliver(&store, 1).await;
     for salts in [Salts::Device(device_id(1)), Salts::Epoch(facility_id(1), 1)] {
         assert!(store.wipeable_salts(salts).unwrap().devices().is_empty());
-        assert_eq!(store.wipe_salts(salts, done()).await.unwrap(), 0);
+        assert_eq!(store.wipe_salts(salts, NOW, done()).await.unwrap(), 0);
     }
     assert!(store.delivery(device_id(1)).unwrap().unwrap().salt.is_some());
 }
@@ -113,7 +113,7 @@ async fn files_are_written_anew_where_nothing_is_left_to_search_for() {
         deliver(&store, number).await;
         decommission(&store, number).await;
     }
-    store.wipe_salts(Salts::Epoch(facility_id(1), 1), done()).await.unwrap();
+    store.wipe_salts(Salts::Epoch(facility_id(1), 1), NOW, done()).await.unwrap();
     let scan = store.scrub(None).await.unwrap();
     assert!(scan.rebuilt && scan.fragments_after == 0, "{scan:?}");
     let octets = files(&directory);

@@ -57,6 +57,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "kf-fleet",
         &[
+            "kf-rotation",
             "kf-key",
             "kf-derive",
             "kf-exchange",
