@@ -158,6 +158,18 @@ fn root_use<I: I2c, D: DelayNs>(element: &Element<I, D>, root: Slot) -> Result<R
     }
 }
 
+impl<I: I2c + Send + 'static, D: DelayNs + Send + 'static> ElementBackend<I, D> {
+    /// The key that was made and locked in a slot before this back end: a device's identity.
+    ///
+    /// # Errors
+    /// [`BackendError::Token`] when there is none.
+    pub fn key_in(&self, slot: Slot) -> Result<Box<dyn SignatureKey>, BackendError> {
+        let public_key = ask(&self.element, |element| element.public_key(slot))?;
+        let element = Arc::clone(&self.element);
+        Ok(Box::new(ElementKey { element, slot, public_key, spki: public_key.to_spki(), label: slot.to_string() }))
+    }
+}
+
 impl<I: I2c + Send + 'static, D: DelayNs + Send + 'static> KeyBackend for ElementBackend<I, D> {
     fn capabilities(&self) -> &Capabilities {
         &self.capabilities

@@ -7,12 +7,14 @@ use embedded_hal::i2c::I2c;
 use kf_backend::{BackendError, KeyBackend as _, KeyHandle, TokenFault};
 use kf_derive::{FleetRoot, Purpose, SoftwareKey};
 use kf_key::{KeyAlgorithm, KeyId, SecretArray, SecretBytes, UnixMillis};
-use kf_secure_element::{Element, ElementBackend, Roles};
+use kf_secure_element::{Element, ElementBackend, Roles, layout};
 
 use super::pkcs11::device_key;
 use super::{DeviceKey, HardwareFault, KeyError, KeySource, pkcs11};
 
 const IN_ELEMENT: u8 = 5;
+/// As a factory station stores it: the identity key of the chip, which was locked on the line.
+const FROM_FACTORY: [u8; 1] = [7];
 /// Of the key that wraps the agent's symmetric keys.
 const WRAPPING_EPOCH: u32 = 1;
 const KEY_ID_OCTETS: usize = 16;
@@ -65,6 +67,10 @@ impl<I: I2c + Send + 'static, D: DelayNs + Send + 'static> KeySource for Element
     }
 
     fn load(&self, stored: &SecretBytes) -> Result<Box<dyn DeviceKey>, KeyError> {
+        // Exposed to be read: a mark is no secret.
+        if stored.expose() == FROM_FACTORY {
+            return self.0.key_in(layout::IDENTITY).map(device_key).map_err(|error| fault(&error));
+        }
         let (key, handle) = Self::parse(stored)?;
         self.open_key(key, &handle)
     }

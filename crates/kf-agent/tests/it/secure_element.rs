@@ -61,6 +61,26 @@ async fn a_device_enrols_and_renews_with_keys_in_its_secure_element_and_destroys
     }
 }
 
+/// The station's own part, the whole way to such a chip, is tested where the station is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_bootstraps_with_the_identity_that_the_line_locked_into_its_secure_element() {
+    let bench = bench(|_, _| Reply::Issue(LONG)).await;
+    let chip = personalized();
+    let point = element(&chip).public_key(layout::IDENTITY).unwrap().to_sec1();
+    let leaf = bench.authority.certify_client("factory-1", &point, (2020, 1, 1), (2049, 1, 1));
+    let chain = [leaf.clone(), bench.authority.issuing_der()];
+    let pem: String = chain.iter().map(|der| kf_pki::pem::certificate(der)).collect();
+    std::fs::write(bench.path("idevid.pem"), pem).unwrap();
+    std::fs::write(bench.path("idevid.key"), [7]).unwrap();
+    let more = "[bootstrap]\nidevid_chain_file = \"{dir}/idevid.pem\"\nidevid_sealed_key_file = \"{dir}/idevid.key\"\n";
+    let config = Config::parse(&bench.config_text_with_key("kind = \"secure-element\"", more)).unwrap();
+    let keys = || -> Box<dyn kf_agent::key_source::KeySource> { Box::new(ElementKeys::new(element(&chip)).unwrap()) };
+    let agent = crate::bench::open_with(&config, || bench.sink(), keys).unwrap();
+    assert!(agent.once().await.is_valid);
+    assert_eq!(bench.enrolments()[0].1.client_chain, chain, "the TLS session was the chip's");
+    assert!(element(&chip).public_key(layout::IDENTITY).unwrap().to_sec1() == point, "the identity key stays");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_element_that_vanishes_under_a_running_agent_delays_it_and_costs_nothing() {
     let bench = bench(|_, _| Reply::Issue(LONG)).await;

@@ -27,6 +27,11 @@ const TPM: &str = "idevid_sealed_key_file = \"idevid.key\"\n\n[key]\nkind = \"tp
 const PKCS11: &str =
     "idevid_sealed_key_file = \"idevid.key\"\n\n[key]\nkind = \"pkcs11\"\nseal_credential = \"keyfleet-pin\"\n";
 
+/// Whoever puts the device together adds `[key.secure_element]` where its bus is another one than `/dev/i2c-1`.
+const ELEMENT: &str = "idevid_sealed_key_file = \"idevid.key\"\n\n[key]\nkind = \"secure-element\"\n";
+/// `keyfleet-agent`'s own mark of the identity key of its chip.
+const KEY_OF_ELEMENT: [u8; 1] = [7];
+
 /// What is locked in a secure element beside the slot of the identity.
 #[derive(Clone, Copy, Debug)]
 struct ElementLocks {
@@ -44,6 +49,7 @@ impl HeldTarget {
         let agent = match recipe.target {
             TargetKind::Tpm => Some(TPM),
             TargetKind::Pkcs11 => Some(PKCS11),
+            TargetKind::SecureElement => Some(ELEMENT),
             _ => None,
         };
         Self { element, agent }
@@ -76,6 +82,7 @@ impl Target for HeldTarget {
             Segment::file("idevid.pem", pem_chain(material.chain)),
         ]);
         if let Some(locks) = self.element {
+            segments.push(Segment::file("idevid.key", KEY_OF_ELEMENT.to_vec()));
             segments.extend(element_segments(locks, material)?);
         }
         Ok(Image { segments, unlock: None })
