@@ -189,6 +189,9 @@ pub(crate) enum Noun {
     Policy(command::policy::Verb),
     /// Every key that the server knows of, with its state, its age and what the policy says of it
     Inventory(Box<command::inventory::Inventory>),
+    /// Act a fleet out on the rules, and check the invariants at every step, without a server
+    #[command(subcommand)]
+    Simulate(command::simulate::Verb),
     /// What a stolen key exposes, expected and at worst, for one or several periods
     Exposure(command::exposure::Exposure),
     /// Look for what is wrong or soon will be, each finding with its remedy

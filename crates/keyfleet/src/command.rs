@@ -40,6 +40,7 @@ pub(crate) mod rewrap;
 pub(crate) mod rotate;
 pub(crate) mod seal;
 pub(crate) mod serve;
+pub(crate) mod simulate;
 pub(crate) mod station;
 pub(crate) mod status;
 pub(crate) mod token;

@@ -54,6 +54,7 @@ fn run(context: &Context, encoding: Encoding, noun: Noun) -> Result<ExitCode, Fa
             block_on(command::policy::judge_fleet(context, verb)).map(|()| ExitCode::SUCCESS)
         }
         Noun::Policy(verb) => command::policy::run(context, verb).map(|()| ExitCode::SUCCESS),
+        Noun::Simulate(verb) => command::simulate::run(context, &verb).map(|()| ExitCode::SUCCESS),
         Noun::Exposure(exposure) => command::exposure::run(context, &exposure).map(|()| ExitCode::SUCCESS),
         Noun::Restore(restore) => command::restore::run(context, &restore).map(|()| ExitCode::SUCCESS),
         Noun::Image(verb) => command::image::run(context, &verb).map(|()| ExitCode::SUCCESS),
@@ -119,6 +120,7 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         | Noun::Derive(_)
         | Noun::Policy(_)
         | Noun::Exposure(_)
+        | Noun::Simulate(_)
         | Noun::Inventory(_)
         | Noun::Image(_)
         | Noun::Restore(_)

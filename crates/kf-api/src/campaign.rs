@@ -68,7 +68,7 @@ impl Default for CampaignPlan {
     fn default() -> Self {
         Self {
             canary: 10,
-            wave: 1_000,
+            wave: 10_000,
             per_minute: 300,
             jitter_seconds: 60,
             soak_seconds: 3_600,

@@ -126,17 +126,21 @@ impl Fleet {
             return Err(refused());
         };
         let next = self.store.delivery(device.id)?.ok_or(FleetError::Bug("a device without delivery"))?;
-        let next = self.rotate_due_device(&device, next).await?;
+        let due = self.due_device_key(&device, &next)?;
         let salt = match next.salt {
             Some(salt) => salt,
             None => self.signer.new_device_salt(device.id).await?,
         };
-        let place = next.place;
+        let seen = next.place.device_epoch;
+        let place = KeyPlace { device_epoch: seen.saturating_add(u32::from(due.is_some())), ..next.place };
         let given = DeviceProof { place: place_of(device.id, place), spki: &spki, wrapped_salt: &salt, proof };
         let delivery = self.signer.exchange_deliver(given).await.map_err(|error| {
             tracing::info!(device = %device.id, %error, "a key exchange was refused");
             signer_error(error)
         })?;
+        if let Some(reason) = due {
+            self.advance_due_device(&device, seen, reason).await?;
+        }
         let who = device_principal(&device, Credential::Certificate);
         let now = self.now();
         let entry = with_place(Entry::done(&who, "key.deliver", now).about(device.id), &place);

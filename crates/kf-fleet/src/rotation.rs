@@ -6,10 +6,12 @@
 //! are looked at, their devices are not: a device whose own key is due is told at its next exchange.
 
 use kf_access::{Action, Principal, Target, Visibility, authorize};
+use kf_api::PageRequest;
+use kf_api::device::Device;
 use kf_api::epoch::{EpochOutcome, EpochState};
 use kf_api::inventory::InventoryFilter;
 use kf_api::rotation::{RotateRequest, RotationOperation, RotationOutcome, RotationReport, RotationStep};
-use kf_key::{DeviceId, FacilityId, KeyState, UnixMillis};
+use kf_key::{FacilityId, KeyState, UnixMillis};
 use kf_rotation::sweep::{KeyFacts, Operation, Reason, Successor, due, sweep};
 use kf_rotation::{KeyClass, Scope};
 use kf_store::device_key::Delivery;
@@ -100,7 +102,7 @@ impl Fleet {
         let facility = facility.ok_or(FleetError::Bug("an epoch of no facility"))?;
         let scope = Scope { facility: Some(&facility.name), product_line: None };
         let rule = self.policy.rule(KeyClass::FacilityKey, scope);
-        let held = epoch.succeeded && self.store.epoch_is_held(epoch.facility, epoch.epoch)?;
+        let held = epoch.succeeded && self.keeps_epoch(run.who, epoch)?;
         let facts = epoch_facts(epoch, held);
         for operation in sweep(&facts, &rule, self.now()) {
             let Some((operation, reason)) = act_of(operation) else { continue };
@@ -132,6 +134,16 @@ impl Fleet {
         Ok(())
     }
 
+    /// Whether somebody keeps an epoch from being retired: for the server, any device that may hold it; for a person, who
+    /// answers for what barred devices lose, one that is not barred.
+    fn keeps_epoch(&self, who: &Principal, epoch: &EpochRow) -> Result<bool, FleetError> {
+        if *who == Self::server_principal() {
+            return Ok(self.store.epoch_is_held(epoch.facility, epoch.epoch)?);
+        }
+        let page = PageRequest { after: None, limit: Some(1) };
+        Ok(!self.store.epoch_holders(epoch.facility, epoch.epoch, &who.visibility(), &page)?.items.is_empty())
+    }
+
     async fn carry_out_rotation(
         &self,
         who: &Principal,
@@ -146,7 +158,8 @@ impl Fleet {
                 self.advance_behind(who, epoch.facility, epoch.epoch, why).await
             }
             RotationOperation::MakeSuccessor => self.epoch_advance_behind(who, epoch.facility, epoch.epoch, why).await,
-            _ => self.carry_out_retirement(who, &epoch.facility.to_string(), epoch.epoch, why).await,
+            _ if is_server => self.carry_out_retirement(who, &epoch.facility.to_string(), epoch.epoch, why).await,
+            _ => self.epoch_retire(who, &epoch.facility.to_string(), epoch.epoch, why.to_owned()).await,
         }
     }
 
@@ -195,15 +208,12 @@ impl Fleet {
         Ok(())
     }
 
-    /// Gives a device whose key is due by policy a new epoch of its own, which the exchange under way then delivers.
-    pub(crate) async fn rotate_due_device(
-        &self,
-        device: &kf_api::device::Device,
-        next: Delivery,
-    ) -> Result<Delivery, FleetError> {
+    /// Why the key of a device that asks is due, if it is: then it is to be given one of a new epoch of its own. Nothing is
+    /// written, because nobody has proved yet who asks.
+    pub(crate) fn due_device_key(&self, device: &Device, next: &Delivery) -> Result<Option<Reason>, FleetError> {
         // A newer key waits for it already, or it has none that could be too old.
         if !next.acknowledged {
-            return Ok(next);
+            return Ok(None);
         }
         let facility = self.store.facility(device.facility, &Visibility::Fleet)?;
         let line = self.store.product_line(device.product_line)?;
@@ -213,11 +223,8 @@ impl Fleet {
         };
         let rule = self.policy.rule(KeyClass::DeviceKey, scope);
         let epochs = self.store.device_key_epochs(device.id, &Visibility::Fleet)?;
-        let place = next.place;
-        let held = epochs
-            .iter()
-            .find(|epoch| (epoch.facility_epoch, epoch.device_epoch) == (place.facility_epoch, place.device_epoch));
-        let now = self.now();
+        let place = (next.place.facility_epoch, next.place.device_epoch);
+        let held = epochs.iter().find(|epoch| (epoch.facility_epoch, epoch.device_epoch) == place);
         let facts = KeyFacts {
             class: KeyClass::DeviceKey,
             state: KeyState::Active,
@@ -228,21 +235,26 @@ impl Fleet {
             successor: Successor::None,
             protected: 1,
         };
-        let Some(reason) = due(&facts, &rule, now) else { return Ok(next) };
-        let entry = Entry::done(&Self::server_principal(), "epoch.advance", now)
+        Ok(due(&facts, &rule, self.now()))
+    }
+
+    /// Records the new epoch of a device whose key was due and who has proved that it is who asks.
+    ///
+    /// # Errors
+    /// [`FleetError::Conflict`] when its epoch is another by now: it begins a new exchange.
+    pub(crate) async fn advance_due_device(
+        &self,
+        device: &Device,
+        seen: u32,
+        reason: Reason,
+    ) -> Result<(), FleetError> {
+        let entry = Entry::done(&Self::server_principal(), "epoch.advance", self.now())
             .about(device.id)
             .at_facility(Some(device.facility))
             .because(&format!("policy: {reason}"))
-            .with("device_epoch", place.device_epoch.saturating_add(1));
-        match self.store.advance_device_epoch(device.id, place.device_epoch, entry.build()).await {
-            // Somebody else was first: what they made is delivered.
-            Ok(_) | Err(kf_store::StoreError::IllegalState { .. }) => self.delivery_of(device.id),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn delivery_of(&self, device: DeviceId) -> Result<Delivery, FleetError> {
-        self.store.delivery(device)?.ok_or(FleetError::Bug("a device without delivery"))
+            .with("device_epoch", seen.saturating_add(1));
+        self.store.advance_device_epoch(device.id, seen, entry.build()).await?;
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@
 //! - [`verdict`](verdict::verdict): what a policy says of a key, in one word and its reason.
 //! - [`campaign`]: what a campaign over many devices does next, from tallies and a moment.
 //! - [`usage`]: how often one key may seal before the bound of its AEAD.
+//! - [`simulation`]: a year of a mixed fleet on these rules, with invariants checked at every step.
 //! - [`exposure`]: what a stolen key exposes, expected and at worst.
 //!
 //! "Rotate" is a word of ours: make the successor, activate it, re-protect what the predecessor protected, deactivate
@@ -25,6 +26,7 @@ pub mod exposure;
 mod period;
 mod policy;
 mod preset;
+pub mod simulation;
 pub mod sweep;
 pub mod usage;
 pub mod verdict;

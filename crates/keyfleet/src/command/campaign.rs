@@ -10,11 +10,13 @@ use kf_api::campaign::{
 };
 use kf_key::{CampaignState, MemberState};
 use kf_rotation::Period;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::revoke::waiting;
 use crate::api::{Api, Context, Paging, list, names_for, segment};
 use crate::failure::Failure;
-use crate::output::{Names, devices_bar, object, say};
+use crate::output::{Format, Names, devices_bar, object, say, to_value};
 
 const COLUMNS: [&str; 7] = ["name", "kind", "state", "wave", "created", "ended", "id"];
 const MEMBER_COLUMNS: [&str; 6] = ["name", "state", "wave", "offered", "ended", "last_seen"];
@@ -196,7 +198,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
             let status =
                 if follow { self::follow(&mut api, &campaign).await? } else { status(&mut api, &campaign).await? };
             let names = names_for(context.format, &mut api, &["facility"]).await;
-            object(context.format, &status, &names)?;
+            show(context, &status, &names)?;
             judge(&status, follow)
         }
         Verb::List { paging } => {
@@ -236,7 +238,7 @@ async fn create(context: &Context, create: Create) -> Result<(), Failure> {
     };
     // A large fleet is counted for the estimate.
     let outcome: CampaignOutcome = context.api_within(Duration::from_secs(600))?.post("/v1/campaigns", &new).await?;
-    object(context.format, &outcome, &Names::new())
+    show(context, &outcome, &Names::new())
 }
 
 async fn act(context: &Context, act: CampaignAct, change: Change) -> Result<(), Failure> {
@@ -244,8 +246,39 @@ async fn act(context: &Context, act: CampaignAct, change: Change) -> Result<(), 
     let request = CampaignActRequest { act, why, dry_run };
     let mut api = context.api_within(Duration::from_secs(600))?;
     let outcome: CampaignOutcome = api.post(&format!("{}/act", path(&campaign)), &request).await?;
-    object(context.format, &outcome, &Names::new())?;
+    show(context, &outcome, &Names::new())?;
     outcome.proposal.as_ref().map_or(Ok(()), |proposal| Err(waiting(proposal)))
+}
+
+/// One object; for people, what is nested in it as `key=value`.
+fn show<T: Serialize>(context: &Context, item: &T, names: &Names) -> Result<(), Failure> {
+    if context.format != Format::Table {
+        return object(context.format, item, names);
+    }
+    let mut fields = Map::new();
+    flatten("", to_value(item)?, &mut fields);
+    object(context.format, &fields, names)
+}
+
+/// Numbers that are nested become texts, which a table shows side by side; a campaign in an answer stands beside the rest.
+fn flatten(name: &str, value: Value, fields: &mut Map<String, Value>) {
+    match value {
+        Value::Object(inner) if name.is_empty() || name == "campaign" => {
+            inner.into_iter().for_each(|(key, value)| flatten(&key, value, fields));
+        }
+        Value::Object(inner) => {
+            let text = |value: Value| match value {
+                Value::String(text) => text,
+                Value::Object(deeper) => {
+                    deeper.into_iter().map(|(key, value)| format!("{key}:{value}")).collect::<Vec<_>>().join(",")
+                }
+                other => other.to_string(),
+            };
+            let inner = inner.into_iter().map(|(key, value)| (key, Value::String(text(value)))).collect();
+            fields.insert(name.to_owned(), Value::Object(inner));
+        }
+        other => drop(fields.insert(name.to_owned(), other)),
+    }
 }
 
 async fn status(api: &mut Api, campaign: &str) -> Result<CampaignStatus, Failure> {

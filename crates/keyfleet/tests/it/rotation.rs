@@ -70,6 +70,24 @@ fn exposure_compares_periods_by_the_published_formula() {
 }
 
 #[test]
+fn a_simulated_year_holds_and_is_replayed_from_its_seed() {
+    let home = scratch();
+    let year = |seed: &str| {
+        let arguments = ["simulate", "year", "--devices", "500", "--seed", seed, "--format", "json"];
+        let text = run(&home, &arguments).expect_success().stdout_text();
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    let found = year("11");
+    assert_eq!((found["holds"].clone(), found["devices"].clone()), (true.into(), 500.into()), "{found}");
+    let invariants = found["invariants"].as_array().unwrap();
+    assert_eq!(invariants.len(), 8);
+    assert!(invariants.iter().all(|one| one["checked"].as_u64() > Some(0) && one["broken"] == 0), "{found}");
+    assert_eq!(found, year("11"));
+    assert_ne!(found, year("12"));
+    assert_eq!(run(&home, &["simulate", "year", "--devices", "0"]).code, Some(2));
+}
+
+#[test]
 fn a_question_without_an_answer_names_the_field() {
     let home = scratch();
     for (arguments, field) in [

@@ -1,5 +1,6 @@
 //! Rotation by policy: what is due is done once, whoever asks and whatever is cut short.
 
+use kf_api::device::{DeviceAct, DeviceActRequest};
 use kf_api::epoch::EpochState;
 use kf_api::rotation::{RotateRequest, RotationOperation, RotationOutcome, RotationReport};
 use kf_fleet::Principal;
@@ -129,6 +130,24 @@ async fn many_devices_wait_for_a_second_person_and_the_server_acts_only_where_it
     // A clock that goes back makes keys younger, and undoes nothing.
     scratch.clock.set(crate::scratch::START);
     scratch.fleet.turn().await;
+    assert_eq!(epochs(&scratch, "plant-a").await, [(2, EpochState::Current), (1, EpochState::Retired)]);
+}
+
+#[tokio::test]
+async fn what_barred_devices_would_lose_is_given_up_by_people_and_never_by_the_server() {
+    let scratch = Scratch::with(|config| config.rotation_automatic = true).await;
+    Firmware::enrolled(&scratch, "thermo-1").await.exchange(&scratch).await.unwrap();
+    let request =
+        DeviceActRequest { act: DeviceAct::Suspend, why: "lost".into(), departure: Default::default(), dry_run: false };
+    scratch.fleet.device_act(&scratch.owner, "thermo-1", request).await.unwrap();
+    scratch.pass(300 * DAY);
+    for _ in 0..3 {
+        scratch.fleet.turn().await;
+        scratch.pass(UnixMillis::HOUR);
+    }
+    assert_eq!(epochs(&scratch, "plant-a").await, [(2, EpochState::Pending), (1, EpochState::Current)]);
+    assert_eq!(epochs(&scratch, "plant-b").await, [(2, EpochState::Current), (1, EpochState::Retired)]);
+    assert_eq!(outcomes(&rotate(&scratch, all()).await), [(RotationOperation::Retire, RotationOutcome::Done)]);
     assert_eq!(epochs(&scratch, "plant-a").await, [(2, EpochState::Current), (1, EpochState::Retired)]);
 }
 

@@ -167,6 +167,10 @@ fn nature() -> impl Strategy<Value = Nature> {
 /// One device that was asked: when, in which wave, and what it is like.
 type Asked = (UnixMillis, u32, Nature);
 
+fn counted(count: usize) -> u64 {
+    u64::try_from(count).unwrap()
+}
+
 fn ended(asked: &Asked, now: UnixMillis) -> Option<bool> {
     match asked.2 {
         Nature::Answers(after) if now >= asked.0.plus(after * SECOND) => Some(true),
@@ -212,21 +216,21 @@ proptest! {
                 tally: tallied,
                 forgiven,
                 gate_open,
-                waiting: (devices.len() - asked.len()) as u64,
-                open: open.clone().count() as u64,
+                waiting: counted(devices.len() - asked.len()),
+                open: counted(open.clone().count()),
                 last_release: last,
                 oldest_open: open.clone().map(|one| one.0).filter(|at| *at > plan.silent_since(now)).min(),
             };
             match decide(&plan, &facts, now) {
                 Decision::Release { count } => {
-                    prop_assert!(asked.len() + count as usize <= devices.len());
+                    prop_assert!(counted(asked.len()) + u64::from(count) <= counted(devices.len()));
                     prop_assert!(tallied.taken() + u64::from(count) <= u64::from(plan.size(wave)));
                     for _ in 0..count {
                         asked.push((now, wave, devices[asked.len()]));
                     }
                     last = Some(now);
                     let lately = asked.iter().filter(|one| one.0.plus(60 * SECOND) > now).count();
-                    prop_assert!(lately as u64 <= u64::from(per_minute) + u64::from(per_minute).div_ceil(30) + 1);
+                    prop_assert!(counted(lately) <= u64::from(per_minute) + u64::from(per_minute).div_ceil(30) + 1);
                 }
                 Decision::NextWave => { wave += 1; forgiven = 0; gate_open = false; }
                 // Somebody looks and goes on.
