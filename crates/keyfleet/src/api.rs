@@ -230,7 +230,8 @@ paged!(
     kf_api::batch::BatchFilter,
     kf_api::inventory::InventoryFilter,
     kf_api::campaign::MemberFilter,
-    kf_api::encryption_key::EncryptionKeyFilter
+    kf_api::encryption_key::EncryptionKeyFilter,
+    kf_api::incident::IncidentFilter
 );
 
 /// Lists `path`: one page, or all of them as they come. `T` checks that the answer is what it should be.

@@ -151,6 +151,9 @@ pub(crate) enum Noun {
     /// API tokens
     #[command(subcommand)]
     Token(command::token::Verb),
+    /// Compromise recovery: what it reaches, what to do, and the report
+    #[command(subcommand)]
+    Incident(Box<command::incident::Verb>),
     /// Acts that wait for a second person
     #[command(subcommand)]
     Proposal(command::proposal::Verb),

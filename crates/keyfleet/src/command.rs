@@ -21,6 +21,7 @@ pub(crate) mod epoch;
 pub(crate) mod exposure;
 pub(crate) mod facility;
 pub(crate) mod image;
+pub(crate) mod incident;
 pub(crate) mod init;
 pub(crate) mod inventory;
 pub(crate) mod issuance;

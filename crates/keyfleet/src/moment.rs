@@ -32,6 +32,16 @@ pub(crate) fn parse(text: &str, now: UnixMillis) -> Result<UnixMillis, String> {
     u64::try_from(moment.as_millisecond()).map(UnixMillis).map_err(|_before_1970| expected())
 }
 
+/// As [`parse`], for what lies behind: a distance counts back from now.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_past(text: &str, now: UnixMillis) -> Result<UnixMillis, String> {
+    let moment = parse(text, now)?;
+    let is_distance = text.ends_with(['d', 'h']);
+    Ok(if is_distance { now.minus(moment.0.saturating_sub(now.0)) } else { moment })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,6 +53,13 @@ mod tests {
         assert_eq!(parse("12h", now), Ok(now.plus(12 * UnixMillis::HOUR)));
         assert_eq!(parse("2023-11-14T22:13:20Z", now), Ok(now));
         assert_eq!(parse("1970-01-02", now), Ok(UnixMillis(UnixMillis::DAY)));
+    }
+
+    #[test]
+    fn a_distance_into_the_past_counts_back() {
+        let now = UnixMillis(1_700_000_000_000);
+        assert_eq!(parse_past("30d", now), Ok(now.minus(30 * UnixMillis::DAY)));
+        assert_eq!(parse_past("2023-11-14T22:13:20Z", now), Ok(now));
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(crate) enum Format {
 }
 
 /// Fields whose number is a moment in milliseconds since 1970.
-const MOMENTS: [&str; 26] = [
+const MOMENTS: [&str; 31] = [
     "issued",
     "created",
     "last_seen",
@@ -49,6 +49,11 @@ const MOMENTS: [&str; 26] = [
     "begins",
     "deactivated",
     "destroyed",
+    "since",
+    "opened",
+    "closed",
+    "planned",
+    "due",
 ];
 
 /// Fields that come first when one object is shown.

@@ -78,14 +78,22 @@ actions! {
     CodeManage = "code.manage" => [Owner, FleetOperator, FacilityOperator, Station];
     /// See and decide enrolments that wait for a person.
     EnrolmentDecide = "enrolment.decide" => [Owner, FleetOperator, FacilityOperator];
-    /// Stop issuance in the whole fleet.
-    IssuanceStop = "issuance.stop" => [Owner, FleetOperator];
+    /// Stop issuance: in the whole fleet, for a facility, or by a CA.
+    IssuanceStop = "issuance.stop" => [Owner, FleetOperator, FacilityOperator];
     /// Start issuance again.
-    IssuanceStart = "issuance.start" => [Owner, FleetOperator];
+    IssuanceStart = "issuance.start" => [Owner, FleetOperator, FacilityOperator];
     /// Add, disable and change operators, make and withdraw their tokens.
     OperatorManage = "operator.manage" => [Owner];
     /// See operators.
     OperatorRead = "operator.read" => [Owner, Auditor];
+    /// Shut an operator out while an incident is dealt with: whose whole scope is one's own, and no owner but by an owner.
+    OperatorShutOut = "operator.shut-out" => [Owner, FleetOperator, FacilityOperator];
+    /// See incidents, what they reach, and their reports.
+    IncidentRead = "incident.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
+    /// Open, plan, run and close incidents; each step of a plan asks for its own action besides.
+    IncidentManage = "incident.manage" => [Owner, FleetOperator, FacilityOperator];
+    /// Agree to the plan of an incident that somebody else made.
+    IncidentApprove = "incident.approve" => [Owner, FleetOperator, FacilityOperator];
     /// See proposals.
     ProposalRead = "proposal.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
     /// Approve or cancel a proposal of somebody else.

@@ -19,6 +19,7 @@ pub mod endorsement;
 pub mod enrolment;
 pub mod epoch;
 pub mod facility;
+pub mod incident;
 pub mod inventory;
 pub mod label;
 pub mod operator;

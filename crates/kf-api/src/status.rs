@@ -58,4 +58,7 @@ pub struct IssuanceSwitch {
     /// Why, for the log; required to stop.
     #[serde(default)]
     pub why: String,
+    /// For the devices of this facility alone (name or id).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub facility: Option<String>,
 }

@@ -57,6 +57,12 @@ impl BrokerQueue {
         waiting.fresh.extend(changes.iter().take(room).copied());
     }
 
+    /// Whether every broker was told of everything, and confirmed it.
+    pub(crate) fn is_settled(&self) -> bool {
+        let waiting = self.waiting();
+        waiting.fresh.is_empty() && waiting.unconfirmed.is_empty()
+    }
+
     /// Keeps changes that were told `attempts` times without being confirmed.
     fn keep(&self, changes: &[StatusChange], attempts: u32, now: UnixMillis) {
         let mut waiting = self.waiting();
@@ -133,7 +139,7 @@ impl Fleet {
         self.keep_fence();
     }
 
-    async fn turn_brokers(&self) {
+    pub(crate) async fn turn_brokers(&self) {
         if self.attached_brokers().is_empty() {
             return;
         }

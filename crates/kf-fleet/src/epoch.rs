@@ -295,7 +295,7 @@ impl Fleet {
     }
 
     /// The epoch of a device that was sent a key.
-    fn device_epoch(&self, device: &Device) -> Result<u32, FleetError> {
+    pub(crate) fn device_epoch(&self, device: &Device) -> Result<u32, FleetError> {
         let next = self.store.delivery(device.id)?.ok_or(FleetError::NotFound("device"))?;
         if next.salt.is_none() {
             return Err(FleetError::conflict(

@@ -30,6 +30,7 @@ mod exchange;
 mod facility;
 mod fence;
 mod fleet;
+mod incident;
 mod init;
 mod inventory;
 mod issuance;

@@ -27,7 +27,7 @@ const SERVER: &str = "server";
 
 /// Held while it is checked that another owner remains and one is then disabled, so that two owners who disable each
 /// other at the same moment do not both succeed.
-static OWNERS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+pub(crate) static OWNERS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 impl Fleet {
     /// Who holds this API token.
@@ -202,7 +202,7 @@ impl Fleet {
         Ok(())
     }
 
-    fn another_owner_is_enabled(&self, but: OperatorId) -> Result<bool, FleetError> {
+    pub(crate) fn another_owner_is_enabled(&self, but: OperatorId) -> Result<bool, FleetError> {
         let mut page = PageRequest { after: None, limit: Some(kf_api::page::MAX_LIMIT) };
         loop {
             let found = self.store.operators(&page)?;

@@ -251,7 +251,7 @@ impl Fleet {
         Ok(())
     }
 
-    async fn end_proposal(
+    pub(crate) async fn end_proposal(
         &self,
         who: &Principal,
         proposal: &Proposal,

@@ -57,6 +57,11 @@ impl Fleet {
             Issuance::StoreFull => warnings.push("the store is full: reads and revocation only".to_owned()),
             Issuance::Fenced(why) => warnings.push(format!("fenced: {why}")),
         }
+        if let Ok(held @ 1..) = self.store.issuance_holds() {
+            warnings.push(format!(
+                "nothing is issued for {held} facilities or CAs: see `keyfleet incident list`, and `keyfleet issuance start --facility`"
+            ));
+        }
         let soon = self.now().plus(90 * UnixMillis::DAY);
         for known in self.authorities().all().filter(|known| known.record.not_after < soon) {
             warnings.push(format!("CA `{}` expires within 90 days", known.record.name));
@@ -81,14 +86,35 @@ impl Fleet {
         } else {
             (Action::IssuanceStop, "issuance.stop")
         };
-        authorize(who, action, Target::Fleet)?;
+        let facility = match &switch.facility {
+            Some(facility) => Some(self.find_facility(facility, &who.visibility())?.id),
+            None => None,
+        };
+        authorize(who, action, facility.map_or(Target::Fleet, Target::Facility))?;
         if !switch.run && switch.why.trim().is_empty() {
             return Err(FleetError::invalid("why", "is missing", "say why issuance is stopped"));
+        }
+        if let Some(facility) = facility {
+            return self.switch_facility(who, facility, &switch).await;
         }
         let stopped = (!switch.run).then(|| switch.why.clone());
         let entry = self.evidence(Entry::done(who, act, self.now())).because(&switch.why);
         self.store.set_issuance(stopped, entry.build()).await?;
         Ok(self.issuance())
+    }
+
+    /// As [`Fleet::issuance_switch`], for the devices of one facility; the others go on.
+    async fn switch_facility(
+        &self,
+        who: &Principal,
+        facility: kf_key::FacilityId,
+        switch: &IssuanceSwitch,
+    ) -> Result<Issuance, FleetError> {
+        self.hold_facility_issuance(who, facility, !switch.run, &switch.why).await?;
+        Ok(match (switch.run, self.issuance()) {
+            (false, Issuance::Running) => Issuance::Stopped(switch.why.clone()),
+            (_, issuance) => issuance,
+        })
     }
 
     /// What keeps the server from serving: empty when ready.

@@ -167,6 +167,8 @@ identifiers! {
     BackupId = "bkp_";
     /// A key with which the server encrypts for others.
     EncryptionKeyId = "ekey_";
+    /// A suspected or confirmed compromise that is being dealt with.
+    IncidentId = "inc_";
 }
 
 #[cfg(test)]

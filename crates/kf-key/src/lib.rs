@@ -26,8 +26,8 @@ pub use campaign::{CampaignState, IllegalCampaignTransition, MemberState};
 pub use device::{DeviceState, IllegalDeviceTransition, KeyProtection};
 pub use id::{
     AuthorityId, BackupId, BatchId, CampaignId, CodeId, DestructionId, DeviceId, EncryptionKeyId, EnrolmentId,
-    FacilityId, FleetId, IntentId, KeyId, OperatorId, OrderId, ParseIdError, ProductLineId, ProposalId, TokenId,
-    VendorId,
+    FacilityId, FleetId, IncidentId, IntentId, KeyId, OperatorId, OrderId, ParseIdError, ProductLineId, ProposalId,
+    TokenId, VendorId,
 };
 pub use profile::{CertificateProfile, UnknownProfile};
 pub use revocation::{CertificateStatus, RevocationReason, UnknownReason};

@@ -216,6 +216,13 @@ impl<'a> Act<'a> {
         stopped.map_or(Ok(()), |why| Err(StoreError::Stopped { why }))
     }
 
+    /// Refuses when issuance is stopped for this facility or CA.
+    pub(crate) fn require_issuance_for(&self, target: &[u8; 16]) -> Result<(), StoreError> {
+        let held: Option<String> =
+            self.one("SELECT why FROM issuance_hold WHERE target = ?1", [target], |row| row.get(0))?;
+        held.map_or(Ok(()), |why| Err(StoreError::Stopped { why }))
+    }
+
     /// Appends the log entries of the act; the index of the first.
     ///
     /// # Errors

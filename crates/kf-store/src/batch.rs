@@ -168,6 +168,7 @@ impl Store {
     pub async fn insert_batch(&self, record: BatchRecord, audit: impl Into<Audit>) -> Result<Logged<()>, StoreError> {
         self.logged(Class::Ordinary, audit.into(), move |act| {
             act.require_issuance()?;
+            act.require_issuance_for(record.stored.batch.facility.as_bytes())?;
             insert(act, &record)
         })
         .await

@@ -363,6 +363,7 @@ impl Store {
             let PreImage { serial, authority, tbs, at } = &pre_image;
             if !is_own {
                 act.require_issuance()?;
+                act.require_issuance_for(authority.as_bytes())?;
             }
             if act.exists("SELECT 1 FROM certificate WHERE serial = ?1", [serial.as_bytes()])? {
                 return Err(StoreError::Conflict { field: "serial" });

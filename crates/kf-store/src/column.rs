@@ -8,14 +8,15 @@ use kf_api::campaign::CampaignKind;
 use kf_api::destruction::DestructionResult;
 use kf_api::enrolment::EnrolmentState;
 use kf_api::epoch::{DeviceKeyState, EpochState};
+use kf_api::incident::IncidentState;
 use kf_api::operator::Role;
 use kf_api::order::{OrderAct, OrderState};
 use kf_api::proposal::ProposalState;
 use kf_key::{
     AuthorityId, BackupId, BatchId, CampaignId, CampaignState, CertificateProfile, CertificateStatus, CodeId,
-    DestructionId, DeviceId, DeviceState, EncryptionKeyId, EnrolmentId, FacilityId, IntentId, KeyAlgorithm, KeyId,
-    KeyProtection, KeyState, KeyType, MemberState, OperatorId, OrderId, ProductLineId, ProposalId, RevocationReason,
-    SerialNumber, TokenId, UnixMillis, VendorId,
+    DestructionId, DeviceId, DeviceState, EncryptionKeyId, EnrolmentId, FacilityId, IncidentId, IntentId, KeyAlgorithm,
+    KeyId, KeyProtection, KeyState, KeyType, MemberState, OperatorId, OrderId, ProductLineId, ProposalId,
+    RevocationReason, SerialNumber, TokenId, UnixMillis, VendorId,
 };
 use rusqlite::Row;
 use rusqlite::types::{FromSqlError, Type};
@@ -67,6 +68,7 @@ coded! {
     CampaignState: 1 Draft 2 Running 3 Paused 4 Stopped 5 Aborted 6 Completed;
     MemberState: 1 Waiting 2 Offered 3 Done 4 Failed 5 Skipped;
     BatchState: 1 Open 2 Cancelled 3 Compromised;
+    IncidentState: 1 Open 2 Closed;
     Outcome: 1 Passed 2 Scrapped 3 Rework;
     MadeState: 1 Missing 2 Rework 3 Passed 4 Scrapped;
     ConflictKind: 1 OutsideQuota 2 MadeTwice 3 SameKey 4 SameAddress 5 SameSerial 6 ClonedStation 7 OtherQuota
@@ -94,7 +96,7 @@ macro_rules! identifiers {
 }
 
 identifiers! {
-    AuthorityId BackupId BatchId CampaignId CodeId DestructionId DeviceId EncryptionKeyId EnrolmentId FacilityId IntentId KeyId OperatorId OrderId ProductLineId ProposalId TokenId
+    AuthorityId BackupId BatchId CampaignId CodeId DestructionId DeviceId EncryptionKeyId EnrolmentId FacilityId IncidentId IntentId KeyId OperatorId OrderId ProductLineId ProposalId TokenId
     VendorId
 }
 
@@ -198,6 +200,7 @@ mod tests {
         check(MadeState::ALL);
         check(ConflictKind::ALL);
         check(&[BatchState::Open, BatchState::Cancelled, BatchState::Compromised]);
+        check(&[IncidentState::Open, IncidentState::Closed]);
         check(&[OrderAct::Rotate, OrderAct::Wipe]);
         check(&[CampaignKind::DeviceKey, CampaignKind::Certificate]);
         check(&CampaignState::ALL);

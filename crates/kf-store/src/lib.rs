@@ -30,6 +30,7 @@ pub mod enrolment;
 pub mod epoch;
 mod error;
 pub mod facility;
+pub mod incident;
 pub mod intent;
 pub mod inventory;
 pub mod key;

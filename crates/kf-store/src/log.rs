@@ -5,7 +5,7 @@ use std::ops::Range;
 use kf_access::Visibility;
 use kf_api::audit::AuditRecord;
 use kf_api::{Page, PageRequest};
-use kf_key::{FacilityId, SerialNumber};
+use kf_key::{FacilityId, OperatorId, SerialNumber};
 use kf_log::entry::MAX_ENTRY_OCTETS;
 use kf_log::hash::{leaf_hash, subtree_root};
 use kf_log::tile::{TILE_WIDTH, parse_tile, push_bundle_entry, tile_width};
@@ -131,6 +131,10 @@ pub(crate) fn append(connection: &Connection, index: i64, entry: &AuditEntry) ->
                 }
             }
         }
+    }
+    if let Ok(operator) = entry.who.id.parse::<OperatorId>() {
+        let sql = "INSERT INTO log_actor (actor, idx) VALUES (?1, ?2)";
+        sql::execute(connection, sql, (operator.as_bytes(), index))?;
     }
     if let Some(facility) = entry.facility {
         let sql = "INSERT INTO log_facility (facility, idx) VALUES (?1, ?2)";
@@ -319,7 +323,8 @@ fn sizes(found: u64, offered: u64) -> StoreError {
     }
 }
 
-fn record(row: &rusqlite::Row<'_>) -> rusqlite::Result<AuditRecord> {
+/// An index and an entry.
+pub(crate) fn record(row: &rusqlite::Row<'_>) -> rusqlite::Result<AuditRecord> {
     let entry: Vec<u8> = row.get(1)?;
     let entry = serde_json::from_slice(&entry)
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Blob, Box::new(error)))?;

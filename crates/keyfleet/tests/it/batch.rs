@@ -52,7 +52,7 @@ fn now() -> UnixMillis {
     kf_fleet::Clock::now(&kf_fleet::SystemClock)
 }
 
-struct Station {
+pub(crate) struct Station {
     authority: PrivateKey,
     record: PrivateKey,
     request: Vec<u8>,
@@ -140,7 +140,7 @@ fn write_identity(fleet: &Fleet, name: &str, key: &PrivateKey, certificate: &[u8
 }
 
 /// EST simpleenroll by curl.
-fn enrol(fleet: &Fleet, request: &str, more: &[&str]) -> kf_testkit::Output {
+pub(crate) fn enrol(fleet: &Fleet, request: &str, more: &[&str]) -> kf_testkit::Output {
     let profile = fs::read_to_string(fleet.data().join("cli.toml")).unwrap();
     let server = profile.lines().next().unwrap().trim_start_matches("server = ").trim_matches('"').to_owned();
     let curl = Tool::new("curl").directory(fleet.scratch.path());
@@ -197,7 +197,7 @@ fn a_label_makes_a_device_somebodys_once_it_was_let_go_claimed_and_has_proved_it
 }
 
 /// Three devices and the end of the shift, as the station writes them; the third is made by another recipe when `cheats`.
-fn shift(fleet: &Fleet, station: &Station, quota: &Quota, document: &[u8], cheats: bool) -> Vec<u8> {
+pub(crate) fn shift(fleet: &Fleet, station: &Station, quota: &Quota, document: &[u8], cheats: bool) -> Vec<u8> {
     let mut head = quota_hash(document);
     let mut file = Vec::new();
     for position in 0..3u32 {
@@ -253,7 +253,7 @@ fn shift(fleet: &Fleet, station: &Station, quota: &Quota, document: &[u8], cheat
     file
 }
 
-fn prepared() -> (Fleet, Station) {
+pub(crate) fn prepared() -> (Fleet, Station) {
     let fleet = Fleet::start(&[]);
     fleet.run(&["facility", "create", "lyon"]).succeeds();
     fleet.run(&["product-line", "create", "thermo"]).succeeds();
@@ -262,7 +262,7 @@ fn prepared() -> (Fleet, Station) {
 }
 
 /// Authorises the batch; returns the quota as the station opens it, and as it was signed.
-fn authorised(fleet: &Fleet) -> (Quota, Vec<u8>) {
+pub(crate) fn authorised(fleet: &Fleet) -> (Quota, Vec<u8>) {
     let made = fleet.json(&[&CREATE[..], &["--quota", "quota.cose"]].concat());
     assert_eq!((made["done"].clone(), made["batch"]["last_name"].clone()), (true.into(), "b-1-000005".into()));
     let pins = fleet.json(&["batch", "pins"]);

@@ -19,6 +19,7 @@ mod epoch;
 mod fleet;
 mod host;
 mod image;
+mod incident;
 mod inventory;
 mod line;
 mod refusals;

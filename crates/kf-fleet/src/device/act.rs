@@ -153,7 +153,7 @@ impl Fleet {
         Ok(DeviceChange { target, to, certificates: effect_of(act, departure), at: self.now() })
     }
 
-    async fn carry_out_change(
+    pub(crate) async fn carry_out_change(
         &self,
         who: &Principal,
         change: DeviceChange,

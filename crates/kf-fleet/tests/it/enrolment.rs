@@ -285,7 +285,7 @@ async fn stopped_issuance_issues_nothing_and_starts_again() {
     scratch.device("thermo-1").await;
     let code = scratch.code("thermo-1").await;
     let request = fresh_csr();
-    let stop = IssuanceSwitch { run: false, why: "drill".into() };
+    let stop = IssuanceSwitch { run: false, why: "drill".into(), facility: None };
     scratch.fleet.issuance_switch(&scratch.owner, stop).await.unwrap();
     let outcome = scratch.enrol_with("thermo-1", &code, &request).await;
     assert!(matches!(outcome, Err(FleetError::IssuanceStopped(_))), "{outcome:?}");
@@ -294,7 +294,7 @@ async fn stopped_issuance_issues_nothing_and_starts_again() {
     assert!(matches!(outcome, Err(FleetError::IssuanceStopped(_))), "{outcome:?}");
     let own = scratch.fleet.server_identity().await.unwrap();
     assert!(own.ocsp_staple.is_some(), "OCSP must go on while issuance is stopped");
-    let start = IssuanceSwitch { run: true, why: String::new() };
+    let start = IssuanceSwitch { run: true, why: String::new(), facility: None };
     scratch.fleet.issuance_switch(&scratch.owner, start).await.unwrap();
     issued(scratch.enrol_with("thermo-1", &code, &request).await.unwrap());
 }

@@ -11,6 +11,7 @@ mod destruction;
 mod encryption_key;
 mod enrolment;
 mod exchange;
+mod incident;
 mod inventory;
 mod order;
 mod registry;

@@ -63,6 +63,8 @@ fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static st
     let proposal = format!("/v1/proposals/prop_{none}");
     let token = format!("/v1/tokens/tok_{none}");
     let order = format!("/v1/orders/ord_{none}");
+    let incident = format!("/v1/incidents/inc_{none}");
+    let opening = serde_json::json!({"subjects": [{"kind": "facility", "of": "factory-a"}]}).to_string();
     let batch = serde_json::json!({
         "name": "b", "product_line": "pumps", "facility": "factory-a", "count": 1,
         "station_request": "AAAA", "recipe_sha256": "00".repeat(32),
@@ -127,6 +129,26 @@ fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static st
             "/v1/facilities/{facility}/epochs/{epoch}/retire",
             "/v1/facilities/factory-a/epochs/1/retire",
             Some("{}"),
+            Refused,
+        ),
+        row("get", "/v1/incidents", "/v1/incidents", None, Silent),
+        row("post", "/v1/incidents", "/v1/incidents", Some(&opening), Refused),
+        row("get", "/v1/incidents/{id}", &incident, None, Refused),
+        row("post", "/v1/incidents/{id}/plan", &format!("{incident}/plan"), Some("{}"), Refused),
+        row(
+            "post",
+            "/v1/incidents/{id}/approve",
+            &format!("{incident}/approve"),
+            Some(r#"{"plan_sha256":"00"}"#),
+            Refused,
+        ),
+        row("post", "/v1/incidents/{id}/run", &format!("{incident}/run"), Some("{}"), Refused),
+        row("get", "/v1/incidents/{id}/report", &format!("{incident}/report"), None, Refused),
+        row(
+            "post",
+            "/v1/incidents/{id}/close",
+            &format!("{incident}/close"),
+            Some(r#"{"verdict":"recovered"}"#),
             Refused,
         ),
         row("post", "/v1/device/exchange", "/v1/device/exchange", Some("{}"), Unread),

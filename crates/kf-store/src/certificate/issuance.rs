@@ -78,13 +78,15 @@ struct Standing {
 impl Standing {
     fn of(act: &Act<'_>, certificate: &Certificate, spki: &[u8; 32]) -> Result<Self, StoreError> {
         let sql = "SELECT EXISTS (SELECT 1 FROM blocked_spki WHERE sha256 = ?1), k.holder_kind, k.holder,
-            (SELECT value FROM setting WHERE key = 'issuance-stopped'),
+            coalesce((SELECT value FROM setting WHERE key = 'issuance-stopped'),
+                (SELECT why FROM issuance_hold WHERE target IN (?2, ?5))),
             EXISTS (SELECT 1 FROM authority WHERE id = ?2 UNION ALL SELECT 1 FROM batch WHERE authority = ?2),
             EXISTS (SELECT 1 FROM pre_image WHERE serial = ?3),
             d.state, d.facility
             FROM (SELECT 1) LEFT JOIN spki k ON k.sha256 = ?1 LEFT JOIN device d ON d.id = ?4";
         let device = certificate.device.as_ref().map(DeviceId::as_bytes);
-        let params = (spki, certificate.authority.as_bytes(), certificate.serial.as_bytes(), device);
+        let facility = certificate.facility.as_ref().map(FacilityId::as_bytes);
+        let params = (spki, certificate.authority.as_bytes(), certificate.serial.as_bytes(), device, facility);
         let found = act.one(sql, params, |row| {
             let device = match row.get_ref(6)? {
                 ValueRef::Null => None,

@@ -26,11 +26,15 @@ const fn resumes(to: DeviceState) -> bool {
     matches!(to, DeviceState::Active | DeviceState::Registered)
 }
 
-/// The states from which the change is a legal step, as a list for SQL.
-fn from_states(to: DeviceState) -> String {
+/// The states from which the change is a legal step, as a list for SQL. Suspending many leaves those in quarantine there: that
+/// somebody looks into them must not be lost.
+fn from_states(change: &DeviceChange) -> String {
+    let DeviceChange { to, ref target, .. } = *change;
+    let many = !matches!(target, DeviceTarget::Device { .. });
     let legal = |from: &DeviceState| {
         let resumable = !resumes(to) || matches!(from, DeviceState::Suspended | DeviceState::Quarantined);
-        resumable && from.transition(to).is_ok()
+        let stays = many && to == DeviceState::Suspended && *from == DeviceState::Quarantined;
+        resumable && !stays && from.transition(to).is_ok()
     };
     let codes: Vec<_> =
         DeviceState::ALL.iter().filter(|from| legal(from)).map(|from| from.code().to_string()).collect();
@@ -80,7 +84,7 @@ pub(crate) fn carry_out(
 ) -> Result<Revoked, StoreError> {
     require_target(act, change, visibility)?;
     let (devices, target) = condition(&change.target);
-    let from = from_states(change.to);
+    let from = from_states(change);
     let selection = format!("SELECT id FROM device WHERE {devices} AND state IN ({from})");
     let mut outcome = Revoked::default();
     for (reason, profiles) in effects(change.certificates) {
@@ -165,7 +169,7 @@ pub(super) fn count(
     visibility: &Visibility,
 ) -> Result<(u64, u64), StoreError> {
     let (devices, target) = condition(&change.target);
-    let from = from_states(change.to);
+    let from = from_states(change);
     let selection =
         format!("SELECT id FROM device WHERE {devices} AND state IN ({from}) AND {}", in_scope!("facility"));
     let number = |sql: &str| {

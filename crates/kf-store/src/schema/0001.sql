@@ -519,6 +519,52 @@ CREATE TABLE proposal (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX proposal_by_state ON proposal (state, id);
 
+-- Facilities and CAs, by their ids, for which nothing is issued, and why.
+CREATE TABLE issuance_hold (
+    target BLOB NOT NULL PRIMARY KEY,
+    why TEXT NOT NULL,
+    at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Incidents. `subjects` is a digest of what may be compromised: the same incident is open once. The plan is what it was when
+-- somebody made it; what came of its steps outlives a new plan that has them too.
+CREATE TABLE incident (
+    id BLOB NOT NULL PRIMARY KEY,
+    state INTEGER NOT NULL,
+    subjects BLOB NOT NULL,
+    facility BLOB,
+    document TEXT NOT NULL,
+    plan TEXT,
+    plan_sha256 TEXT,
+    planned_by BLOB,
+    planned_by_name TEXT,
+    planned INTEGER,
+    effective INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX incident_open ON incident (subjects) WHERE state = 1;
+
+CREATE TABLE incident_step (
+    incident BLOB NOT NULL,
+    step BLOB NOT NULL,
+    begun INTEGER NOT NULL,
+    ended INTEGER,
+    outcome TEXT,
+    devices INTEGER,
+    idx INTEGER,
+    PRIMARY KEY (incident, step)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE incident_approval (
+    incident BLOB NOT NULL,
+    at INTEGER NOT NULL,
+    operator BLOB NOT NULL,
+    name TEXT NOT NULL,
+    plan_sha256 TEXT NOT NULL,
+    expires INTEGER NOT NULL,
+    why TEXT NOT NULL,
+    PRIMARY KEY (incident, at, operator)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE intent (
     id BLOB NOT NULL PRIMARY KEY,
     act TEXT NOT NULL,
@@ -555,6 +601,13 @@ CREATE TABLE log_facility (
     facility BLOB NOT NULL,
     idx INTEGER NOT NULL,
     PRIMARY KEY (facility, idx)
+) STRICT, WITHOUT ROWID;
+
+-- What operators did: those who act often, devices and the server, are not in it.
+CREATE TABLE log_actor (
+    actor BLOB NOT NULL,
+    idx INTEGER NOT NULL,
+    PRIMARY KEY (actor, idx)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE checkpoint (

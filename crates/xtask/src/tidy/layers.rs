@@ -26,6 +26,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kf-flash", &["kf-key"]),
     ("kf-escrow", &["kf-key", "kf-crypto"]),
     ("kf-access", &["kf-key", "kf-api"]),
+    ("kf-incident", &["kf-key", "kf-crypto", "kf-api", "kf-access", "kf-rotation"]),
     ("kf-enrol", &["kf-key", "kf-crypto", "kf-api", "kf-pki"]),
     ("kf-batch", &["kf-key", "kf-crypto", "kf-api", "kf-pki"]),
     // Back ends: what keys, rows and brokers live in.
@@ -71,6 +72,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kf-enrol",
             "kf-batch",
             "kf-rotation",
+            "kf-incident",
             "kf-backend",
             "kf-store",
             "kf-broker",
@@ -135,6 +137,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kf-batch",
             "kf-flash",
             "kf-rotation",
+            "kf-incident",
             "kf-broker",
             "kf-mqtt",
             "kf-signer",
@@ -169,6 +172,7 @@ const PURE: &[&str] = &[
     "kf-rotation",
     "kf-batch",
     "kf-escrow",
+    "kf-incident",
 ];
 
 /// Crates from elsewhere that bring a clock, a socket, a file or a run time, and so never stand below the back ends.
