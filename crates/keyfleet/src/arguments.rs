@@ -154,6 +154,8 @@ pub(crate) enum Noun {
     /// Compromise recovery: what it reaches, what to do, and the report
     #[command(subcommand)]
     Incident(Box<command::incident::Verb>),
+    /// Rehearse compromise recovery on a copy of the fleet, timed, with a verdict
+    Drill(Box<command::drill::Drill>),
     /// Acts that wait for a second person
     #[command(subcommand)]
     Proposal(command::proposal::Verb),

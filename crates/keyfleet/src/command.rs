@@ -14,6 +14,7 @@ pub(crate) mod derive;
 pub(crate) mod destroy;
 pub(crate) mod device;
 pub(crate) mod doctor;
+pub(crate) mod drill;
 pub(crate) mod encrypt;
 pub(crate) mod encryption_key;
 pub(crate) mod enrolment;

@@ -14,6 +14,7 @@ pub mod certificate;
 pub mod ciphertext;
 pub mod destruction;
 pub mod device;
+pub mod drill;
 pub mod encryption_key;
 pub mod endorsement;
 pub mod enrolment;

@@ -75,7 +75,7 @@ fn by_size(what: &str, sizes: [u32; 3], costs: &[f64]) -> Vec<Figure> {
     sizes.into_iter().zip(costs).enumerate().map(figure).collect()
 }
 
-fn places(server: &RealServer, runtime: &tokio::runtime::Runtime) -> Result<Places, BenchError> {
+pub(crate) fn places(server: &RealServer, runtime: &tokio::runtime::Runtime) -> Result<Places, BenchError> {
     let authority = default_issuer(server, runtime)?.authority;
     let facility: kf_api::facility::Facility = read(server.get(runtime, &format!("/v1/facilities/{FACILITY}"))?)?;
     let line: kf_api::product_line::ProductLine = read(server.get(runtime, &format!("/v1/product-lines/{LINE}"))?)?;

@@ -19,6 +19,7 @@ mod derivation;
 mod error;
 mod figure;
 mod fleet_size;
+mod incident;
 mod issuance;
 mod load;
 mod measure;
@@ -111,6 +112,7 @@ const GROUPS: &[Group] = &[
     Group { name: "network", measure: network::measure },
     Group { name: "fleet-size", measure: fleet_size::measure },
     Group { name: "revocation", measure: revocation::measure },
+    Group { name: "incident", measure: incident::measure },
     Group { name: "batch", measure: batch::measure },
     Group { name: "station", measure: station::measure },
 ];

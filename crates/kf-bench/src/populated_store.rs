@@ -113,6 +113,15 @@ impl PopulatedStore {
         Ok(())
     }
 
+    /// Has so many of a hundred devices seen now; the others are away.
+    pub(crate) fn sight(&self, percent: u32) {
+        for (number, (device, _)) in (0_u32..).zip(&self.devices) {
+            if number % 100 < percent {
+                self.store.touch_device(*device, self.places.at(number));
+            }
+        }
+    }
+
     /// Closes the registry.
     pub(crate) fn close(self, runtime: &Runtime) {
         runtime.block_on(self.store.close());

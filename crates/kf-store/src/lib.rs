@@ -24,6 +24,7 @@ mod connection;
 pub mod destruction;
 pub mod device;
 pub mod device_key;
+pub mod drill;
 pub mod encryption_key;
 pub mod endorsement;
 pub mod enrolment;

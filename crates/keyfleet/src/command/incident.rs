@@ -91,8 +91,8 @@ pub(crate) struct Open {
 
 /// The subjects.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = true)]
-struct Subjects {
+#[group(required = false, multiple = true)]
+pub(crate) struct Subjects {
     /// A device (name or id) that was stolen, opened or taken over
     #[arg(long)]
     device: Vec<String>,
@@ -203,7 +203,14 @@ async fn open(context: &Context, open: Open) -> Result<(), Failure> {
                 .map_err(|problem| Failure::usage(format!("--since {text}: {problem}"), "for example --since 3d"))
         })
         .transpose()?;
-    let new = NewIncident { subjects: subjects.into_subjects(), since, octets_per_second, why, dry_run };
+    let subjects = subjects.into_subjects();
+    if subjects.is_empty() {
+        return Err(Failure::usage(
+            "nothing that may be compromised is named",
+            "give one or more of --device, --key, --batch, --station, --facility, --authority, --operator, --token",
+        ));
+    }
+    let new = NewIncident { subjects, since, octets_per_second, why, dry_run };
     let opened: IncidentOpened = context.api_within(STEP_DEADLINE)?.post("/v1/incidents", &new).await?;
     match context.format {
         Format::Table => raw(screen::opened(&opened).as_bytes())?,
@@ -219,7 +226,8 @@ async fn open(context: &Context, open: Open) -> Result<(), Failure> {
 }
 
 impl Subjects {
-    fn into_subjects(self) -> Vec<IncidentSubject> {
+    /// What is named.
+    pub(crate) fn into_subjects(self) -> Vec<IncidentSubject> {
         let Self { device, key, batch, station, facility, authority, operator, token } = self;
         let mut subjects: Vec<IncidentSubject> = device.into_iter().map(IncidentSubject::Device).collect();
         subjects.extend(key.into_iter().map(IncidentSubject::Key));

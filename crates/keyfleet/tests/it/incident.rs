@@ -209,3 +209,30 @@ fn close_and_report(fleet: &Fleet, id: &str) {
     }
     fleet.run(&["audit", "verify"]).succeeds();
 }
+
+#[test]
+fn a_drill_plays_the_loss_of_a_site_on_a_copy_and_leaves_the_running_fleet_as_it_is() {
+    let fleet = Fleet::start(&[]).with_device();
+    fleet.run(&["facility", "create", "paris"]).succeeds();
+    for (name, facility) in [("l-1", "lyon"), ("l-2", "lyon"), ("p-1", "paris")] {
+        fleet.run(&["device", "register", name, "--facility", facility, "--product-line", "thermo"]).succeeds();
+        issue(&fleet, None, name, name);
+    }
+    let before = [everything_of(&fleet, "lyon"), everything_of(&fleet, "paris")];
+    let entries = fleet.json(&["status"])["log_size"].clone();
+    let report = fleet.json(&["drill", "--sample", "10"]);
+    assert_eq!(report["passed"], true, "{report}");
+    assert_eq!((report["hit"].clone(), report["devices"].clone()), (3.into(), 4.into()), "the largest facility");
+    assert_eq!(report["sample"], 3, "each comes back with a fresh certificate");
+    let timings = report["timings"].as_array().unwrap();
+    assert!(
+        timings.iter().any(|timing| timing["what"] == "stop issuance" && timing["limit_millis"] == 1_000),
+        "{report}"
+    );
+    assert!(report["checks"].as_array().unwrap().iter().all(|check| check["holds"] == true), "{report}");
+    assert_eq!([everything_of(&fleet, "lyon"), everything_of(&fleet, "paris")], before);
+    assert_eq!(fleet.json(&["status"])["log_size"], entries, "nothing was written, not even to the log");
+    assert_eq!(status(&fleet, "l-1.pem"), "good");
+    let nobody = fleet.run(&["drill", "--facility", "atlantis"]);
+    assert_eq!(nobody.code, Some(3), "{}", nobody.text());
+}
