@@ -151,6 +151,9 @@ pub(crate) enum Noun {
     /// API tokens
     #[command(subcommand)]
     Token(command::token::Verb),
+    /// Who may do what, and why
+    #[command(subcommand)]
+    Access(command::access::Verb),
     /// Compromise recovery: what it reaches, what to do, and the report
     #[command(subcommand)]
     Incident(Box<command::incident::Verb>),

@@ -1,5 +1,6 @@
 //! The nouns, one file each.
 
+pub(crate) mod access;
 pub(crate) mod agent;
 pub(crate) mod audit;
 pub(crate) mod authority;

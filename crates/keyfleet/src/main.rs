@@ -99,6 +99,7 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         Noun::Order(verb) => command::order::run(context, verb).await,
         Noun::Operator(verb) => command::operator::run(context, verb).await,
         Noun::Token(verb) => command::token::run(context, verb).await,
+        Noun::Access(verb) => command::access::run(context, verb).await,
         Noun::Drill(drill) => command::drill::run(context, *drill).await,
         Noun::Incident(verb) => command::incident::run(context, *verb).await,
         Noun::Proposal(verb) => command::proposal::run(context, verb).await,

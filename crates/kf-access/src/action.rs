@@ -167,6 +167,27 @@ actions! {
 }
 
 impl Action {
+    /// The action of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|action| action.name() == name)
+    }
+
+    /// When this takes a second person, in one sentence. The rule itself is [`crate::DualControl`].
+    #[must_use]
+    pub const fn second_person(self) -> &'static str {
+        match self {
+            Self::CertificateRevoke | Self::DeviceDecommission | Self::BatchCancel | Self::EpochAdvance => {
+                "for good on more devices than `dual_control_above`, or at several facilities at once"
+            }
+            Self::BatchCreate => "for more devices than `batch_dual_control_above`",
+            Self::DeviceMove | Self::AuthorityRevoke | Self::OrderCreate => "always",
+            Self::IncidentManage => "for the permanent steps of a plan, which somebody else must approve",
+            Self::IncidentApprove | Self::ProposalDecide => "this is the second person, and never who proposed it",
+            _ => "never",
+        }
+    }
+
     /// Whether this reads something that all facilities share, so that a facility operator may see it although it
     /// belongs to no facility.
     #[must_use]

@@ -10,10 +10,12 @@
 
 mod action;
 mod dual_control;
+mod explain;
 mod principal;
 
 pub use action::Action;
 pub use dual_control::{Control, DualControl, Stake};
+pub use explain::{Explanation, explain};
 pub use principal::{Principal, Scope, Visibility};
 
 use kf_api::operator::{Credential, Role};

@@ -80,6 +80,33 @@ fn stopping_needs_one_person_and_permanence_at_scale_two() {
 }
 
 #[test]
+fn an_explanation_says_what_the_decision_is_and_why() {
+    for role in Role::ALL {
+        for action in Action::ALL {
+            for target in [Target::Fleet, Target::Facility(A), Target::Facility(B), Target::Visible] {
+                let who = somebody(role, &[A]);
+                let explained = explain(&who, *action, target);
+                assert_eq!(
+                    explained.allowed,
+                    authorize(&who, *action, target).is_ok(),
+                    "{role:?} {action:?} {target:?}"
+                );
+                assert!(!explained.because.is_empty());
+                if !explained.allowed {
+                    let text = explained.because.join("; ");
+                    assert!(
+                        ["may not", "not in scope", "as a whole", "enrols"].iter().any(|why| text.contains(why)),
+                        "{text}"
+                    );
+                }
+            }
+        }
+    }
+    assert_eq!(Action::named("certificate.revoke"), Some(Action::CertificateRevoke));
+    assert_eq!(Action::named("certificate.forge"), None);
+}
+
+#[test]
 fn single_control_replaces_the_second_person_by_a_day() {
     let settings = DualControl { single_control: true, ..DualControl::default() };
     let stake = Stake { permanent: true, devices: 11, crosses_facilities: false, kills_authority: false };

@@ -5,6 +5,7 @@
 //! ([`enrolment::NewCode`], [`operator::NewToken`], [`encryption_key::DataKey`]) hold it in a type that Debug does not print.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod audit;
 pub mod authority;
 pub mod backup;

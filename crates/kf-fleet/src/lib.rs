@@ -5,6 +5,7 @@
 //! Facts live in `kf_store`, private keys behind `kf_signer`, rules in the crates below; this crate joins them.
 #![forbid(unsafe_code)]
 
+mod access;
 mod audit;
 mod authority;
 mod background;

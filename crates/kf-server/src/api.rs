@@ -1,6 +1,7 @@
 //! The API under `/v1`, and `/metrics`: one table of routes, from which both the router and the tests that enumerate it
 //! are made.
 
+mod access;
 mod audit;
 mod authority;
 mod backup;
@@ -150,6 +151,7 @@ routes! {
     get    "/v1/proposals"                      => proposal::list, "operator";
     get    "/v1/proposals/{id}"                 => proposal::show, "operator";
     post   "/v1/proposals/{id}/decision"        => proposal::decide, "operator";
+    get    "/v1/access"                         => access::explain, "operator";
     get    "/v1/incidents"                      => incident::list, "operator";
     post   "/v1/incidents"                      => incident::open, "operator";
     get    "/v1/incidents/{id}"                 => incident::show, "operator";

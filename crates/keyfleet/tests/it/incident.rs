@@ -121,6 +121,19 @@ fn a_stolen_credential_and_a_stolen_station_end_as_a_closed_incident_and_the_oth
     assert_eq!(elsewhere.code, Some(3), "a site's credential finds nothing elsewhere: {}", elsewhere.text());
     assert_eq!(status(&fleet, &thiefs), "good");
 
+    let why = json(
+        &fleet
+            .run_as(
+                "ines.toml",
+                &["access", "explain", "ines", "device.read", "--facility", "lyon", "--format", "json"],
+            )
+            .expect_success(),
+    );
+    assert_eq!((why["allowed"].clone(), why["scope"].clone()), (true.into(), serde_json::json!(["lyon"])));
+    let why = fleet.json(&["access", "explain", "ines", "certificate.revoke", "--facility", "paris"]);
+    assert!(why["allowed"] == false && why["because"].to_string().contains("not in scope"), "{why}");
+    assert_eq!(fleet.run_as("ines.toml", &["access", "explain", "boris", "device.read"]).code, Some(4));
+
     // Somebody notices.
     let open = ["incident", "open", "--operator", "ines", "--station", "line-1", "--since", &since];
     let dry = fleet.json(&[&open[..], &["--dry-run"]].concat());

@@ -131,6 +131,7 @@ fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static st
             Some("{}"),
             Refused,
         ),
+        row("get", "/v1/access", "/v1/access?who=olga&action=device.read", None, Refused),
         row("get", "/v1/incidents", "/v1/incidents", None, Silent),
         row("post", "/v1/incidents", "/v1/incidents", Some(&opening), Refused),
         row("get", "/v1/incidents/{id}", &incident, None, Refused),
