@@ -33,7 +33,8 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     store.close(&runtime);
     let scratch = tempfile::tempdir().map_err(BenchError::failed("a scratch folder"))?;
     let options = DrillOptions { subjects: Vec::new(), sample: SAMPLE };
-    let drill = kf_fleet::drill(&fleet.directory(), scratch.path(), Arc::new(SystemClock), options);
+    let directory = fleet.directory();
+    let drill = kf_fleet::drill(&directory, scratch.path(), Arc::new(SystemClock), options);
     let report = runtime.block_on(drill).map_err(fleet_error)?;
     if let Some(check) = report.checks.iter().find(|check| !check.holds) {
         return Err(BenchError::Failed { what: "the drill", why: format!("{}: {}", check.what, check.found) });
