@@ -122,6 +122,19 @@ impl Api {
         self.send_body(method, path, JSON, body).await
     }
 
+    /// Sends a JSON body and expects no answer but success.
+    pub(crate) async fn send_nothing_back<B: Serialize>(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: &B,
+    ) -> Result<(), Failure> {
+        let url = format!("{}{path}", self.base);
+        let body = serde_json::to_vec(body).map_err(|error| Failure::Output(std::io::Error::other(error)))?;
+        self.session.request(method, &url, &[(ACCEPT, JSON), (CONTENT_TYPE, JSON)], body).await?.success()?;
+        Ok(())
+    }
+
     /// POST of a JSON body.
     pub(crate) async fn post<B: Serialize, T: DeserializeOwned>(&mut self, path: &str, body: &B) -> Result<T, Failure> {
         self.send(Method::POST, path, body).await

@@ -142,6 +142,9 @@ pub(crate) enum Noun {
     Backup(command::backup::Verb),
     /// Restore a backup into a data directory without a registry, without a server
     Restore(command::restore::Restore),
+    /// Keys in shares that custodians hold: ceremonies, rehearsals, releases
+    #[command(subcommand)]
+    Escrow(Box<command::escrow::Verb>),
     /// Destruction of keys, with receipts
     #[command(subcommand)]
     Destroy(command::destroy::Verb),

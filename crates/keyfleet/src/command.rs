@@ -20,6 +20,7 @@ pub(crate) mod encrypt;
 pub(crate) mod encryption_key;
 pub(crate) mod enrolment;
 pub(crate) mod epoch;
+pub(crate) mod escrow;
 pub(crate) mod exposure;
 pub(crate) mod facility;
 pub(crate) mod image;

@@ -95,6 +95,7 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         Noun::Rotate(rotate) => command::rotate::run(context, rotate).await,
         Noun::Campaign(verb) => command::campaign::run(context, verb).await,
         Noun::Backup(verb) => command::backup::run(context, verb).await,
+        Noun::Escrow(verb) => command::escrow::run(context, *verb).await,
         Noun::Destroy(verb) => command::destroy::run(context, verb).await,
         Noun::Order(verb) => command::order::run(context, verb).await,
         Noun::Operator(verb) => command::operator::run(context, verb).await,

@@ -160,6 +160,10 @@ actions! {
     DataDecrypt = "data.decrypt" => [FleetOperator, FacilityOperator, Application];
     /// Bring ciphertexts under the newest version, without seeing what is in them.
     DataRewrap = "data.rewrap" => [Owner, FleetOperator, FacilityOperator, Application];
+    /// See escrows.
+    EscrowRead = "escrow.read" => [Owner, FleetOperator, Auditor];
+    /// Make an escrow known, use its shares, propose a release or approve one.
+    EscrowManage = "escrow.manage" => [Owner, FleetOperator];
     /// Read the log.
     AuditRead = "audit.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
     /// See the state of the server.

@@ -20,6 +20,7 @@ pub mod encryption_key;
 pub mod endorsement;
 pub mod enrolment;
 pub mod epoch;
+pub mod escrow;
 pub mod facility;
 pub mod incident;
 pub mod inventory;

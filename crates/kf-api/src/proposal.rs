@@ -102,6 +102,13 @@ pub enum ProposedAct {
         /// Why, for the log.
         why: String,
     },
+    /// The key of an escrow is brought back.
+    ReleaseEscrow {
+        /// The ceremony.
+        ceremony: String,
+        /// Why, for the log.
+        why: String,
+    },
     /// A registry that was restored from before is taken into service.
     AcceptRestored {
         /// Why, for the log.

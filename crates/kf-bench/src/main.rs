@@ -28,6 +28,7 @@ mod peers;
 mod populated_store;
 mod primitives;
 mod real_server;
+mod recovery;
 mod revocation;
 mod scratch_fleet;
 mod seal;
@@ -113,6 +114,7 @@ const GROUPS: &[Group] = &[
     Group { name: "fleet-size", measure: fleet_size::measure },
     Group { name: "revocation", measure: revocation::measure },
     Group { name: "incident", measure: incident::measure },
+    Group { name: "recovery", measure: recovery::measure },
     Group { name: "batch", measure: batch::measure },
     Group { name: "station", measure: station::measure },
 ];

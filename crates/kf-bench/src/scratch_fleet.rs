@@ -31,6 +31,7 @@ pub(crate) const IN_FLIGHT: usize = 64;
 pub(crate) struct ScratchFleet {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) owner: Principal,
+    signer: SignerClient,
     folder: tempfile::TempDir,
 }
 
@@ -67,11 +68,27 @@ fn configuration() -> FleetConfig {
 impl ScratchFleet {
     /// A fleet with one facility and one product line.
     pub(crate) fn create(runtime: &Runtime) -> Result<Self, BenchError> {
-        runtime.block_on(Self::create_async())
+        runtime.block_on(Self::create_async(false))
     }
 
-    async fn create_async() -> Result<Self, BenchError> {
+    /// As [`ScratchFleet::create`], with a witness in the same folder.
+    pub(crate) fn with_witness(runtime: &Runtime) -> Result<Self, BenchError> {
+        runtime.block_on(Self::create_async(true))
+    }
+
+    /// A path in the scratch folder.
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Opens another data directory with the same root.
+    pub(crate) fn opened_at(&self, runtime: &Runtime, directory: &DataDir) -> Result<Arc<Fleet>, BenchError> {
+        runtime.block_on(open(directory, &self.signer))
+    }
+
+    async fn create_async(has_witness: bool) -> Result<Self, BenchError> {
         let folder = tempfile::tempdir().map_err(BenchError::io("a scratch folder"))?;
+        let witness_dir = has_witness.then(|| folder.path().join("witness"));
         let directory = DataDir::new(folder.path().join("fleet"));
         let root = random_secret::<32>().map_err(BenchError::failed("a root key"))?;
         let backend = SoftwareBackend::new(root, "benchmark".to_owned()).map_err(BenchError::failed("a back end"))?;
@@ -83,7 +100,7 @@ impl ScratchFleet {
         };
         let signer = SignerClient::in_process(Arc::new(backend), ceilings).map_err(BenchError::failed("the signer"))?;
         let options = InitOptions {
-            config: configuration(),
+            config: FleetConfig { witness_dir, ..configuration() },
             owner: "owner".to_owned(),
             algorithm: KeyAlgorithm::P256,
             root_lifetime_hours: 24 * 365 * 20,
@@ -97,7 +114,7 @@ impl ScratchFleet {
         let policy = EnrolmentPolicy { max_live_ldevids: 16, ..EnrolmentPolicy::default() };
         let line = NewProductLine { name: LINE.to_owned(), authority: None, policy };
         fleet.product_line_create(&owner, line).await.map_err(fleet_error)?;
-        Ok(Self { fleet, owner, folder })
+        Ok(Self { fleet, owner, signer, folder })
     }
 
     /// Octets of the registry with its write-ahead log.

@@ -19,12 +19,14 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod ceremony;
 mod combine;
 mod gf256;
 mod share;
 mod split;
 mod words;
 
+pub use ceremony::{Class, ClassError, CustodianError, check_custodians};
 pub use combine::{CombineError, combine};
 pub use share::{CeremonyId, MAX_SHARE_OCTETS, Share, ShareError};
 pub use split::{MAX_SECRET_OCTETS, MAX_SHARES, MIN_SECRET_OCTETS, Quorum, QuorumError, SplitError, split};

@@ -124,6 +124,9 @@ impl Fleet {
             ProposedAct::RetireBackup { backup, .. } => {
                 self.backup_to_retire(who, *backup)?;
             }
+            ProposedAct::ReleaseEscrow { ceremony, .. } => {
+                self.escrow_to_release(who, ceremony)?;
+            }
             ProposedAct::AcceptRestored { .. } => {
                 self.acceptable_restored(who).await?;
             }
@@ -174,6 +177,8 @@ impl Fleet {
                 self.carry_out_retirement(who, facility, *epoch, why).await.map(carried_out)
             }
             ProposedAct::RetireBackup { backup, why } => self.carry_out_backup_retirement(who, *backup, why).await,
+            // The approval is all: whoever has the shares uses them under it, each logged.
+            ProposedAct::ReleaseEscrow { .. } => Ok(RevokeOutcome { done: true, ..nothing_done() }),
             ProposedAct::AcceptRestored { why } => self.carry_out_acceptance(who, why).await,
             ProposedAct::Destroy { target, .. } => {
                 self.destruction_of(who, target, false)?;
@@ -290,6 +295,7 @@ const fn act_name(act: &ProposedAct) -> &'static str {
         ProposedAct::Destroy { .. } => "key.destroy",
         ProposedAct::RetireBackup { .. } => "backup.retire",
         ProposedAct::AcceptRestored { .. } => "restore.accept",
+        ProposedAct::ReleaseEscrow { .. } => "escrow.release",
         ProposedAct::CreateBatch { .. } => "batch.create",
         ProposedAct::CancelBatch { .. } => "batch.cancel",
     }

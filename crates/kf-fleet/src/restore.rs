@@ -128,6 +128,22 @@ pub fn read_manifest(from: &Path) -> Result<(String, BackupManifest, String), Fl
     Ok((text, manifest, read(SEAL)?.trim().to_owned()))
 }
 
+/// Whether the root behind `signer` sealed the manifest of a backup, and the files are its own.
+///
+/// # Errors
+/// [`FleetError::Invalid`] when it is another root, or the backup is damaged.
+pub async fn check_seal(signer: &kf_signer::SignerClient, from: &Path) -> Result<BackupManifest, FleetError> {
+    let (text, manifest, seal) = read_manifest(from)?;
+    let seal =
+        hex::decode(&seal).map_err(|_digits| refused("its seal is damaged", "use another copy of this backup"))?;
+    let sealed = signer.unwrap(crate::backup::SEAL_CONTEXT, &seal).await;
+    if !sealed.is_ok_and(|digest| digest.equals(&kf_crypto::sha256(text.as_bytes()))) {
+        return Err(refused("this root did not seal it", "give a backup of the fleet whose root this is"));
+    }
+    check_files(from, &manifest)?;
+    Ok(manifest)
+}
+
 /// Whether the files are those of the manifest: nothing cut off, nothing changed.
 fn check_files(from: &Path, manifest: &BackupManifest) -> Result<(), FleetError> {
     const ANOTHER: &str = "use another copy of this backup, or another backup";

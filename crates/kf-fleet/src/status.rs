@@ -62,6 +62,7 @@ impl Fleet {
                 "nothing is issued for {held} facilities or CAs: see `keyfleet incident list`, and `keyfleet issuance start --facility`"
             ));
         }
+        warnings.extend(self.escrow_warnings());
         let soon = self.now().plus(90 * UnixMillis::DAY);
         for known in self.authorities().all().filter(|known| known.record.not_after < soon) {
             warnings.push(format!("CA `{}` expires within 90 days", known.record.name));

@@ -9,6 +9,7 @@
 //! should have refused. It keeps keys from being copied, counts their use, and alarms.
 #![forbid(unsafe_code)]
 
+pub mod ceremony;
 mod child;
 mod client;
 mod command;

@@ -30,6 +30,7 @@ pub mod endorsement;
 pub mod enrolment;
 pub mod epoch;
 mod error;
+pub mod escrow;
 pub mod facility;
 pub mod incident;
 pub mod intent;

@@ -16,6 +16,7 @@ mod derive;
 mod destroy;
 mod device_files;
 mod epoch;
+mod escrow;
 mod fleet;
 mod host;
 mod image;

@@ -10,6 +10,7 @@ mod crash;
 mod destruction;
 mod encryption_key;
 mod enrolment;
+mod escrow;
 mod exchange;
 mod incident;
 mod inventory;

@@ -101,6 +101,10 @@ CREATE TABLE backup_key (
     recipient TEXT NOT NULL UNIQUE,
     record TEXT NOT NULL
 ) STRICT;
+CREATE TABLE escrow (
+    ceremony TEXT NOT NULL PRIMARY KEY,
+    record TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 CREATE INDEX backup_openable ON backup (id) WHERE state = 1;
 
 -- What was seen under each key of sealed payloads, so that a restart does not make a replay look new, and how often the

@@ -134,6 +134,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kf-log",
             "kf-access",
             "kf-enrol",
+            "kf-escrow",
             "kf-batch",
             "kf-flash",
             "kf-rotation",
