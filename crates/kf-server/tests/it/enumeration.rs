@@ -288,6 +288,51 @@ fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static st
             Some(r#"{"device":"pump-1","service":"x","plaintext":"AAAA","algorithm":"aes-128-ccm"}"#),
             Refused,
         ),
+        row("get", "/v1/encryption-keys", "/v1/encryption-keys", None, Silent),
+        row(
+            "post",
+            "/v1/encryption-keys",
+            "/v1/encryption-keys",
+            Some(r#"{"name":"mine","facility":"factory-a"}"#),
+            Refused,
+        ),
+        row("get", "/v1/encryption-keys/{key}", "/v1/encryption-keys/vault", None, Refused),
+        row("post", "/v1/encryption-keys/{key}/rotate", "/v1/encryption-keys/vault/rotate", Some("{}"), Refused),
+        row(
+            "put",
+            "/v1/encryption-keys/{key}/minimum-version",
+            "/v1/encryption-keys/vault/minimum-version",
+            Some(r#"{"version":1}"#),
+            Refused,
+        ),
+        row(
+            "post",
+            "/v1/encryption-keys/{key}/encrypt",
+            "/v1/encryption-keys/vault/encrypt",
+            Some(r#"{"items":[{"plaintext":"AAAA"}]}"#),
+            Refused,
+        ),
+        row(
+            "post",
+            "/v1/encryption-keys/{key}/decrypt",
+            "/v1/encryption-keys/vault/decrypt",
+            Some(r#"{"items":[{"ciphertext":"kfc1.AAAA"}]}"#),
+            Refused,
+        ),
+        row(
+            "post",
+            "/v1/encryption-keys/{key}/rewrap",
+            "/v1/encryption-keys/vault/rewrap",
+            Some(r#"{"items":[{"ciphertext":"kfc1.AAAA"}]}"#),
+            Refused,
+        ),
+        row(
+            "post",
+            "/v1/encryption-keys/{key}/data-keys",
+            "/v1/encryption-keys/vault/data-keys",
+            Some(r#"{"count":1}"#),
+            Refused,
+        ),
         row("get", "/v1/audit", "/v1/audit", None, Silent),
         row("get", "/v1/audit/log/{*path}", "/v1/audit/log/checkpoint", None, Refused),
         row("get", "/v1/audit/verifier-key", "/v1/audit/verifier-key", None, Shared),
@@ -305,6 +350,8 @@ async fn an_operator_of_one_facility_can_neither_see_nor_touch_another() {
     let csr = crate::rig::openssl(&["req", "-inform", "DER", "-in", request.der.to_str().unwrap()]).stdout_text();
     let bob = rig.operator("bob", Role::FacilityOperator, &["factory-b"]).await;
     let factory_a = rig.fleet.facility_show(&rig.owner, "factory-a").await.unwrap().id.to_string();
+    let vault = kf_api::encryption_key::NewEncryptionKey { name: "vault".into(), facility: "factory-a".into() };
+    rig.fleet.encryption_key_create(&rig.owner, vault).await.unwrap();
     let rows = judged(&serial.to_string(), &code, &csr);
 
     let known: Vec<_> = rows.iter().map(|(method, route, ..)| (*method, *route)).collect();
