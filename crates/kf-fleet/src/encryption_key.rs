@@ -103,7 +103,13 @@ impl Fleet {
         self.encryption_key_again(found.id)
     }
 
-    async fn rotate_version(&self, who: &Principal, key: &EncryptionKey, why: &str) -> Result<(), FleetError> {
+    /// Makes the next version, whoever may; the index of the log entry.
+    pub(crate) async fn rotate_version(
+        &self,
+        who: &Principal,
+        key: &EncryptionKey,
+        why: &str,
+    ) -> Result<u64, FleetError> {
         // A registry that was restored from before may have a minimum above its newest version.
         let next = key.newest_version.saturating_add(1).max(key.minimum_version);
         let material = self.new_material(key.id, next).await?;
@@ -114,8 +120,9 @@ impl Fleet {
             .because(why)
             .with("version", next)
             .with("deactivated", key.newest_version);
-        self.store.rotate_encryption_key(key.id, (key.newest_version, next), material, now, entry.build()).await?;
-        Ok(())
+        let logged =
+            self.store.rotate_encryption_key(key.id, (key.newest_version, next), material, now, entry.build()).await?;
+        Ok(logged.index)
     }
 
     /// Ends decryption of older versions; it never begins again.

@@ -5,6 +5,8 @@
 //! state, so that a run that was cut short is finished by the next one, and a run after it finds nothing to do. Facilities
 //! are looked at, their devices are not: a device whose own key is due is told at its next exchange.
 
+mod encryption;
+
 use kf_access::{Action, Principal, Target, Visibility, authorize};
 use kf_api::PageRequest;
 use kf_api::device::Device;
@@ -71,6 +73,9 @@ impl Fleet {
         let report = RotationReport { dry_run: request.dry_run, items: Vec::new(), more: false };
         let mut run = Run { who, why: &request.why, dry_run: request.dry_run, left: limit, report };
         self.rotate_facilities(&mut run, facility, permit.visibility()).await?;
+        if !run.report.more {
+            self.rotate_encryption_keys(&mut run, facility, permit.visibility()).await?;
+        }
         if facility.is_none() && *permit.visibility() == Visibility::Fleet {
             self.name_by_hand(&mut run).await?;
         }
@@ -198,6 +203,9 @@ impl Fleet {
         let report = RotationReport { dry_run: false, items: Vec::new(), more: false };
         let mut run = Run { who: &who, why: "", dry_run: false, left: MAX_ACTS, report };
         self.rotate_facilities(&mut run, None, &Visibility::Fleet).await?;
+        if !run.report.more {
+            self.rotate_encryption_keys(&mut run, None, &Visibility::Fleet).await?;
+        }
         for step in &run.report.items {
             match step.outcome {
                 RotationOutcome::Done => tracing::info!(key = step.key, because = step.because, "rotated by policy"),

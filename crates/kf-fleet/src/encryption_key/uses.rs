@@ -133,7 +133,7 @@ impl Fleet {
                 }
                 Reserved::UsedUp => match self.rotate_version(&server, &key, "its encryptions are used up").await {
                     // Somebody else may have been faster, which is as good.
-                    Ok(()) | Err(FleetError::Conflict { .. }) => {}
+                    Ok(_) | Err(FleetError::Conflict { .. }) => {}
                     Err(error) => return Err(error),
                 },
                 Reserved::Superseded => {}

@@ -10,6 +10,7 @@ use kf_api::encryption_key::{
     EncryptionKey, NewEncryptionKey, PlainItem, RaiseMinimum, RewrapOutcome, RotateKey,
 };
 use kf_api::operator::Role;
+use kf_api::rotation::{RotateRequest, RotationOperation, RotationOutcome};
 use kf_fleet::{FleetError, Principal};
 use kf_key::{KeyState, UnixMillis};
 use kf_store::encryption_key::{Reservation, Reserved};
@@ -293,4 +294,29 @@ async fn pycose_opens_a_ciphertext_with_the_material_of_its_version_and_gets_a_d
 
 fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+#[tokio::test]
+async fn a_version_that_is_due_by_the_policy_is_followed_by_the_next_in_a_run() {
+    let (scratch, _, clinic) = with_key().await;
+    let old = encrypt(&scratch, &clinic, "x", "").await;
+    scratch.pass(3 * 365 * UnixMillis::DAY);
+    let run = async |dry_run| {
+        let request = RotateRequest { dry_run, ..RotateRequest::default() };
+        let report = scratch.fleet.rotate(&scratch.owner, request).await.unwrap();
+        let steps = report.items.into_iter().filter(|step| step.class == "data-encryption-key");
+        steps.map(|step| (step.operation, step.outcome)).collect::<Vec<_>>()
+    };
+    let make = RotationOperation::MakeSuccessor;
+    assert_eq!(run(true).await, [(make, RotationOutcome::Planned)]);
+    assert_eq!(scratch.fleet.encryption_key_show(&scratch.owner, "patients").await.unwrap().newest_version, 1);
+    assert_eq!(run(false).await, [(make, RotationOutcome::Done)]);
+    assert_eq!(run(false).await, [], "what is done is not done again");
+    assert_eq!(encrypt(&scratch, &clinic, "y", "").await.parse::<Ciphertext>().unwrap().version, 2);
+    assert_eq!(decrypt(&scratch, &clinic, &old, "").await, Ok(("x".into(), 1)));
+    let listed = crate::inventory::all(&scratch, &scratch.owner, Default::default()).await;
+    let versions = listed.iter().filter(|key| key.class == "data-encryption-key");
+    let mut versions: Vec<_> = versions.map(|key| (key.name.as_str(), key.uses)).collect();
+    versions.sort_unstable();
+    assert_eq!(versions, [("patients version 1", Some(4_096)), ("patients version 2", Some(4_096))]);
 }
