@@ -193,6 +193,8 @@ pub(crate) enum Noun {
     /// The log of who did what
     #[command(subcommand)]
     Audit(command::audit::Verb),
+    /// A pack for an auditor, who checks it offline: inventory, receipts, approvals, incidents, and the log
+    Evidence(command::evidence::Evidence),
     /// Derive one key of the hierarchy from explicit inputs, without a server
     Derive(Box<command::derive::Derive>),
     /// Rotation policies: cryptoperiods, limits, what contradicts itself, and what is overdue

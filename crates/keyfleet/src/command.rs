@@ -21,6 +21,7 @@ pub(crate) mod encryption_key;
 pub(crate) mod enrolment;
 pub(crate) mod epoch;
 pub(crate) mod escrow;
+pub(crate) mod evidence;
 pub(crate) mod exposure;
 pub(crate) mod facility;
 pub(crate) mod image;

@@ -117,6 +117,7 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         Noun::Status => command::status::run(context).await,
         Noun::Whoami => command::status::who_am_i(context).await,
         Noun::Audit(verb) => command::audit::run(context, verb).await,
+        Noun::Evidence(evidence) => command::evidence::run(context, evidence).await,
         Noun::Doctor(doctor) => command::doctor::run(context, &doctor).await,
         // Taken care of in `run`, which needs no event loop for them.
         Noun::Serve(_)

@@ -2,6 +2,8 @@
 
 mod verify;
 
+pub(crate) use verify::copy_log;
+
 use clap::Subcommand;
 use kf_api::audit::{AuditFilter, AuditRecord};
 

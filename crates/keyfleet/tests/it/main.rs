@@ -17,6 +17,7 @@ mod destroy;
 mod device_files;
 mod epoch;
 mod escrow;
+mod evidence;
 mod fleet;
 mod host;
 mod image;

@@ -83,6 +83,52 @@ pub(crate) async fn run(context: &Context, wanted: Verify) -> Result<(), Failure
     conclude(context, &wanted, &report, note)
 }
 
+/// Copies the log of the server of the profile into a directory while it checks it, by the key that the server names; the
+/// digests of the files by their names.
+///
+/// # Errors
+/// [`Failure`] of the fetches and of the directory. What is wrong with the log is in the report.
+pub(crate) async fn copy_log(
+    context: &Context,
+    directory: &Path,
+) -> Result<(Report, BTreeMap<String, String>), Failure> {
+    let wanted =
+        Verify { log: None, server: true, verifier_key: None, checkpoint: None, previous: Vec::new(), keep: None };
+    let key = verifier_key(context, &wanted).await?;
+    let place = Place::Server { api: RefCell::new(context.api()?), runtime: tokio::runtime::Handle::current() };
+    let directory = directory.to_owned();
+    let copied = tokio::task::spawn_blocking(move || {
+        let source = Source { place, override_checkpoint: None, kept: RefCell::default() };
+        let copying = Copying { source, directory, sums: RefCell::default() };
+        let report = verify_log(&copying, &key, &[])?;
+        Ok::<_, Failure>((report, copying.sums.into_inner()))
+    });
+    copied.await.map_err(|error| Failure::local(format!("the check stopped: {error}"), "report this"))?
+}
+
+/// A source whose files are kept as they are read.
+struct Copying {
+    source: Source,
+    directory: PathBuf,
+    sums: RefCell<BTreeMap<String, String>>,
+}
+
+impl TileSource for Copying {
+    type Error = Failure;
+
+    fn read(&self, path: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let found = self.source.read(path)?;
+        let mut sums = self.sums.borrow_mut();
+        if let (Some(octets), false) = (&found, sums.contains_key(path)) {
+            let target = self.directory.join(path);
+            file::private_directory(target.parent().unwrap_or(&self.directory))?;
+            file::write_private(&target, octets)?;
+            sums.insert(path.to_owned(), hex::encode(kf_crypto::sha256(octets)));
+        }
+        Ok(found)
+    }
+}
+
 fn conclude(context: &Context, wanted: &Verify, report: &Report, note: Option<Vec<u8>>) -> Result<(), Failure> {
     let verdict = verdict(report);
     if context.format == Format::Table {

@@ -83,6 +83,7 @@ facility-operator ---+------++ ++++++ ?????? +++
 auditor           ---+-+--+-+- +-++-- +-++-- -++
 station           ---+-------- ++++++ ?????? +++
 relay             ------------ ------ ?????? ---
+application       ------------ ------ ?????? ---
 ";
 
 #[tokio::test]
@@ -96,8 +97,8 @@ async fn every_role_may_do_what_it_is_for_and_nothing_else() {
     }
     let mut found = String::new();
     for role in Role::ALL.into_iter().filter(|role| *role != Role::Device) {
-        let facilities: &[&str] =
-            if matches!(role, Role::FacilityOperator | Role::Station | Role::Relay) { &["plant-a"] } else { &[] };
+        let is_of_the_fleet = matches!(role, Role::Owner | Role::FleetOperator | Role::Auditor);
+        let facilities: &[&str] = if is_of_the_fleet { &[] } else { &["plant-a"] };
         let who = scratch.operator(&format!("the-{}", role.name()), role, facilities).await;
         let row = row(&scratch, &who, [serials[0], serials[1]]).await;
         writeln!(found, "{:<17} {row}", role.name()).unwrap();
