@@ -22,6 +22,16 @@ fn config(bench: &Bench, key: &str) -> Config {
     Config::parse(&text.replace("{dir}", bench.directory.path().to_str().unwrap())).unwrap()
 }
 
+/// A program that holds no connection of this process to a TPM: a TPM takes one client at a time, and two programs that each hold
+/// the other's connection wait for each other for ever.
+fn alone(tool: kf_testkit::Tool) -> kf_testkit::Tool {
+    tool.without_inherited_files()
+}
+
+fn agent_program() -> kf_testkit::Tool {
+    alone(kf_testkit::Tool::at(Path::new(env!("CARGO_BIN_EXE_keyfleet-agent"))))
+}
+
 fn open(bench: &Bench, key: &str) -> Result<Agent, HardwareFault> {
     match crate::bench::open(&config(bench, key), || bench.sink()) {
         Ok(agent) => Ok(agent),
@@ -154,7 +164,7 @@ async fn another_boot_releases_nothing_until_it_is_approved() {
     let bench = bench(|_, _| Reply::Issue(LONG)).await;
     let tpm = SoftwareTpm::new();
     let run = |program: &str, arguments: &[&str]| {
-        let output = kf_testkit::Tool::new(program).directory(bench.directory.path()).run(arguments);
+        let output = alone(kf_testkit::Tool::new(program)).directory(bench.directory.path()).run(arguments);
         assert!(output.success(), "{program}: {}", output.text());
     };
     run("openssl", &["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "authority.key"]);
@@ -167,7 +177,7 @@ async fn another_boot_releases_nothing_until_it_is_approved() {
     );
     let approve = || {
         std::fs::write(bench.path("agent.toml"), bench.config_text_with_key(&table, "")).unwrap();
-        let agent = kf_testkit::Tool::at(Path::new(env!("CARGO_BIN_EXE_keyfleet-agent")));
+        let agent = agent_program();
         let config = bench.path("agent.toml");
         let shown = agent.run(&["boot-state", "--config", config.to_str().unwrap()]);
         assert!(shown.success(), "{}", shown.text());
@@ -187,7 +197,7 @@ async fn another_boot_releases_nothing_until_it_is_approved() {
     std::fs::write(bench.path("code"), "ABCD-EFGH\n").unwrap();
     let text = bench.config_text_with_key(&table, CODE).replace("{dir}", bench.directory.path().to_str().unwrap());
     std::fs::write(bench.path("once.toml"), text).unwrap();
-    let agent = kf_testkit::Tool::at(Path::new(env!("CARGO_BIN_EXE_keyfleet-agent")));
+    let agent = agent_program();
     let enrolled = agent.run(&["once", "--config", bench.path("once.toml").to_str().unwrap()]);
     assert!(enrolled.success(), "{}", enrolled.text());
     let before = state(&bench);
@@ -223,13 +233,13 @@ fn a_volume_opens_with_the_key_from_the_tpm_and_in_the_right_boot_only() {
     );
     std::fs::write(path("agent.toml"), text).unwrap();
     std::fs::File::create(path("volume")).unwrap().set_len(24 * 1024 * 1024).unwrap();
-    let agent = kf_testkit::Tool::at(Path::new(env!("CARGO_BIN_EXE_keyfleet-agent")));
+    let agent = agent_program();
     let (config, file, volume) = (path("agent.toml"), path("volume.tpm"), path("volume"));
     let make = ["volume-key", "create", "--config", &config, "--file", &file];
     let made = agent.run(&make);
     assert!(made.success(), "{}", made.text());
     assert!(!agent.run(&make).success(), "an existing key is never overwritten");
-    let cryptsetup = kf_testkit::Tool::new("cryptsetup");
+    let cryptsetup = alone(kf_testkit::Tool::new("cryptsetup"));
     let program = cryptsetup.path().to_str().unwrap();
     let through = |more: &[&str]| {
         let mut arguments = vec!["volume-key", "run", "--config", &config, "--file", &file, "--", program];
