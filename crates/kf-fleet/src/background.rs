@@ -125,6 +125,9 @@ impl Fleet {
         if let Err(error) = self.finish_destructions().await {
             tracing::error!(error = %error, "an approved destruction was not finished");
         }
+        if let Err(error) = self.finish_backup_retirements().await {
+            tracing::error!(error = %error, "an approved retirement of a backup was not finished");
+        }
         self.turn_brokers().await;
         if let Err(error) = self.turn_orders().await {
             tracing::error!(error = %error, "orders were not given to the brokers");

@@ -11,17 +11,15 @@ use kf_access::{Action, Principal, Target, authorize};
 use kf_age::Recipient;
 use kf_api::backup::{Backup, BackupFile, BackupKey, BackupManifest, BackupOutcome, BackupState, NewBackupKey};
 use kf_api::proposal::ProposedAct;
-use kf_api::revocation::RevokeOutcome;
 use kf_api::{Page, PageRequest};
 use kf_crypto::Sha256;
-use kf_key::{BackupId, SecretBytes};
+use kf_key::{BackupId, ProposalId, SecretBytes};
 use kf_store::backup::inspect;
 
 use crate::entry::Entry;
 use crate::fence::Line;
 use crate::log_publisher::{LOG_ORIGIN_FACT, local, write_durably};
 use crate::naming::check_why;
-use crate::revocation::nothing_done;
 use crate::{Fleet, FleetError};
 
 /// The names in the directory of a backup.
@@ -222,7 +220,10 @@ impl Fleet {
             }
         }
         // Whatever the registry says: a copy in clear is left by a crash only.
-        remove_if_there(&self.copy_path())
+        remove_if_there(&self.copy_path())?;
+        self.finish_backup_retirements().await?;
+        // A crash may have come between the last retirement and what it settles.
+        self.settle_destructions().await
     }
 
     /// Proposes that a backup is retired: that no copy of it is left, or that none can be opened any more.
@@ -252,26 +253,35 @@ impl Fleet {
         Ok(backup)
     }
 
-    /// Carries out a retirement that was approved, and settles what the backup barred.
-    pub(crate) async fn carry_out_backup_retirement(
-        &self,
-        who: &Principal,
-        id: BackupId,
-        why: &str,
-    ) -> Result<RevokeOutcome, FleetError> {
-        let backup = self.backup_to_retire(who, id)?;
+    /// Finishes the retirements that were approved, and settles what the backups barred.
+    pub(crate) async fn finish_backup_retirements(&self) -> Result<(), FleetError> {
+        let open = self.store.open_backup_retirements()?;
+        let any = !open.is_empty();
+        for proposal in open {
+            let ProposedAct::RetireBackup { backup, why } = &proposal.act else { continue };
+            let backup = self.store.backup(*backup)?.ok_or(FleetError::NotFound("backup"))?;
+            self.retire_backup(backup, proposal.id, why).await?;
+        }
+        if any { self.settle_destructions().await } else { Ok(()) }
+    }
+
+    async fn retire_backup(&self, backup: Backup, proposal: ProposalId, why: &str) -> Result<(), FleetError> {
         let now = self.now();
-        let entry = self.evidence(Entry::done(who, "backup.retire", now)).about(id).because(why);
+        let entry = self
+            .evidence(Entry::done(&Self::server_principal(), "backup.retire", now))
+            .about(backup.id)
+            .about(proposal)
+            .because(why);
         let directory = PathBuf::from(&backup.directory);
-        let backup = Backup { state: BackupState::Retired, retired: Some(now), ..backup };
-        // The copy on this host goes first: the registry must not say that none is left while there is one.
+        // The copy on this host goes first, and the witness hears of it: the registry must not say that none is left while
+        // there is one.
         if !directory.as_os_str().is_empty() {
             remove_dir_if_there(&directory)?;
         }
-        let logged = self.store.keep_backup(backup, entry.build()).await?;
-        self.fence.add(&[Line::BackupRetired { backup: id, at: now }])?;
-        self.settle_destructions().await?;
-        Ok(RevokeOutcome { done: true, log_index: Some(logged.index), ..nothing_done() })
+        self.fence.add(&[Line::BackupRetired { backup: backup.id, at: now }])?;
+        let backup = Backup { state: BackupState::Retired, retired: Some(now), ..backup };
+        self.store.keep_backup(backup, entry.build()).await?;
+        Ok(())
     }
 
     /// Writes the root certificate and the log's verifier key where they are missing: a restored fleet has neither.

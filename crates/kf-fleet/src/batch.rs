@@ -15,6 +15,7 @@ use kf_store::batch::{Cancellation, StoredBatch};
 
 use crate::entry::Entry;
 use crate::naming::check_why;
+use crate::proposal::Consent;
 use crate::revocation::nothing_done;
 use crate::{Fleet, FleetError};
 
@@ -40,7 +41,7 @@ impl Fleet {
         if let Some(waiting) = self.propose(who, act, control, (devices, 0), Some(facility)).await? {
             return Ok(BatchOutcome { done: false, proposal: waiting.proposal, batch: sketch });
         }
-        let batch = self.carry_out_batch(who, &new, received, &why).await?;
+        let batch = self.carry_out_batch(who, &new, received, &why, &Consent::NotNeeded).await?;
         Ok(BatchOutcome { done: true, proposal: None, batch })
     }
 
@@ -128,7 +129,7 @@ impl Fleet {
         if let Some(waiting) = self.propose_if_needed(who, act, stake, certificates, facility).await? {
             return Ok(waiting);
         }
-        self.carry_out_cancellation(who, batch, &request, &request.why).await
+        self.carry_out_cancellation(who, batch, &request, &request.why, &Consent::NotNeeded).await
     }
 
     fn cancellation(&self, stored: &StoredBatch, request: &CancelBatch) -> Cancellation {
@@ -146,6 +147,7 @@ impl Fleet {
         batch: &str,
         request: &CancelBatch,
         why: &str,
+        consent: &Consent,
     ) -> Result<RevokeOutcome, FleetError> {
         let (stored, _) = self.batch_for(who, batch, Action::BatchCancel)?;
         let cancellation = self.cancellation(&stored, request);
@@ -159,7 +161,7 @@ impl Fleet {
             .with("to", cancellation.to.name())
             .with("keep_made", cancellation.keep_made)
             .with("reason", cancellation.reason);
-        let logged = self.store.cancel_batch(cancellation, entry.build()).await?;
+        let logged = self.store.cancel_batch(cancellation, consent.with(entry.build())).await?;
         self.after_status_changes(logged, false).await
     }
 

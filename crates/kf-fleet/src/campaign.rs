@@ -16,6 +16,7 @@ use kf_store::device::DeviceQuery;
 
 use crate::entry::Entry;
 use crate::naming::{check_name, check_why};
+use crate::proposal::Consent;
 use crate::{Fleet, FleetError};
 
 pub(crate) use turn::Observed;
@@ -157,9 +158,15 @@ impl Fleet {
                 self.begin_or_propose(who, found, request).await
             }
             CampaignAct::Resume if found.state != CampaignState::Paused => Err(not_a_step(found, "resumed")),
-            CampaignAct::Resume => self.change_campaign(who, found, CampaignState::Running, request).await,
-            CampaignAct::Pause => self.change_campaign(who, found, CampaignState::Paused, request).await,
-            CampaignAct::Abort => self.change_campaign(who, found, CampaignState::Aborted, request).await,
+            CampaignAct::Resume => {
+                self.change_campaign(who, found, CampaignState::Running, request, &Consent::NotNeeded).await
+            }
+            CampaignAct::Pause => {
+                self.change_campaign(who, found, CampaignState::Paused, request, &Consent::NotNeeded).await
+            }
+            CampaignAct::Abort => {
+                self.change_campaign(who, found, CampaignState::Aborted, request, &Consent::NotNeeded).await
+            }
         }
     }
 
@@ -192,7 +199,8 @@ impl Fleet {
         if let Some(waiting) = self.propose(who, act, control, (estimate.devices, 0), campaign.facility).await? {
             return Ok(CampaignOutcome { proposal: waiting.proposal, ..outcome });
         }
-        let begun = self.carry_out_campaign(who, &campaign.id.to_string(), seen, &request.why).await?;
+        let begun =
+            self.carry_out_campaign(who, &campaign.id.to_string(), seen, &request.why, &Consent::NotNeeded).await?;
         Ok(CampaignOutcome { estimate: Some(estimate), ..begun })
     }
 
@@ -216,6 +224,7 @@ impl Fleet {
         campaign: &str,
         seen: (CampaignState, u32),
         why: &str,
+        consent: &Consent,
     ) -> Result<CampaignOutcome, FleetError> {
         let found = self.managed_campaign(who, campaign)?.campaign;
         // Consent to begin is no consent to go past a gate later on, nor that of one wave to go past the next.
@@ -233,11 +242,11 @@ impl Fleet {
         }
         if found.state == CampaignState::Running {
             let entry = self.evidence(campaign_entry(who, "campaign.open-gate", &found, self.now())).because(why);
-            let logged = self.store.open_gate(found.id, entry.with("wave", found.wave).build()).await?;
+            let logged = self.store.open_gate(found.id, consent.with(entry.with("wave", found.wave).build())).await?;
             return Ok(outcome(logged.value, logged.index));
         }
         let request = CampaignActRequest { act: CampaignAct::Start, why: why.to_owned(), dry_run: false };
-        self.change_campaign(who, &found, CampaignState::Running, request).await
+        self.change_campaign(who, &found, CampaignState::Running, request, consent).await
     }
 
     async fn change_campaign(
@@ -246,6 +255,7 @@ impl Fleet {
         campaign: &Campaign,
         to: CampaignState,
         request: CampaignActRequest,
+        consent: &Consent,
     ) -> Result<CampaignOutcome, FleetError> {
         if campaign.state.transition(to).is_err() {
             return Err(not_a_step(campaign, to.name()));
@@ -263,7 +273,7 @@ impl Fleet {
         };
         let entry = self.evidence(campaign_entry(who, act, campaign, now)).because(&request.why);
         let change = CampaignChange { id: campaign.id, seen: campaign.state, to, reason: request.why, at: now };
-        let logged = self.store.change_campaign(change, entry.build()).await?;
+        let logged = self.store.change_campaign(change, consent.with(entry.build())).await?;
         self.wake.notify_one();
         Ok(outcome(logged.value, logged.index))
     }

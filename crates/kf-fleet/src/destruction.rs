@@ -12,7 +12,7 @@ use kf_api::destruction::{
 use kf_api::device::Departure;
 use kf_api::epoch::EpochState;
 use kf_api::proposal::{Proposal, ProposedAct};
-use kf_api::revocation::{RevocationTarget, RevokeOutcome};
+use kf_api::revocation::RevocationTarget;
 use kf_api::{Page, PageRequest};
 use kf_key::{BackupId, DestructionId, DeviceId, DeviceState, EncryptionKeyId, FacilityId, OperatorId};
 use kf_store::destruction::Salts;
@@ -20,7 +20,7 @@ use kf_store::destruction::Salts;
 use crate::entry::Entry;
 use crate::fence::Line;
 use crate::naming::check_why;
-use crate::revocation::nothing_done;
+use crate::proposal::Consent;
 use crate::{Fleet, FleetError};
 
 const METHOD: &str =
@@ -208,13 +208,9 @@ impl Fleet {
     }
 
     /// Carries out what was approved. What a disk or a reader hinders now is tried again at every turn.
-    pub(crate) async fn carry_out_destruction(&self, proposal: &Proposal) -> Result<RevokeOutcome, FleetError> {
-        match self.finish_destruction(proposal).await {
-            Ok(receipt) => Ok(RevokeOutcome { done: true, log_index: receipt.log_index, ..nothing_done() }),
-            Err(error) => {
-                tracing::error!(proposal = %proposal.id, error = %error, "a destruction is not finished; it is tried again");
-                Ok(nothing_done())
-            }
+    pub(crate) async fn carry_out_destruction(&self, proposal: &Proposal) {
+        if let Err(error) = self.finish_destruction(proposal).await {
+            tracing::error!(proposal = %proposal.id, error = %error, "a destruction is not finished; it is tried again");
         }
     }
 
@@ -471,7 +467,14 @@ impl Fleet {
         if found.state != DeviceState::Decommissioned {
             // Its keys could be destroyed only after it was decommissioned, which this registry does not know either.
             let target = RevocationTarget::Device(device.to_string());
-            self.carry_out_decommission(&Self::server_principal(), &target, Departure::Retired, why).await?;
+            self.carry_out_decommission(
+                &Self::server_principal(),
+                &target,
+                Departure::Retired,
+                why,
+                &Consent::NotNeeded,
+            )
+            .await?;
         }
         self.wipe(Salts::Device(device), 0, why).await?;
         tracing::warn!(%device, "the keys of a device, which were destroyed before, were destroyed again");

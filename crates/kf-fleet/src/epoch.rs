@@ -10,6 +10,7 @@ use kf_key::FacilityId;
 
 use crate::entry::Entry;
 use crate::naming::check_why;
+use crate::proposal::Consent;
 use crate::{Fleet, FleetError};
 
 /// Devices named in a refusal; all of them are in the listing.
@@ -77,7 +78,7 @@ impl Fleet {
         if let Some(waiting) = self.propose_epoch(who, act, devices, facility.id).await? {
             return Ok(waiting);
         }
-        self.carry_out_facility_advance(who, &facility.id.to_string(), &why).await
+        self.carry_out_facility_advance(who, &facility.id.to_string(), &why, &Consent::NotNeeded).await
     }
 
     /// Carries out an advance that needs nobody's consent any more.
@@ -86,10 +87,11 @@ impl Fleet {
         who: &Principal,
         facility: &str,
         why: &str,
+        consent: &Consent,
     ) -> Result<EpochOutcome, FleetError> {
         let facility = self.epoch_facility(who, facility, Action::EpochAdvance)?;
         let seen = self.epoch_to_follow(facility.id)?;
-        self.advance_behind(who, facility.id, seen, why).await
+        self.advance_behind(who, facility.id, seen, why, consent).await
     }
 
     /// Advances, if `seen` is still the newest epoch: of two who ask for the same one, one makes it.
@@ -99,6 +101,7 @@ impl Fleet {
         facility: FacilityId,
         seen: u32,
         why: &str,
+        consent: &Consent,
     ) -> Result<EpochOutcome, FleetError> {
         let now = self.now();
         let entry = self
@@ -107,7 +110,7 @@ impl Fleet {
             .at_facility(Some(facility))
             .because(why)
             .with("facility_epoch", seen.saturating_add(1));
-        let logged = self.store.advance_facility_epoch(facility, seen, now, entry.build()).await?;
+        let logged = self.store.advance_facility_epoch(facility, seen, now, consent.with(entry.build())).await?;
         let devices = self.devices_of(facility)?;
         Ok(done(logged.value, devices, logged.index))
     }
@@ -134,7 +137,7 @@ impl Fleet {
         if let Some(waiting) = self.propose_epoch(who, act, devices, facility.id).await? {
             return Ok(waiting);
         }
-        self.advance_behind(who, facility.id, seen, why).await
+        self.advance_behind(who, facility.id, seen, why, &Consent::NotNeeded).await
     }
 
     /// Gives one device a new key epoch.
@@ -154,7 +157,7 @@ impl Fleet {
         if let Some(waiting) = self.propose_epoch(who, act, 1, device.facility).await? {
             return Ok(waiting);
         }
-        self.carry_out_device_advance(who, &device.id.to_string(), &why).await
+        self.carry_out_device_advance(who, &device.id.to_string(), &why, &Consent::NotNeeded).await
     }
 
     /// As [`Fleet::carry_out_facility_advance`], for a device.
@@ -163,6 +166,7 @@ impl Fleet {
         who: &Principal,
         device: &str,
         why: &str,
+        consent: &Consent,
     ) -> Result<EpochOutcome, FleetError> {
         let device = self.epoch_device(who, device, Action::EpochAdvance)?;
         let seen = self.device_epoch(&device)?;
@@ -172,7 +176,7 @@ impl Fleet {
             .at_facility(Some(device.facility))
             .because(why)
             .with("device_epoch", seen.saturating_add(1));
-        let logged = self.store.advance_device_epoch(device.id, seen, entry.build()).await?;
+        let logged = self.store.advance_device_epoch(device.id, seen, consent.with(entry.build())).await?;
         Ok(done(logged.value, 1, logged.index))
     }
 
@@ -196,7 +200,7 @@ impl Fleet {
         if let Some(waiting) = self.propose_epoch(who, act, found.devices, facility.id).await? {
             return Ok(waiting);
         }
-        self.carry_out_retirement(who, &facility.id.to_string(), epoch, &why).await
+        self.carry_out_retirement(who, &facility.id.to_string(), epoch, &why, &Consent::NotNeeded).await
     }
 
     /// Carries out a retirement that needs nobody's consent any more. The store asks again who holds the epoch, inside
@@ -207,6 +211,7 @@ impl Fleet {
         facility: &str,
         epoch: u32,
         why: &str,
+        consent: &Consent,
     ) -> Result<EpochOutcome, FleetError> {
         let facility = self.epoch_facility(who, facility, Action::EpochAdvance)?;
         let found = self.retirable(who, &facility, epoch)?;
@@ -218,7 +223,7 @@ impl Fleet {
             .because(why)
             .with("facility_epoch", epoch)
             .with("barred_devices", found.devices);
-        let logged = self.store.retire_facility_epoch(facility.id, epoch, now, entry.build()).await?;
+        let logged = self.store.retire_facility_epoch(facility.id, epoch, now, consent.with(entry.build())).await?;
         Ok(done(epoch, found.devices, logged.index))
     }
 

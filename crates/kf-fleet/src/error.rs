@@ -88,6 +88,26 @@ impl FleetError {
         Self::Invalid { field: field.into(), problem: problem.into(), remedy: remedy.into() }
     }
 
+    /// Whether the rules refuse it, so that the same again would be refused again; the rest is the state of the machine.
+    pub(crate) const fn is_refusal(&self) -> bool {
+        match self {
+            Self::Invalid { .. }
+            | Self::Denied(_)
+            | Self::Forbidden { .. }
+            | Self::NotFound(_)
+            | Self::Conflict { .. } => true,
+            Self::Unauthenticated
+            | Self::TooMany { .. }
+            | Self::IssuanceStopped(_)
+            | Self::StoreFull
+            | Self::Fenced(_)
+            | Self::Signer(_)
+            | Self::Store(_)
+            | Self::Local { .. }
+            | Self::Bug(_) => false,
+        }
+    }
+
     /// A contradiction with the registry.
     pub(crate) fn conflict(field: impl Into<String>, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self::Conflict { field: field.into(), problem: problem.into(), remedy: remedy.into() }

@@ -21,6 +21,7 @@ use crate::enrolment::device_principal;
 use crate::entry::Entry;
 use crate::exchange::{refused, unreadable};
 use crate::naming::check_why;
+use crate::proposal::Consent;
 use crate::revocation::nothing_done;
 use crate::{Fleet, FleetError, TlsClient};
 
@@ -62,8 +63,8 @@ impl Fleet {
         who: &Principal,
         device: &str,
         act: OrderAct,
-        lifetime_hours: u32,
-        why: &str,
+        (lifetime_hours, why): (u32, &str),
+        consent: &Consent,
     ) -> Result<RevokeOutcome, FleetError> {
         let device = self.epoch_device(who, device, Action::OrderCreate)?;
         let now = self.now();
@@ -79,7 +80,7 @@ impl Fleet {
                 .with("act", act.name())
                 .with("counter", counter)
                 .with("expires", expires.0);
-            match self.store.insert_order(order, message, entry.build()).await {
+            match self.store.insert_order(order, message, consent.with(entry.build())).await {
                 Ok(logged) => {
                     // A broker may have the device at hand.
                     self.wake.notify_one();

@@ -1,11 +1,12 @@
 //! Acts that wait for a second person, or for a day in single-control mode.
 
-use kf_access::{Action, Control, Principal, Stake, Target, authorize};
-use kf_api::epoch::EpochOutcome;
+use kf_access::{Action, Control, Principal, Stake, Target, Visibility, authorize};
 use kf_api::proposal::{Proposal, ProposalDecision, ProposalState, ProposedAct};
 use kf_api::revocation::RevokeOutcome;
 use kf_api::{Page, PageRequest};
 use kf_key::{FacilityId, OperatorId, ProposalId, UnixMillis};
+use kf_log::AuditEntry;
+use kf_store::Audit;
 use kf_store::proposal::ProposalChange;
 
 use crate::entry::Entry;
@@ -74,26 +75,53 @@ impl Fleet {
         Ok(())
     }
 
-    /// The decision is durable before the act, so that two approvals carry it out once; an act that the rules then
-    /// refuse turns the proposal into `Failed`.
+    /// Decision and act are one commit, so that two approvals carry it out once and a crash leaves both or neither. What the
+    /// rules refuse turns the proposal into `Failed`; what the machine hinders lets it wait.
     async fn approve(&self, who: &Principal, proposal: Proposal, why: &str) -> Result<Proposal, FleetError> {
         self.check_proposed(who, &proposal.act).await?;
-        let done = self.end_proposal(who, &proposal, ProposalState::Done, why).await?;
-        match self.carry_out(who, &done).await {
-            Ok(_) => Ok(done),
-            Err(error) => {
-                tracing::warn!(proposal = %done.id, error = %error, "an approved act was refused");
-                let change = ProposalChange {
-                    id: done.id,
-                    seen: ProposalState::Done,
-                    to: ProposalState::Failed,
-                    by: done.decided_by,
-                };
-                let entry = Entry::done(who, "proposal.fail", self.now()).about(done.id).with("error", &error);
+        let decided = match &proposal.act {
+            ProposedAct::Destroy { .. } | ProposedAct::RetireBackup { .. } | ProposedAct::ReleaseEscrow { .. } => {
+                return self.approve_outside(who, &proposal, why).await;
+            }
+            _ => self.carry_out(who, &proposal, &self.consent(who, &proposal, why)).await,
+        };
+        let after = self.store.proposal(proposal.id, &Visibility::Fleet)?.ok_or(FleetError::NotFound("proposal"))?;
+        match decided {
+            Ok(()) => Ok(after),
+            Err(error) if after.state == ProposalState::Done => {
+                tracing::warn!(proposal = %after.id, error = %error, "an approved act was done, and something after it failed");
+                Ok(after)
+            }
+            Err(error) if error.is_refusal() && after.state == ProposalState::Waiting => {
+                tracing::warn!(proposal = %after.id, error = %error, "an approved act was refused");
+                let entry = Entry::done(who, "proposal.fail", self.now()).about(after.id).with("error", &error);
+                let change = ProposalChange { id: after.id, to: ProposalState::Failed, by: who.id.parse().ok() };
                 self.store.change_proposal(change, entry.build()).await?;
                 Err(error)
             }
+            Err(error) => Err(error),
         }
+    }
+
+    /// What is done outside the registry, in files or by people, is decided first; a crash between leaves it to the next start.
+    async fn approve_outside(&self, who: &Principal, proposal: &Proposal, why: &str) -> Result<Proposal, FleetError> {
+        let done = self.end_proposal(who, proposal, ProposalState::Done, why).await?;
+        match &done.act {
+            ProposedAct::Destroy { .. } => self.carry_out_destruction(&done).await,
+            ProposedAct::RetireBackup { .. } => {
+                if let Err(error) = self.finish_backup_retirements().await {
+                    tracing::error!(proposal = %done.id, error = %error, "a backup is not retired; it is tried again");
+                }
+            }
+            // The approval is all: whoever has the shares uses them under it, each logged.
+            _ => {}
+        }
+        Ok(done)
+    }
+
+    fn consent(&self, who: &Principal, proposal: &Proposal, why: &str) -> Consent {
+        let (change, entry) = self.decision(who, proposal, ProposalState::Done, why);
+        Consent::Given(Box::new((change, entry)))
     }
 
     /// Asks, before the decision is recorded, whether the approver's own scope covers the act.
@@ -143,46 +171,42 @@ impl Fleet {
         Ok(())
     }
 
-    async fn carry_out(&self, who: &Principal, proposal: &Proposal) -> Result<RevokeOutcome, FleetError> {
+    async fn carry_out(&self, who: &Principal, proposal: &Proposal, consent: &Consent) -> Result<(), FleetError> {
         match &proposal.act {
             ProposedAct::Revoke { target, reason, why } => {
                 let resolved = self.resolve_revocation(who, target, *reason)?;
-                self.carry_out_revocation(who, resolved, why, false).await
+                self.carry_out_revocation(who, resolved, (why, false), consent).await.map(drop)
             }
             ProposedAct::Decommission { target, departure, why } => {
-                self.carry_out_decommission(who, target, *departure, why).await
+                self.carry_out_decommission(who, target, *departure, why, consent).await.map(drop)
             }
-            ProposedAct::MoveDevice { device, facility, why } => self.carry_out_move(who, device, facility, why).await,
+            ProposedAct::MoveDevice { device, facility, why } => {
+                self.carry_out_move(who, device, facility, why, consent).await.map(drop)
+            }
             ProposedAct::AdvanceFacilityEpoch { facility, why } => {
-                self.carry_out_facility_advance(who, facility, why).await.map(carried_out)
+                self.carry_out_facility_advance(who, facility, why, consent).await.map(drop)
             }
             ProposedAct::AdvanceDeviceEpoch { device, why } => {
-                self.carry_out_device_advance(who, device, why).await.map(carried_out)
+                self.carry_out_device_advance(who, device, why, consent).await.map(drop)
             }
             ProposedAct::OrderDevice { device, order, lifetime_hours, why } => {
-                self.carry_out_order(who, device, *order, *lifetime_hours, why).await
+                self.carry_out_order(who, device, *order, (*lifetime_hours, why), consent).await.map(drop)
             }
-            ProposedAct::CreateBatch { batch, received, why } => self
-                .carry_out_batch(who, batch, *received, why)
-                .await
-                .map(|batch| RevokeOutcome { done: true, devices: u64::from(batch.devices), ..nothing_done() }),
+            ProposedAct::CreateBatch { batch, received, why } => {
+                self.carry_out_batch(who, batch, *received, why, consent).await.map(drop)
+            }
             ProposedAct::CancelBatch { batch, request, why } => {
-                self.carry_out_cancellation(who, batch, request, why).await
+                self.carry_out_cancellation(who, batch, request, why, consent).await.map(drop)
             }
-            ProposedAct::StartCampaign { campaign, state, wave, why } => self
-                .carry_out_campaign(who, campaign, (*state, *wave), why)
-                .await
-                .map(|begun| RevokeOutcome { done: true, log_index: begun.log_index, ..nothing_done() }),
+            ProposedAct::StartCampaign { campaign, state, wave, why } => {
+                self.carry_out_campaign(who, campaign, (*state, *wave), why, consent).await.map(drop)
+            }
             ProposedAct::RetireEpoch { facility, epoch, why } => {
-                self.carry_out_retirement(who, facility, *epoch, why).await.map(carried_out)
+                self.carry_out_retirement(who, facility, *epoch, why, consent).await.map(drop)
             }
-            ProposedAct::RetireBackup { backup, why } => self.carry_out_backup_retirement(who, *backup, why).await,
-            // The approval is all: whoever has the shares uses them under it, each logged.
-            ProposedAct::ReleaseEscrow { .. } => Ok(RevokeOutcome { done: true, ..nothing_done() }),
-            ProposedAct::AcceptRestored { why } => self.carry_out_acceptance(who, why).await,
-            ProposedAct::Destroy { target, .. } => {
-                self.destruction_of(who, target, false)?;
-                self.carry_out_destruction(proposal).await
+            ProposedAct::AcceptRestored { why } => self.carry_out_acceptance(who, why, consent).await.map(drop),
+            ProposedAct::Destroy { .. } | ProposedAct::RetireBackup { .. } | ProposedAct::ReleaseEscrow { .. } => {
+                Err(FleetError::Bug("what is done outside the registry has no commit to share"))
             }
         }
     }
@@ -263,6 +287,18 @@ impl Fleet {
         to: ProposalState,
         why: &str,
     ) -> Result<Proposal, FleetError> {
+        let (change, entry) = self.decision(who, proposal, to, why);
+        Ok(self.store.change_proposal(change, entry).await?.value)
+    }
+
+    /// A decision, and its entry.
+    fn decision(
+        &self,
+        who: &Principal,
+        proposal: &Proposal,
+        to: ProposalState,
+        why: &str,
+    ) -> (ProposalChange, AuditEntry) {
         let act = match to {
             ProposalState::Done => "proposal.approve",
             ProposalState::Cancelled => "proposal.cancel",
@@ -274,13 +310,31 @@ impl Fleet {
             .because(why)
             .with("proposer", proposal.proposer)
             .with("act", act_name(&proposal.act));
-        let change = ProposalChange { id: proposal.id, seen: ProposalState::Waiting, to, by: who.id.parse().ok() };
-        Ok(self.store.change_proposal(change, entry.build()).await?.value)
+        (ProposalChange { id: proposal.id, to, by: who.id.parse().ok() }, entry.build())
     }
 }
 
-fn carried_out(outcome: EpochOutcome) -> RevokeOutcome {
-    RevokeOutcome { done: true, devices: outcome.devices, log_index: outcome.log_index, ..nothing_done() }
+/// Whose consent an act is carried out with.
+#[derive(Debug)]
+pub(crate) enum Consent {
+    /// One person may do it, or what asked for consent is recorded elsewhere.
+    NotNeeded,
+    /// It was proposed: the approval, with its entry, commits together with the act or not at all.
+    Given(Box<(ProposalChange, AuditEntry)>),
+}
+
+impl Consent {
+    /// What is committed with the act.
+    pub(crate) fn with(&self, act: AuditEntry) -> Audit {
+        let audit = Audit::from(act);
+        match self {
+            Self::NotNeeded => audit,
+            Self::Given(decision) => {
+                let (change, entry) = &**decision;
+                audit.deciding(*change, entry.clone())
+            }
+        }
+    }
 }
 
 const fn act_name(act: &ProposedAct) -> &'static str {

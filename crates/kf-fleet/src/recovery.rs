@@ -21,6 +21,7 @@ use crate::entry::Entry;
 use crate::fence::{FenceKeeper, Line};
 use crate::log_publisher::{LogPublisher, local};
 use crate::naming::check_why;
+use crate::proposal::Consent;
 use crate::revocation::nothing_done;
 use crate::{DataDir, Fleet, FleetError};
 
@@ -306,9 +307,14 @@ impl Fleet {
     }
 
     /// Carries out an acceptance that was approved.
-    pub(crate) async fn carry_out_acceptance(&self, who: &Principal, why: &str) -> Result<RevokeOutcome, FleetError> {
+    pub(crate) async fn carry_out_acceptance(
+        &self,
+        who: &Principal,
+        why: &str,
+        consent: &Consent,
+    ) -> Result<RevokeOutcome, FleetError> {
         let entry = self.evidence(Entry::done(who, "restore.accept", self.now())).because(why);
-        let logged = self.store.accept_restored(entry.build()).await?;
+        let logged = self.store.accept_restored(consent.with(entry.build())).await?;
         self.store.unfence();
         tracing::warn!(codes_withdrawn = logged.value, "a restored registry was accepted");
         Ok(RevokeOutcome { done: true, log_index: Some(logged.index), ..nothing_done() })

@@ -13,6 +13,7 @@ use kf_store::revocation::{Profiles, Revocation, Revoked, Selection, StatusChang
 
 use crate::entry::Entry;
 use crate::naming::check_why;
+use crate::proposal::Consent;
 use crate::{Fleet, FleetError};
 
 /// How long a broker is watched for a session that should be gone.
@@ -51,7 +52,7 @@ impl Fleet {
         if let Some(waiting) = self.propose_if_needed(who, act, stake, certificates, resolved.facility).await? {
             return Ok(waiting);
         }
-        self.carry_out_revocation(who, resolved, &request.why, request.verify).await
+        self.carry_out_revocation(who, resolved, (&request.why, request.verify), &Consent::NotNeeded).await
     }
 
     /// Whether a batch has devices in more than one facility. The first thousand are looked at: a larger batch needs a
@@ -131,8 +132,8 @@ impl Fleet {
         &self,
         who: &Principal,
         resolved: Resolved,
-        why: &str,
-        verify: bool,
+        (why, verify): (&str, bool),
+        consent: &Consent,
     ) -> Result<RevokeOutcome, FleetError> {
         let Resolved { revocation, facility, visibility, is_authority } = resolved;
         let act = match revocation.reason {
@@ -147,41 +148,12 @@ impl Fleet {
             .because(why)
             .with("reason", revocation.reason);
         let kills = is_authority && revocation.reason.is_permanent();
-        let authority = match &revocation.selection {
-            Selection::Authority(authority) if kills => Some(*authority),
-            _ => None,
-        };
-        let reason = revocation.reason;
-        let logged = self.store.revoke(revocation, visibility, entry.build()).await?;
-        if let Some(authority) = authority {
-            self.revoke_authority_itself(who, authority, reason, why).await?;
+        let logged = self.store.revoke(revocation, visibility, consent.with(entry.build())).await?;
+        let outcome = self.after_status_changes(logged, verify).await;
+        if kills {
+            self.reload_authorities()?;
         }
-        self.after_status_changes(logged, verify).await
-    }
-
-    async fn revoke_authority_itself(
-        &self,
-        who: &Principal,
-        authority: kf_key::AuthorityId,
-        reason: RevocationReason,
-        why: &str,
-    ) -> Result<(), FleetError> {
-        let stored = self.store.authority_certificate(authority)?.ok_or(FleetError::NotFound("authority"))?;
-        if stored.certificate.status == CertificateStatus::Revoked {
-            return Ok(());
-        }
-        let serial = stored.certificate.serial;
-        let revocation =
-            Revocation { selection: Selection::Certificate(serial), profiles: Profiles::All, reason, at: self.now() };
-        let entry = self
-            .evidence(Entry::done(who, "authority.revoke", self.now()))
-            .about(authority)
-            .about(format!("cert:{serial}"))
-            .because(why)
-            .with("reason", reason);
-        let logged = self.store.revoke(revocation, Visibility::Fleet, entry.build()).await?;
-        self.enter_revoked(&logged.value)?;
-        self.reload_authorities()
+        outcome
     }
 
     /// Makes changes of status visible in CRL and OCSP, tells the brokers, and answers.

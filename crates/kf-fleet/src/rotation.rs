@@ -21,6 +21,7 @@ use kf_store::inventory::EpochRow;
 
 use crate::entry::Entry;
 use crate::naming::check_why;
+use crate::proposal::Consent;
 use crate::{Fleet, FleetError};
 
 /// The most acts of one run.
@@ -160,10 +161,12 @@ impl Fleet {
         match operation {
             // The server acts by a policy that people have reviewed, and does nothing that takes a key from anybody.
             RotationOperation::MakeSuccessor if is_server => {
-                self.advance_behind(who, epoch.facility, epoch.epoch, why).await
+                self.advance_behind(who, epoch.facility, epoch.epoch, why, &Consent::NotNeeded).await
             }
             RotationOperation::MakeSuccessor => self.epoch_advance_behind(who, epoch.facility, epoch.epoch, why).await,
-            _ if is_server => self.carry_out_retirement(who, &epoch.facility.to_string(), epoch.epoch, why).await,
+            _ if is_server => {
+                self.carry_out_retirement(who, &epoch.facility.to_string(), epoch.epoch, why, &Consent::NotNeeded).await
+            }
             _ => self.epoch_retire(who, &epoch.facility.to_string(), epoch.epoch, why.to_owned()).await,
         }
     }

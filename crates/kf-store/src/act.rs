@@ -7,7 +7,7 @@ use kf_key::{CertificateStatus, DeviceState, FacilityId};
 use rusqlite::{Connection, Params, Row};
 
 use crate::column::{Coded, integer};
-use crate::{Audit, StoreError, log, sql};
+use crate::{Audit, StoreError, log, proposal, sql};
 
 /// How a write is treated when the disk is full or the store is fenced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,16 +223,19 @@ impl<'a> Act<'a> {
         held.map_or(Ok(()), |why| Err(StoreError::Stopped { why }))
     }
 
-    /// Appends the log entries of the act; the index of the first.
+    /// Appends the log entries of the act, and records the decision that it carries out; the index of the first.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] when there is none, or one over the limit.
+    /// [`StoreError::Invalid`] when there is none, or one over the limit; as [`proposal::decide`].
     pub(crate) fn log(&mut self, audit: &Audit) -> Result<u64, StoreError> {
         let first = self.next_index();
-        if audit.0.is_empty() {
+        if audit.entries.is_empty() {
             return Err(StoreError::Invalid { field: "audit", problem: "an act needs a log entry" });
         }
-        for entry in &audit.0 {
+        if let Some(decision) = audit.decision {
+            proposal::decide(self, decision)?;
+        }
+        for entry in &audit.entries {
             let index = self.next_index();
             self.leaves.push(log::append(self.connection, integer(index), entry)?);
         }

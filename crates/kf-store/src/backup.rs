@@ -5,6 +5,7 @@ use std::path::Path;
 use kf_access::Visibility;
 use kf_api::backup::{Backup, BackupKey, Restored};
 use kf_api::certificate::Certificate;
+use kf_api::proposal::Proposal;
 use kf_api::{Page, PageRequest};
 use kf_key::{BackupId, CertificateProfile, CertificateStatus, DeviceId, RevocationReason};
 use kf_log::hash::leaf_hash;
@@ -125,6 +126,19 @@ impl Store {
     pub fn backup_keys(&self) -> Result<Vec<BackupKey>, StoreError> {
         let sql = "SELECT record FROM backup_key ORDER BY version DESC LIMIT 1000";
         self.read(|connection| sql::all(connection, sql, [], |row| column::json(row, 0)))
+    }
+
+    /// Approved retirements of backups that are not retired yet, oldest first, at most 100.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn open_backup_retirements(&self) -> Result<Vec<Proposal>, StoreError> {
+        let sql = concat!(
+            crate::proposal::columns!(),
+            " WHERE state = 2 AND json_extract(act, '$.act') = 'retire-backup' AND EXISTS (SELECT 1 FROM backup b
+                WHERE b.state = 1 AND 'bkp_' || lower(hex(b.id)) = json_extract(act, '$.backup')) ORDER BY id LIMIT 100"
+        );
+        self.read(|connection| sql::all(connection, sql, [], crate::proposal::proposal_row))
     }
 
     /// Keeps what is known of a backup, new or changed.

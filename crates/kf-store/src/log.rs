@@ -16,6 +16,7 @@ use rusqlite::Connection;
 use crate::act::Class;
 use crate::column::{self, integer};
 use crate::listing::{BAD_CURSOR, Branch, Listing, next_of, scopes};
+use crate::proposal::ProposalChange;
 use crate::{Store, StoreError, sql};
 
 /// The most subjects of one entry.
@@ -23,27 +24,39 @@ const MAX_SUBJECTS: usize = 8;
 /// The most entries that [`Store::log_entries`] returns.
 const MAX_ENTRIES_READ: u64 = 1_024;
 
-/// The entries that are committed with an act, at least one.
+/// The entries that are committed with an act, at least one, and the decision on the proposal that it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Audit(pub(crate) Vec<AuditEntry>);
+pub struct Audit {
+    pub(crate) entries: Vec<AuditEntry>,
+    pub(crate) decision: Option<ProposalChange>,
+}
 
 impl From<AuditEntry> for Audit {
     fn from(entry: AuditEntry) -> Self {
-        Self(vec![entry])
+        Self::from(vec![entry])
     }
 }
 
 impl From<Vec<AuditEntry>> for Audit {
     fn from(entries: Vec<AuditEntry>) -> Self {
-        Self(entries)
+        Self { entries, decision: None }
     }
 }
 
 impl Audit {
+    /// The same of an act that was proposed: the decision, with its entry, is committed together with the act or not at
+    /// all. The act fails as [`Store::change_proposal`] does when somebody else has decided.
+    #[must_use]
+    pub fn deciding(mut self, change: ProposalChange, entry: AuditEntry) -> Self {
+        self.entries.push(entry);
+        self.decision = Some(change);
+        self
+    }
+
     /// The same with a further fact in the first entry, known only inside the transaction.
     pub(crate) fn with_detail(&self, key: &str, value: impl ToString) -> Self {
         let mut audit = self.clone();
-        if let Some(first) = audit.0.first_mut() {
+        if let Some(first) = audit.entries.first_mut() {
             first.detail.insert(key.into(), value.to_string());
         }
         audit

@@ -8,7 +8,7 @@ use kf_key::{FacilityId, OperatorId, ProposalId, UnixMillis};
 use rusqlite::Row;
 use rusqlite::types::Value;
 
-use crate::act::Class;
+use crate::act::{Act, Class};
 use crate::column::{self, Coded, integer, millis};
 use crate::listing::{BAD_CURSOR, Branch, Listing, next_of, scopes};
 use crate::sql::{self, in_scope, scope};
@@ -48,14 +48,37 @@ const fn state_name(state: ProposalState) -> &'static str {
     }
 }
 
-/// A decision on a proposal.
+/// Decides a proposal that waits.
+///
+/// # Errors
+/// [`StoreError::NotFound`]; [`StoreError::IllegalState`] when it does not wait any more.
+pub(crate) fn decide(act: &mut Act<'_>, change: ProposalChange) -> Result<Proposal, StoreError> {
+    let ProposalChange { id, to, by } = change;
+    let found = act.one(concat!(columns!(), " WHERE id = ?1"), [id.as_bytes()], proposal_row)?;
+    let mut proposal = found.ok_or(StoreError::NotFound { what: "proposal" })?;
+    if proposal.state != ProposalState::Waiting || to == ProposalState::Waiting {
+        return Err(StoreError::IllegalState {
+            what: "proposal",
+            found: state_name(proposal.state).into(),
+            expected: state_name(ProposalState::Waiting).into(),
+        });
+    }
+    proposal.state = to;
+    proposal.decided_by = by;
+    let decided_by = by.as_ref().map(OperatorId::as_bytes);
+    act.execute(
+        "UPDATE proposal SET state = ?2, decided_by = ?3 WHERE id = ?1",
+        (id.as_bytes(), to.code(), decided_by),
+    )?;
+    Ok(proposal)
+}
+
+/// A decision on a proposal that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProposalChange {
     /// The proposal.
     pub id: ProposalId,
-    /// The state the caller saw.
-    pub seen: ProposalState,
-    /// The new state. `Done` may become `Failed` when the rules then refuse the act; other ends are final.
+    /// The new state, which is final.
     pub to: ProposalState,
     /// Who decided; absent for the server.
     pub by: Option<OperatorId>,
@@ -108,37 +131,13 @@ impl Store {
     /// Decides a proposal: exactly one of two concurrent decisions succeeds.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::IllegalState`] when it is not as the caller saw it or cannot become this.
+    /// [`StoreError::NotFound`]; [`StoreError::IllegalState`] when it does not wait any more.
     pub async fn change_proposal(
         &self,
         change: ProposalChange,
         audit: impl Into<Audit>,
     ) -> Result<Logged<Proposal>, StoreError> {
-        self.logged(Class::Reserved, audit.into(), move |act| {
-            let ProposalChange { id, seen, to, by } = change;
-            let sql = concat!(columns!(), " WHERE id = ?1");
-            let found = act.one(sql, [id.as_bytes()], proposal_row)?;
-            let mut proposal = found.ok_or(StoreError::NotFound { what: "proposal" })?;
-            let legal = match seen {
-                ProposalState::Waiting => to != ProposalState::Waiting,
-                ProposalState::Done => to == ProposalState::Failed,
-                ProposalState::Cancelled | ProposalState::Expired | ProposalState::Failed => false,
-            };
-            if proposal.state != seen || !legal {
-                return Err(StoreError::IllegalState {
-                    what: "proposal",
-                    found: state_name(proposal.state).into(),
-                    expected: state_name(seen).into(),
-                });
-            }
-            proposal.state = to;
-            proposal.decided_by = by.or(proposal.decided_by);
-            let sql = "UPDATE proposal SET state = ?2, decided_by = ?3 WHERE id = ?1";
-            let decided_by = proposal.decided_by.as_ref().map(OperatorId::as_bytes);
-            act.execute(sql, (id.as_bytes(), to.code(), decided_by))?;
-            Ok(proposal)
-        })
-        .await
+        self.logged(Class::Reserved, audit.into(), move |act| decide(act, change)).await
     }
 
     /// A proposal by id, with its facility; `None` also when it lies outside `visibility`.
@@ -190,21 +189,22 @@ impl Store {
         })
     }
 
-    /// Waiting proposals of single-control mode whose delay is over at `now`, oldest first, at most 100.
+    /// Waiting proposals of single-control mode whose delay is over at `now` and that have not lapsed, oldest first, at most 100.
     ///
     /// # Errors
     /// See [`StoreError`].
     pub fn due_proposals(&self, now: UnixMillis) -> Result<Vec<Proposal>, StoreError> {
-        let sql = concat!(columns!(), " WHERE state = 1 AND effective <= ?1 ORDER BY id LIMIT 100");
+        let sql = concat!(columns!(), " WHERE state = 1 AND effective <= ?1 AND expires >= ?1 ORDER BY id LIMIT 100");
         self.read(|connection| sql::all(connection, sql, [millis(now)], proposal_row))
     }
 
-    /// Waiting proposals that nobody approved before they lapsed at `now`, oldest first, at most 100.
+    /// Waiting proposals that nobody approved, or nothing could carry out, before they lapsed at `now`, oldest first, at
+    /// most 100.
     ///
     /// # Errors
     /// See [`StoreError`].
     pub fn lapsed_proposals(&self, now: UnixMillis) -> Result<Vec<Proposal>, StoreError> {
-        let sql = concat!(columns!(), " WHERE state = 1 AND effective IS NULL AND expires < ?1 ORDER BY id LIMIT 100");
+        let sql = concat!(columns!(), " WHERE state = 1 AND expires < ?1 ORDER BY id LIMIT 100");
         self.read(|connection| sql::all(connection, sql, [millis(now)], proposal_row))
     }
 }

@@ -99,6 +99,16 @@ pub(crate) fn change(
     change_selected(act, &selected, revocation.reason, revocation.at, visibility)
 }
 
+/// Revokes the certificate of a CA itself.
+fn revoke_itself(act: &mut Act<'_>, authority: AuthorityId, revocation: &Revocation) -> Result<Revoked, StoreError> {
+    let selected = Selected {
+        condition: "serial = (SELECT own.serial FROM authority own WHERE own.id = ?2)",
+        target: Value::Blob(authority.as_bytes().to_vec()),
+        profiles: "1",
+    };
+    change_selected(act, &selected, revocation.reason, revocation.at, &Visibility::Fleet)
+}
+
 /// Certificates by a condition on their columns, in which `?2` is the target.
 pub(crate) struct Selected<'a> {
     pub(crate) condition: &'a str,
@@ -222,7 +232,7 @@ pub enum Selection {
     Batch(String),
     /// Those of every device of a facility.
     Facility(FacilityId),
-    /// Everything a CA issued; its own certificate is not among them.
+    /// Everything a CA issued; its own certificate is not counted among them.
     Authority(AuthorityId),
 }
 
@@ -289,6 +299,15 @@ impl Revoked {
     pub fn is_complete(&self) -> bool {
         u64::try_from(self.changes.len()) == Ok(self.certificates)
     }
+
+    /// Both.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.certificates += other.certificates;
+        self.devices += other.devices;
+        self.shards.extend(other.shards);
+        let room = Self::MAX_CHANGES.saturating_sub(self.changes.len());
+        self.changes.extend(other.changes.into_iter().take(room));
+    }
 }
 
 /// A revoked or held certificate, for building a CRL.
@@ -314,7 +333,8 @@ impl RevokedEntry {
 }
 
 impl Store {
-    /// Revokes, holds or releases, in one set-based statement per table; works on a full disk. Never leaves
+    /// Revokes, holds or releases, in one set-based statement per table; works on a full disk. A CA that is revoked for good
+    /// loses its own certificate in the same commit. Never leaves
     /// `visibility`. The log entry is completed with `detail.certificates` and `detail.devices`.
     ///
     /// # Errors
@@ -329,7 +349,12 @@ impl Store {
         let audit = audit.into();
         self.write(Class::Reserved, move |act| {
             require_target(act, &revocation, &visibility)?;
-            let revoked = change(act, &revocation, &visibility)?;
+            let mut revoked = change(act, &revocation, &visibility)?;
+            if let Selection::Authority(authority) = revocation.selection
+                && revocation.reason.is_permanent()
+            {
+                revoked.add(revoke_itself(act, authority, &revocation)?);
+            }
             if revoked.certificates == 0
                 && let Selection::Certificate(serial) = revocation.selection
             {

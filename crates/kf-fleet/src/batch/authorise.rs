@@ -20,6 +20,7 @@ use crate::authority::{Known, Plan, facts_of, handle_of, key_record};
 use crate::entry::Entry;
 use crate::issuance::BACKDATE;
 use crate::naming::{check_device_name, check_name};
+use crate::proposal::Consent;
 use crate::{Fleet, FleetError};
 
 /// Name of the fact that holds the id of the key that signs quotas.
@@ -185,6 +186,7 @@ impl Fleet {
         new: &NewBatch,
         received: UnixMillis,
         why: &str,
+        consent: &Consent,
     ) -> Result<Batch, FleetError> {
         let plan = self.plan_batch(who, new, received)?;
         let (key, _) = self.batch_key().await?;
@@ -217,7 +219,7 @@ impl Fleet {
             .with("sequence", batch.sequence)
             .with("quota_sha256", hex::encode(kf_crypto::sha256(&record.stored.quota)))
             .with("expires", expires.0);
-        self.store.insert_batch(record, entry.build()).await?;
+        self.store.insert_batch(record, consent.with(entry.build())).await?;
         Ok(batch)
     }
 

@@ -9,6 +9,7 @@ use kf_store::device::{CertificateEffect, DeviceChange, DeviceTarget};
 
 use crate::entry::Entry;
 use crate::naming::check_why;
+use crate::proposal::Consent;
 use crate::revocation::nothing_done;
 use crate::{Fleet, FleetError};
 
@@ -41,7 +42,8 @@ impl Fleet {
         if let Some(waiting) = self.propose_if_needed(who, act, stake, certificates, Some(found.facility)).await? {
             return Ok(waiting);
         }
-        self.carry_out_change(who, change, permit, Some(found.facility), (act_name(request.act), &request.why)).await
+        let said = (act_name(request.act), request.why.as_str());
+        self.carry_out_change(who, change, (permit, Some(found.facility)), said, &Consent::NotNeeded).await
     }
 
     /// Moves a device to another facility. Crosses facilities, so it waits for a second person.
@@ -77,6 +79,7 @@ impl Fleet {
         device: &str,
         facility: &str,
         why: &str,
+        consent: &Consent,
     ) -> Result<RevokeOutcome, FleetError> {
         authorize(who, Action::DeviceMove, Target::Fleet)?;
         let found = self.find_device(device, &who.visibility())?;
@@ -88,7 +91,7 @@ impl Fleet {
             .about(to.id)
             .at_facility(Some(to.id))
             .because(why);
-        let logged = self.store.move_device(found.id, found.facility, to.id, entry.build()).await?;
+        let logged = self.store.move_device(found.id, found.facility, to.id, consent.with(entry.build())).await?;
         Ok(RevokeOutcome { done: true, devices: 1, log_index: Some(logged.index), ..nothing_done() })
     }
 
@@ -99,10 +102,11 @@ impl Fleet {
         target: &RevocationTarget,
         departure: Departure,
         why: &str,
+        consent: &Consent,
     ) -> Result<RevokeOutcome, FleetError> {
         let (change, scope, facility) = self.decommission_of(who, target, departure)?;
         let permit = authorize(who, Action::DeviceDecommission, scope)?;
-        self.carry_out_change(who, change, permit, facility, ("device.decommission", why)).await
+        self.carry_out_change(who, change, (permit, facility), ("device.decommission", why), consent).await
     }
 
     /// What decommissioning a device, batch or facility comes to.
@@ -157,9 +161,9 @@ impl Fleet {
         &self,
         who: &Principal,
         change: DeviceChange,
-        permit: Permit,
-        facility: Option<FacilityId>,
+        (permit, facility): (Permit, Option<FacilityId>),
         (act, why): (&str, &str),
+        consent: &Consent,
     ) -> Result<RevokeOutcome, FleetError> {
         let about = match &change.target {
             DeviceTarget::Device { id, .. } => id.to_string(),
@@ -172,7 +176,8 @@ impl Fleet {
             .at_facility(facility)
             .because(why)
             .with("state", change.to);
-        let logged = self.store.change_devices(change, permit.visibility().clone(), entry.build()).await?;
+        let logged =
+            self.store.change_devices(change, permit.visibility().clone(), consent.with(entry.build())).await?;
         self.after_status_changes(logged, false).await
     }
 }

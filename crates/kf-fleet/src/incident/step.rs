@@ -15,6 +15,7 @@ use kf_store::device::{CertificateEffect, DeviceChange, DeviceTarget};
 use kf_store::incident::HoldTarget;
 
 use crate::entry::Entry;
+use crate::proposal::Consent;
 use crate::{Fleet, FleetError};
 
 /// What came of a step.
@@ -104,7 +105,7 @@ impl Fleet {
                 if self.device_epoch(&found)? > *beyond {
                     return Ok(Came::of("a newer epoch was there already"));
                 }
-                let outcome = self.carry_out_device_advance(who, &device.to_string(), why).await?;
+                let outcome = self.carry_out_device_advance(who, &device.to_string(), why, &Consent::NotNeeded).await?;
                 let epoch = outcome.epoch.unwrap_or_default();
                 Ok(Came { index: outcome.log_index, ..Came::of(format!("device epoch {epoch}")) })
             }
@@ -247,7 +248,7 @@ impl Fleet {
                 continue;
             }
             let resolved = self.resolve_revocation(who, &RevocationTarget::Certificate(*serial), reason)?;
-            let outcome = self.carry_out_revocation(who, resolved, why, false).await?;
+            let outcome = self.carry_out_revocation(who, resolved, (why, false), &Consent::NotNeeded).await?;
             count += outcome.certificates;
             index = outcome.log_index;
         }
@@ -279,7 +280,9 @@ impl Fleet {
         let permit = authorize(who, Action::DeviceSuspend, super::target_of(facility))?;
         let change =
             DeviceChange { target, to: DeviceState::Suspended, certificates: CertificateEffect::Hold, at: self.now() };
-        let outcome = self.carry_out_change(who, change, permit, facility, ("device.suspend", why)).await?;
+        let outcome = self
+            .carry_out_change(who, change, (permit, facility), ("device.suspend", why), &Consent::NotNeeded)
+            .await?;
         Ok(Came::many(&outcome, "suspended, on hold"))
     }
 
@@ -291,7 +294,7 @@ impl Fleet {
         why: &str,
     ) -> Result<Came, FleetError> {
         let resolved = self.resolve_revocation(who, &target, reason)?;
-        let outcome = self.carry_out_revocation(who, resolved, why, false).await?;
+        let outcome = self.carry_out_revocation(who, resolved, (why, false), &Consent::NotNeeded).await?;
         Ok(Came::many(&outcome, "revoked"))
     }
 
@@ -302,7 +305,7 @@ impl Fleet {
             return Ok(Came::of("had ended as compromised already"));
         }
         let request = CancelBatch { compromised: true, ..CancelBatch::default() };
-        let outcome = self.carry_out_cancellation(who, &batch, &request, why).await?;
+        let outcome = self.carry_out_cancellation(who, &batch, &request, why, &Consent::NotNeeded).await?;
         Ok(Came::many(&outcome, "ended with the batch"))
     }
 
@@ -317,7 +320,7 @@ impl Fleet {
         if newest > beyond {
             return Ok(Came::of(format!("epoch {newest} was there already")));
         }
-        let outcome = self.carry_out_facility_advance(who, &facility.to_string(), why).await?;
+        let outcome = self.carry_out_facility_advance(who, &facility.to_string(), why, &Consent::NotNeeded).await?;
         let epoch = outcome.epoch.unwrap_or_default();
         Ok(Came { index: outcome.log_index, ..Came::of(format!("epoch {epoch}, for devices at their next exchange")) })
     }

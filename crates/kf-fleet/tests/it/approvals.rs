@@ -1,10 +1,17 @@
+use std::path::Path;
+
+use kf_api::authority::AuthorityKind;
 use kf_api::operator::Role;
 use kf_api::proposal::{ProposalDecision, ProposalState};
 use kf_api::revocation::{RevocationTarget, RevokeOutcome, RevokeRequest};
 use kf_fleet::{FleetError, Principal};
-use kf_key::{CertificateStatus, RevocationReason, UnixMillis};
+use kf_key::{AuthorityId, CertificateStatus, ProposalId, RevocationReason, UnixMillis};
 
+use crate::crash::{copied, killed_child};
 use crate::scratch::Scratch;
+
+/// The directory that a child works in.
+const CHILD: &str = "KF_APPROVALS_CHILD";
 
 const YES: fn() -> ProposalDecision = || ProposalDecision { approve: true, why: "agreed".into() };
 const NO: fn() -> ProposalDecision = || ProposalDecision { approve: false, why: "mistake".into() };
@@ -150,4 +157,84 @@ async fn a_batch_that_spans_facilities_is_revoked_by_two_people_and_held_by_one(
     let waiting = scratch.fleet.revoke(&scratch.owner, request(RevocationReason::KeyCompromise)).await.unwrap();
     assert!(waiting.proposal.is_some());
     assert_eq!(revoked(&scratch).await, 0);
+}
+
+/// Approves everything that waits, oldest first, as the second person whose id lies beside the fleet.
+async fn approve_all(directory: &Path) {
+    let (fleet, _, owner, _) = Scratch::open_in(directory).await.unwrap();
+    let id = std::fs::read_to_string(directory.join("second")).unwrap();
+    let second = Principal::new(id, "pavel".into(), Role::FleetOperator, [], kf_api::operator::Credential::Token);
+    let mut waiting = fleet.proposal_list(&owner, Default::default()).await.unwrap().items;
+    waiting.retain(|proposal| proposal.state == ProposalState::Waiting);
+    waiting.reverse();
+    for proposal in waiting {
+        fleet.proposal_decide(&second, proposal.id, YES()).await.unwrap();
+    }
+    fleet.close().await;
+}
+
+#[tokio::test]
+async fn a_crash_at_any_durable_step_of_an_approval_leaves_decision_and_act_or_neither() {
+    if let Some(directory) = std::env::var_os(CHILD) {
+        approve_all(Path::new(&directory)).await;
+        return;
+    }
+    let scratch = scratch(false).await;
+    let second = scratch.operator("pavel", Role::FleetOperator, &[]).await;
+    let moved = scratch.fleet.device_move(&scratch.owner, "thermo-1", "plant-b", "sent there".into()).await.unwrap();
+    let authorities = scratch.fleet.authority_list(&scratch.owner, Default::default()).await.unwrap().items;
+    let issuing = authorities.into_iter().find(|authority| authority.kind == AuthorityKind::Issuing).unwrap().id;
+    let request = RevokeRequest {
+        target: RevocationTarget::Authority(issuing.to_string()),
+        reason: RevocationReason::CaCompromise,
+        why: "its key was copied".into(),
+        verify: false,
+        dry_run: false,
+    };
+    let revoked = scratch.fleet.revoke(&scratch.owner, request).await.unwrap();
+    let (moved, killed) = (moved.proposal.unwrap(), revoked.proposal.unwrap());
+    let closed = scratch.closed().await;
+    std::fs::write(closed.path().join("second"), &second.id).unwrap();
+    let test = "approvals::a_crash_at_any_durable_step_of_an_approval_leaves_decision_and_act_or_neither";
+    let mut seen = std::collections::BTreeSet::new();
+    for when in 1..200 {
+        let directory = copied(closed.path());
+        let was_killed = killed_child(test, (CHILD, directory.path()), when).await;
+        let survivor = Scratch::at(directory).await;
+        let stands = whole(&survivor, moved, killed, issuing).await;
+        seen.insert(stands);
+        if !was_killed {
+            assert_eq!(stands, (true, true));
+            break;
+        }
+        // Whoever got no answer approves once more.
+        let directory = survivor.closed().await;
+        approve_all(directory.path()).await;
+        let survivor = Scratch::at(directory).await;
+        assert_eq!(whole(&survivor, moved, killed, issuing).await, (true, true), "crash {when}");
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), [(false, false), (true, false), (true, true)]);
+}
+
+/// Whether the move and the revocation of a CA are decided; each must be so if and only if it was done, once.
+async fn whole(scratch: &Scratch, moved: ProposalId, killed: ProposalId, issuing: AuthorityId) -> (bool, bool) {
+    let fleet = &scratch.fleet;
+    let mut decided = Vec::new();
+    for id in [moved, killed] {
+        decided.push(fleet.proposal_show(&scratch.owner, id).await.unwrap().state == ProposalState::Done);
+    }
+    let entries = fleet.audit_list(&scratch.owner, Default::default()).await.unwrap().items;
+    let count = |act: &str| entries.iter().filter(|record| record.entry["act"] == act).count();
+    let device = fleet.device_show(&scratch.owner, "thermo-1").await.unwrap().device;
+    let there = fleet.facility_show(&scratch.owner, "plant-b").await.unwrap().id;
+    assert_eq!((device.facility == there, count("device.move")), (decided[0], usize::from(decided[0])));
+    let authority = fleet.authority_show(&scratch.owner, &issuing.to_string()).await.unwrap();
+    assert_eq!(authority.status == CertificateStatus::Revoked, decided[1]);
+    assert_eq!(count("certificate.revoke"), usize::from(decided[1]));
+    let certificates = fleet.certificate_list(&scratch.owner, Default::default()).await.unwrap().items;
+    let of_devices = certificates.iter().filter(|certificate| certificate.device.is_some());
+    let dead = of_devices.filter(|certificate| certificate.status == CertificateStatus::Revoked).count();
+    assert_eq!(dead, if decided[1] { 2 } else { 0 });
+    assert_eq!(count("proposal.approve"), decided.iter().filter(|decided| **decided).count());
+    (decided[0], decided[1])
 }

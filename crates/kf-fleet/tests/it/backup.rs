@@ -6,11 +6,12 @@ use kf_age::Identity;
 use kf_api::backup::{Backup, BackupState, NewBackupKey};
 use kf_api::destruction::DestructionResult;
 use kf_api::operator::Role;
-use kf_api::proposal::ProposalDecision;
+use kf_api::proposal::{ProposalDecision, ProposalState};
 use kf_api::revocation::{RevocationTarget, RevokeRequest};
 use kf_api::status::Issuance;
 use kf_fleet::{BackupKeys, DataDir, FleetError, Principal, Restoration, RestoreOptions, restore, verify_backup};
 use kf_key::{CertificateStatus, DeviceState, ProposalId, RevocationReason, SecretBytes, SerialNumber};
+use kf_store::proposal::ProposalChange;
 use kf_testkit::Tool;
 
 use crate::crash::{copied, killed_child};
@@ -327,6 +328,25 @@ async fn a_barred_key_is_destroyed_when_the_last_backup_with_it_is_retired() {
     let after = rig.backup().await;
     let work = tempfile::tempdir().unwrap();
     verify_backup(&place(&after), &rig.keys(), work.path()).unwrap();
+}
+
+#[tokio::test]
+async fn a_retirement_that_was_approved_before_a_crash_is_finished_by_the_next_start() {
+    let rig = Rig::new().await;
+    let backup = rig.backup().await;
+    let asked = rig.scratch.fleet.backup_retire(&rig.scratch.owner, backup.id, "shredded".into()).await.unwrap();
+    let by = rig.pavel.id.parse().ok();
+    let (scratch, ()) = rig
+        .scratch
+        .edited(async |store, _signer| {
+            let entry = store.log_entries(0..1).unwrap().remove(0);
+            let entry: kf_log::AuditEntry = serde_json::from_slice(&entry).unwrap();
+            let change = ProposalChange { id: asked.proposal, to: ProposalState::Done, by };
+            store.change_proposal(change, entry).await.unwrap();
+        })
+        .await;
+    assert!(!place(&backup).exists());
+    assert_eq!(scratch.fleet.backup_show(&scratch.owner, backup.id).await.unwrap().state, BackupState::Retired);
 }
 
 /// Names the directory in which the child of a test below works.

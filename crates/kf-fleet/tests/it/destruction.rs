@@ -190,12 +190,7 @@ async fn a_crash_at_any_durable_step_of_a_destruction_is_finished_by_the_next_st
     let closed = scratch.closed().await;
     // Approved, and the machine stops before anything else.
     let store = Store::open(&closed.path().join("data/registry.sqlite"), Options::default()).unwrap();
-    let change = ProposalChange {
-        id: proposal,
-        seen: ProposalState::Waiting,
-        to: ProposalState::Done,
-        by: pavel.id.parse().ok(),
-    };
+    let change = ProposalChange { id: proposal, to: ProposalState::Done, by: pavel.id.parse().ok() };
     let entry = store.log_entries(0..1).unwrap().remove(0);
     let entry: kf_log::AuditEntry = serde_json::from_slice(&entry).unwrap();
     store.change_proposal(change, entry).await.unwrap();

@@ -449,17 +449,6 @@ impl Merge<'_, '_> {
     }
 }
 
-impl Revoked {
-    /// Both.
-    pub(crate) fn add(&mut self, other: Self) {
-        self.certificates += other.certificates;
-        self.devices += other.devices;
-        self.shards.extend(other.shards);
-        let room = Self::MAX_CHANGES.saturating_sub(self.changes.len());
-        self.changes.extend(other.changes.into_iter().take(room));
-    }
-}
-
 impl Store {
     /// Merges records (at most 1,024) in one transaction, each with its log entry: a record that is there already writes
     /// nothing. `quota_hash` is that of the signed quota.

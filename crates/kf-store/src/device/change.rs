@@ -90,11 +90,7 @@ pub(crate) fn carry_out(
     for (reason, profiles) in effects(change.certificates) {
         let condition = format!("device IN ({selection})");
         let selected = Selected { condition: &condition, target: target.clone(), profiles };
-        let one = change_selected(act, &selected, reason, change.at, visibility)?;
-        outcome.certificates += one.certificates;
-        outcome.shards.extend(one.shards);
-        let room = Revoked::MAX_CHANGES.saturating_sub(outcome.changes.len());
-        outcome.changes.extend(one.changes.into_iter().take(room));
+        outcome.add(change_selected(act, &selected, reason, change.at, visibility)?);
     }
     if change.to == DeviceState::Decommissioned {
         end_bootstrap(act, &selection, &target, visibility)?;

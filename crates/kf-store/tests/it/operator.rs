@@ -93,7 +93,7 @@ fn proposal(number: u64, effective: Option<UnixMillis>) -> Proposal {
         proposer_name: "operator-1".into(),
         decided_by: None,
         created: NOW,
-        expires: NOW.plus(100),
+        expires: effective.map_or(NOW.plus(100), |effective| effective.plus(1_000)),
         effective,
         state: ProposalState::Waiting,
     }
@@ -104,7 +104,7 @@ async fn exactly_one_decision_on_a_proposal_succeeds() {
     let store = fleet().await;
     store.insert_proposal(proposal(1, None), Some(facility_id(1)), done()).await.unwrap();
     let decide = |to, by| {
-        let change = ProposalChange { id: proposal(1, None).id, seen: ProposalState::Waiting, to, by };
+        let change = ProposalChange { id: proposal(1, None).id, to, by };
         store.change_proposal(change, done())
     };
     let (yes, no) = tokio::join!(
@@ -129,8 +129,8 @@ async fn only_drawn_changes_of_a_proposal_are_allowed() {
             number += 1;
             let wanted = Proposal { state: from, ..proposal(number, None) };
             store.insert_proposal(wanted.clone(), None, done()).await.unwrap();
-            let change = ProposalChange { id: wanted.id, seen: from, to, by: None };
-            let legal = matches!((from, to), (Waiting, Done | Cancelled | Expired | Failed) | (Done, Failed));
+            let change = ProposalChange { id: wanted.id, to, by: None };
+            let legal = from == Waiting && to != Waiting;
             assert_eq!(store.change_proposal(change, done()).await.is_ok(), legal, "{from:?} {to:?}");
         }
     }
@@ -147,6 +147,9 @@ async fn due_and_lapsed_proposals_are_told_apart() {
     assert_eq!(ids(store.due_proposals(NOW.plus(200)).unwrap()), [proposal(2, None).id]);
     assert_eq!(ids(store.lapsed_proposals(NOW.plus(100)).unwrap()), []);
     assert_eq!(ids(store.lapsed_proposals(NOW.plus(101)).unwrap()), [proposal(1, None).id]);
+    // What could not be carried out for all that time lapses too.
+    assert_eq!(ids(store.due_proposals(NOW.plus(1_051)).unwrap()), [proposal(3, None).id]);
+    assert_eq!(ids(store.lapsed_proposals(NOW.plus(1_051)).unwrap()), [1, 2].map(|number| proposal(number, None).id));
     let all = store.proposals(None, &Visibility::Fleet, &PageRequest::default()).unwrap();
     assert_eq!(ids(all.items), [3, 2, 1].map(|number| proposal(number, None).id));
     let page = PageRequest { after: None, limit: Some(1) };
