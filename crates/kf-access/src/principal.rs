@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kf_api::operator::{Credential, Role};
-use kf_key::FacilityId;
+use kf_key::{FacilityId, TokenId};
 
 /// How far somebody's role reaches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Principal {
     pub scope: Scope,
     /// How they proved it.
     pub credential: Credential,
+    /// Which API token, where it was one.
+    pub token: Option<TokenId>,
 }
 
 /// What a query may return.
@@ -67,7 +69,13 @@ impl Principal {
             }
             Role::Device => Scope::Facilities(BTreeSet::new()),
         };
-        Self { id, name, role, scope, credential }
+        Self { id, name, role, scope, credential, token: None }
+    }
+
+    /// The same, by this API token.
+    #[must_use]
+    pub fn by_token(self, token: TokenId) -> Self {
+        Self { credential: Credential::Token, token: Some(token), ..self }
     }
 
     /// The server itself, for its background work.
@@ -79,6 +87,7 @@ impl Principal {
             role: Role::FleetOperator,
             scope: Scope::Fleet,
             credential: Credential::Server,
+            token: None,
         }
     }
 

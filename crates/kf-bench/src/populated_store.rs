@@ -59,7 +59,13 @@ fn entry(places: &Places, act: &str, subject: String) -> AuditEntry {
     AuditEntry {
         v: 1,
         at: places.now,
-        who: Actor { id: "server".into(), name: "bench".into(), role: "owner".into(), by: "server".into() },
+        who: Actor {
+            id: "server".into(),
+            name: "bench".into(),
+            role: "owner".into(),
+            by: "server".into(),
+            token: None,
+        },
         act: act.to_owned(),
         phase: Phase::Done,
         facility: Some(places.facility),

@@ -33,6 +33,7 @@ impl Entry {
                 name: who.name.clone(),
                 role: who.role.name().into(),
                 by: credential_name(who.credential).into(),
+                token: who.token,
             },
             act: act.into(),
             phase: Phase::Done,

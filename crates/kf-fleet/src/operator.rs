@@ -40,7 +40,7 @@ impl Fleet {
         if token.withdrawn || self.now() > token.expires || !operator.enabled {
             return Err(FleetError::Unauthenticated);
         }
-        Ok(principal_of(operator, Credential::Token))
+        Ok(principal_of(operator, Credential::Token).by_token(token.id))
     }
 
     /// Who presents this client certificate: an operator (profile `operator`), current, not revoked, enabled.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kf_key::{FacilityId, UnixMillis};
+use kf_key::{FacilityId, TokenId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 /// The most octets of one encoded entry.
@@ -19,6 +19,9 @@ pub struct Actor {
     pub role: String,
     /// How they proved it: `certificate`, `token`, `code`, `voucher`, `server`.
     pub by: String,
+    /// Which API token, where it was one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub token: Option<TokenId>,
 }
 
 /// Whether the entry is an act on the database, complete in itself, or one side of an act outside it.

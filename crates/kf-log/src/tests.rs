@@ -45,7 +45,13 @@ fn entry(number: u64) -> Vec<u8> {
     AuditEntry {
         v: 1,
         at: UnixMillis(number),
-        who: Actor { id: "server".into(), name: "server".into(), role: "fleet-operator".into(), by: "server".into() },
+        who: Actor {
+            id: "server".into(),
+            name: "server".into(),
+            role: "fleet-operator".into(),
+            by: "server".into(),
+            token: None,
+        },
         act: "certificate.issue".into(),
         phase: Phase::Done,
         facility: None,

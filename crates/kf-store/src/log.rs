@@ -130,7 +130,9 @@ pub(crate) fn append(connection: &Connection, index: i64, entry: &AuditEntry) ->
         return Err(StoreError::Invalid { field: "audit", problem: "at most 8 subjects and 16,384 octets" });
     }
     sql::execute(connection, "INSERT INTO log (idx, entry) VALUES (?1, ?2)", (index, &leaf))?;
-    let keys: Vec<_> = entry.subjects.iter().filter_map(|subject| subject_key(subject)).collect();
+    // What was done with a token is found by it, like what was done to it.
+    let token = entry.who.token.map(|token| token.to_string());
+    let keys: Vec<_> = entry.subjects.iter().chain(&token).filter_map(|subject| subject_key(subject)).collect();
     for keys in keys.chunks(2) {
         match keys {
             [first, second] => {

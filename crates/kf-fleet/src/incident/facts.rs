@@ -229,8 +229,7 @@ impl Fleet {
         since: UnixMillis,
     ) -> Result<CredentialFacts, FleetError> {
         let operator = self.store.operator(id)?.ok_or(FleetError::NotFound("operator"))?;
-        let by = only.map(|_| "token");
-        let done = self.store.log_of_actor(id, by, since, MAX_ACTS)?;
+        let done = self.store.log_of_actor(id, only, since, MAX_ACTS)?;
         let mut by_act = std::collections::BTreeMap::new();
         let (mut acts, mut issued) = (Vec::with_capacity(done.entries.len()), Vec::new());
         for (index, entry) in done.entries {

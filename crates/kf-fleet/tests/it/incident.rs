@@ -454,6 +454,32 @@ async fn a_leaked_token_is_dealt_with_by_certificate_alone_and_its_incident_revo
 }
 
 #[tokio::test]
+async fn a_leaked_token_is_charged_with_what_was_done_by_it_and_not_by_another_of_the_same_person() {
+    let (scratch, _) = two_plants(|_| {}).await;
+    scratch.operator("pavel", Role::Owner, &[]).await;
+    let mut tokens = Vec::new();
+    for facility in ["plant-c", "plant-d"] {
+        let request = TokenRequest { operator: "pavel".into(), lifetime_days: None };
+        let token = scratch.fleet.token_create(&scratch.owner, request).await.unwrap();
+        let text = SecretBytes::from_vec(token.token.expose().as_bytes().to_vec());
+        let who = scratch.fleet.authenticate_token(&text).await.unwrap();
+        let new = kf_api::facility::NewFacility { name: facility.into(), description: String::new() };
+        scratch.fleet.facility_create(&who, new).await.unwrap();
+        tokens.push(token.id);
+    }
+    let id = open(&scratch, &scratch.owner, &[IncidentSubject::Token(tokens[1])]).await.id;
+    let acts = scratch.fleet.incident_show(&scratch.owner, id).await.unwrap().radius.acts;
+    assert_eq!((acts[0].entries, acts[0].first.len()), (1, 1));
+    assert_eq!(acts[0].first[0].entry["detail"]["name"], "plant-d");
+    assert_eq!(acts[0].first[0].entry["who"]["token"], tokens[1].to_string());
+    // The log is searched by a token as by anything else.
+    let query = kf_api::audit::AuditFilter { subject: Some(tokens[0].to_string()), ..Default::default() };
+    let found = scratch.fleet.audit_list(&scratch.owner, query).await.unwrap().items;
+    let acts: Vec<_> = found.iter().map(|record| record.entry["act"].as_str().unwrap()).collect();
+    assert_eq!(acts, ["token.create", "facility.create"]);
+}
+
+#[tokio::test]
 async fn what_is_no_incident_names_the_field_and_what_to_do() {
     let (scratch, _) = two_plants(|_| {}).await;
     let field = |new: NewIncident| {

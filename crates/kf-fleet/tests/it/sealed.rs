@@ -17,7 +17,7 @@ use kf_store::device_key::KeyPlace;
 use crate::scratch::{START, Scratch, field_of};
 
 pub(crate) fn entry() -> AuditEntry {
-    let who = Actor { id: "test".into(), name: "test".into(), role: "owner".into(), by: "token".into() };
+    let who = Actor { id: "test".into(), name: "test".into(), role: "owner".into(), by: "token".into(), token: None };
     AuditEntry {
         v: 1,
         at: START,

@@ -31,11 +31,8 @@ pub(super) fn credential(facts: &Facts, hit: &CredentialFacts, radius: &mut Blas
         radius.certificates += 1;
         add_serials(&[certificate.serial], radius);
     }
-    let whose = if only.is_some() {
-        "entries by tokens of this operator: the log says that it was a token, not which"
-    } else {
-        "entries by this operator, whatever the credential"
-    };
+    let whose =
+        if only.is_some() { "entries by this token" } else { "entries by this operator, whatever the credential" };
     let read = acts.len();
     let note = if u64::try_from(read).unwrap_or(u64::MAX) < *entries {
         format!("{whose}; only the first {read} were looked at for what they made")

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kf_api::audit::AuditRecord;
 use kf_api::certificate::Certificate;
-use kf_key::{AuthorityId, FacilityId, OperatorId, SerialNumber, UnixMillis};
+use kf_key::{AuthorityId, FacilityId, OperatorId, SerialNumber, TokenId, UnixMillis};
 use kf_log::AuditEntry;
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -159,25 +159,26 @@ impl Store {
         Ok(counts.unwrap_or_default())
     }
 
-    /// What an operator did since a moment; `by` limits it to one kind of credential.
+    /// What an operator did since a moment; `token` limits it to what was done by one API token.
     ///
     /// # Errors
     /// See [`StoreError`].
     pub fn log_of_actor(
         &self,
         actor: OperatorId,
-        by: Option<&str>,
+        token: Option<TokenId>,
         since: UnixMillis,
         limit: u32,
     ) -> Result<ActorEntries, StoreError> {
         self.read(|connection| {
             let first = first_since(connection, since)?;
-            let by_this = "(?3 IS NULL OR json_extract(CAST(l.entry AS TEXT), '$.who.by') = ?3)";
+            let token = token.map(|token| token.to_string());
+            let by_this = "(?3 IS NULL OR json_extract(CAST(l.entry AS TEXT), '$.who.token') = ?3)";
             let from = "FROM log_actor a JOIN log l ON l.idx = a.idx WHERE a.actor = ?1 AND a.idx >= ?2";
             let sql = format!("SELECT count(*) {from} AND {by_this}");
-            let total = sql::one(connection, &sql, (actor.as_bytes(), first, by), |row| column::count(row, 0))?;
+            let total = sql::one(connection, &sql, (actor.as_bytes(), first, &token), |row| column::count(row, 0))?;
             let sql = format!("SELECT l.idx, l.entry {from} AND {by_this} ORDER BY a.idx LIMIT ?4");
-            let records = sql::all(connection, &sql, (actor.as_bytes(), first, by, limit), log::record)?;
+            let records = sql::all(connection, &sql, (actor.as_bytes(), first, &token, limit), log::record)?;
             let mut found = ActorEntries { total: total.unwrap_or(0), ..ActorEntries::default() };
             for record in records {
                 let entry = serde_json::from_value(record.entry.clone())

@@ -56,7 +56,13 @@ pub(crate) fn entry(act: &str, facility: Option<u64>, subjects: &[String]) -> Au
     AuditEntry {
         v: 1,
         at: NOW,
-        who: Actor { id: "server".into(), name: "server".into(), role: "fleet-operator".into(), by: "server".into() },
+        who: Actor {
+            id: "server".into(),
+            name: "server".into(),
+            role: "fleet-operator".into(),
+            by: "server".into(),
+            token: None,
+        },
         act: act.into(),
         phase: Phase::Done,
         facility: facility.map(facility_id),

@@ -23,9 +23,9 @@ fn is_out(outcome: Result<Principal, FleetError>) -> bool {
 async fn a_token_says_who_its_holder_is() {
     let scratch = Scratch::new().await;
     let lena = scratch.operator("lena", Role::FacilityOperator, &["plant-a", "plant-a"]).await;
-    let (_, token) = token(&scratch, "lena", None).await;
+    let (id, token) = token(&scratch, "lena", None).await;
     let who = scratch.fleet.authenticate_token(&token).await.unwrap();
-    assert_eq!(who, lena);
+    assert_eq!(who, lena.by_token(id));
     let me = scratch.fleet.who_am_i(&who);
     assert_eq!((me.name.as_str(), me.role, me.credential), ("lena", Role::FacilityOperator, Credential::Token));
     assert_eq!(me.facilities.len(), 1);
