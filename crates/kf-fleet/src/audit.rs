@@ -1,7 +1,9 @@
 //! The log as the API shows it, and the published tiles.
 
+use std::time::Duration;
+
 use kf_access::{Action, Principal, Target, authorize};
-use kf_api::audit::{AuditFilter, AuditRecord};
+use kf_api::audit::{AuditFilter, AuditRecord, EventFilter};
 use kf_api::{Page, PageRequest};
 use kf_log::tile::tile_width;
 use kf_log::{TileKind, TilePath};
@@ -13,24 +15,70 @@ use crate::{Fleet, FleetError};
 /// The longest subject: `spki:` and 64 hexadecimal digits, or `batch:` and a batch.
 const MAX_SUBJECT: usize = 128;
 
+/// How long entries are gathered before whoever waits for them is answered.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// The place of the entry before the one at `index`.
+fn place_before(index: u64) -> String {
+    index.saturating_sub(1).to_string()
+}
+
+fn check_subject(subject: Option<&str>) -> Result<(), FleetError> {
+    match subject {
+        Some(subject) if subject.is_empty() || subject.len() > MAX_SUBJECT => Err(FleetError::invalid(
+            "subject",
+            format!("`{}` is not a subject", shortened(subject)),
+            "give an id as the log writes it: dev_…, fac_…, cert:<serial>, spki:<sha256>",
+        )),
+        _ => Ok(()),
+    }
+}
+
 impl Fleet {
     /// Log entries the caller may see, oldest first.
     ///
     /// # Errors
     /// [`FleetError::Invalid`], [`FleetError::Denied`].
     pub async fn audit_list(&self, who: &Principal, filter: AuditFilter) -> Result<Page<AuditRecord>, FleetError> {
-        if let Some(subject) = &filter.subject
-            && (subject.is_empty() || subject.len() > MAX_SUBJECT)
-        {
-            return Err(FleetError::invalid(
-                "subject",
-                format!("`{}` is not a subject", shortened(subject)),
-                "give an id as the log writes it: dev_…, fac_…, cert:<serial>, spki:<sha256>",
-            ));
-        }
+        check_subject(filter.subject.as_deref())?;
         let permit = authorize(who, Action::AuditRead, Target::Visible)?;
         let page = PageRequest { after: filter.after, limit: filter.limit };
         Ok(self.store.log_list(filter.subject.as_deref(), permit.visibility(), &page)?)
+    }
+
+    /// The next log entries that the caller may see, as soon as there is one, or none when there was none for the time that
+    /// was asked for. `next` is always there: the place to go on from.
+    ///
+    /// # Errors
+    /// As [`Fleet::audit_list`].
+    pub async fn audit_follow(&self, who: &Principal, filter: EventFilter) -> Result<Page<AuditRecord>, FleetError> {
+        check_subject(filter.subject.as_deref())?;
+        let permit = authorize(who, Action::AuditRead, Target::Visible)?;
+        let seconds = filter.wait_seconds.unwrap_or(u32::MAX).min(EventFilter::MAX_WAIT_SECONDS);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(u64::from(seconds));
+        let mut after = match filter.after {
+            Some(after) => after,
+            None => place_before(self.store.tree().size),
+        };
+        loop {
+            // What is committed from here on is looked for in the next round.
+            let size = self.store.tree().size;
+            let page = PageRequest { after: Some(after.clone()), limit: filter.limit };
+            let found = self.store.log_list(filter.subject.as_deref(), permit.visibility(), &page)?;
+            if let Some(last) = found.items.last() {
+                after = last.index.to_string();
+                return Ok(Page { next: Some(after), ..found });
+            }
+            // Entries that the caller may not see are not looked at again. A place beyond the end stays: it is of another log.
+            if after.parse::<u64>().is_ok_and(|after| after < size) {
+                after = place_before(size);
+            }
+            if tokio::time::timeout_at(deadline, self.store.log_beyond(size)).await.is_err() {
+                return Ok(Page { items: Vec::new(), next: Some(after) });
+            }
+            // A burst is one answer and one look.
+            tokio::time::sleep_until(deadline.min(tokio::time::Instant::now() + GATHER)).await;
+        }
     }
 
     /// A file of the log (`checkpoint`, `tile/…`) as far as the newest checkpoint reaches, for auditors; the path is

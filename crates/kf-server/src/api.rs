@@ -15,6 +15,7 @@ mod encryption_key;
 mod endorsement;
 mod epoch;
 mod escrow;
+mod event;
 mod exchange;
 mod extract;
 mod facility;
@@ -178,6 +179,7 @@ routes! {
     post   "/v1/encryption-keys/{key}/rewrap"   => encryption_key::rewrap, "operator";
     post   "/v1/encryption-keys/{key}/data-keys" => encryption_key::data_keys, "operator";
     get    "/v1/audit"                          => audit::list, "operator";
+    get    "/v1/events"                         => event::follow, "operator";
     get    "/v1/audit/log/{*path}"              => audit::file, "operator";
     get    "/v1/audit/verifier-key"             => audit::verifier_key, "public";
     get    "/metrics"                           => status::metrics, "operator";

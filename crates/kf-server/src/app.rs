@@ -10,7 +10,7 @@ use http::{HeaderName, Request};
 use hyper::body::Incoming;
 use kf_fleet::{Fleet, FleetError};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use crate::failure::Failure;
 use crate::limits::Limits;
@@ -26,6 +26,9 @@ pub(crate) struct App {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) limits: Limits,
     imports: Semaphore,
+    followers: Semaphore,
+    /// Turns true when the server stops, or its sender goes.
+    pub(crate) stop: watch::Receiver<bool>,
     pub(crate) metrics: PrometheusHandle,
     pub(crate) ready_answers: ocsp::ReadyAnswers,
     answered: metering::Requests,
@@ -38,13 +41,20 @@ pub(crate) struct App {
 impl App {
     /// # Errors
     /// When the random source fails.
-    pub(crate) fn new(fleet: Arc<Fleet>, limits: Limits, metrics: PrometheusHandle) -> Result<Arc<Self>, FleetError> {
+    pub(crate) fn new(
+        fleet: Arc<Fleet>,
+        limits: Limits,
+        metrics: PrometheusHandle,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Arc<Self>, FleetError> {
         let request_base = u64::from_be_bytes(kf_crypto::random_array::<8>()?);
         Ok(Arc::new_cyclic(|app| Self {
             router: api::router(app.clone()),
             fleet,
             limits,
             imports: Semaphore::new(limits.imports),
+            followers: Semaphore::new(limits.followers),
+            stop,
             metrics,
             ready_answers: ocsp::ReadyAnswers::default(),
             answered: metering::Requests::new(),
@@ -60,6 +70,16 @@ impl App {
     pub(crate) fn import_place(&self) -> Result<SemaphorePermit<'_>, Failure> {
         self.imports.try_acquire().map_err(|_taken| {
             Failure::new(http::StatusCode::TOO_MANY_REQUESTS, "too-many", "other imports are running").retry_after(10)
+        })
+    }
+
+    /// A place for somebody who waits for events.
+    ///
+    /// # Errors
+    /// 429 when all are taken.
+    pub(crate) fn follower_place(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        self.followers.try_acquire().map_err(|_taken| {
+            Failure::new(http::StatusCode::TOO_MANY_REQUESTS, "too-many", "others wait for events").retry_after(10)
         })
     }
 

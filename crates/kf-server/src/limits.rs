@@ -45,6 +45,8 @@ pub struct Limits {
     pub message_octets: usize,
     /// Imports at the same time: each holds its body in memory.
     pub imports: usize,
+    /// Requests that wait for events at the same time: each holds a connection.
+    pub followers: usize,
 }
 
 impl Default for Limits {
@@ -69,6 +71,7 @@ impl Default for Limits {
             ocsp_octets: kf_pki::ocsp::MAX_REQUEST_OCTETS,
             message_octets: 512,
             imports: 2,
+            followers: 256,
         }
     }
 }

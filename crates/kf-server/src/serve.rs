@@ -55,7 +55,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let metrics = metering::install().ok_or(ServeError::Metrics)?;
     let tls = Tls::new(Arc::clone(&fleet)).await.map_err(ServeError::Identity)?;
-    let app = App::new(fleet, limits, metrics).map_err(ServeError::Identity)?;
+    let app = App::new(fleet, limits, metrics, stop.clone()).map_err(ServeError::Identity)?;
     let renewal = tokio::spawn(Arc::clone(&tls).keep_current(limits.identity_check, stop.clone()));
     let (https, http) = {
         let (app_of_https, app_of_http) = (Arc::clone(&app), app);

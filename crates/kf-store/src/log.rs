@@ -229,6 +229,14 @@ impl Store {
         TreeHead { size: tree.size(), root: tree.root() }
     }
 
+    /// Waits until the log has more than `size` entries; for ever when the store is closed.
+    pub async fn log_beyond(&self, size: u64) {
+        let mut grown = self.shared().grown.subscribe();
+        if grown.wait_for(|now| *now > size).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// The leaves (exact octets) of a range of at most 1,024 indices; shorter when the log ends before.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use kf_log::Tree;
 use kf_log::tree::CompletedTile;
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::act::{Act, Class, Halt, Isolation, Pending};
 use crate::column::millis;
@@ -29,6 +29,8 @@ const TOUCHES_PER_GROUP: usize = 1_000;
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     pub(crate) tree: RwLock<Arc<Tree>>,
+    /// Its size, for those who wait for it to grow.
+    pub(crate) grown: watch::Sender<u64>,
     pub(crate) health: RwLock<Health>,
     pub(crate) stopped: RwLock<Option<String>>,
     pub(crate) touched: Mutex<Touched>,
@@ -56,7 +58,9 @@ impl Shared {
     }
 
     fn set_tree(&self, tree: Arc<Tree>) {
+        let size = tree.size();
         *self.tree.write().unwrap_or_else(PoisonError::into_inner) = tree;
+        self.grown.send_replace(size);
     }
 }
 

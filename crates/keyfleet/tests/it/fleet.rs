@@ -342,3 +342,56 @@ fn a_fleet_whose_root_lives_in_a_token_serves() {
     let status = json(&tool.run(&["--data", "d", "--format", "json", "status"]).expect_success());
     assert_eq!(status["signer_up"], true);
 }
+
+#[test]
+fn the_log_is_followed_as_it_grows_by_the_command_line_and_by_any_client_of_event_streams() {
+    let fleet = Fleet::start(&[]).with_device();
+    let token = fleet.path("stream.curl");
+    let text = fs::read_to_string(fleet.data().join("cli.toml")).unwrap();
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} = "))).unwrap();
+        line.trim_matches('"').to_owned()
+    };
+    let bearer = fs::read_to_string(fleet.data().join(field("token_file"))).unwrap();
+    private(
+        &token,
+        &format!("header = \"Authorization: Bearer {}\"\nheader = \"Accept: text/event-stream\"\n", bearer.trim()),
+    );
+    let (root, server) = (fleet.data().join("root.pem"), field("server"));
+    let stream = |query: &str, last: &str| {
+        let (url, header) = (format!("{server}/v1/events?{query}"), format!("Last-Event-ID: {last}"));
+        let arguments = [
+            "-sS",
+            "--fail",
+            "--cacert",
+            root.to_str().unwrap(),
+            "-K",
+            "stream.curl",
+            "-H",
+            header.as_str(),
+            url.as_str(),
+        ];
+        Tool::new("curl").directory(fleet.scratch.path()).run(&arguments).expect_success().stdout_text()
+    };
+    let newest = fleet.json(&["audit", "list", "--all"])["items"].as_array().unwrap().last().unwrap()["index"].clone();
+    let newest = newest.to_string();
+
+    // One that waits hears of what happens then, and of nothing else.
+    let device = fleet.json(&["device", "show", "thermo-0001"])["device"]["id"].as_str().unwrap().to_owned();
+    let data = fleet.data();
+    let follow = ["--data", data.to_str().unwrap(), "--format", "json", "audit", "follow", "--after", &newest];
+    let mut follower = fleet.tool().start(&[&follow[..], &["--subject", &device, "--count", "1"]].concat());
+    fleet.run(&["facility", "create", "paris"]).succeeds();
+    fleet.run(&["device", "suspend", "thermo-0001", "--why", "odd"]).succeeds();
+    let line = follower.wait_for_line(|line| line.starts_with('{'));
+    let heard: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(heard["entry"]["act"], "device.suspend");
+
+    let text = stream("", &newest);
+    let ids: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
+    let acts: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+    assert_eq!((ids.len(), &acts[..]), (2, &["facility.create", "device.suspend"][..]), "{text}");
+    // Nothing more happens: the place moves on, and no event is dispatched.
+    let rest = stream("wait_seconds=0", ids[1]);
+    assert!(rest.contains(&format!("id: {}", ids[1])) && !rest.contains("data:"), "{rest}");
+}

@@ -334,6 +334,7 @@ fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static st
             Refused,
         ),
         row("get", "/v1/audit", "/v1/audit", None, Silent),
+        row("get", "/v1/events", "/v1/events?wait_seconds=0&after=0", None, Silent),
         row("get", "/v1/audit/log/{*path}", "/v1/audit/log/checkpoint", None, Refused),
         row("get", "/v1/audit/verifier-key", "/v1/audit/verifier-key", None, Shared),
         row("get", "/metrics", "/metrics", None, Shared),
