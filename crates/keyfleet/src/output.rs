@@ -22,7 +22,7 @@ pub(crate) enum Format {
 }
 
 /// Fields whose number is a moment in milliseconds since 1970.
-const MOMENTS: [&str; 31] = [
+const MOMENTS: [&str; 34] = [
     "issued",
     "created",
     "last_seen",
@@ -54,6 +54,9 @@ const MOMENTS: [&str; 31] = [
     "closed",
     "planned",
     "due",
+    "made",
+    "switched",
+    "last_expiry",
 ];
 
 /// Fields that come first when one object is shown.

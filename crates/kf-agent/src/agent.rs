@@ -1,6 +1,7 @@
 //! The rim: carries out what [`crate::machine`] decides, on a disk, a clock and a network.
 
 mod duties;
+mod trust;
 mod wipe;
 
 use std::fs::File;
@@ -16,6 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::anchors::Anchors;
 use crate::clock::Clock;
 use crate::config::{Config, KeyKind, SealedTelemetry};
 use crate::disk::{DirectoryDisk, Disk as _, replace};
@@ -387,7 +389,10 @@ impl Agent {
             (None, _) => return Outcome::Failed { retry_after: 0 },
         };
         match attempt {
-            Attempt::Issued(certificates) => self.keep_issued(&key, &certificates),
+            Attempt::Issued(certificates) => {
+                self.take_up(&certificates).await;
+                self.keep_issued(&key, &certificates)
+            }
             Attempt::Other(outcome, trouble) => self.tell_trouble(credential, outcome, trouble),
         }
     }
@@ -514,7 +519,8 @@ impl Agent {
         let Ok(Some(pin)) = self.config.root_sha256() else { return Err(Outcome::Failed { retry_after: 0 }) };
         let root = fetch_root(&self.config, pin).await.map_err(|error| self.failed("trust", &error))?;
         replace(self.slots.disk(), ROOT, &root).map_err(|error| self.failed("store", &error))?;
-        let server = Server::new(&self.config, self.clock.clone(), vec![root]);
+        let anchors = Anchors::open(vec![root], self.slots.disk()).map_err(|error| self.failed("store", &error))?;
+        let server = Server::new(&self.config, self.clock.clone(), anchors);
         self.server = Some(server.map_err(|error| self.failed("trust", &error))?);
         Ok(())
     }
@@ -621,7 +627,8 @@ fn open_server(config: &Config, clock: &Clock, disk: &DirectoryDisk) -> Result<O
         },
         (None, None) => return Ok(None),
     };
-    let server = Server::new(config, clock.clone(), roots);
+    let anchors = Anchors::open(roots, disk).map_err(RootFailure::Disk)?;
+    let server = Server::new(config, clock.clone(), anchors);
     let expected = "an https address, with a label of letters, digits, `-`, `.` or `_`";
     server.map(Some).map_err(|_unusable| RootFailure::Start(Failure::Content { field: "server", expected }))
 }

@@ -13,7 +13,9 @@ pub(crate) fn build(spki: &[u8], pool: &[Vec<u8>]) -> Option<Vec<Vec<u8>>> {
     let (leaf, leaf_der) = known.iter().find(|(certificate, _)| certificate.spki == spki)?;
     let mut chain = vec![(*leaf_der).clone()];
     let mut issuer = leaf.issuer.clone();
-    while chain.len() < MAX_CHAIN {
+    let is_root = |name: &[u8]| known.iter().any(|(root, _)| root.subject == name && root.issuer == name);
+    // At a root the chain ends, though another one may vouch for it (RFC 9810 section 4.4).
+    while chain.len() < MAX_CHAIN && !is_root(&issuer) {
         let found = known.iter().find(|(certificate, _)| {
             certificate.subject == issuer && certificate.issuer != certificate.subject && certificate.spki != spki
         });

@@ -384,8 +384,8 @@ impl Bootstrap {
 
 impl Key {
     fn check(&self) -> Result<(), ConfigError> {
-        if !matches!(self.algorithm, KeyAlgorithm::P256 | KeyAlgorithm::P384 | KeyAlgorithm::Ed25519) {
-            return Err(refuse("key.algorithm", "p-256, p-384 or ed25519"));
+        if !self.algorithm.may_sign_certificates() {
+            return Err(refuse("key.algorithm", "p-256, p-384, ed25519, ml-dsa-44, ml-dsa-65 or ml-dsa-87"));
         }
         match self.kind {
             KeyKind::Software => {}

@@ -1,5 +1,6 @@
 //! What the device asks the server beside enrolment: key exchanges, sessions, orders.
 
+use kf_api::order::ANCHOR_HEADER;
 use kf_client::header::{CONTENT_TYPE, RETRY_AFTER};
 use kf_client::{ClientError, HeaderValue, Method, Response};
 
@@ -8,6 +9,15 @@ use crate::failure::chain_of;
 use crate::identity::Identity;
 
 const CBOR: &str = "application/cbor";
+
+/// What waits for the device.
+#[derive(Debug)]
+pub(crate) struct News {
+    /// The oldest order.
+    pub(crate) order: Option<Vec<u8>>,
+    /// SHA-256, hexadecimal, of a root that it is to take up.
+    pub(crate) anchor: Option<String>,
+}
 
 /// A call that brought nothing.
 #[derive(Debug)]
@@ -68,13 +78,14 @@ impl Server {
         self.post("/v1/device/orders/outcome", message).await.map(drop)
     }
 
-    /// The oldest order that waits.
-    pub(crate) async fn order(&self, identity: &Identity) -> Result<Option<Vec<u8>>, Refusal> {
+    /// What waits for the device.
+    pub(crate) async fn news(&self, identity: &Identity) -> Result<News, Refusal> {
         let client = self.client().identity(identity.chain.clone(), identity.key.clone()).build()?;
         let answer = client.request(Method::GET, &self.url("/v1/device/orders"), &[], Vec::new()).await?;
+        let anchor = answer.headers.get(ANCHOR_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
         match answer.status.as_u16() {
-            204 => Ok(None),
-            200 => Ok(Some(answer.body.to_vec())),
+            204 => Ok(News { order: None, anchor }),
+            200 => Ok(News { order: Some(answer.body.to_vec()), anchor }),
             _ => Err(refused(&answer)),
         }
     }

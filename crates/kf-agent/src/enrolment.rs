@@ -15,6 +15,7 @@ use kf_key::{KeyAlgorithm, SecretBytes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::anchors::Anchors;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::failure::{Failure, chain_of};
@@ -54,19 +55,37 @@ pub(crate) struct Server {
     /// `https://host:port`.
     base: String,
     clock: Clock,
-    /// Root certificates, DER.
-    roots: Vec<Vec<u8>>,
+    anchors: Anchors,
 }
 
 impl Server {
-    pub(crate) fn new(config: &Config, clock: Clock, roots: Vec<Vec<u8>>) -> Result<Self, ClientError> {
+    pub(crate) fn new(config: &Config, clock: Clock, anchors: Anchors) -> Result<Self, ClientError> {
         let service = Service::new(&config.server, config.label.as_deref())?;
         let base = config.server.trim_end_matches('/').to_owned();
-        Ok(Self { service, base, clock, roots })
+        Ok(Self { service, base, clock, anchors })
     }
 
+    /// Root certificates, DER.
     pub(crate) fn roots(&self) -> &[Vec<u8>] {
-        &self.roots
+        &self.anchors.roots
+    }
+
+    pub(crate) const fn anchors(&self) -> &Anchors {
+        &self.anchors
+    }
+
+    pub(crate) const fn anchors_mut(&mut self) -> &mut Anchors {
+        &mut self.anchors
+    }
+
+    /// The CA certificates that the server hands out.
+    pub(crate) async fn authorities(&self) -> Result<Vec<Vec<u8>>, EstError> {
+        est::cacerts(&self.client().build()?, &self.service).await
+    }
+
+    /// Whether the server is found by these roots alone.
+    pub(crate) async fn reached_by(&self, roots: Vec<Vec<u8>>) -> Result<(), EstError> {
+        est::cacerts(&self.client().roots(roots).build()?, &self.service).await.map(drop)
     }
 
     /// The address of a path of the API.
@@ -75,7 +94,7 @@ impl Server {
     }
 
     pub(crate) fn client(&self) -> ClientBuilder {
-        Client::builder().roots(self.roots.clone()).time(Arc::new(self.clock.clone())).deadline(CALL_DEADLINE)
+        Client::builder().roots(self.anchors.roots.clone()).time(Arc::new(self.clock.clone())).deadline(CALL_DEADLINE)
     }
 
     /// Sends a request and, when it is granted, fetches the CA certificates that belong to it.
@@ -271,10 +290,11 @@ impl FactoryIdentity {
         let chain = Self::read_chain(chain_file)?;
         let field = "bootstrap.idevid_key_file";
         let pkcs8 = secret_source::private_key_pem(key_file, field)?;
-        let key = [KeyAlgorithm::P256, KeyAlgorithm::P384, KeyAlgorithm::Ed25519]
+        let key = KeyAlgorithm::ALL
             .into_iter()
+            .filter(|algorithm| algorithm.may_sign_certificates())
             .find_map(|algorithm| PrivateKey::from_pkcs8(algorithm, &pkcs8).ok())
-            .ok_or(Failure::Content { field, expected: "a P-256, P-384 or Ed25519 key in PKCS#8" })?;
+            .ok_or(Failure::Content { field, expected: "a P-256, P-384, Ed25519 or ML-DSA key in PKCS#8" })?;
         Ok(Self { chain, key: Arc::new(key) })
     }
 

@@ -134,6 +134,16 @@ pub enum Event {
         /// `done`, `failed` or `declined`.
         outcome: &'static str,
     },
+    /// Roots that take over from one that the device knows are believed from now on.
+    TrustAdded {
+        /// SHA-256 of each, hexadecimal.
+        roots: Vec<String>,
+    },
+    /// Roots that were retired are believed no more.
+    TrustDropped {
+        /// SHA-256 of each, hexadecimal.
+        roots: Vec<String>,
+    },
     /// Every key is destroyed, by order.
     Wiped {
         /// Files with keys that this process may not remove: destroy them by hand.

@@ -205,6 +205,9 @@ const fn algorithm_octet(algorithm: KeyAlgorithm) -> u8 {
         KeyAlgorithm::P256 => 1,
         KeyAlgorithm::P384 => 2,
         KeyAlgorithm::Ed25519 => 3,
+        KeyAlgorithm::MlDsa44 => 4,
+        KeyAlgorithm::MlDsa65 => 5,
+        KeyAlgorithm::MlDsa87 => 6,
         KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => 0,
     }
 }
@@ -219,8 +222,9 @@ impl KeySource for SoftwareKeys {
     fn load(&self, stored: &SecretBytes) -> Result<Box<dyn DeviceKey>, KeyError> {
         // Exposed to open it.
         let [kind, algorithm, body @ ..] = stored.expose() else { return Err(KeyError::Open) };
-        let algorithm = [KeyAlgorithm::P256, KeyAlgorithm::P384, KeyAlgorithm::Ed25519]
+        let algorithm = KeyAlgorithm::ALL
             .into_iter()
+            .filter(|candidate| candidate.may_sign_certificates())
             .find(|candidate| algorithm_octet(*candidate) == *algorithm)
             .ok_or(KeyError::Open)?;
         let pkcs8 = match (*kind, &self.seal_key) {
@@ -296,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_request_carries_the_key_and_no_name() {
-        for algorithm in [KeyAlgorithm::P256, KeyAlgorithm::P384, KeyAlgorithm::Ed25519] {
+        for algorithm in KeyAlgorithm::ALL.into_iter().filter(|algorithm| algorithm.may_sign_certificates()) {
             let (key, _) = SoftwareKeys::new(algorithm, None).generate().unwrap();
             let request = key.certification_request().unwrap();
             let parsed = kf_pki::request::CertificationRequest::from_der(&request).unwrap();

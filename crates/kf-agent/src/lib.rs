@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod anchors;
 mod chain;
 mod clock;
 mod command;

@@ -11,6 +11,9 @@ pub enum CampaignKind {
     DeviceKey,
     /// A new identity key with its certificate, and the newest device key: an order to rotate, and its signed answer.
     Certificate,
+    /// To take up the root that succeeds the fleet's: the proof is a handshake in which the device verified the server by
+    /// it alone.
+    TrustAnchor,
 }
 
 impl CampaignKind {
@@ -20,6 +23,7 @@ impl CampaignKind {
         match self {
             Self::DeviceKey => "device-key",
             Self::Certificate => "certificate",
+            Self::TrustAnchor => "trust-anchor",
         }
     }
 }

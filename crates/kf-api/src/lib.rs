@@ -35,6 +35,7 @@ pub mod revocation;
 pub mod rotation;
 pub mod sealed;
 pub mod status;
+pub mod succession;
 pub mod vendor;
 
 mod shown_once;

@@ -3,6 +3,10 @@
 use kf_key::{DeviceId, OrderId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
+/// Beside an answer to a device that asks for orders: the SHA-256, hexadecimal, of a root that it is to take up from
+/// `cacerts`, by the link that its own root has signed (RFC 7030 section 4.1.3).
+pub const ANCHOR_HEADER: &str = "keyfleet-anchor";
+
 /// What a device is ordered to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -1,6 +1,6 @@
 //! Acts that need a second person.
 
-use kf_key::{BackupId, CampaignState, OperatorId, ProposalId, UnixMillis};
+use kf_key::{AuthorityId, BackupId, CampaignState, OperatorId, ProposalId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{CancelBatch, NewBatch};
@@ -120,6 +120,15 @@ pub enum ProposedAct {
         target: DestructionTarget,
         /// Whether the proposer says that the station records that hold sealed salts are erased elsewhere.
         station_records_erased: bool,
+        /// Why, for the log.
+        why: String,
+    },
+    /// A root is handed out no more, although devices have not proved that they trust its successor.
+    RetireAuthority {
+        /// The old root.
+        authority: AuthorityId,
+        /// Devices that are left behind; it is not carried out for more.
+        stranded: u64,
         /// Why, for the log.
         why: String,
     },

@@ -91,6 +91,9 @@ pub(crate) const fn algorithm_code(algorithm: KeyAlgorithm) -> u8 {
         KeyAlgorithm::Rsa2048 => 4,
         KeyAlgorithm::Rsa3072 => 5,
         KeyAlgorithm::Rsa4096 => 6,
+        KeyAlgorithm::MlDsa44 => 7,
+        KeyAlgorithm::MlDsa65 => 8,
+        KeyAlgorithm::MlDsa87 => 9,
     }
 }
 

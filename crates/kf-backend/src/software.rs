@@ -24,7 +24,10 @@ impl SoftwareBackend {
     pub fn new(root: SecretArray<32>, description: String) -> Result<Self, BackendError> {
         let capabilities = Capabilities {
             kind: BackendKind::SealedFile,
-            key_algorithms: vec![KeyAlgorithm::P256, KeyAlgorithm::P384, KeyAlgorithm::Ed25519],
+            key_algorithms: KeyAlgorithm::ALL
+                .into_iter()
+                .filter(|algorithm| algorithm.may_sign_certificates())
+                .collect(),
             is_hardware: false,
             root_use: RootUse::Derives,
             description,

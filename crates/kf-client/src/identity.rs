@@ -13,7 +13,7 @@ use crate::ClientError;
 
 /// A key that can sign for TLS: a [`PrivateKey`] in memory, or one in a token, TPM or secure element.
 pub trait TlsKey: Debug + Send + Sync {
-    /// P-256, P-384 or Ed25519.
+    /// P-256, P-384, Ed25519 or ML-DSA.
     fn algorithm(&self) -> KeyAlgorithm;
 
     /// SubjectPublicKeyInfo, DER.
@@ -45,6 +45,9 @@ const fn scheme_of(algorithm: KeyAlgorithm) -> Option<SignatureScheme> {
         KeyAlgorithm::P256 => Some(SignatureScheme::ECDSA_NISTP256_SHA256),
         KeyAlgorithm::P384 => Some(SignatureScheme::ECDSA_NISTP384_SHA384),
         KeyAlgorithm::Ed25519 => Some(SignatureScheme::ED25519),
+        KeyAlgorithm::MlDsa44 => Some(SignatureScheme::ML_DSA_44),
+        KeyAlgorithm::MlDsa65 => Some(SignatureScheme::ML_DSA_65),
+        KeyAlgorithm::MlDsa87 => Some(SignatureScheme::ML_DSA_87),
         KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => None,
     }
 }
@@ -69,6 +72,10 @@ impl SigningKey for Adapter {
     fn algorithm(&self) -> SignatureAlgorithm {
         match self.scheme {
             SignatureScheme::ED25519 => SignatureAlgorithm::ED25519,
+            // TLS 1.2 has no code for it: the scheme alone decides, in TLS 1.3.
+            SignatureScheme::ML_DSA_44 | SignatureScheme::ML_DSA_65 | SignatureScheme::ML_DSA_87 => {
+                SignatureAlgorithm::Unknown(0)
+            }
             _ => SignatureAlgorithm::ECDSA,
         }
     }

@@ -1,6 +1,8 @@
-//! Key pairs, signatures and SubjectPublicKeyInfo (FIPS 186-5, RFC 5480, RFC 8410, RFC 5958).
+//! Key pairs, signatures and SubjectPublicKeyInfo (FIPS 186-5, FIPS 204, RFC 5480, RFC 8410, RFC 9881, RFC 5958).
 
-use aws_lc_rs::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use aws_lc_rs::signature::{
+    self, EcdsaKeyPair, Ed25519KeyPair, KeyPair, PqdsaKeyPair, PqdsaSigningAlgorithm, UnparsedPublicKey,
+};
 use kf_key::{KeyAlgorithm, SecretArray, SecretBytes};
 
 use crate::CryptoError;
@@ -12,6 +14,17 @@ enum Inner {
     P256(EcdsaKeyPair),
     P384(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
+    MlDsa(KeyAlgorithm, PqdsaKeyPair),
+}
+
+/// ML-DSA with pure messages and an empty context (RFC 9881 section 3); `None` for the others.
+fn ml_dsa(algorithm: KeyAlgorithm) -> Option<&'static PqdsaSigningAlgorithm> {
+    match algorithm {
+        KeyAlgorithm::MlDsa44 => Some(&signature::ML_DSA_44_SIGNING),
+        KeyAlgorithm::MlDsa65 => Some(&signature::ML_DSA_65_SIGNING),
+        KeyAlgorithm::MlDsa87 => Some(&signature::ML_DSA_87_SIGNING),
+        _ => None,
+    }
 }
 
 impl std::fmt::Debug for PrivateKey {
@@ -34,6 +47,9 @@ impl PrivateKey {
                 EcdsaKeyPair::generate(&signature::ECDSA_P384_SHA384_ASN1_SIGNING).map(Inner::P384).ok()
             }
             KeyAlgorithm::Ed25519 => Ed25519KeyPair::generate().map(Inner::Ed25519).ok(),
+            KeyAlgorithm::MlDsa44 | KeyAlgorithm::MlDsa65 | KeyAlgorithm::MlDsa87 => ml_dsa(algorithm)
+                .and_then(|kind| PqdsaKeyPair::generate(kind).ok())
+                .map(|pair| Inner::MlDsa(algorithm, pair)),
             KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => None,
         };
         inner.map(Self).ok_or(CryptoError)
@@ -54,6 +70,9 @@ impl PrivateKey {
                 EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P384_SHA384_ASN1_SIGNING, der).map(Inner::P384).ok()
             }
             KeyAlgorithm::Ed25519 => Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map(Inner::Ed25519).ok(),
+            KeyAlgorithm::MlDsa44 | KeyAlgorithm::MlDsa65 | KeyAlgorithm::MlDsa87 => ml_dsa(algorithm)
+                .and_then(|kind| PqdsaKeyPair::from_pkcs8(kind, der).ok())
+                .map(|pair| Inner::MlDsa(algorithm, pair)),
             KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => None,
         };
         inner.map(Self).ok_or(CryptoError)
@@ -85,6 +104,8 @@ impl PrivateKey {
         let document = match &self.0 {
             Inner::P256(pair) | Inner::P384(pair) => pair.to_pkcs8v1(),
             Inner::Ed25519(pair) => pair.to_pkcs8v1(),
+            // The seed alone (RFC 9881 section 6), from which the rest is expanded again.
+            Inner::MlDsa(_, pair) => pair.to_pkcs8v1(),
         };
         document
             .map(|document| {
@@ -101,15 +122,18 @@ impl PrivateKey {
             Inner::P256(_) => KeyAlgorithm::P256,
             Inner::P384(_) => KeyAlgorithm::P384,
             Inner::Ed25519(_) => KeyAlgorithm::Ed25519,
+            Inner::MlDsa(algorithm, _) => *algorithm,
         }
     }
 
-    /// The raw public key: an uncompressed point (65 or 97 octets) or 32 octets of Ed25519.
+    /// The raw public key: an uncompressed point (65 or 97 octets), 32 octets of Ed25519, or 1,312, 1,952 or 2,592 of
+    /// ML-DSA.
     #[must_use]
     pub fn public_key(&self) -> &[u8] {
         match &self.0 {
             Inner::P256(pair) | Inner::P384(pair) => pair.public_key().as_ref(),
             Inner::Ed25519(pair) => pair.public_key().as_ref(),
+            Inner::MlDsa(_, pair) => pair.public_key().as_ref(),
         }
     }
 
@@ -119,7 +143,8 @@ impl PrivateKey {
         spki_of_public_key(self.algorithm(), self.public_key()).unwrap_or_default()
     }
 
-    /// Signs `message`; ECDSA signatures are DER `Ecdsa-Sig-Value`, Ed25519 signatures 64 octets.
+    /// Signs `message`; ECDSA signatures are DER `Ecdsa-Sig-Value`, Ed25519 signatures 64 octets, ML-DSA signatures 2,420,
+    /// 3,309 or 4,627.
     ///
     /// # Errors
     /// [`CryptoError`] when the random source fails.
@@ -130,13 +155,19 @@ impl PrivateKey {
                 .map(|signature| signature.as_ref().to_vec())
                 .map_err(|aws_lc_rs::error::Unspecified| CryptoError),
             Inner::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
+            Inner::MlDsa(_, pair) => {
+                let mut signature = vec![0; pair.algorithm().signature_len()];
+                let length = pair.sign(message, &mut signature).map_err(|aws_lc_rs::error::Unspecified| CryptoError)?;
+                signature.truncate(length);
+                Ok(signature)
+            }
         }
     }
 }
 
 /// Why bytes are not a SubjectPublicKeyInfo that we read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a SubjectPublicKeyInfo of P-256, P-384 or Ed25519 with an uncompressed point")]
+#[error("not a SubjectPublicKeyInfo of P-256 or P-384 with an uncompressed point, Ed25519 or ML-DSA")]
 pub struct SpkiError;
 
 const P256_PREFIX: [u8; 26] = [
@@ -148,35 +179,47 @@ const P384_PREFIX: [u8; 23] = [
     0x22, 0x03, 0x62, 0x00,
 ];
 const ED25519_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+const ML_DSA_44_PREFIX: [u8; 22] = ml_dsa_prefix(0x11, 1_312);
+const ML_DSA_65_PREFIX: [u8; 22] = ml_dsa_prefix(0x12, 1_952);
+const ML_DSA_87_PREFIX: [u8; 22] = ml_dsa_prefix(0x13, 2_592);
 
-/// SubjectPublicKeyInfo DER (RFC 5480, RFC 8410) of a raw public key.
+/// RFC 9881 section 4: id-ml-dsa-44, -65 and -87 are 2.16.840.1.101.3.4.3.17 to 19, without parameters.
+const fn ml_dsa_prefix(arc: u8, key_octets: u16) -> [u8; 22] {
+    let [bits_high, bits_low] = (key_octets + 1).to_be_bytes();
+    let [all_high, all_low] = (key_octets + 18).to_be_bytes();
+    [
+        0x30, 0x82, all_high, all_low, 0x30, 0x0b, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03, arc,
+        0x03, 0x82, bits_high, bits_low, 0x00,
+    ]
+}
+
+/// Every SubjectPublicKeyInfo that is read and written: what stands before the key, and the key's length.
+const SPKI_FORMS: [(KeyAlgorithm, &[u8], usize); 6] = [
+    (KeyAlgorithm::P256, &P256_PREFIX, 65),
+    (KeyAlgorithm::P384, &P384_PREFIX, 97),
+    (KeyAlgorithm::Ed25519, &ED25519_PREFIX, 32),
+    (KeyAlgorithm::MlDsa44, &ML_DSA_44_PREFIX, 1_312),
+    (KeyAlgorithm::MlDsa65, &ML_DSA_65_PREFIX, 1_952),
+    (KeyAlgorithm::MlDsa87, &ML_DSA_87_PREFIX, 2_592),
+];
+
+/// SubjectPublicKeyInfo DER (RFC 5480, RFC 8410, RFC 9881) of a raw public key.
 ///
 /// # Errors
 /// [`SpkiError`] when the length does not fit the algorithm, and for RSA.
 pub fn spki_of_public_key(algorithm: KeyAlgorithm, public_key: &[u8]) -> Result<Vec<u8>, SpkiError> {
-    let (prefix, length): (&[u8], usize) = match algorithm {
-        KeyAlgorithm::P256 => (&P256_PREFIX, 65),
-        KeyAlgorithm::P384 => (&P384_PREFIX, 97),
-        KeyAlgorithm::Ed25519 => (&ED25519_PREFIX, 32),
-        KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => return Err(SpkiError),
-    };
-    if public_key.len() != length {
-        return Err(SpkiError);
-    }
+    let fits = |form: &&(KeyAlgorithm, &[u8], usize)| form.0 == algorithm && form.2 == public_key.len();
+    let (_, prefix, _) = SPKI_FORMS.iter().find(fits).ok_or(SpkiError)?;
     Ok([prefix, public_key].concat())
 }
 
 /// Algorithm and raw public key of a SubjectPublicKeyInfo.
 ///
 /// # Errors
-/// [`SpkiError`] for anything but a canonical P-256, P-384 or Ed25519 key.
+/// [`SpkiError`] for anything but a canonical P-256, P-384, Ed25519 or ML-DSA key.
 pub fn public_key_of_spki(spki: &[u8]) -> Result<(KeyAlgorithm, &[u8]), SpkiError> {
-    let rows: [(KeyAlgorithm, &[u8], usize); 3] = [
-        (KeyAlgorithm::P256, &P256_PREFIX, 65),
-        (KeyAlgorithm::P384, &P384_PREFIX, 97),
-        (KeyAlgorithm::Ed25519, &ED25519_PREFIX, 32),
-    ];
-    rows.into_iter()
+    SPKI_FORMS
+        .into_iter()
         .find_map(|(algorithm, prefix, length)| {
             spki.strip_prefix(prefix).filter(|key| key.len() == length).map(|key| (algorithm, key))
         })
@@ -192,6 +235,9 @@ pub fn verify(algorithm: KeyAlgorithm, public_key: &[u8], message: &[u8], signat
         KeyAlgorithm::P256 => &signature::ECDSA_P256_SHA256_ASN1,
         KeyAlgorithm::P384 => &signature::ECDSA_P384_SHA384_ASN1,
         KeyAlgorithm::Ed25519 => &signature::ED25519,
+        KeyAlgorithm::MlDsa44 => &signature::ML_DSA_44,
+        KeyAlgorithm::MlDsa65 => &signature::ML_DSA_65,
+        KeyAlgorithm::MlDsa87 => &signature::ML_DSA_87,
         KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => return Err(CryptoError),
     };
     UnparsedPublicKey::new(scheme, public_key)
@@ -226,7 +272,7 @@ pub enum SignatureHash {
 /// `Ecdsa-Sig-Value`), or RSASSA-PKCS1-v1_5 (RSAPublicKey DER of 2048 to 8192 bits).
 ///
 /// # Errors
-/// [`CryptoError`] for a wrong signature, a bad key, and Ed25519, which names no hash.
+/// [`CryptoError`] for a wrong signature, a bad key, and Ed25519 and ML-DSA, which name no hash.
 pub fn verify_with_hash(
     algorithm: KeyAlgorithm,
     hash: SignatureHash,
@@ -234,7 +280,7 @@ pub fn verify_with_hash(
     message: &[u8],
     signature: &[u8],
 ) -> Result<(), CryptoError> {
-    use KeyAlgorithm::{Ed25519, P256, P384, Rsa2048, Rsa3072, Rsa4096};
+    use KeyAlgorithm::{P256, P384, Rsa2048, Rsa3072, Rsa4096};
     use SignatureHash::{Sha256, Sha384, Sha512};
     let scheme: &dyn signature::VerificationAlgorithm = match (algorithm, hash) {
         (P256, Sha256) => &signature::ECDSA_P256_SHA256_ASN1,
@@ -246,7 +292,7 @@ pub fn verify_with_hash(
         (Rsa2048 | Rsa3072 | Rsa4096, Sha256) => &signature::RSA_PKCS1_2048_8192_SHA256,
         (Rsa2048 | Rsa3072 | Rsa4096, Sha384) => &signature::RSA_PKCS1_2048_8192_SHA384,
         (Rsa2048 | Rsa3072 | Rsa4096, Sha512) => &signature::RSA_PKCS1_2048_8192_SHA512,
-        (Ed25519, _) => return Err(CryptoError),
+        _ => return Err(CryptoError),
     };
     UnparsedPublicKey::new(scheme, public_key)
         .verify(message, signature)
@@ -254,13 +300,16 @@ pub fn verify_with_hash(
 }
 
 /// Whether the provider takes these octets as a public key of the algorithm: a point on its curve and not at infinity
-/// (SP 800-56A section 5.6.2.3.3), 32 octets of Ed25519, or an RSAPublicKey DER.
+/// (SP 800-56A section 5.6.2.3.3), 32 octets of Ed25519, an ML-DSA key of the right length, or an RSAPublicKey DER.
 #[must_use]
 pub fn is_public_key(algorithm: KeyAlgorithm, public_key: &[u8]) -> bool {
     let scheme: &'static dyn signature::VerificationAlgorithm = match algorithm {
         KeyAlgorithm::P256 => &signature::ECDSA_P256_SHA256_ASN1,
         KeyAlgorithm::P384 => &signature::ECDSA_P384_SHA384_ASN1,
         KeyAlgorithm::Ed25519 => &signature::ED25519,
+        KeyAlgorithm::MlDsa44 => &signature::ML_DSA_44,
+        KeyAlgorithm::MlDsa65 => &signature::ML_DSA_65,
+        KeyAlgorithm::MlDsa87 => &signature::ML_DSA_87,
         KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => &signature::RSA_PKCS1_2048_8192_SHA256,
     };
     signature::ParsedPublicKey::new(scheme, public_key).is_ok()
@@ -279,7 +328,14 @@ mod tests {
         assert!(!is_public_key(KeyAlgorithm::P256, &[0]));
     }
 
-    const SIGNING: [KeyAlgorithm; 3] = [KeyAlgorithm::P256, KeyAlgorithm::P384, KeyAlgorithm::Ed25519];
+    const SIGNING: [KeyAlgorithm; 6] = [
+        KeyAlgorithm::P256,
+        KeyAlgorithm::P384,
+        KeyAlgorithm::Ed25519,
+        KeyAlgorithm::MlDsa44,
+        KeyAlgorithm::MlDsa65,
+        KeyAlgorithm::MlDsa87,
+    ];
 
     #[test]
     fn a_key_survives_pkcs8_and_verifies_what_it_signed() {
@@ -319,6 +375,9 @@ mod tests {
         let pkcs8 = PrivateKey::generate(KeyAlgorithm::P256).unwrap().to_pkcs8().unwrap();
         assert!(PrivateKey::from_pkcs8(KeyAlgorithm::P384, &pkcs8).is_err());
         assert!(PrivateKey::from_pkcs8(KeyAlgorithm::Ed25519, &pkcs8).is_err());
+        let pkcs8 = PrivateKey::generate(KeyAlgorithm::MlDsa44).unwrap().to_pkcs8().unwrap();
+        assert!(PrivateKey::from_pkcs8(KeyAlgorithm::MlDsa65, &pkcs8).is_err());
+        assert_eq!(pkcs8.len(), 54, "the seed, not the expanded key");
         assert!(PrivateKey::generate(KeyAlgorithm::Rsa2048).is_err());
     }
 }

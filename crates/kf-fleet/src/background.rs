@@ -138,6 +138,9 @@ impl Fleet {
         if let Err(error) = self.turn_campaigns().await {
             tracing::error!(error = %error, "campaigns did not go on");
         }
+        if let Err(error) = self.turn_successions().await {
+            tracing::error!(error = %error, "a CA whose certificates have expired was not closed");
+        }
         self.publish_log().await;
         self.keep_fence();
     }

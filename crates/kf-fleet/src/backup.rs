@@ -284,13 +284,14 @@ impl Fleet {
         Ok(())
     }
 
-    /// Writes the root certificate and the log's verifier key where they are missing: a restored fleet has neither.
+    /// Writes the root certificates that are handed out, and the log's verifier key where it is missing: a restored fleet has
+    /// neither.
     pub(crate) fn write_public_files(&self) -> Result<(), FleetError> {
         let authorities = self.authorities();
-        if let Some(root) = authorities.root()
-            && !self.dir.root_certificate().exists()
-        {
-            write_durably(&self.dir.root_certificate(), root.record.certificate_pem.as_bytes())?;
+        let anchors: String = authorities.anchors().iter().map(|known| known.record.certificate_pem.as_str()).collect();
+        let path = self.dir.root_certificate();
+        if !anchors.is_empty() && std::fs::read_to_string(&path).ok().as_ref() != Some(&anchors) {
+            write_durably(&path, anchors.as_bytes())?;
         }
         if !self.dir.verifier_key().exists() {
             write_durably(&self.dir.verifier_key(), format!("{}\n", self.log.verifier()).as_bytes())?;

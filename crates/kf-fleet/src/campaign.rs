@@ -28,6 +28,8 @@ const KEY_REQUESTS: u64 = 3;
 /// Requests of one device: the order, its receipt, the enrolment, the proof of the new certificate, the outcome, and an
 /// exchange.
 const CERTIFICATE_REQUESTS: u64 = 5 + KEY_REQUESTS;
+/// Requests of one device: the poll that tells it, the CA certificates, and the poll that proves.
+const TRUST_REQUESTS: u64 = 3;
 /// A device that was not heard of for so long counts as asleep in an estimate.
 const ASLEEP: u64 = 30 * UnixMillis::DAY;
 
@@ -68,6 +70,9 @@ impl Fleet {
         authorize(who, Action::CampaignManage, facility.map_or(Target::Fleet, Target::Facility))?;
         if let Some(reference) = &new.filter.product_line {
             self.find_product_line(reference)?;
+        }
+        if new.kind == CampaignKind::TrustAnchor {
+            self.require_open_root()?;
         }
         let now = self.now();
         let campaign = Campaign {
@@ -209,7 +214,7 @@ impl Fleet {
         let now = self.now();
         match campaign.kind {
             CampaignKind::Certificate => self.dual_control().always(now),
-            CampaignKind::DeviceKey => {
+            CampaignKind::DeviceKey | CampaignKind::TrustAnchor => {
                 let crosses_facilities = campaign.facility.is_none();
                 let stake = Stake { permanent: true, devices, crosses_facilities, kills_authority: false };
                 self.dual_control().control(stake, now)
@@ -330,6 +335,7 @@ impl Fleet {
         let requests = match campaign.kind {
             CampaignKind::DeviceKey => KEY_REQUESTS,
             CampaignKind::Certificate => CERTIFICATE_REQUESTS,
+            CampaignKind::TrustAnchor => TRUST_REQUESTS,
         };
         let found = estimate(plan, devices, ANSWER_SECONDS);
         Ok(CampaignEstimate {

@@ -100,9 +100,12 @@ impl Fleet {
         Ok(())
     }
 
-    /// Makes a board for every CA that has none yet.
+    /// Makes a board for every CA that has none yet; of one that is closed nothing is revoked any more.
     pub(crate) fn load_boards(&self) -> Result<(), FleetError> {
-        for known in self.authorities().all() {
+        let authorities = self.authorities();
+        let is_live = |id: &AuthorityId| authorities.live().any(|known| known.record.id == *id);
+        self.boards.write().unwrap_or_else(PoisonError::into_inner).retain(|id, _| is_live(id));
+        for known in authorities.live() {
             let missing = self.board(known.record.id).is_none();
             if missing {
                 let board = Board::new(known.issuer.clone(), known.record.key);
@@ -163,7 +166,7 @@ impl Fleet {
     /// [`FleetError::Signer`].
     pub async fn broker_crls(&self) -> Result<Vec<PublishedCrl>, FleetError> {
         let mut lists = Vec::new();
-        for known in self.authorities().all() {
+        for known in self.authorities().live() {
             let authority = known.record.id;
             if let Some(crl) = self.crl(authority, CrlScope::Full).await? {
                 lists.push(PublishedCrl { authority, pem: kf_pki::pem::encode("X509 CRL", &crl.der) });

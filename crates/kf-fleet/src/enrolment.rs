@@ -88,7 +88,8 @@ pub struct ServerKey {
 }
 
 impl Fleet {
-    /// The CA certificates for EST `cacerts`: the root, and the issuing CAs that may serve the label, DER.
+    /// The CA certificates for EST `cacerts`: the root, and the issuing CAs that may serve the label, DER. While one root takes
+    /// over from another: both, the links between them (RFC 7030 section 4.1.3), and the issuing CAs below either.
     ///
     /// # Errors
     /// [`FleetError::NotFound`] for an unknown label.
@@ -97,8 +98,17 @@ impl Fleet {
         let authorities = self.authorities();
         let root = authorities.root().ok_or(FleetError::Bug("no root"))?;
         let of_line = line.and_then(|line| line.authority);
-        let serving = authorities.serving(of_line).take(MAX_CA_CERTIFICATES - 1);
-        Ok(std::iter::once(root).chain(serving).map(|known| known.issuer.certificate.to_vec()).collect())
+        let mut found = vec![root.issuer.certificate.to_vec()];
+        found.extend(authorities.anchors().iter().skip(1).map(|known| known.issuer.certificate.to_vec()));
+        if let Some(handover) = authorities.lineage.open_root() {
+            found.extend(handover.old_with_new.iter().chain(&handover.new_with_old).cloned());
+        }
+        for known in authorities.serving(of_line) {
+            let twin = authorities.twin(known.record.id);
+            found.extend(std::iter::once(known).chain(twin).map(|known| known.issuer.certificate.to_vec()));
+        }
+        found.truncate(MAX_CA_CERTIFICATES);
+        Ok(found)
     }
 
     /// The CsrAttrs of a label, DER.

@@ -9,9 +9,10 @@ use kf_key::{AuthorityId, UnixMillis};
 use kf_rotation::Policy;
 use kf_signer::SignerClient;
 use kf_store::{Options, Store};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::authority::Authorities;
+use crate::authority::succession::Closings;
 use crate::background::BrokerQueue;
 use crate::broker::BrokerMemory;
 use crate::campaign::Observed;
@@ -42,6 +43,9 @@ pub struct Fleet {
     pub(crate) signer: SignerClient,
     pub(crate) store: Store,
     pub(crate) authorities: RwLock<Arc<Authorities>>,
+    /// How often the CAs changed since this process opened the fleet.
+    pub(crate) authorities_changed: watch::Sender<u64>,
+    pub(crate) closings: Closings,
     pub(crate) boards: RwLock<BTreeMap<AuthorityId, Arc<Mutex<Board>>>>,
     pub(crate) answers: AnswerCache,
     pub(crate) responders: Responders,
@@ -122,6 +126,8 @@ impl Fleet {
             signer,
             store,
             authorities: RwLock::new(Arc::new(authorities)),
+            authorities_changed: watch::Sender::new(0),
+            closings: Closings::default(),
             boards: RwLock::default(),
             answers: AnswerCache::default(),
             responders: Responders::default(),

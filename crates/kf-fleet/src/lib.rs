@@ -72,4 +72,4 @@ pub use kf_access::Principal;
 pub use ocsp::{OcspAnswer, Standing};
 pub use restore::{BackupKeys, Restoration, RestoreOptions, check_seal, read_manifest, restore, verify_backup};
 pub use status::Gauge;
-pub use tls::{ClientCertificate, ServerIdentity};
+pub use tls::{ClientCertificate, IdentityPlan, ProvedRoot, ServerIdentity};

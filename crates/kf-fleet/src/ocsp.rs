@@ -96,7 +96,7 @@ impl Fleet {
         let issuer = request
             .cert_ids
             .iter()
-            .find_map(|cert_id| authorities.all().find(|known| cert_id.names(&known.hashes)))
+            .find_map(|cert_id| authorities.live().find(|known| cert_id.names(&known.hashes)))
             .ok_or(OcspFailure::Unauthorized)?;
         let mut answers = Vec::with_capacity(request.cert_ids.len());
         for cert_id in &request.cert_ids {

@@ -158,6 +158,9 @@ impl Fleet {
             ProposedAct::AcceptRestored { .. } => {
                 self.acceptable_restored(who).await?;
             }
+            ProposedAct::RetireAuthority { authority, .. } => {
+                self.succession_to_retire(who, *authority)?;
+            }
             ProposedAct::Destroy { target, station_records_erased, .. } => {
                 self.destruction_of(who, target, *station_records_erased)?;
             }
@@ -205,6 +208,9 @@ impl Fleet {
                 self.carry_out_retirement(who, facility, *epoch, why, consent).await.map(drop)
             }
             ProposedAct::AcceptRestored { why } => self.carry_out_acceptance(who, why, consent).await.map(drop),
+            ProposedAct::RetireAuthority { authority, stranded, why } => {
+                self.carry_out_retirement_of_root(who, *authority, (*stranded, why), consent).await.map(drop)
+            }
             ProposedAct::Destroy { .. } | ProposedAct::RetireBackup { .. } | ProposedAct::ReleaseEscrow { .. } => {
                 Err(FleetError::Bug("what is done outside the registry has no commit to share"))
             }
@@ -344,6 +350,7 @@ const fn act_name(act: &ProposedAct) -> &'static str {
         ProposedAct::MoveDevice { .. } => "device.move",
         ProposedAct::AdvanceFacilityEpoch { .. } | ProposedAct::AdvanceDeviceEpoch { .. } => "epoch.advance",
         ProposedAct::RetireEpoch { .. } => "epoch.retire",
+        ProposedAct::RetireAuthority { .. } => "authority.retire",
         ProposedAct::OrderDevice { .. } => "order.create",
         ProposedAct::StartCampaign { .. } => "campaign.start",
         ProposedAct::Destroy { .. } => "key.destroy",

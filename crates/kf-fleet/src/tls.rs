@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use kf_crypto::PrivateKey;
-use kf_key::{CertificateProfile, KeyAlgorithm, SecretBytes, SerialNumber, UnixMillis, VendorId};
+use kf_key::{AuthorityId, CertificateProfile, KeyAlgorithm, SecretBytes, SerialNumber, UnixMillis, VendorId};
 use kf_pki::certificate::{PresentedCertificate, Subject};
 use kf_pki::chain::{Currency, verify_client};
 use kf_pki::request::RequestedKey;
 use kf_store::certificate::Basis;
 
+use crate::authority::Known;
 use crate::issuance::Order;
 use crate::{Fleet, FleetError};
 
@@ -27,6 +28,26 @@ pub struct ServerIdentity {
     pub renew_at: UnixMillis,
     /// The current OCSP answer for the leaf, to be stapled.
     pub ocsp_staple: Option<Vec<u8>>,
+}
+
+/// An identity that the TLS listener shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityPlan {
+    /// The issuing CA.
+    authority: AuthorityId,
+    /// The root that a client has to name to be shown it; `None`: it is for everybody else.
+    pub only_for: Option<ProvedRoot>,
+    /// Link certificates at the end of its chain.
+    links: usize,
+}
+
+/// A root that takes over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProvedRoot {
+    /// Its identifier.
+    pub root: AuthorityId,
+    /// Its Name, DER, as clients name it (RFC 8446 section 4.2.4).
+    pub name: Vec<u8>,
 }
 
 /// A client certificate whose path was validated in the handshake. Status and registry are asked at each request, so
@@ -49,8 +70,55 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::Signer`], [`FleetError::Store`].
     pub async fn server_identity(&self) -> Result<ServerIdentity, FleetError> {
+        let plan = self.identity_plans().into_iter().next().ok_or(FleetError::Bug("no default issuing CA"))?;
+        self.identity_of(&plan).await
+    }
+
+    /// The identities that the TLS listener shows as the CAs are now: first the one for everybody, then one for clients that
+    /// name the root which takes over, whose chain nothing but that root explains.
+    #[must_use]
+    pub fn identity_plans(&self) -> Vec<IdentityPlan> {
+        let authorities = self.authorities();
+        let Some(today) = authorities.default_issuing() else { return Vec::new() };
+        let everybody = IdentityPlan { authority: today.record.id, only_for: None, links: self.links_shown() };
+        let proving = authorities.lineage.open_root().and_then(|handover| {
+            let root = authorities.get(handover.succession.successor)?;
+            let is_below = |known: &&Arc<Known>| known.record.issuer == Some(root.record.id);
+            let issuing =
+                Some(today).filter(is_below).or_else(|| authorities.twin(today.record.id).filter(is_below))?;
+            let only_for = Some(ProvedRoot { root: root.record.id, name: root.issuer.name.to_vec() });
+            Some(IdentityPlan { authority: issuing.record.id, only_for, links: 0 })
+        });
+        std::iter::once(everybody).chain(proving).collect()
+    }
+
+    /// A fresh identity as planned.
+    ///
+    /// # Errors
+    /// [`FleetError::Signer`], [`FleetError::Store`].
+    pub async fn identity_of(&self, plan: &IdentityPlan) -> Result<ServerIdentity, FleetError> {
+        let authorities = self.authorities();
+        let authority = authorities.get(plan.authority).ok_or(FleetError::NotFound("authority"))?;
         let subject = Subject::Server { dns_names: self.config.listen.names.clone() };
-        self.own_identity(CertificateProfile::TlsServer, subject, "the server's own TLS identity").await
+        let why = "the server's own TLS identity";
+        let mut identity = self.own_identity_below(authority, CertificateProfile::TlsServer, subject, why).await?;
+        if plan.only_for.is_some() {
+            let links: Vec<&Vec<u8>> =
+                authorities.lineage.all().filter_map(|handover| handover.new_with_old.as_ref()).collect();
+            identity.chain.retain(|der| !links.contains(&der));
+        }
+        Ok(identity)
+    }
+
+    /// Changes whenever the CAs do, and with them perhaps the identities of the listener.
+    #[must_use]
+    pub fn authorities_changed(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.authorities_changed.subscribe()
+    }
+
+    /// How many roots are handed out: the chain for everybody has a link while it is two.
+    fn links_shown(&self) -> usize {
+        self.authorities().anchors().len().saturating_sub(1)
     }
 
     /// A client identity with which the server itself signs in to a broker as `name`.
@@ -79,6 +147,17 @@ impl Fleet {
     ) -> Result<ServerIdentity, FleetError> {
         let authorities = self.authorities();
         let authority = authorities.default_issuing().ok_or(FleetError::Bug("no default issuing CA"))?;
+        self.own_identity_below(authority, profile, subject, why).await
+    }
+
+    async fn own_identity_below(
+        &self,
+        authority: &Arc<Known>,
+        profile: CertificateProfile,
+        subject: Subject,
+        why: &str,
+    ) -> Result<ServerIdentity, FleetError> {
+        let authorities = self.authorities();
         let key = PrivateKey::generate(KeyAlgorithm::P256)?;
         let order = Order {
             who: &Self::server_principal(),
@@ -111,7 +190,7 @@ impl Fleet {
     #[must_use]
     pub fn client_anchors(&self) -> Arc<Vec<Vec<u8>>> {
         let authorities = self.authorities();
-        Arc::new(authorities.all().map(|known| known.issuer.certificate.to_vec()).collect())
+        Arc::new(authorities.live().map(|known| known.issuer.certificate.to_vec()).collect())
     }
 
     /// Validates a presented client certificate's path for the handshake: to the root, with the intermediates that the
@@ -121,10 +200,11 @@ impl Fleet {
     /// [`FleetError::Unauthenticated`].
     pub fn verify_client_path(&self, leaf: &[u8], intermediates: &[&[u8]]) -> Result<ClientCertificate, FleetError> {
         let authorities = self.authorities();
-        let root = authorities.root().ok_or(FleetError::Unauthenticated)?;
-        let known: Vec<&[u8]> = authorities.all().map(|known| &*known.issuer.certificate).collect();
+        // A root that was succeeded is believed until everything below it has expired.
+        let roots: Vec<&[u8]> = authorities.roots().map(|known| &*known.issuer.certificate).collect();
+        let known: Vec<&[u8]> = authorities.live().map(|known| &*known.issuer.certificate).collect();
         let all: Vec<&[u8]> = intermediates.iter().copied().take(4).chain(known).collect();
-        let Ok(currency) = verify_client(leaf, &all, &[&root.issuer.certificate], self.now()) else {
+        let Ok(currency) = verify_client(leaf, &all, &roots, self.now()) else {
             return self.verify_batch_path(leaf).or_else(|_not_ours| self.verify_vendor_path(leaf, intermediates));
         };
         let serial = PresentedCertificate::from_der(leaf).and_then(|presented| presented.serial);

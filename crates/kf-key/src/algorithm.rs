@@ -27,6 +27,15 @@ pub enum KeyAlgorithm {
     /// RSA with a modulus of 4096 bits.
     #[cfg_attr(feature = "serde", serde(rename = "rsa-4096"))]
     Rsa4096,
+    /// ML-DSA-44 (FIPS 204, RFC 9881), pure, without context.
+    #[cfg_attr(feature = "serde", serde(rename = "ml-dsa-44"))]
+    MlDsa44,
+    /// ML-DSA-65.
+    #[cfg_attr(feature = "serde", serde(rename = "ml-dsa-65"))]
+    MlDsa65,
+    /// ML-DSA-87.
+    #[cfg_attr(feature = "serde", serde(rename = "ml-dsa-87"))]
+    MlDsa87,
 }
 
 /// An algorithm name that is not known.
@@ -35,7 +44,7 @@ pub struct UnknownAlgorithm;
 
 impl fmt::Display for UnknownAlgorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected p-256, p-384, ed25519, rsa-2048, rsa-3072 or rsa-4096")
+        f.write_str("expected p-256, p-384, ed25519, rsa-2048, rsa-3072, rsa-4096, ml-dsa-44, ml-dsa-65 or ml-dsa-87")
     }
 }
 
@@ -43,7 +52,17 @@ impl core::error::Error for UnknownAlgorithm {}
 
 impl KeyAlgorithm {
     /// Every algorithm, in the order of the vocabulary.
-    pub const ALL: [Self; 6] = [Self::P256, Self::P384, Self::Ed25519, Self::Rsa2048, Self::Rsa3072, Self::Rsa4096];
+    pub const ALL: [Self; 9] = [
+        Self::P256,
+        Self::P384,
+        Self::Ed25519,
+        Self::Rsa2048,
+        Self::Rsa3072,
+        Self::Rsa4096,
+        Self::MlDsa44,
+        Self::MlDsa65,
+        Self::MlDsa87,
+    ];
 
     /// The name used in configuration, requests and answers.
     #[must_use]
@@ -55,6 +74,9 @@ impl KeyAlgorithm {
             Self::Rsa2048 => "rsa-2048",
             Self::Rsa3072 => "rsa-3072",
             Self::Rsa4096 => "rsa-4096",
+            Self::MlDsa44 => "ml-dsa-44",
+            Self::MlDsa65 => "ml-dsa-65",
+            Self::MlDsa87 => "ml-dsa-87",
         }
     }
 
@@ -63,7 +85,10 @@ impl KeyAlgorithm {
     pub const fn strength_bits(self) -> u16 {
         match self {
             Self::P256 | Self::Ed25519 | Self::Rsa3072 => 128,
-            Self::P384 => 192,
+            // FIPS 204 table 1: categories 2, 3 and 5; as hard to break as SHA-256 (collision), AES-192, AES-256.
+            Self::MlDsa44 => 128,
+            Self::P384 | Self::MlDsa65 => 192,
+            Self::MlDsa87 => 256,
             Self::Rsa2048 => 112,
             // Between the table's rows for 3072 (128) and 7680 bits (192): counts as the lower one.
             Self::Rsa4096 => 128,
@@ -73,7 +98,13 @@ impl KeyAlgorithm {
     /// Whether a certification authority of ours may hold such a key.
     #[must_use]
     pub const fn may_sign_certificates(self) -> bool {
-        matches!(self, Self::P256 | Self::P384 | Self::Ed25519)
+        matches!(self, Self::P256 | Self::P384 | Self::Ed25519) || self.is_post_quantum()
+    }
+
+    /// Whether a quantum computer that breaks elliptic curves and RSA leaves it standing.
+    #[must_use]
+    pub const fn is_post_quantum(self) -> bool {
+        matches!(self, Self::MlDsa44 | Self::MlDsa65 | Self::MlDsa87)
     }
 }
 

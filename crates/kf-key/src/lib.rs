@@ -19,6 +19,7 @@ mod revocation;
 mod secret;
 mod serial;
 mod state;
+mod succession;
 mod time;
 
 pub use algorithm::{KeyAlgorithm, UnknownAlgorithm};
@@ -36,4 +37,5 @@ pub use secret::SecretArray;
 pub use secret::SecretBytes;
 pub use serial::{ParseSerialError, SerialNumber};
 pub use state::{IllegalTransition, KeyState, KeyType, UnknownKeyState};
+pub use succession::{IllegalSuccessionTransition, SuccessionState};
 pub use time::UnixMillis;

@@ -24,6 +24,8 @@ pub enum CertificateProfile {
     OcspSigner,
     /// A person or machine that operates the fleet (TLS client).
     Operator,
+    /// One root certified by another, path length unconstrained: NewWithOld and OldWithNew (RFC 9810 section 4.4).
+    LinkCa,
 }
 
 /// A profile name that is not known.
@@ -32,7 +34,7 @@ pub struct UnknownProfile;
 
 impl fmt::Display for UnknownProfile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("expected root, issuing-ca, idevid, ldevid, tls-server, ocsp-signer or operator")
+        f.write_str("expected root, issuing-ca, idevid, ldevid, tls-server, ocsp-signer, operator or link-ca")
     }
 }
 
@@ -40,8 +42,16 @@ impl core::error::Error for UnknownProfile {}
 
 impl CertificateProfile {
     /// Every profile.
-    pub const ALL: [Self; 7] =
-        [Self::Root, Self::IssuingCa, Self::IDevId, Self::LDevId, Self::TlsServer, Self::OcspSigner, Self::Operator];
+    pub const ALL: [Self; 8] = [
+        Self::Root,
+        Self::IssuingCa,
+        Self::IDevId,
+        Self::LDevId,
+        Self::TlsServer,
+        Self::OcspSigner,
+        Self::Operator,
+        Self::LinkCa,
+    ];
 
     /// The name used in configuration, requests and answers.
     #[must_use]
@@ -54,13 +64,14 @@ impl CertificateProfile {
             Self::TlsServer => "tls-server",
             Self::OcspSigner => "ocsp-signer",
             Self::Operator => "operator",
+            Self::LinkCa => "link-ca",
         }
     }
 
     /// Whether the subject is a certification authority.
     #[must_use]
     pub const fn is_authority(self) -> bool {
-        matches!(self, Self::Root | Self::IssuingCa)
+        matches!(self, Self::Root | Self::IssuingCa | Self::LinkCa)
     }
 }
 

@@ -78,9 +78,12 @@ pub(crate) const fn ec_params(algorithm: KeyAlgorithm) -> Result<&'static [u8], 
         KeyAlgorithm::P256 => Ok(P256_PARAMS),
         KeyAlgorithm::P384 => Ok(P384_PARAMS),
         KeyAlgorithm::Ed25519 => Ok(ED25519_PARAMS),
-        KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => {
-            Err(BackendError::Algorithm(algorithm))
-        }
+        KeyAlgorithm::Rsa2048
+        | KeyAlgorithm::Rsa3072
+        | KeyAlgorithm::Rsa4096
+        | KeyAlgorithm::MlDsa44
+        | KeyAlgorithm::MlDsa65
+        | KeyAlgorithm::MlDsa87 => Err(BackendError::Algorithm(algorithm)),
     }
 }
 

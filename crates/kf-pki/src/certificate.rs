@@ -2,11 +2,13 @@
 
 mod as_issued;
 mod extensions;
+mod link;
 mod parsed;
 mod presented;
 mod profile;
 
 pub use as_issued::{NotAsIssued, as_issued};
+pub use link::check_link;
 pub use presented::{PresentedCertificate, facts_of_tbs, recheck_tbs_certificate};
 pub use profile::max_lifetime_days;
 
@@ -101,7 +103,8 @@ pub enum IssueRefusal {
     /// The issuer's path length allows no CA below it.
     #[error("this CA may not issue CA certificates")]
     PathLength,
-    /// The profile is not issued this way: a root by [`check_root`], anything else by [`check_issuance`].
+    /// The profile is not issued this way: a root by [`check_root`], a link by [`check_link`], anything else by
+    /// [`check_issuance`].
     #[error("profile {0} is not issued this way")]
     Profile(CertificateProfile),
     /// DER encoding failed: a bug of ours.
@@ -110,7 +113,7 @@ pub enum IssueRefusal {
 }
 
 /// The permission to sign one certificate: a TBSCertificate that passed every check of its profile. Made by
-/// [`check_issuance`] and [`check_root`] only, not Clone, spent by [`CheckedTbs::complete`].
+/// [`check_issuance`], [`check_root`] and [`check_link`] only, not Clone, spent by [`CheckedTbs::complete`].
 ///
 /// ```compile_fail,E0382
 /// fn twice(checked: kf_pki::certificate::CheckedTbs) {
@@ -157,7 +160,7 @@ pub struct IssuedCertificate {
 /// # Errors
 /// [`IssueRefusal`].
 pub fn check_issuance(issuer: &Issuer, request: IssuanceRequest) -> Result<CheckedTbs, IssueRefusal> {
-    if request.profile == CertificateProfile::Root {
+    if matches!(request.profile, CertificateProfile::Root | CertificateProfile::LinkCa) {
         return Err(IssueRefusal::Profile(request.profile));
     }
     build(Some(issuer), request)
@@ -177,15 +180,36 @@ pub fn check_root(request: IssuanceRequest) -> Result<CheckedTbs, IssueRefusal> 
 fn build(issuer: Option<&Issuer>, request: IssuanceRequest) -> Result<CheckedTbs, IssueRefusal> {
     let validity = profile::check(issuer, &request)?;
     let IssuanceRequest { profile, subject, key, serial, not_before: _, not_after: _ } = request;
-    let subject_name = profile::subject_name(&subject);
+    let name = profile::subject_name(&subject);
+    assemble(issuer, &Fields { profile, subject: &subject, name: &name, serial }, &key, validity)
+}
+
+/// What makes one certificate differ from the next, beside its key and its time.
+struct Fields<'a> {
+    profile: CertificateProfile,
+    /// For the extensions.
+    subject: &'a Subject,
+    /// The subject Name, DER.
+    name: &'a [u8],
+    serial: SerialNumber,
+}
+
+/// Builds what is to be signed out of what has been checked.
+fn assemble(
+    issuer: Option<&Issuer>,
+    fields: &Fields<'_>,
+    key: &RequestedKey,
+    validity: profile::Validity,
+) -> Result<CheckedTbs, IssueRefusal> {
+    let Fields { profile, subject, name: subject_name, serial } = *fields;
     let subject_key_identifier = kf_crypto::sha1(bits_of_spki(&key.spki).ok_or(IssueRefusal::Encoding)?);
     let (signature_algorithm, issuer_name, authority_key_identifier) = match issuer {
         Some(issuer) => (issuer.algorithm, issuer.name.as_ref(), &issuer.key_identifier),
-        None => (key.algorithm, subject_name.as_slice(), &subject_key_identifier),
+        None => (key.algorithm, subject_name, &subject_key_identifier),
     };
     let extensions = extensions::Extensions {
         profile,
-        subject: &subject,
+        subject,
         subject_is_empty: subject_name.len() <= 2,
         subject_key_identifier: &subject_key_identifier,
         authority_key_identifier,
@@ -203,7 +227,7 @@ fn build(issuer: Option<&Issuer>, request: IssuanceRequest) -> Result<CheckedTbs
                 w.time(validity.not_before);
                 w.time(validity.not_after);
             });
-            w.raw(&subject_name);
+            w.raw(subject_name);
             w.raw(&key.spki);
             w.nested(tag::context_constructed(3), |w| extensions.write(w));
         });
@@ -211,7 +235,7 @@ fn build(issuer: Option<&Issuer>, request: IssuanceRequest) -> Result<CheckedTbs
     let facts = CertificateFacts {
         serial,
         profile,
-        subject: name::to_rfc4514(&subject_name).ok_or(IssueRefusal::Encoding)?,
+        subject: name::to_rfc4514(subject_name).ok_or(IssueRefusal::Encoding)?,
         spki_sha256: kf_crypto::sha256(&key.spki),
         not_before: validity.not_before,
         not_after: validity.not_after,

@@ -11,11 +11,14 @@ use crate::certificate::Certificate;
 /// The most intermediates that a client may send.
 const MAX_INTERMEDIATES: usize = 8;
 
-/// What manufacturers' CAs sign with; ours use the first three rows.
+/// What manufacturers' CAs sign with; ours use the first six rows.
 static ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
     webpki::aws_lc_rs::ECDSA_P256_SHA256,
     webpki::aws_lc_rs::ECDSA_P384_SHA384,
     webpki::aws_lc_rs::ED25519,
+    webpki::aws_lc_rs::ML_DSA_44,
+    webpki::aws_lc_rs::ML_DSA_65,
+    webpki::aws_lc_rs::ML_DSA_87,
     webpki::aws_lc_rs::ECDSA_P256_SHA384,
     webpki::aws_lc_rs::ECDSA_P384_SHA256,
     webpki::aws_lc_rs::RSA_PKCS1_2048_8192_SHA256,

@@ -78,6 +78,9 @@ pub fn csr_attributes(algorithms: &[KeyAlgorithm]) -> Vec<u8> {
                     KeyAlgorithm::P256 => &oid::ECDSA_WITH_SHA256,
                     KeyAlgorithm::P384 => &oid::ECDSA_WITH_SHA384,
                     KeyAlgorithm::Ed25519 => &oid::ED25519,
+                    KeyAlgorithm::MlDsa44 => &oid::ML_DSA_44,
+                    KeyAlgorithm::MlDsa65 => &oid::ML_DSA_65,
+                    KeyAlgorithm::MlDsa87 => &oid::ML_DSA_87,
                     KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => &oid::SHA256_WITH_RSA,
                 });
             }
@@ -86,8 +89,8 @@ pub fn csr_attributes(algorithms: &[KeyAlgorithm]) -> Vec<u8> {
     })
 }
 
-/// RFC 8951 section 3.5: the key's type as an attribute, its curve or size as the value. An Ed25519 key is named by its
-/// type alone.
+/// RFC 8951 section 3.5: the key's type as an attribute, its curve or size as the value. An Ed25519 or ML-DSA key is named by
+/// its type alone.
 fn write_key_attribute(w: &mut Writer, algorithm: KeyAlgorithm) {
     let mut attribute = |kind, value: &dyn Fn(&mut Writer)| {
         w.sequence(|w| {
@@ -98,7 +101,7 @@ fn write_key_attribute(w: &mut Writer, algorithm: KeyAlgorithm) {
     match algorithm {
         KeyAlgorithm::P256 => attribute(&oid::EC_PUBLIC_KEY, &|w| w.oid(&oid::SECP256R1)),
         KeyAlgorithm::P384 => attribute(&oid::EC_PUBLIC_KEY, &|w| w.oid(&oid::SECP384R1)),
-        KeyAlgorithm::Ed25519 => {}
+        KeyAlgorithm::Ed25519 | KeyAlgorithm::MlDsa44 | KeyAlgorithm::MlDsa65 | KeyAlgorithm::MlDsa87 => {}
         KeyAlgorithm::Rsa2048 => attribute(&oid::RSA_ENCRYPTION, &|w| w.unsigned(2048)),
         KeyAlgorithm::Rsa3072 => attribute(&oid::RSA_ENCRYPTION, &|w| w.unsigned(3072)),
         KeyAlgorithm::Rsa4096 => attribute(&oid::RSA_ENCRYPTION, &|w| w.unsigned(4096)),

@@ -13,4 +13,5 @@ pub mod ocsp;
 pub mod pem;
 mod public_key;
 pub mod request;
+pub mod succession;
 pub mod weak_key;

@@ -64,6 +64,9 @@ impl<'a> PublicKey<'a> {
             | (SignatureScheme::Rsa(hash), KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096) => {
                 kf_crypto::verify_with_hash(self.algorithm, hash, self.bits, message, signature)
             }
+            (SignatureScheme::MlDsa(algorithm), _) if algorithm == self.algorithm => {
+                kf_crypto::verify(self.algorithm, self.bits, message, signature)
+            }
             _ => Err(CryptoError),
         }
     }
@@ -112,12 +115,14 @@ pub(crate) enum SignatureScheme {
     Ecdsa(SignatureHash),
     Rsa(SignatureHash),
     Ed25519,
+    /// Which of the three.
+    MlDsa(KeyAlgorithm),
 }
 
 impl SignatureScheme {
     /// Reads an AlgorithmIdentifier; `None` for what is not accepted.
     pub(crate) fn of(identifier: &Element<'_>) -> Option<Self> {
-        const ROWS: [(ObjectIdentifier, SignatureScheme); 7] = [
+        const ROWS: [(ObjectIdentifier, SignatureScheme); 10] = [
             (oid::ECDSA_WITH_SHA256, SignatureScheme::Ecdsa(SignatureHash::Sha256)),
             (oid::ECDSA_WITH_SHA384, SignatureScheme::Ecdsa(SignatureHash::Sha384)),
             (oid::ECDSA_WITH_SHA512, SignatureScheme::Ecdsa(SignatureHash::Sha512)),
@@ -125,11 +130,14 @@ impl SignatureScheme {
             (oid::SHA384_WITH_RSA, SignatureScheme::Rsa(SignatureHash::Sha384)),
             (oid::SHA512_WITH_RSA, SignatureScheme::Rsa(SignatureHash::Sha512)),
             (oid::ED25519, SignatureScheme::Ed25519),
+            (oid::ML_DSA_44, SignatureScheme::MlDsa(KeyAlgorithm::MlDsa44)),
+            (oid::ML_DSA_65, SignatureScheme::MlDsa(KeyAlgorithm::MlDsa65)),
+            (oid::ML_DSA_87, SignatureScheme::MlDsa(KeyAlgorithm::MlDsa87)),
         ];
         let mut fields: Elements<'_> = identifier.elements();
         let kind = fields.expect(tag::OID)?;
         let scheme = ROWS.iter().find_map(|(oid, scheme)| (oid.as_bytes() == kind.value).then_some(*scheme))?;
-        // RFC 5758 section 3.2 and RFC 8410 section 3: no parameters. RFC 4055 section 5: NULL for RSA.
+        // RFC 5758 section 3.2, RFC 8410 section 3, RFC 9881 section 2: no parameters. RFC 4055 section 5: NULL for RSA.
         if matches!(scheme, Self::Rsa(_)) {
             fields.expect(tag::NULL).filter(|null| null.value.is_empty())?;
         }
@@ -143,6 +151,9 @@ pub(crate) fn write_signature_algorithm(writer: &mut Writer, algorithm: KeyAlgor
         KeyAlgorithm::P256 => w.oid(&oid::ECDSA_WITH_SHA256),
         KeyAlgorithm::P384 => w.oid(&oid::ECDSA_WITH_SHA384),
         KeyAlgorithm::Ed25519 => w.oid(&oid::ED25519),
+        KeyAlgorithm::MlDsa44 => w.oid(&oid::ML_DSA_44),
+        KeyAlgorithm::MlDsa65 => w.oid(&oid::ML_DSA_65),
+        KeyAlgorithm::MlDsa87 => w.oid(&oid::ML_DSA_87),
         KeyAlgorithm::Rsa2048 | KeyAlgorithm::Rsa3072 | KeyAlgorithm::Rsa4096 => {
             w.oid(&oid::SHA256_WITH_RSA);
             w.null();

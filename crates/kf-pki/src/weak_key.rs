@@ -3,8 +3,6 @@
 mod known;
 mod rsa;
 
-use kf_key::KeyAlgorithm;
-
 use crate::public_key::{PublicKey, RsaNumbers};
 use crate::request::RequestedKey;
 
@@ -41,7 +39,7 @@ pub fn check_key(key: &RequestedKey, is_blocked: impl Fn(&[u8; 32]) -> bool) -> 
     if known::is_published(&key.spki_sha256) || is_blocked(&key.spki_sha256) {
         return Err(WeakKey::KnownLeaked);
     }
-    let is_curve = matches!(key.algorithm, KeyAlgorithm::P256 | KeyAlgorithm::P384 | KeyAlgorithm::Ed25519);
+    let is_curve = key.algorithm.may_sign_certificates();
     let refusal = if is_curve { WeakKey::OffCurve } else { WeakKey::Modulus };
     let public_key = PublicKey::from_spki(&key.spki).map_err(|_not_ours| refusal)?;
     if public_key.algorithm != key.algorithm {

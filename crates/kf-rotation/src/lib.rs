@@ -27,6 +27,7 @@ mod period;
 mod policy;
 mod preset;
 pub mod simulation;
+pub mod succession;
 pub mod sweep;
 pub mod usage;
 pub mod verdict;

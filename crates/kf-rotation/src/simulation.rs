@@ -29,6 +29,8 @@ pub enum Invariant {
     NobodyCutOff,
     /// A device that wakes within the grace of its certificate gets on by itself.
     NobodyStranded,
+    /// No device is ever without a path to its server that it can verify, while one root takes over from another.
+    TrustBridged,
     /// What the sweep asked for and was done is not asked for again.
     DoneOnce,
     /// A campaign asks each device once, keeps to its wave, and loses none.
@@ -39,12 +41,13 @@ pub enum Invariant {
 
 impl Invariant {
     /// Every invariant.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NothingLost,
         Self::StateRespected,
         Self::LimitRespected,
         Self::NobodyCutOff,
         Self::NobodyStranded,
+        Self::TrustBridged,
         Self::DoneOnce,
         Self::CampaignKeepsCount,
         Self::EverythingLogged,
@@ -59,6 +62,7 @@ impl Invariant {
             Self::LimitRespected => "limit-respected",
             Self::NobodyCutOff => "nobody-cut-off",
             Self::NobodyStranded => "nobody-stranded",
+            Self::TrustBridged => "trust-bridged",
             Self::DoneOnce => "done-once",
             Self::CampaignKeepsCount => "campaign-keeps-count",
             Self::EverythingLogged => "everything-logged",
@@ -97,6 +101,8 @@ pub struct Happened {
     pub devices_asked: u64,
     /// Campaigns that ended.
     pub campaigns_completed: u64,
+    /// Steps of the roll-over of the root.
+    pub roll_over_steps: u64,
     /// Exchanges that a power cut ended before the acknowledgement.
     pub power_cuts: u64,
     /// Times that a device fell asleep.
@@ -139,6 +145,8 @@ pub(crate) enum Sabotage {
     IgnoreLimits,
     /// Nothing is renewed.
     NeverRenew,
+    /// The old root is retired although devices have not proved that they trust the new one.
+    RetireUnproved,
     /// The sweep's operations are not carried out, and claimed to be.
     ClaimAndDoNothing,
     /// A campaign forgets whom it has asked.
@@ -194,6 +202,7 @@ mod tests {
             assert_eq!(found, year(300, seed));
             let Happened { epochs_made, epochs_retired, power_cuts, sleeps, server_stops, clock_jumps, .. } =
                 found.happened;
+            let roll_over_steps = found.happened.roll_over_steps;
             for (what, count) in [
                 ("epochs made", epochs_made),
                 ("epochs retired", epochs_retired),
@@ -201,6 +210,7 @@ mod tests {
                 ("sleeps", sleeps),
                 ("server stops", server_stops),
                 ("clock jumps", clock_jumps),
+                ("steps of a roll-over, all four", roll_over_steps / 4),
             ] {
                 assert!(count > 0, "seed {seed}: no {what}");
             }
@@ -216,6 +226,7 @@ mod tests {
             (Sabotage::SupersedeTheNewOne, Invariant::NothingLost),
             (Sabotage::IgnoreLimits, Invariant::LimitRespected),
             (Sabotage::NeverRenew, Invariant::NobodyStranded),
+            (Sabotage::RetireUnproved, Invariant::TrustBridged),
             (Sabotage::ClaimAndDoNothing, Invariant::DoneOnce),
             (Sabotage::ForgetAsked, Invariant::CampaignKeepsCount),
             (Sabotage::LogNothing, Invariant::EverythingLogged),

@@ -137,6 +137,10 @@ routes! {
     get    "/v1/authorities"                    => authority::list, "operator";
     post   "/v1/authorities"                    => authority::create, "operator";
     get    "/v1/authorities/{authority}"        => authority::show, "operator";
+    get    "/v1/authorities/{authority}/succession" => authority::succession, "operator";
+    post   "/v1/authorities/{authority}/succession" => authority::succeed, "operator";
+    post   "/v1/authorities/{authority}/succession/act" => authority::succession_act, "operator";
+    get    "/v1/authorities/{authority}/succession/unproved" => authority::unproved, "operator";
     get    "/v1/certificates"                   => certificate::list, "operator";
     post   "/v1/certificates"                   => certificate::issue, "operator";
     get    "/v1/certificates/{serial}"          => certificate::show, "operator";

@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::metering;
 use crate::pace::{Pace, Paced};
 use crate::peer::Peer;
-use crate::tls::Tls;
+use crate::tls::{self, Accepted, Tls};
 
 /// The most header lines in a request.
 const MAX_HEADERS: usize = 64;
@@ -32,8 +32,12 @@ pub(crate) async fn serve_https(
     stop: watch::Receiver<bool>,
 ) {
     match tokio::time::timeout(app.limits.handshake, tls.accept(stream)).await {
-        Ok(Ok((stream, certificate))) => {
+        Ok(Ok(Accepted { stream, certificate, proved })) => {
+            metering::handshake(tls::group_of(&stream));
             let peer = Peer { address, secure: true, certificate };
+            if let (Some(root), Some(certificate)) = (proved, &peer.certificate) {
+                app.fleet.note_trust(certificate, root, peer.as_tls_client()).await;
+            }
             serve(app, peer, stream, pace, stop).await;
         }
         Ok(Err(error)) => {

@@ -71,6 +71,11 @@ pub(crate) fn cut_for_another() {
     metrics::counter!("keyfleet_connections_cut_total").increment(1);
 }
 
+/// A handshake ended well, in this group of key exchange.
+pub(crate) fn handshake(group: &'static str) {
+    metrics::counter!("keyfleet_tls_handshakes_total", "group" => group).increment(1);
+}
+
 /// A handshake failed.
 pub(crate) fn handshake_failed() {
     metrics::counter!("keyfleet_tls_handshakes_failed_total").increment(1);

@@ -10,16 +10,17 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use kf_fleet::{ClientCertificate, Fleet, FleetError};
-use rustls::ServerConfig;
+use kf_key::AuthorityId;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::NoServerSessionStorage;
+use rustls::{NamedGroup, ServerConfig};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use client_verifier::{ClientVerifier, Hints};
-use identity::Identity;
+use identity::{ForOneClient, Identity};
 
 /// The TLS side of the HTTPS listener.
 pub(crate) struct Tls {
@@ -27,6 +28,27 @@ pub(crate) struct Tls {
     provider: Arc<CryptoProvider>,
     identity: Arc<Identity>,
     hints: Hints,
+}
+
+/// A handshake that ended well.
+pub(crate) struct Accepted {
+    pub(crate) stream: TlsStream<TcpStream>,
+    /// The client certificate that was validated in it.
+    pub(crate) certificate: Option<ClientCertificate>,
+    /// The root that alone explains the chain which the client accepted, where it is one that takes over.
+    pub(crate) proved: Option<AuthorityId>,
+}
+
+/// The name of the group that the keys of a connection were agreed in: one of few, for a metric.
+pub(crate) fn group_of(stream: &TlsStream<TcpStream>) -> &'static str {
+    match stream.get_ref().1.negotiated_key_exchange_group().map(|group| group.name()) {
+        Some(NamedGroup::X25519MLKEM768) => "X25519MLKEM768",
+        Some(NamedGroup::X25519) => "X25519",
+        Some(NamedGroup::secp256r1) => "secp256r1",
+        Some(NamedGroup::secp384r1) => "secp384r1",
+        Some(_) => "other",
+        None => "none",
+    }
 }
 
 /// Why a handshake did not end in a connection.
@@ -55,26 +77,28 @@ impl Tls {
     }
 
     /// Does the handshake. The certificate in the result is the one that was validated in it.
-    pub(crate) async fn accept(
-        &self,
-        stream: TcpStream,
-    ) -> Result<(TlsStream<TcpStream>, Option<ClientCertificate>), HandshakeError> {
+    pub(crate) async fn accept(&self, stream: TcpStream) -> Result<Accepted, HandshakeError> {
         let verified = Arc::new(OnceLock::new());
-        let config = self.config(Arc::clone(&verified))?;
+        let shown = Arc::new(OnceLock::new());
+        let config = self.config(Arc::clone(&verified), Arc::clone(&shown))?;
         let stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await?;
-        Ok((stream, verified.get().cloned()))
+        Ok(Accepted { stream, certificate: verified.get().cloned(), proved: shown.get().copied() })
     }
 
     /// A configuration for one connection: it carries the slot into which the verifier puts what it validated, so that
     /// the result reaches the request without a second validation and without a table shared between connections.
-    fn config(&self, verified: Arc<OnceLock<ClientCertificate>>) -> Result<ServerConfig, rustls::Error> {
+    fn config(
+        &self,
+        verified: Arc<OnceLock<ClientCertificate>>,
+        shown: Arc<OnceLock<AuthorityId>>,
+    ) -> Result<ServerConfig, rustls::Error> {
         let verifier = ClientVerifier::new(
             Arc::clone(&self.fleet),
             self.hints.current(&self.fleet),
             self.provider.signature_verification_algorithms,
             verified,
         );
-        let identity = Arc::clone(&self.identity);
+        let identity = Arc::new(ForOneClient { identity: Arc::clone(&self.identity), shown });
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_client_cert_verifier(Arc::new(verifier))

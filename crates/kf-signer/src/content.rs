@@ -41,13 +41,13 @@ pub(crate) fn self_signed_name(tbs: &[u8]) -> Result<Vec<u8>, SignerError> {
     certificate.subject().to_der().map_err(|_reason| content("name"))
 }
 
-/// A root signs issuing CAs and delegated OCSP responders (RFC 6960 section 4.2.2.2), nothing else. Its own
-/// certificate is [`check_root`]'s.
+/// A root signs issuing CAs, links to other roots (RFC 9810 section 4.4) and delegated OCSP responders (RFC 6960 section
+/// 4.2.2.2), nothing else. Its own certificate is [`check_root`]'s.
 pub(crate) fn check_below_root(tbs: &[u8], issuer_name: &[u8]) -> Result<(), SignerError> {
     recheck_tbs_certificate(tbs, issuer_name, true).map_err(content)?;
     match facts_of_tbs(tbs).map(|facts| facts.profile) {
-        Some(CertificateProfile::IssuingCa | CertificateProfile::OcspSigner) => Ok(()),
-        _ => Err(content("a root signs issuing CAs and OCSP responders only")),
+        Some(CertificateProfile::IssuingCa | CertificateProfile::LinkCa | CertificateProfile::OcspSigner) => Ok(()),
+        _ => Err(content("a root signs issuing CAs, link certificates and OCSP responders only")),
     }
 }
 

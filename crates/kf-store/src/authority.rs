@@ -77,6 +77,20 @@ fn insert(act: &Act<'_>, authority: &Authority, serial: SerialNumber) -> Result<
     Ok(())
 }
 
+/// Adds a CA with its certificate and its key.
+pub(crate) fn insert_complete(act: &mut Act<'_>, record: &AuthorityRecord) -> Result<(), StoreError> {
+    let AuthorityRecord { authority, certificate, der, key } = record;
+    if key.id != authority.key {
+        return Err(StoreError::Invalid { field: "key", problem: "is not the key of the authority" });
+    }
+    if !(1..=256).contains(&authority.shard_count) {
+        return Err(StoreError::Invalid { field: "shard_count", problem: "1 to 256" });
+    }
+    crate::key::insert(act, key)?;
+    insert(act, authority, certificate.serial)?;
+    crate::certificate::issuance::insert_with_key(act, certificate, der, None)
+}
+
 /// A certification authority to be added, complete.
 #[derive(Clone, Debug)]
 pub struct AuthorityRecord {
@@ -103,16 +117,7 @@ impl Store {
     ) -> Result<Logged<()>, StoreError> {
         self.logged(Class::Ordinary, audit.into(), move |act| {
             act.require_issuance()?;
-            let AuthorityRecord { authority, certificate, der, key } = &record;
-            if key.id != authority.key {
-                return Err(StoreError::Invalid { field: "key", problem: "is not the key of the authority" });
-            }
-            if !(1..=256).contains(&authority.shard_count) {
-                return Err(StoreError::Invalid { field: "shard_count", problem: "1 to 256" });
-            }
-            crate::key::insert(act, key)?;
-            insert(act, authority, certificate.serial)?;
-            crate::certificate::issuance::insert_with_key(act, certificate, der, None)
+            insert_complete(act, &record)
         })
         .await
     }

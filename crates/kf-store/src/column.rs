@@ -16,7 +16,7 @@ use kf_key::{
     AuthorityId, BackupId, BatchId, CampaignId, CampaignState, CertificateProfile, CertificateStatus, CodeId,
     DestructionId, DeviceId, DeviceState, EncryptionKeyId, EnrolmentId, FacilityId, IncidentId, IntentId, KeyAlgorithm,
     KeyId, KeyProtection, KeyState, KeyType, MemberState, OperatorId, OrderId, ProductLineId, ProposalId,
-    RevocationReason, SerialNumber, TokenId, UnixMillis, VendorId,
+    RevocationReason, SerialNumber, SuccessionState, TokenId, UnixMillis, VendorId,
 };
 use rusqlite::Row;
 use rusqlite::types::{FromSqlError, Type};
@@ -46,13 +46,13 @@ coded! {
     DeviceState: 1 Registered 2 Active 3 Suspended 4 Quarantined 5 Decommissioned;
     KeyProtection: 1 Unknown 2 Plain 3 Wrapped 4 Tpm 5 SecureElement 6 Token;
     KeyState: 1 PreActivation 2 Active 3 Suspended 4 Deactivated 5 Compromised 6 Destroyed;
-    KeyAlgorithm: 1 P256 2 P384 3 Ed25519 4 Rsa2048 5 Rsa3072 6 Rsa4096;
+    KeyAlgorithm: 1 P256 2 P384 3 Ed25519 4 Rsa2048 5 Rsa3072 6 Rsa4096 7 MlDsa44 8 MlDsa65 9 MlDsa87;
     KeyType: 1 PrivateSignature 2 PublicSignatureVerification 3 SymmetricAuthentication 4 PrivateAuthentication
         5 PublicAuthentication 6 SymmetricDataEncryption 7 SymmetricKeyWrapping 8 SymmetricRandomBitGeneration
         9 SymmetricMaster 10 PrivateKeyTransport 11 PublicKeyTransport 12 SymmetricKeyAgreement
         13 PrivateStaticKeyAgreement 14 PublicStaticKeyAgreement 15 PrivateEphemeralKeyAgreement
         16 PublicEphemeralKeyAgreement 17 SymmetricAuthorization 18 PrivateAuthorization 19 PublicAuthorization;
-    CertificateProfile: 1 Root 2 IssuingCa 3 IDevId 4 LDevId 5 TlsServer 6 OcspSigner 7 Operator;
+    CertificateProfile: 1 Root 2 IssuingCa 3 IDevId 4 LDevId 5 TlsServer 6 OcspSigner 7 Operator 8 LinkCa;
     CertificateStatus: 1 Good 2 Held 3 Revoked;
     // The codes of RFC 5280 section 5.3.1, plus one.
     RevocationReason: 1 Unspecified 2 KeyCompromise 3 CaCompromise 4 AffiliationChanged 5 Superseded
@@ -64,7 +64,8 @@ coded! {
     OrderAct: 1 Rotate 2 Wipe;
     OrderState: 1 Open 2 Done 3 Failed 4 Declined 5 Cancelled;
     DeviceKeyState: 1 Offered 2 Held 3 Superseded;
-    CampaignKind: 1 DeviceKey 2 Certificate;
+    CampaignKind: 1 DeviceKey 2 Certificate 3 TrustAnchor;
+    SuccessionState: 1 Prepared 2 Switched 3 Retired 4 Closed;
     CampaignState: 1 Draft 2 Running 3 Paused 4 Stopped 5 Aborted 6 Completed;
     MemberState: 1 Waiting 2 Offered 3 Done 4 Failed 5 Skipped;
     BatchState: 1 Open 2 Cancelled 3 Compromised;
@@ -202,7 +203,8 @@ mod tests {
         check(&[BatchState::Open, BatchState::Cancelled, BatchState::Compromised]);
         check(&[IncidentState::Open, IncidentState::Closed]);
         check(&[OrderAct::Rotate, OrderAct::Wipe]);
-        check(&[CampaignKind::DeviceKey, CampaignKind::Certificate]);
+        check(&[CampaignKind::DeviceKey, CampaignKind::Certificate, CampaignKind::TrustAnchor]);
+        check(&SuccessionState::ALL);
         check(&CampaignState::ALL);
         check(&MemberState::ALL);
         let ended = [OrderState::Done, OrderState::Failed, OrderState::Declined, OrderState::Cancelled];

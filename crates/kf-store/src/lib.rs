@@ -51,6 +51,7 @@ pub mod sealed;
 pub mod setting;
 mod sql;
 mod store;
+pub mod succession;
 pub mod vendor;
 mod writer;
 

@@ -69,7 +69,7 @@ pub(crate) fn execute(connection: &Connection, sql: &str, params: impl Params) -
 
 /// The unique column that a statement violated, from SQLite's message `UNIQUE constraint failed: table.column`.
 fn violated(message: &str) -> &'static str {
-    const KNOWN: [(&str, &str); 17] = [
+    const KNOWN: [(&str, &str); 18] = [
         ("batch.station, batch.sequence", "sequence"),
         ("batch.request", "station request"),
         ("batch.key_identifier", "station request"),
@@ -78,6 +78,7 @@ fn violated(message: &str) -> &'static str {
         ("encryption_key_version.key", "version"),
         ("voucher.id", "voucher"),
         ("backup_key.recipient", "recipient"),
+        ("succession.predecessor", "succession"),
         ("certificate.serial", "serial"),
         ("pre_image.serial", "serial"),
         ("code.hash", "code"),

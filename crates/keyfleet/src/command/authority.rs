@@ -5,14 +5,30 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use kf_api::PageRequest;
 use kf_api::authority::{Authority, NewAuthority};
+use kf_api::succession::{
+    NewSuccession, SuccessionAct, SuccessionActRequest, SuccessionOutcome, SuccessionStatus, UnprovedDevice,
+};
 use kf_key::KeyAlgorithm;
 
+use super::campaign::show;
+use super::revoke::waiting;
 use crate::api::{Context, Paging, list, names_for, segment};
 use crate::failure::Failure;
 use crate::file;
-use crate::output::{object, say};
+use crate::output::{Names, object, say};
 
 const COLUMNS: [&str; 8] = ["name", "kind", "status", "algorithm", "not_after", "facility", "is_default", "id"];
+
+const UNPROVED: [&str; 4] = ["name", "facility", "last_seen", "device"];
+const ROLL_OVER: &str = "\
+Examples:
+  keyfleet authority succeed root --why \"the root ends next year\"
+  keyfleet campaign create anchors --kind trust-anchor
+  keyfleet campaign start anchors
+  keyfleet authority trust root
+  keyfleet authority switch root
+  keyfleet authority retire issuing
+  keyfleet authority retire root";
 
 /// What can be done with certification authorities.
 #[derive(Debug, Subcommand)]
@@ -24,7 +40,7 @@ pub(crate) enum Verb {
         /// Name or id of the facility it serves
         #[arg(long)]
         facility: Option<String>,
-        /// p-256, p-384 or ed25519; the fleet's when absent
+        /// p-256, p-384, ed25519, ml-dsa-44, ml-dsa-65 or ml-dsa-87; p-256 when absent
         #[arg(long)]
         algorithm: Option<KeyAlgorithm>,
         /// Lifetime in days, 1 to 7,300
@@ -36,6 +52,56 @@ pub(crate) enum Verb {
         /// Make it the default of the fleet
         #[arg(long)]
         make_default: bool,
+    },
+    /// Make the successor of a root, with link certificates and successors of what is below it, or of an issuing CA
+    #[command(after_help = ROLL_OVER)]
+    Succeed {
+        /// Name or id of the CA that is to be succeeded
+        authority: String,
+        /// Algorithm of the new keys; as before when absent
+        #[arg(long)]
+        algorithm: Option<KeyAlgorithm>,
+        /// Lifetime in days; as before when absent
+        #[arg(long, value_name = "DAYS")]
+        lifetime_days: Option<u32>,
+        /// Why, for the log; at most 500 characters
+        #[arg(long, default_value = "")]
+        why: String,
+    },
+    /// Show how far a succession is, and what part of the fleet trusts the new root
+    Trust {
+        /// Name or id of the old or the new CA
+        authority: String,
+        /// List the devices that have not proved that they trust it
+        #[arg(long)]
+        devices: bool,
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Have the successor issue from now on
+    Switch {
+        /// Name or id of the old or the new CA
+        authority: String,
+        /// Why, for the log; at most 500 characters
+        #[arg(long, default_value = "")]
+        why: String,
+        /// Say what would happen, change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Hand the old CA out no more; its CRLs and OCSP answers go on until what it issued has expired
+    Retire {
+        /// Name or id of the old or the new CA
+        authority: String,
+        /// Go on although devices have not proved that they trust the new root; takes a second person
+        #[arg(long)]
+        strand: bool,
+        /// Why, for the log; at most 500 characters
+        #[arg(long, default_value = "")]
+        why: String,
+        /// Say what would happen, change nothing
+        #[arg(long)]
+        dry_run: bool,
     },
     /// List certification authorities
     List {
@@ -61,6 +127,27 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
             let names = names_for(context.format, &mut api, &["facility", "issuer"]).await;
             object(context.format, &made, &names)
         }
+        Verb::Succeed { authority, algorithm, lifetime_days, why } => {
+            let new = NewSuccession { algorithm, lifetime_days, why };
+            let made: SuccessionOutcome = api.post(&succession(&authority), &new).await?;
+            show(context, &made, &Names::new())
+        }
+        Verb::Trust { authority, devices: true, paging } => {
+            let path = format!("{}/unproved", succession(&authority));
+            list::<UnprovedDevice>(context, &mut api, &path, PageRequest::default(), &paging, &UNPROVED).await
+        }
+        Verb::Trust { authority, .. } => {
+            let found: SuccessionStatus = api.get(&succession(&authority)).await?;
+            show(context, &found, &Names::new())
+        }
+        Verb::Switch { authority, why, dry_run } => {
+            let request = SuccessionActRequest { act: SuccessionAct::Switch, strand: false, why, dry_run };
+            act(context, &authority, &request).await
+        }
+        Verb::Retire { authority, strand, why, dry_run } => {
+            let request = SuccessionActRequest { act: SuccessionAct::Retire, strand, why, dry_run };
+            act(context, &authority, &request).await
+        }
         Verb::List { paging } => {
             list::<Authority>(context, &mut api, "/v1/authorities", PageRequest::default(), &paging, &COLUMNS).await
         }
@@ -76,4 +163,15 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+fn succession(authority: &str) -> String {
+    format!("/v1/authorities/{}/succession", segment(authority))
+}
+
+async fn act(context: &Context, authority: &str, request: &SuccessionActRequest) -> Result<(), Failure> {
+    let path = format!("{}/act", succession(authority));
+    let outcome: SuccessionOutcome = context.api()?.post(&path, request).await?;
+    show(context, &outcome, &Names::new())?;
+    outcome.proposal.as_ref().map_or(Ok(()), |proposal| Err(waiting(proposal)))
 }

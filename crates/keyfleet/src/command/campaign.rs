@@ -143,6 +143,8 @@ pub(crate) enum KindArgument {
     DeviceKey,
     /// A new identity key with its certificate, and the newest device key
     Certificate,
+    /// To take up the root that succeeds the fleet's
+    TrustAnchor,
 }
 
 /// Where a device's part stands.
@@ -221,6 +223,7 @@ async fn create(context: &Context, create: Create) -> Result<(), Failure> {
         kind: match kind {
             KindArgument::DeviceKey => CampaignKind::DeviceKey,
             KindArgument::Certificate => CampaignKind::Certificate,
+            KindArgument::TrustAnchor => CampaignKind::TrustAnchor,
         },
         filter: CampaignFilter { facility, product_line, batch, name_prefix },
         plan: CampaignPlan {
@@ -251,7 +254,7 @@ async fn act(context: &Context, act: CampaignAct, change: Change) -> Result<(), 
 }
 
 /// One object; for people, what is nested in it as `key=value`.
-fn show<T: Serialize>(context: &Context, item: &T, names: &Names) -> Result<(), Failure> {
+pub(super) fn show<T: Serialize>(context: &Context, item: &T, names: &Names) -> Result<(), Failure> {
     if context.format != Format::Table {
         return object(context.format, item, names);
     }
@@ -263,7 +266,7 @@ fn show<T: Serialize>(context: &Context, item: &T, names: &Names) -> Result<(), 
 /// Numbers that are nested become texts, which a table shows side by side; a campaign in an answer stands beside the rest.
 fn flatten(name: &str, value: Value, fields: &mut Map<String, Value>) {
     match value {
-        Value::Object(inner) if name.is_empty() || name == "campaign" => {
+        Value::Object(inner) if name.is_empty() || matches!(name, "campaign" | "succession") => {
             inner.into_iter().for_each(|(key, value)| flatten(&key, value, fields));
         }
         Value::Object(inner) => {

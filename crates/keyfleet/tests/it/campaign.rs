@@ -19,7 +19,7 @@ fn start_agent(fleet: &Fleet, name: &str) -> Running {
          [orders]\norder_key_file = {:?}\npoll_seconds = 1\n",
         server(fleet),
         path(".state"),
-        fleet.data().join("root.pem"),
+        fleet.path("root.pem"),
         path(".code"),
         fleet.path("delivery.pem"),
         fleet.path("order.pem"),
@@ -32,10 +32,12 @@ fn start_agent(fleet: &Fleet, name: &str) -> Running {
 }
 
 /// A fleet of three devices, each with its agent running.
-fn site() -> (Fleet, Vec<Running>) {
+pub(crate) fn site() -> (Fleet, Vec<Running>) {
     let fleet = Fleet::start(&[]).with_device();
     fleet.register("thermo-0002");
     fleet.register("thermo-0003");
+    // The root as it is now: the server's own file follows its roots.
+    std::fs::copy(fleet.data().join("root.pem"), fleet.path("root.pem")).unwrap();
     let pins = fleet.json(&["epoch", "pins"]);
     for (field, file) in [("delivery_key_pem", "delivery.pem"), ("order_key_pem", "order.pem")] {
         std::fs::write(fleet.path(file), pins[field].as_str().unwrap()).unwrap();
@@ -48,13 +50,24 @@ fn site() -> (Fleet, Vec<Running>) {
 }
 
 /// Waits for an event of an agent.
-fn event(agent: &mut Running, name: &str) -> Value {
+pub(crate) fn event(agent: &mut Running, name: &str) -> Value {
     let wanted = format!("\"event\":\"{name}\"");
     let line = agent.wait_for_line(|line| line.contains(&wanted));
     serde_json::from_str(&line).unwrap()
 }
 
-fn create(fleet: &Fleet, name: &str, kind: &str, more: &[&str]) -> Value {
+/// Has a second person agree to what waits for one.
+pub(crate) fn approved(fleet: &Fleet, arguments: &[&str]) {
+    let waits = fleet.run(&[arguments, &["--format", "json"]].concat());
+    assert_eq!(waits.code, Some(6), "{}", waits.text());
+    if !fleet.path("bert.toml").exists() {
+        sign_up(fleet, "bert", "fleet-operator");
+    }
+    let proposal = json(&waits)["proposal"].as_str().unwrap().to_owned();
+    fleet.run_as("bert.toml", &["proposal", "approve", &proposal]).succeeds();
+}
+
+pub(crate) fn create(fleet: &Fleet, name: &str, kind: &str, more: &[&str]) -> Value {
     let plan = ["--canary", "1", "--wave", "5", "--per-minute", "600", "--jitter", "0s", "--soak", "0s"];
     fleet.json(&[&["campaign", "create", name, "--kind", kind, "--facility", "lyon"], &plan[..], more].concat())
 }
@@ -79,11 +92,7 @@ fn agents_get_new_device_keys_and_new_certificates_a_canary_first_and_one_that_s
     // One agent is off while certificates are renewed.
     drop(agents.pop());
     create(&fleet, "certificates", "certificate", &["--min-done", "0", "--patience", "1s"]);
-    let waits = fleet.run(&["campaign", "start", "certificates", "--format", "json"]);
-    assert_eq!(waits.code, Some(6), "{}", waits.text());
-    sign_up(&fleet, "bert", "fleet-operator");
-    let proposal = json(&waits)["proposal"].as_str().unwrap().to_owned();
-    fleet.run_as("bert.toml", &["proposal", "approve", &proposal]).succeeds();
+    approved(&fleet, &["campaign", "start", "certificates"]);
     for agent in &mut agents {
         event(agent, "renewed");
         assert_eq!(event(agent, "order-answered")["outcome"], "done");

@@ -26,6 +26,7 @@ mod inventory;
 mod line;
 mod refusals;
 mod rewrap;
+mod rollover;
 mod rotation;
 mod sealed;
 mod shapes;

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::Agent;
 use crate::config::{Config, SealingSession};
-use crate::device_api::Refusal;
+use crate::device_api::{News, Refusal};
 use crate::disk::{Disk as _, replace};
 use crate::event::Event;
 use crate::failure::{Failure, chain_of};
@@ -327,12 +327,22 @@ impl Agent {
     /// Asks the server for an order and obeys it; whether there was one.
     async fn poll(&mut self, material: &Material, device: DeviceId, signer: &Signer) -> Result<bool, Trouble> {
         let server = self.server.as_ref().ok_or_else(Self::no_server)?;
-        let found = server.order(&material.identity).await?;
+        let News { order: found, anchor } = server.news(&material.identity).await?;
         self.remember_contact();
         let poll = self.config.orders.as_ref().map_or(0, |settings| settings.poll_seconds);
         let at = later(self.clock.now(), poll);
         if let Some(duties) = &mut self.duties {
             duties.poll_at = at;
+        }
+        if let Some(anchor) = anchor
+            && self.fetch_anchor(&anchor).await
+            && let Some(duties) = &mut self.duties
+        {
+            // The next connection is the proof.
+            duties.poll_at = UnixMillis(0);
+            if found.is_none() {
+                return Ok(true);
+            }
         }
         let Some(message) = found else { return Ok(false) };
         match self.obey(&message, device, signer).await {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use kf_api::authority::{Authority, AuthorityKind};
 use kf_api::product_line::ProductLine;
-use kf_key::{AuthorityId, CertificateStatus, FacilityId};
+use kf_key::{AuthorityId, CertificateStatus, FacilityId, SuccessionState};
 use kf_pki::issuer::Issuer;
 use kf_pki::ocsp::IssuerHashes;
 use kf_signer::{KeyFacts, KeyHandle, KeyPurpose, SignerClient};
 use kf_store::Store;
 use kf_store::key::{KeyMaterial, KeyRecord};
 
+use super::lineage::Lineage;
 use crate::FleetError;
 
 /// A CA, ready for use.
@@ -25,6 +26,7 @@ pub(crate) struct Known {
 #[derive(Default)]
 pub(crate) struct Authorities {
     by_id: BTreeMap<AuthorityId, Arc<Known>>,
+    pub(crate) lineage: Lineage,
 }
 
 /// The most certificates of a chain below the root.
@@ -45,7 +47,7 @@ impl Authorities {
             let hashes = IssuerHashes::of(&issuer);
             by_id.insert(record.id, Arc::new(Known { record, issuer, hashes }));
         }
-        Ok(Self { by_id })
+        Ok(Self { by_id, lineage: Lineage::load(store)? })
     }
 
     pub(crate) fn get(&self, id: AuthorityId) -> Option<&Arc<Known>> {
@@ -60,8 +62,37 @@ impl Authorities {
         self.by_id.values().find(|known| known.record.name == name)
     }
 
+    /// CAs of which something has not expired: they sign CRLs, have OCSP responders, and are trusted by this server.
+    pub(crate) fn live(&self) -> impl Iterator<Item = &Arc<Known>> {
+        self.by_id.values().filter(|known| !self.lineage.is_closed(known.record.id))
+    }
+
+    /// The root below which certificates are issued today.
     pub(crate) fn root(&self) -> Option<&Arc<Known>> {
-        self.by_id.values().find(|known| known.record.kind == AuthorityKind::Root)
+        self.roots().find(|known| self.lineage.may_issue(known.record.id))
+    }
+
+    /// The fleet's roots that are not closed.
+    pub(crate) fn roots(&self) -> impl Iterator<Item = &Arc<Known>> {
+        self.live().filter(|known| known.record.kind == AuthorityKind::Root)
+    }
+
+    /// The roots that devices and operators are to trust: today's first.
+    pub(crate) fn anchors(&self) -> Vec<&Arc<Known>> {
+        let today = self.root();
+        let others = self.roots().filter(|known| {
+            self.lineage.is_handed_out(known.record.id) && today.is_none_or(|today| today.record.id != known.record.id)
+        });
+        today.into_iter().chain(others).collect()
+    }
+
+    /// Of a CA that is being succeeded, or that succeeds one that is still handed out: the other one.
+    pub(crate) fn twin(&self, id: AuthorityId) -> Option<&Arc<Known>> {
+        let heir = self.lineage.from(id).map(|handover| handover.succession.successor);
+        let parent = self.lineage.to(id).map(|handover| handover.succession.predecessor);
+        let is_good = |known: &&Arc<Known>| known.record.status == CertificateStatus::Good;
+        let shown = |id: AuthorityId| self.get(id).filter(is_good).filter(|_| self.lineage.is_handed_out(id));
+        heir.and_then(shown).or_else(|| parent.and_then(shown))
     }
 
     /// The root of what factory stations certify, once there is one.
@@ -77,13 +108,17 @@ impl Authorities {
     /// Issuing CAs that are good.
     fn usable(&self) -> impl Iterator<Item = &Arc<Known>> {
         self.by_id.values().filter(|known| {
-            known.record.kind == AuthorityKind::Issuing && known.record.status == CertificateStatus::Good
+            known.record.kind == AuthorityKind::Issuing
+                && known.record.status == CertificateStatus::Good
+                && self.lineage.may_issue(known.record.id)
         })
     }
 
     /// The CA for a device: its product line's, else its facility's, else the fleet's default.
     pub(crate) fn for_device(&self, line: &ProductLine, facility: FacilityId) -> Result<&Arc<Known>, FleetError> {
-        let of_line = line.authority.and_then(|id| self.usable().find(|known| known.record.id == id));
+        // A line that names a CA means whoever has taken over from it.
+        let of_line = line.authority.map(|id| self.lineage.today(id));
+        let of_line = of_line.and_then(|id| self.usable().find(|known| known.record.id == id));
         if line.authority.is_some() && of_line.is_none() {
             return Err(no_authority());
         }
@@ -96,24 +131,35 @@ impl Authorities {
     /// Issuing CAs that may serve a device: the product line's own, or the default and those of facilities.
     pub(crate) fn serving(&self, of_line: Option<AuthorityId>) -> impl Iterator<Item = &Arc<Known>> {
         self.usable().filter(move |known| match of_line {
-            Some(id) => known.record.id == id,
+            Some(id) => known.record.id == self.lineage.today(id),
             None => known.record.is_default || known.record.facility.is_some(),
         })
     }
 
     /// The CA by id, good and issuing.
     pub(crate) fn issuing(&self, id: AuthorityId) -> Result<&Arc<Known>, FleetError> {
+        let id = self.lineage.today(id);
         self.usable().find(|known| known.record.id == id).ok_or_else(no_authority)
     }
 
-    /// Certificates from a CA up to below the root, DER.
+    /// The certificate that leads from below `id` to the old root, while some may know that one alone.
+    fn link_above(&self, id: AuthorityId) -> Option<&[u8]> {
+        let root = self.below_root(id).last()?.record.issuer?;
+        let handover = self.lineage.to(root)?;
+        let is_needed = handover.succession.state == SuccessionState::Switched;
+        handover.new_with_old.as_deref().filter(|_| is_needed)
+    }
+
+    /// Certificates from a CA up to below the root, DER; at the end the link to an old root that is still handed out.
     pub(crate) fn chain_without_root(&self, id: AuthorityId) -> Vec<Vec<u8>> {
-        self.below_root(id).map(|known| known.issuer.certificate.to_vec()).collect()
+        let below = self.below_root(id).map(|known| known.issuer.certificate.to_vec());
+        below.chain(self.link_above(id).map(<[u8]>::to_vec)).collect()
     }
 
     /// The same as PEM, which the registry keeps.
     pub(crate) fn chain_pem_without_root(&self, id: AuthorityId) -> String {
-        self.below_root(id).map(|known| known.record.certificate_pem.as_str()).collect()
+        let below: String = self.below_root(id).map(|known| known.record.certificate_pem.as_str()).collect();
+        below + &self.link_above(id).map(kf_pki::pem::certificate).unwrap_or_default()
     }
 
     fn below_root(&self, id: AuthorityId) -> impl Iterator<Item = &Arc<Known>> {

@@ -191,6 +191,13 @@ impl Fleet {
                 let entry = entry.with("device_epoch", seen.saturating_add(1)).build();
                 Ok(Release::Epoch { device: id, seen, entry })
             }
+            CampaignKind::TrustAnchor if self.require_open_root().is_err() => {
+                Ok(self.skip_member(campaign, id, "no root takes over from another"))
+            }
+            CampaignKind::TrustAnchor => {
+                let entry = self.member_entry("trust.offer", campaign, &device).build();
+                Ok(Release::Trust { device: id, entry })
+            }
             CampaignKind::Certificate if device.state != DeviceState::Active => {
                 Ok(self.skip_member(campaign, id, "has no certificate"))
             }
@@ -242,7 +249,7 @@ impl Fleet {
 /// done it.
 fn ended(open: &OpenMember) -> Option<Ended> {
     let to = match open.evidence {
-        Evidence::HoldsKey | Evidence::Order(OrderState::Done) => MemberState::Done,
+        Evidence::HoldsKey | Evidence::TrustsRoot | Evidence::Order(OrderState::Done) => MemberState::Done,
         Evidence::Order(OrderState::Failed | OrderState::Declined) => MemberState::Failed,
         Evidence::Order(OrderState::Cancelled) => MemberState::Skipped,
         Evidence::None | Evidence::Order(OrderState::Open) if !open.state.may_enrol() => MemberState::Skipped,

@@ -53,7 +53,10 @@ impl Fleet {
             CertificateProfile::IDevId | CertificateProfile::LDevId => self.name_device(who, &request, &authorities)?,
             CertificateProfile::TlsServer => self.name_server(who, &request, &authorities)?,
             CertificateProfile::Operator => self.name_operator(who, &request, &authorities)?,
-            CertificateProfile::Root | CertificateProfile::IssuingCa | CertificateProfile::OcspSigner => {
+            CertificateProfile::Root
+            | CertificateProfile::IssuingCa
+            | CertificateProfile::LinkCa
+            | CertificateProfile::OcspSigner => {
                 return Err(FleetError::invalid(
                     "profile",
                     format!("{} certificates are not issued on request", request.profile),

@@ -62,6 +62,10 @@ impl Algorithm {
             Self::Pair(KeyAlgorithm::Rsa2048) => 2_048,
             Self::Pair(KeyAlgorithm::Rsa3072) => 3_072,
             Self::Pair(KeyAlgorithm::Rsa4096) => 4_096,
+            // The public key.
+            Self::Pair(KeyAlgorithm::MlDsa44) => 8 * 1_312,
+            Self::Pair(KeyAlgorithm::MlDsa65) => 8 * 1_952,
+            Self::Pair(KeyAlgorithm::MlDsa87) => 8 * 2_592,
             Self::Foreign => 0,
         }
     }

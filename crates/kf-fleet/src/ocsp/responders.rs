@@ -18,6 +18,11 @@ use crate::{Fleet, FleetError};
 
 const LIFETIME: u64 = UnixMillis::DAY;
 
+/// P-256, which every client verifies; below a CA whose signatures outlive elliptic curves, an answer must do so too.
+const fn algorithm_for(authority: KeyAlgorithm) -> KeyAlgorithm {
+    if authority.is_post_quantum() { authority } else { KeyAlgorithm::P256 }
+}
+
 struct Current {
     responder: Arc<Responder>,
     renew_at: UnixMillis,
@@ -48,7 +53,7 @@ impl Fleet {
     }
 
     async fn new_responder(&self, known: &Arc<Known>) -> Result<Current, FleetError> {
-        let key = PrivateKey::generate(KeyAlgorithm::P256)?;
+        let key = PrivateKey::generate(algorithm_for(known.record.algorithm))?;
         let order = Order {
             who: &Self::server_principal(),
             authority: known,

@@ -23,3 +23,4 @@ mod scope;
 mod scratch;
 mod sealed;
 mod session;
+mod succession;

@@ -78,7 +78,7 @@ pub(super) fn key(facts: &Facts, hit: &KeyFacts, radius: &mut BlastRadius) {
     let set = DeviceSet { certificates: 0, serials: Vec::new(), ..hit.set.clone() };
     add_set(facts, &set, radius);
     let class = match live.first().map(|certificate| certificate.profile) {
-        Some(CertificateProfile::Root) => KeyClass::RootAuthorityKey,
+        Some(CertificateProfile::Root | CertificateProfile::LinkCa) => KeyClass::RootAuthorityKey,
         Some(CertificateProfile::IssuingCa) => KeyClass::IssuingAuthorityKey,
         Some(CertificateProfile::IDevId) => KeyClass::IDevIdKey,
         Some(CertificateProfile::TlsServer) => KeyClass::TlsServerKey,

@@ -12,6 +12,10 @@ pub(crate) const SECP256R1: ObjectIdentifier = oid("1.2.840.10045.3.1.7");
 pub(crate) const SECP384R1: ObjectIdentifier = oid("1.3.132.0.34");
 pub(crate) const RSA_ENCRYPTION: ObjectIdentifier = oid("1.2.840.113549.1.1.1");
 pub(crate) const ED25519: ObjectIdentifier = oid("1.3.101.112");
+// RFC 9881 section 2: one identifier for keys and signatures.
+pub(crate) const ML_DSA_44: ObjectIdentifier = oid("2.16.840.1.101.3.4.3.17");
+pub(crate) const ML_DSA_65: ObjectIdentifier = oid("2.16.840.1.101.3.4.3.18");
+pub(crate) const ML_DSA_87: ObjectIdentifier = oid("2.16.840.1.101.3.4.3.19");
 
 // RFC 5758, RFC 8017: signatures.
 pub(crate) const ECDSA_WITH_SHA256: ObjectIdentifier = oid("1.2.840.10045.4.3.2");

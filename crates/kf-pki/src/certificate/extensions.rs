@@ -96,6 +96,7 @@ impl Extensions<'_> {
             // Devices and operators are TLS clients and nothing else, so that none can pose as a server.
             CertificateProfile::Root
             | CertificateProfile::IssuingCa
+            | CertificateProfile::LinkCa
             | CertificateProfile::IDevId
             | CertificateProfile::LDevId
             | CertificateProfile::Operator => &oid::CLIENT_AUTH,

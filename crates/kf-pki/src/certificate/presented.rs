@@ -107,9 +107,14 @@ const SERIAL_NUMBER_TYPE: [u8; 5] = [0x06, 0x03, 0x55, 0x04, 0x05];
 
 /// Tells our profiles apart by what only they contain.
 fn profile_of(tbs: &Tbs<'_>) -> Option<CertificateProfile> {
-    if tbs.extensions.authority()?.is_authority {
-        let is_root = tbs.subject == tbs.issuer;
-        return Some(if is_root { CertificateProfile::Root } else { CertificateProfile::IssuingCa });
+    let authority = tbs.extensions.authority()?;
+    if authority.is_authority {
+        return Some(match authority.path_length {
+            _ if tbs.subject == tbs.issuer => CertificateProfile::Root,
+            // A CA that may have CAs below it, and is not its own issuer, is a root that another one vouches for.
+            None => CertificateProfile::LinkCa,
+            Some(_) => CertificateProfile::IssuingCa,
+        });
     }
     if tbs.extensions.has_purpose(&oid::SERVER_AUTH) {
         return Some(CertificateProfile::TlsServer);
@@ -133,6 +138,7 @@ fn signature_algorithm(tbs: &Tbs<'_>) -> Option<KeyAlgorithm> {
         SignatureScheme::Ecdsa(kf_crypto::SignatureHash::Sha256) => Some(KeyAlgorithm::P256),
         SignatureScheme::Ecdsa(kf_crypto::SignatureHash::Sha384) => Some(KeyAlgorithm::P384),
         SignatureScheme::Ed25519 => Some(KeyAlgorithm::Ed25519),
+        SignatureScheme::MlDsa(algorithm) => Some(algorithm),
         SignatureScheme::Ecdsa(kf_crypto::SignatureHash::Sha512) | SignatureScheme::Rsa(_) => None,
     }
 }

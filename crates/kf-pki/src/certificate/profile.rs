@@ -16,7 +16,7 @@ const MAX_SERVER_NAMES: usize = 64;
 #[must_use]
 pub const fn max_lifetime_days(profile: CertificateProfile) -> Option<u64> {
     match profile {
-        CertificateProfile::Root => Some(40 * 366),
+        CertificateProfile::Root | CertificateProfile::LinkCa => Some(40 * 366),
         CertificateProfile::IssuingCa => Some(25 * 366),
         CertificateProfile::IDevId => None,
         CertificateProfile::LDevId => Some(10 * 366),
@@ -64,6 +64,16 @@ fn check_validity(issuer: Option<&Issuer>, request: &IssuanceRequest) -> Result<
     }
     if issuer.is_some_and(|issuer| not_after > issuer.not_after) {
         return Err(IssueRefusal::OutlivesIssuer);
+    }
+    Ok(Validity { not_before, not_after })
+}
+
+/// The validity of a link certificate, which ends with the roots that it joins.
+pub(super) fn link_validity(not_before: UnixMillis, not_after: UnixMillis) -> Result<Validity, IssueRefusal> {
+    let not_before = UnixMillis::from_seconds(not_before.seconds());
+    let not_after = UnixMillis::from_seconds(not_after.seconds());
+    if not_after <= not_before || not_after > NO_EXPIRY {
+        return Err(IssueRefusal::Lifetime(CertificateProfile::LinkCa));
     }
     Ok(Validity { not_before, not_after })
 }

@@ -1,5 +1,6 @@
 use crypto_bigint::{BoxedUint, ConcatenatingMul as _, Resize as _};
 use kf_crypto::PrivateKey;
+use kf_key::KeyAlgorithm;
 
 use super::*;
 use crate::asn1::{Writer, oid, tag};

@@ -98,7 +98,7 @@ pub(crate) fn authority(name: &str) -> Subject {
 /// The subject that a profile names, an ordinary lifetime, a fresh key.
 pub(crate) fn request(profile: CertificateProfile, key: &PrivateKey) -> IssuanceRequest {
     let (subject, days) = match profile {
-        CertificateProfile::Root => (authority("Acme Root"), 3650),
+        CertificateProfile::Root | CertificateProfile::LinkCa => (authority("Acme Root"), 3650),
         CertificateProfile::IssuingCa => (authority("Acme Issuing CA 1"), 1825),
         CertificateProfile::IDevId => (device("pump 7-0001"), 0),
         CertificateProfile::LDevId => (device("pump 7-0001"), 365),
@@ -122,13 +122,13 @@ pub(crate) fn request(profile: CertificateProfile, key: &PrivateKey) -> Issuance
     }
 }
 
-fn sign(key: &PrivateKey, checked: CheckedTbs) -> IssuedCertificate {
+pub(crate) fn sign(key: &PrivateKey, checked: CheckedTbs) -> IssuedCertificate {
     let signature = key.sign(checked.tbs()).unwrap();
     checked.complete(&signature).unwrap()
 }
 
 impl Authority {
-    fn new(key: PrivateKey, certificate: &[u8]) -> Self {
+    pub(crate) fn new(key: PrivateKey, certificate: &[u8]) -> Self {
         let id = AuthorityId::from_parts(NOW, random_array().unwrap());
         let issuer = Issuer::from_certificate(id, certificate, SHARDS, "http://pki.fleet.example:8080").unwrap();
         Self { key, issuer }
@@ -170,6 +170,8 @@ impl Fleet {
 }
 
 pub(crate) const SIGNING: [KeyAlgorithm; 3] = [KeyAlgorithm::P256, KeyAlgorithm::P384, KeyAlgorithm::Ed25519];
+pub(crate) const POST_QUANTUM: [KeyAlgorithm; 3] =
+    [KeyAlgorithm::MlDsa44, KeyAlgorithm::MlDsa65, KeyAlgorithm::MlDsa87];
 pub(crate) const END_ENTITIES: [CertificateProfile; 5] = [
     CertificateProfile::IDevId,
     CertificateProfile::LDevId,

@@ -9,6 +9,8 @@ mod crl;
 mod fleet;
 mod lint;
 mod malformed;
+mod ml_dsa;
 mod ocsp;
 mod request;
 mod signer;
+mod succession;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use kf_key::{KeyState, KeyType, MemberState, UnixMillis};
+use kf_key::{KeyState, KeyType, MemberState, SuccessionState, UnixMillis};
 
 use super::{Checked, Happened, Invariant, START, Sabotage};
 use crate::campaign::{CampaignFacts, Decision, Plan, PlanNumbers, Tally, decide};
 use crate::class::KeyClass;
 use crate::period::Period;
 use crate::policy::{Policy, Rule, Scope};
+use crate::succession::{SuccessionFacts, may_step};
 use crate::sweep::{KeyFacts, Operation, Successor, due, sweep};
 use crate::usage::Sealing;
 
@@ -27,6 +28,11 @@ const GRACE: u64 = 30 * DAY;
 const LONGEST_SLEEP_DAYS: u64 = 55;
 /// A campaign begins so often.
 const CAMPAIGN_EVERY_DAYS: u32 = 45;
+
+/// The root is succeeded on this day.
+const ROLL_OVER_DAY: u32 = 40;
+/// The new root takes over so many days later.
+const SWITCH_AFTER_DAYS: u32 = 20;
 
 /// SplitMix64: the same numbers for the same seed, on every machine.
 struct Random(u64);
@@ -106,6 +112,19 @@ struct Device {
     messages_a_day: u64,
     /// How wrong its clock is: ahead by so much.
     ahead: u64,
+    /// Which roots it believes: the old one, the new one.
+    believes: (bool, bool),
+    /// Whether the registry knows of a handshake that only the new root explains.
+    proved: bool,
+    /// Whether its certificate is of the old CA.
+    certified_by_old: bool,
+}
+
+/// Where the one roll-over of the year stands.
+#[derive(Clone, Copy)]
+struct RollOver {
+    state: SuccessionState,
+    since_day: u32,
 }
 
 struct Campaign {
@@ -129,6 +148,7 @@ pub(super) struct World {
     facilities: Vec<Facility>,
     devices: Vec<Device>,
     campaign: Option<Campaign>,
+    roll_over: Option<RollOver>,
     day: u32,
     acts: u64,
     logged: u64,
@@ -166,6 +186,9 @@ impl World {
                     barred: false,
                     messages_a_day: if number % 100 == 7 { MANY_MESSAGES_A_DAY } else { MESSAGES_A_DAY },
                     ahead: if random.happens(50_000) { random.below(12) * UnixMillis::HOUR } else { 0 },
+                    believes: (true, false),
+                    proved: false,
+                    certified_by_old: true,
                 })
                 .collect(),
             random,
@@ -185,6 +208,7 @@ impl World {
             .ok(),
             limit: Sealing::CcmCounter.max_messages(MESSAGE_OCTETS),
             campaign: None,
+            roll_over: None,
             day: 0,
             acts: 0,
             logged: 0,
@@ -208,6 +232,7 @@ impl World {
         let now = START.plus(u64::from(self.day) * DAY);
         let server = self.server_clock(now, rough);
         self.sweep_facilities(server, rough);
+        self.go_on_with_roll_over(now, rough);
         if rough && self.campaign.is_none() && self.day.is_multiple_of(CAMPAIGN_EVERY_DAYS) {
             self.begin_campaign(server);
         }
@@ -354,6 +379,7 @@ impl World {
             self.change(number, |device| device.barred = true);
             return self.act(true);
         }
+        self.verify_server(number, rough);
         self.renew(number, now);
         self.exchange(number, server, rough);
         self.seal(number);
@@ -380,9 +406,98 @@ impl World {
         let wants = now.plus(ahead).since(certified) >= CERTIFICATE_LIFE / 3 * 2;
         if wants && !expired && self.sabotage != Some(Sabotage::NeverRenew) {
             self.happened.certificates_renewed += 1;
-            self.change(number, |device| device.certified = now);
+            let by_old = self.roll_over.is_none_or(|roll_over| roll_over.state < SuccessionState::Switched);
+            self.change(number, |device| {
+                device.certified = now;
+                device.certified_by_old = by_old;
+            });
             self.act(true);
         }
+    }
+
+    /// What the server is known by, as the old root and the new one explain it: the chain for everybody, and the one for
+    /// devices that name the new root.
+    fn is_explained(&self, (old, new): (bool, bool)) -> bool {
+        match self.roll_over.map(|roll_over| roll_over.state) {
+            None => old,
+            // The chain of the old root, or the one of the new root for who names that.
+            Some(SuccessionState::Prepared) => old || new,
+            // The link leads from the new one to the old one.
+            Some(SuccessionState::Switched) => old || new,
+            Some(SuccessionState::Retired | SuccessionState::Closed) => new,
+        }
+    }
+
+    /// A device meets its server, takes up what it hands out, and proves it with the next handshake.
+    fn verify_server(&mut self, number: usize, rough: bool) {
+        let Some(device) = self.devices.get(number).cloned() else { return };
+        let day = self.day;
+        self.ledger.check(Invariant::TrustBridged, self.is_explained(device.believes), || {
+            format!("day {day}: device {number} believes {:?} and cannot verify its server", device.believes)
+        });
+        let Some(RollOver { state, .. }) = self.roll_over else { return };
+        if device.believes.1 && !device.proved && state < SuccessionState::Retired {
+            self.change(number, |device| device.proved = true);
+            return self.act(true);
+        }
+        match state {
+            // Not every device asks on the day that the root is there, and a power cut may come before it is stored.
+            SuccessionState::Prepared | SuccessionState::Switched if !device.believes.1 => {
+                if !rough || self.random.happens(300_000) {
+                    self.change(number, |device| device.believes.1 = true);
+                }
+            }
+            SuccessionState::Retired | SuccessionState::Closed if device.believes.0 => {
+                self.change(number, |device| device.believes.0 = false);
+            }
+            _ => {}
+        }
+    }
+
+    /// The next step of the roll-over, when the rules allow it.
+    fn go_on_with_roll_over(&mut self, now: UnixMillis, rough: bool) {
+        let Some(RollOver { state, since_day }) = self.roll_over else {
+            if self.day >= ROLL_OVER_DAY {
+                self.step_roll_over(SuccessionState::Prepared);
+            }
+            return;
+        };
+        let to = match state {
+            SuccessionState::Prepared if self.day < since_day + SWITCH_AFTER_DAYS => return,
+            SuccessionState::Prepared => SuccessionState::Switched,
+            SuccessionState::Switched => SuccessionState::Retired,
+            SuccessionState::Retired => SuccessionState::Closed,
+            SuccessionState::Closed => return,
+        };
+        let count = |is_counted: &dyn Fn(&Device) -> bool| {
+            let counted = self.devices.iter().filter(|device| !device.barred && is_counted(device)).count();
+            u64::try_from(counted).unwrap_or(u64::MAX)
+        };
+        let is_live = |device: &Device| device.certified_by_old && now.since(device.certified) <= CERTIFICATE_LIFE;
+        let facts = SuccessionFacts {
+            state,
+            heirless: 0,
+            waits_for_root: false,
+            handed_out_below: 0,
+            unproved: count(&|device| !device.proved),
+            agreed: if self.sabotage == Some(Sabotage::RetireUnproved) { u64::MAX } else { 0 },
+            unexpired: count(&is_live),
+        };
+        if may_step(&facts, to).is_err() {
+            return;
+        }
+        if rough && self.random.happens(200_000) {
+            // The server was stopped before the step: it is taken on another day.
+            self.happened.server_stops += 1;
+            return;
+        }
+        self.step_roll_over(to);
+    }
+
+    fn step_roll_over(&mut self, to: SuccessionState) {
+        self.roll_over = Some(RollOver { state: to, since_day: self.day });
+        self.happened.roll_over_steps += 1;
+        self.act(true);
     }
 
     /// One exchange: what the registry wants the device to have, unless the power fails before it has acknowledged it.
@@ -554,8 +669,12 @@ impl World {
         });
     }
 
-    /// At rest: everybody who is not barred holds the newest key, and no old epoch is left but for barred devices.
+    /// At rest: everybody who is not barred holds the newest key, and no old epoch is left but for barred devices; the old root
+    /// is closed.
     pub(super) fn end(&mut self) {
+        let closed = self.roll_over.is_some_and(|roll_over| roll_over.state == SuccessionState::Closed);
+        let found = self.roll_over.map(|roll_over| roll_over.state.name());
+        self.ledger.check(Invariant::TrustBridged, closed, || format!("at the end: the roll-over is {found:?}"));
         for number in 0..self.devices.len() {
             let Some(device) = self.devices.get(number).filter(|device| !device.barred).cloned() else { continue };
             let newest =

@@ -2,7 +2,7 @@
 
 use axum::extract::{Extension, Request, State};
 use axum::response::IntoResponse as _;
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode};
 use kf_api::order::{OrderCancellation, OrderFilter, OrderRequest};
 
 use super::exchange::CBOR;
@@ -41,12 +41,20 @@ pub(super) async fn cancel(
     ok(&app(&state)?.fleet.order_cancel(&who, id.parse("id")?, cancellation.why).await?)
 }
 
-/// The oldest order that waits for the device of the TLS session, or 204.
+/// The oldest order that waits for the device of the TLS session, or 204; beside either, the root that it is to take up.
 pub(super) async fn due(State(state): State<AppState>, Extension(peer): Extension<Peer>) -> Answer {
-    match app(&state)?.fleet.device_order(peer.as_tls_client()).await? {
-        Some(message) => Ok(of(StatusCode::OK, CBOR, message)),
-        None => Ok(StatusCode::NO_CONTENT.into_response()),
+    let app = app(&state)?;
+    let mut answer = match app.fleet.device_order(peer.as_tls_client()).await? {
+        Some(message) => of(StatusCode::OK, CBOR, message),
+        None => StatusCode::NO_CONTENT.into_response(),
+    };
+    // A device that knows nothing of this header is as well served as before it was there.
+    if let Some(sha256) = app.fleet.device_anchor(peer.as_tls_client()).await?
+        && let Ok(value) = HeaderValue::from_str(&sha256)
+    {
+        answer.headers_mut().insert(HeaderName::from_static(kf_api::order::ANCHOR_HEADER), value);
     }
+    Ok(answer)
 }
 
 /// A device's answer to an order, which its identity key signed.

@@ -2,10 +2,10 @@
 //! connections.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use kf_fleet::{Fleet, FleetError, ServerIdentity};
+use kf_fleet::{Fleet, FleetError, IdentityPlan, ServerIdentity};
 use kf_key::{AuthorityId, SerialNumber, UnixMillis};
 use kf_pki::certificate::PresentedCertificate;
 use kf_pki::issuer::Issuer;
@@ -16,10 +16,17 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
 
-/// The identity in use.
+/// The identities in use: the one for everybody, and while a root takes over the one that proves it.
 pub(super) struct Identity {
-    key: RwLock<Arc<CertifiedKey>>,
-    due: RwLock<Due>,
+    held: RwLock<Arc<Vec<Held>>>,
+}
+
+/// One identity.
+#[derive(Clone)]
+struct Held {
+    plan: IdentityPlan,
+    key: Arc<CertifiedKey>,
+    due: Due,
 }
 
 /// What has to be done next, and what is needed for it.
@@ -36,58 +43,100 @@ impl fmt::Debug for Identity {
     }
 }
 
-impl ResolvesServerCert for Identity {
-    fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.key.read().unwrap_or_else(PoisonError::into_inner)))
+/// The identities as one connection is shown them; which root was to be proved is found afterwards in `shown`.
+#[derive(Debug)]
+pub(super) struct ForOneClient {
+    pub(super) identity: Arc<Identity>,
+    pub(super) shown: Arc<OnceLock<AuthorityId>>,
+}
+
+impl ResolvesServerCert for ForOneClient {
+    fn resolve(&self, client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let held = self.identity.held();
+        let named = client_hello.certificate_authorities().unwrap_or_default();
+        let proving = held.iter().find_map(|one| {
+            let root = one.plan.only_for.as_ref()?;
+            named.iter().any(|name| name.as_ref() == root.name.as_slice()).then_some((one, root.root))
+        });
+        match proving {
+            Some((one, root)) => {
+                // A second ClientHello of the same handshake names the same roots.
+                let _first_stays = self.shown.set(root);
+                Some(Arc::clone(&one.key))
+            }
+            None => held.first().map(|one| Arc::clone(&one.key)),
+        }
     }
 }
 
 impl Identity {
     pub(super) async fn first(fleet: &Fleet) -> Result<Arc<Self>, FleetError> {
-        let (key, due) = fetch(fleet).await?;
-        Ok(Arc::new(Self { key: RwLock::new(Arc::new(key)), due: RwLock::new(due) }))
+        let mut held = Vec::new();
+        for plan in fleet.identity_plans() {
+            held.push(fetch(fleet, plan).await?);
+        }
+        if held.is_empty() {
+            return Err(FleetError::Bug("no identity for the TLS listener"));
+        }
+        Ok(Arc::new(Self { held: RwLock::new(Arc::new(held)) }))
     }
 
-    /// Looks every so often whether identity or staple are due and renews them, until `stop`.
+    fn held(&self) -> Arc<Vec<Held>> {
+        Arc::clone(&self.held.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Looks every so often, and whenever the CAs change, whether an identity or a staple is due and renews it, until `stop`.
     pub(super) async fn keep_current(&self, fleet: &Fleet, every: Duration, mut stop: watch::Receiver<bool>) {
+        let mut changed = fleet.authorities_changed();
         loop {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
                 () = tokio::time::sleep(every) => {}
+                Ok(()) = changed.changed() => {}
             }
-            let due = self.due.read().unwrap_or_else(PoisonError::into_inner).clone();
-            let now = fleet.clock().now();
-            if now >= due.renew_at {
-                match fetch(fleet).await {
-                    Ok((key, due)) => {
-                        self.replace(key, due);
-                        tracing::info!("the server's certificate was renewed");
-                    }
-                    Err(error) => tracing::error!(%error, "the server's certificate could not be renewed"),
-                }
-            } else if now >= due.staple_at {
-                self.refresh_staple(fleet, due).await;
-            }
+            self.renew(fleet).await;
         }
     }
 
-    async fn refresh_staple(&self, fleet: &Fleet, due: Due) {
-        let current = Arc::clone(&self.key.read().unwrap_or_else(PoisonError::into_inner));
-        let mut key = CertifiedKey::clone(&current);
-        key.ocsp = staple(fleet, &due).await;
-        let staple_at = next_staple(fleet, key.ocsp.is_some());
-        self.replace(key, Due { staple_at, ..due });
-    }
-
-    fn replace(&self, key: CertifiedKey, due: Due) {
-        *self.key.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
-        *self.due.write().unwrap_or_else(PoisonError::into_inner) = due;
+    /// Keeps what is planned and not due, and makes the rest anew.
+    async fn renew(&self, fleet: &Fleet) {
+        let (before, now) = (self.held(), fleet.clock().now());
+        let mut held = Vec::new();
+        for plan in fleet.identity_plans() {
+            let kept = before.iter().find(|one| one.plan == plan).cloned();
+            match kept {
+                Some(one) if now < one.due.renew_at && now < one.due.staple_at => held.push(one),
+                Some(one) if now < one.due.renew_at => held.push(with_fresh_staple(fleet, one).await),
+                _ => match fetch(fleet, plan).await {
+                    Ok(one) => {
+                        tracing::info!("the server's certificate was renewed");
+                        held.push(one);
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "the server's certificate could not be renewed");
+                        held.extend(kept);
+                    }
+                },
+            }
+        }
+        // Whatever fails, there is an identity for everybody.
+        if held.first().is_none_or(|one| one.plan.only_for.is_some()) {
+            held.splice(0..0, before.first().cloned());
+        }
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
     }
 }
 
+async fn with_fresh_staple(fleet: &Fleet, one: Held) -> Held {
+    let mut key = CertifiedKey::clone(&one.key);
+    key.ocsp = staple(fleet, &one.due).await;
+    let staple_at = next_staple(fleet, key.ocsp.is_some());
+    Held { key: Arc::new(key), due: Due { staple_at, ..one.due }, plan: one.plan }
+}
+
 /// A fresh identity from the fleet, key and certificate compared.
-async fn fetch(fleet: &Fleet) -> Result<(CertifiedKey, Due), FleetError> {
-    let ServerIdentity { chain, key_pkcs8, renew_at, ocsp_staple } = fleet.server_identity().await?;
+async fn fetch(fleet: &Fleet, plan: IdentityPlan) -> Result<Held, FleetError> {
+    let ServerIdentity { chain, key_pkcs8, renew_at, ocsp_staple } = fleet.identity_of(&plan).await?;
     // Exposed to the TLS library's own key type; the PKCS#8 form is wiped when this function ends.
     let key = any_supported_type(&PrivateKeyDer::Pkcs8(key_pkcs8.expose().into()))
         .map_err(|_refused| FleetError::Bug("the TLS library refused the server's key"))?;
@@ -101,7 +150,7 @@ async fn fetch(fleet: &Fleet) -> Result<(CertifiedKey, Due), FleetError> {
         None => staple(fleet, &due).await,
     };
     due.staple_at = next_staple(fleet, certified.ocsp.is_some());
-    Ok((certified, due))
+    Ok(Held { plan, key: Arc::new(certified), due })
 }
 
 /// Half the lifetime of an answer from now, or soon when there is none.

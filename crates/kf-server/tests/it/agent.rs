@@ -37,9 +37,13 @@ impl Device {
     }
 
     fn config(&self, trust: &str, bootstrap: &str) -> Config {
+        self.config_with(trust, "allow_plain_key = true", bootstrap)
+    }
+
+    fn config_with(&self, trust: &str, key: &str, bootstrap: &str) -> Config {
         let text = format!(
             "server = \"{}\"\nlabel = \"pumps\"\ndevice_name = \"pump-1\"\nstate_dir = \"{}\"\n\
-             [trust]\n{trust}\n[key]\nallow_plain_key = true\n[bootstrap]\n{bootstrap}\n",
+             [trust]\n{trust}\n[key]\n{key}\n[bootstrap]\n{bootstrap}\n",
             self.rig.https_url(""),
             self.rig.file("device").display()
         );
@@ -57,6 +61,14 @@ impl Device {
         let root = format!("root_file = \"{}\"", self.rig.root().display());
         let code = format!("code_file = \"{}\"", self.rig.file("code").display());
         self.start(self.config(&root, &code)).await
+    }
+
+    /// As [`Device::once`], with keys of this algorithm.
+    pub(crate) async fn once_with_key(&self, algorithm: &str) -> (RunOutcome, Vec<Event>) {
+        let root = format!("root_file = \"{}\"", self.rig.root().display());
+        let code = format!("code_file = \"{}\"", self.rig.file("code").display());
+        let key = format!("allow_plain_key = true\nalgorithm = \"{algorithm}\"");
+        self.start(self.config_with(&root, &key, &code)).await
     }
 
     /// Moves the clocks of both sides: the device believes what it last saw.

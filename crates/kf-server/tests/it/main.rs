@@ -9,6 +9,7 @@
 )]
 
 mod agent;
+mod algorithms;
 mod api;
 mod batch;
 mod caching;
@@ -21,6 +22,7 @@ mod limits;
 mod ocsp;
 mod rig;
 mod strongswan;
+mod succession;
 mod tls;
 #[cfg(feature = "tpm")]
 mod tpm;

@@ -39,6 +39,13 @@ pub enum Release {
         /// The log entry.
         entry: AuditEntry,
     },
+    /// It is told of the new root when it next asks for news.
+    Trust {
+        /// The device.
+        device: DeviceId,
+        /// The log entry.
+        entry: AuditEntry,
+    },
     /// Nothing: it is barred, or has nothing to replace.
     Skip {
         /// The device.
@@ -68,6 +75,8 @@ pub enum Evidence {
     None,
     /// It holds the key that it was to fetch, or a newer one.
     HoldsKey,
+    /// It verifies the server by the new root.
+    TrustsRoot,
     /// Its order stands so.
     Order(OrderState),
 }
@@ -97,6 +106,7 @@ fn member(act: &Act<'_>, campaign: CampaignId, device: DeviceId) -> Result<Optio
 enum Target {
     Epoch(u32),
     Order(OrderId),
+    Trust,
     Nothing,
 }
 
@@ -111,9 +121,9 @@ fn take(
     let (epoch, order) = match target {
         Target::Epoch(epoch) => (Some(*epoch), None),
         Target::Order(order) => (None, Some(order.as_bytes())),
-        Target::Nothing => (None, None),
+        Target::Trust | Target::Nothing => (None, None),
     };
-    let is_asked = epoch.is_some() || order.is_some();
+    let is_asked = !matches!(target, Target::Nothing);
     let to = if is_asked { MemberState::Offered } else { MemberState::Skipped };
     let sql =
         "UPDATE campaign_device SET state = ?3, wave = ?4, epoch = ?5, device_order = ?6, offered = ?7, ended = ?8
@@ -131,7 +141,9 @@ fn is_waiting(act: &Act<'_>, campaign: CampaignId, device: DeviceId) -> Result<b
 /// Carries one release out; `false` when it does not fit any more, and then nothing was written.
 fn release(act: &mut Act<'_>, place: (CampaignId, u32), one: &Release, at: UnixMillis) -> Result<bool, StoreError> {
     let (entry, device) = match one {
-        Release::Epoch { device, entry, .. } | Release::Skip { device, entry } => (entry, *device),
+        Release::Epoch { device, entry, .. } | Release::Trust { device, entry } | Release::Skip { device, entry } => {
+            (entry, *device)
+        }
         Release::Order { order, entry, .. } => (entry, order.device),
     };
     if !is_waiting(act, place.0, device)? {
@@ -150,6 +162,7 @@ fn release(act: &mut Act<'_>, place: (CampaignId, u32), one: &Release, at: UnixM
             crate::order::insert(act, order, message)?;
             Target::Order(order.id)
         }
+        Release::Trust { .. } => Target::Trust,
         Release::Skip { .. } => Target::Nothing,
     };
     take(act, place, device, &target, at)?;
@@ -252,7 +265,10 @@ impl Store {
         // The state of a key that is held is 2. A key of an epoch before the one asked for proves nothing.
         let sql = "SELECT m.device, d.state, m.offered,
             EXISTS (SELECT 1 FROM device_key_epoch k WHERE k.device = m.device AND k.state = 2
-                AND k.device_epoch >= m.epoch), o.state
+                AND k.device_epoch >= m.epoch), o.state,
+            EXISTS (SELECT 1 FROM campaign c WHERE c.id = m.campaign AND c.kind = 3) AND EXISTS (SELECT 1
+                FROM device_trust t JOIN succession s ON s.successor = t.root AND s.state IN (1, 2)
+                WHERE t.device = m.device)
             FROM campaign_device m JOIN device d ON d.id = m.device
             LEFT JOIN device_order o ON o.id = m.device_order
             WHERE m.campaign = ?1 AND m.state = 2 AND m.device > ?2 ORDER BY m.device LIMIT ?3";
@@ -376,10 +392,12 @@ impl Store {
 }
 
 fn open_row(row: &Row<'_>) -> rusqlite::Result<OpenMember> {
-    let evidence = match (row.get::<_, bool>(3)?, column::optional_coded::<OrderState>(row, 4)?) {
-        (true, _) => Evidence::HoldsKey,
-        (false, Some(state)) => Evidence::Order(state),
-        (false, None) => Evidence::None,
+    let order = column::optional_coded::<OrderState>(row, 4)?;
+    let evidence = match (row.get::<_, bool>(3)?, row.get::<_, bool>(5)?, order) {
+        (true, _, _) => Evidence::HoldsKey,
+        (false, true, _) => Evidence::TrustsRoot,
+        (false, false, Some(state)) => Evidence::Order(state),
+        (false, false, None) => Evidence::None,
     };
     Ok(OpenMember {
         device: column::id(row, 0)?,

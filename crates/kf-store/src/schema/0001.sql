@@ -619,3 +619,25 @@ CREATE TABLE checkpoint (
     size INTEGER NOT NULL,
     note TEXT NOT NULL
 ) STRICT;
+
+-- One CA after another. Links are certificates as any, of roots only.
+CREATE TABLE succession (
+    predecessor BLOB NOT NULL PRIMARY KEY,
+    successor BLOB NOT NULL UNIQUE,
+    state INTEGER NOT NULL,
+    why TEXT NOT NULL,
+    made INTEGER NOT NULL,
+    switched INTEGER,
+    retired INTEGER,
+    closed INTEGER,
+    new_with_old BLOB,
+    old_with_new BLOB
+) STRICT, WITHOUT ROWID;
+
+-- Devices that have proved in a handshake that they verify the server by this root alone.
+CREATE TABLE device_trust (
+    root BLOB NOT NULL,
+    device BLOB NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (root, device)
+) STRICT, WITHOUT ROWID;

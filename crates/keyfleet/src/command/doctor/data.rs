@@ -275,7 +275,7 @@ pub(super) fn expiry(check: &'static str, who: &str, not_after: UnixMillis, now:
     let days = not_after.since(now) / UnixMillis::DAY;
     let says = format!("{who} ends {}, in {days} days", crate::moment::text(not_after));
     let fix =
-        "create its successor with `keyfleet authority create`, and let devices learn the new chain before the end";
+        "start its roll-over with `keyfleet authority succeed`, and let devices take up the new one before the end";
     match days {
         0 => Finding::critical(check, format!("{who} ended or ends today: {}", crate::moment::text(not_after)), fix),
         1..=89 => Finding::error(check, says, fix),
