@@ -1,6 +1,7 @@
 //! The rim: carries out what [`crate::machine`] decides, on a disk, a clock and a network.
 
 mod duties;
+mod migration;
 mod trust;
 mod wipe;
 
@@ -359,7 +360,13 @@ impl Agent {
     }
 
     fn make_request(&mut self) -> Outcome {
-        let made = self.keys.generate().and_then(|(key, stored)| Ok((key.certification_request()?, stored)));
+        let algorithm = self.wanted_algorithm();
+        let made = if algorithm == self.config.key.algorithm {
+            self.keys.generate()
+        } else {
+            self.keys.generate_of(algorithm)
+        };
+        let made = made.and_then(|(key, stored)| Ok((key.certification_request()?, stored)));
         match made {
             Err(error) => self.failed("key", &error),
             Ok((request, stored)) => match self.slots.begin(&stored, &request) {

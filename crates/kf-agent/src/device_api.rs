@@ -1,8 +1,9 @@
 //! What the device asks the server beside enrolment: key exchanges, sessions, orders.
 
-use kf_api::order::ANCHOR_HEADER;
+use kf_api::order::{ALGORITHM_HEADER, ANCHOR_HEADER};
 use kf_client::header::{CONTENT_TYPE, RETRY_AFTER};
 use kf_client::{ClientError, HeaderValue, Method, Response};
+use kf_key::KeyAlgorithm;
 
 use crate::enrolment::Server;
 use crate::failure::chain_of;
@@ -17,6 +18,8 @@ pub(crate) struct News {
     pub(crate) order: Option<Vec<u8>>,
     /// SHA-256, hexadecimal, of a root that it is to take up.
     pub(crate) anchor: Option<String>,
+    /// Beside an order to rotate: what the new key is to be.
+    pub(crate) algorithm: Option<KeyAlgorithm>,
 }
 
 /// A call that brought nothing.
@@ -83,9 +86,10 @@ impl Server {
         let client = self.client().identity(identity.chain.clone(), identity.key.clone()).build()?;
         let answer = client.request(Method::GET, &self.url("/v1/device/orders"), &[], Vec::new()).await?;
         let anchor = answer.headers.get(ANCHOR_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let algorithm = answer.headers.get(ALGORITHM_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
         match answer.status.as_u16() {
-            204 => Ok(News { order: None, anchor }),
-            200 => Ok(News { order: Some(answer.body.to_vec()), anchor }),
+            204 => Ok(News { order: None, anchor, algorithm: None }),
+            200 => Ok(News { order: Some(answer.body.to_vec()), anchor, algorithm }),
             _ => Err(refused(&answer)),
         }
     }

@@ -114,6 +114,19 @@ pub trait KeySource: Send + Sync {
     /// [`KeyError`].
     fn generate(&self) -> Result<(Box<dyn DeviceKey>, SecretBytes), KeyError>;
 
+    /// Whether it can make keys of another algorithm than the configured one, and this one.
+    fn can_make(&self, _algorithm: KeyAlgorithm) -> bool {
+        false
+    }
+
+    /// As [`KeySource::generate`], of this algorithm.
+    ///
+    /// # Errors
+    /// [`KeyError::Generate`] where it cannot.
+    fn generate_of(&self, _algorithm: KeyAlgorithm) -> Result<(Box<dyn DeviceKey>, SecretBytes), KeyError> {
+        Err(KeyError::Generate)
+    }
+
     /// The key that was stored so.
     ///
     /// # Errors
@@ -173,7 +186,7 @@ impl SoftwareKeys {
     /// One octet of version and protection, one of algorithm, then PKCS#8 or its seal.
     fn store(&self, key: &PrivateKey) -> Result<SecretBytes, KeyError> {
         let pkcs8 = key.to_pkcs8().map_err(|_opaque| KeyError::Generate)?;
-        let algorithm = algorithm_octet(self.algorithm);
+        let algorithm = algorithm_octet(key.algorithm());
         let (kind, body) = match &self.seal_key {
             // Exposed to the file that the configuration allows.
             None => (PLAIN, pkcs8),
@@ -214,7 +227,15 @@ const fn algorithm_octet(algorithm: KeyAlgorithm) -> u8 {
 
 impl KeySource for SoftwareKeys {
     fn generate(&self) -> Result<(Box<dyn DeviceKey>, SecretBytes), KeyError> {
-        let key = PrivateKey::generate(self.algorithm).map_err(|_opaque| KeyError::Generate)?;
+        self.generate_of(self.algorithm)
+    }
+
+    fn can_make(&self, algorithm: KeyAlgorithm) -> bool {
+        algorithm.may_sign_certificates()
+    }
+
+    fn generate_of(&self, algorithm: KeyAlgorithm) -> Result<(Box<dyn DeviceKey>, SecretBytes), KeyError> {
+        let key = PrivateKey::generate(algorithm).map_err(|_opaque| KeyError::Generate)?;
         let stored = self.store(&key)?;
         Ok((Box::new(SoftwareKey(Arc::new(key))), stored))
     }

@@ -1,6 +1,8 @@
 //! Campaigns: a change that is taken to many devices, a few first, then in waves.
 
-use kf_key::{CampaignId, CampaignState, DeviceId, FacilityId, MemberState, OrderId, ProposalId, UnixMillis};
+use kf_key::{
+    CampaignId, CampaignState, DeviceId, FacilityId, KeyAlgorithm, MemberState, OrderId, ProposalId, UnixMillis,
+};
 use serde::{Deserialize, Serialize};
 
 /// What a campaign asks of each device.
@@ -97,6 +99,9 @@ pub struct NewCampaign {
     /// How.
     #[serde(default)]
     pub plan: CampaignPlan,
+    /// Of kind `certificate`: the algorithm that the new identity keys are to have; as before when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<KeyAlgorithm>,
     /// Why, for the log.
     #[serde(default)]
     pub why: String,
@@ -123,6 +128,9 @@ pub struct Campaign {
     pub filter: CampaignFilter,
     /// How. It does not change once the campaign has begun.
     pub plan: CampaignPlan,
+    /// The algorithm that new identity keys are to have.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub algorithm: Option<KeyAlgorithm>,
     /// Why, for the log.
     pub why: String,
     /// The facility, where it is about one alone: its operators see it.
@@ -213,6 +221,35 @@ pub struct CampaignEstimate {
     pub longest_seconds: u64,
 }
 
+/// What keys and signatures of one algorithm weigh: octets of objects that were made to be weighed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlgorithmSizes {
+    /// The algorithm.
+    pub algorithm: KeyAlgorithm,
+    /// A device's request with such a key (PKCS#10).
+    pub request: u64,
+    /// A device's certificate for such a key, below today's issuing CA.
+    pub certificate: u64,
+    /// The same with what leads to today's root, without it.
+    pub chain: u64,
+    /// What a client says of itself in a TLS 1.3 handshake: Certificate with that chain, and CertificateVerify.
+    pub tls_client: u64,
+    /// A device's certificate where the CAs are of this algorithm too.
+    pub certificate_throughout: u64,
+    /// The chain then.
+    pub chain_throughout: u64,
+    /// What a client says of itself then.
+    pub tls_client_throughout: u64,
+    /// An empty CRL of such a CA.
+    pub crl: u64,
+    /// What each revoked certificate adds to it.
+    pub crl_entry: u64,
+    /// An OCSP answer for one certificate of such a CA, with its responder's certificate.
+    pub ocsp_answer: u64,
+    /// One renewal of every device that matches: request, certificate, and the handshake as client.
+    pub fleet_renewal: u64,
+}
+
 /// What making, starting or changing a campaign came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CampaignOutcome {
@@ -226,6 +263,9 @@ pub struct CampaignOutcome {
     /// What it would take, as counted now.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub estimate: Option<CampaignEstimate>,
+    /// Of a dry run that is about certificates: what each algorithm weighs.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub sizes: Vec<AlgorithmSizes>,
     /// Index of the log entry.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub log_index: Option<u64>,

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// `cacerts`, by the link that its own root has signed (RFC 7030 section 4.1.3).
 pub const ANCHOR_HEADER: &str = "keyfleet-anchor";
 
+/// Beside an order to rotate: the algorithm that the new identity key is to have, by its name here.
+pub const ALGORITHM_HEADER: &str = "keyfleet-algorithm";
+
 /// What a device is ordered to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -19,7 +19,7 @@ pub use client::{Client, ClientBuilder, DEFAULT_BODY_LIMIT_OCTETS, DEFAULT_DEADL
 pub use error::{ClientError, alert_in};
 pub use identity::TlsKey;
 pub use session::Session;
-pub use tls::provider;
+pub use tls::{KeyShare, key_shares, provider};
 pub use trust::Anchors;
 
 pub use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};

@@ -1,5 +1,6 @@
 //! Campaigns: making, starting, stopping and looking at them. What happens in between is in `turn`.
 
+mod size;
 mod turn;
 
 use kf_access::{Action, Control, Principal, Stake, Target, Visibility, authorize};
@@ -9,7 +10,7 @@ use kf_api::campaign::{
 };
 use kf_api::proposal::ProposedAct;
 use kf_api::{Page, PageRequest};
-use kf_key::{CampaignId, CampaignState, MemberState, UnixMillis};
+use kf_key::{CampaignId, CampaignState, KeyAlgorithm, MemberState, UnixMillis};
 use kf_rotation::campaign::{CampaignFacts, Decision, Plan, PlanNumbers, Tally, decide, estimate};
 use kf_store::campaign::{CampaignChange, Count, StoredCampaign};
 use kf_store::device::DeviceQuery;
@@ -74,6 +75,7 @@ impl Fleet {
         if new.kind == CampaignKind::TrustAnchor {
             self.require_open_root()?;
         }
+        check_algorithm(new.kind, new.algorithm)?;
         let now = self.now();
         let campaign = Campaign {
             id: CampaignId::from_parts(now, kf_crypto::random_array()?),
@@ -83,6 +85,7 @@ impl Fleet {
             reason: String::new(),
             filter: new.filter,
             plan: new.plan,
+            algorithm: new.algorithm,
             why: new.why,
             facility,
             created: now,
@@ -93,14 +96,27 @@ impl Fleet {
         };
         let estimate = Some(self.estimate_of(&campaign, &plan).await?);
         if new.dry_run {
-            return Ok(CampaignOutcome { done: false, proposal: None, campaign, estimate, log_index: None });
+            let devices = estimate.map_or(0, |estimate| estimate.devices);
+            let sizes = match campaign.kind {
+                CampaignKind::Certificate => self.algorithm_sizes(devices)?,
+                CampaignKind::DeviceKey | CampaignKind::TrustAnchor => Vec::new(),
+            };
+            return Ok(CampaignOutcome { done: false, proposal: None, campaign, estimate, sizes, log_index: None });
         }
         let entry = campaign_entry(who, "campaign.create", &campaign, now)
             .because(&campaign.why)
             .with("kind", campaign.kind.name())
+            .with("algorithm", campaign.algorithm.map_or("as before", KeyAlgorithm::name))
             .with("plan", serde_json::to_string(&campaign.plan).unwrap_or_default());
         let logged = self.store.insert_campaign(campaign.clone(), entry.build()).await?;
-        Ok(CampaignOutcome { done: true, proposal: None, campaign, estimate, log_index: Some(logged.index) })
+        Ok(CampaignOutcome {
+            done: true,
+            proposal: None,
+            campaign,
+            estimate,
+            sizes: Vec::new(),
+            log_index: Some(logged.index),
+        })
     }
 
     /// Campaigns that the caller may see, newest first.
@@ -188,6 +204,7 @@ impl Fleet {
             proposal: None,
             campaign: campaign.clone(),
             estimate: Some(estimate),
+            sizes: Vec::new(),
             log_index: None,
         };
         if request.dry_run {
@@ -267,7 +284,15 @@ impl Fleet {
         }
         if request.dry_run {
             let campaign = Campaign { state: to, ..campaign.clone() };
-            return Ok(CampaignOutcome { done: false, proposal: None, campaign, estimate: None, log_index: None });
+            let sizes = Vec::new();
+            return Ok(CampaignOutcome {
+                done: false,
+                proposal: None,
+                campaign,
+                estimate: None,
+                sizes,
+                log_index: None,
+            });
         }
         let now = self.now();
         let act = match (campaign.state, to) {
@@ -407,6 +432,24 @@ impl Fleet {
     }
 }
 
+/// An algorithm is for identity keys that devices make.
+fn check_algorithm(kind: CampaignKind, algorithm: Option<KeyAlgorithm>) -> Result<(), FleetError> {
+    match algorithm {
+        None => Ok(()),
+        Some(_) if kind != CampaignKind::Certificate => Err(FleetError::invalid(
+            "algorithm",
+            format!("a {} campaign makes no identity keys", kind.name()),
+            "use kind `certificate`",
+        )),
+        Some(algorithm) if !algorithm.may_sign_certificates() => Err(FleetError::invalid(
+            "algorithm",
+            format!("no device of ours makes {algorithm} keys"),
+            "use p-256, p-384, ed25519, ml-dsa-44, ml-dsa-65 or ml-dsa-87",
+        )),
+        Some(_) => Ok(()),
+    }
+}
+
 fn tally_of(counts: &[Count], wave: u32, silent: u64) -> Tally {
     let of =
         |state| counts.iter().find(|count| count.wave == wave && count.state == state).map_or(0, |count| count.devices);
@@ -425,7 +468,8 @@ pub(crate) fn campaign_entry(who: &Principal, act: &str, campaign: &Campaign, at
 }
 
 const fn outcome(campaign: Campaign, log_index: u64) -> CampaignOutcome {
-    CampaignOutcome { done: true, proposal: None, campaign, estimate: None, log_index: Some(log_index) }
+    let sizes = Vec::new();
+    CampaignOutcome { done: true, proposal: None, campaign, estimate: None, sizes, log_index: Some(log_index) }
 }
 
 fn not_a_step(campaign: &Campaign, what: &str) -> FleetError {

@@ -11,7 +11,7 @@ use kf_store::certificate::StatusAnswer;
 
 pub(crate) use cache::AnswerCache;
 use cache::Kept;
-pub(crate) use responders::Responders;
+pub(crate) use responders::{Responders, responder_algorithm};
 
 use crate::Fleet;
 use crate::authority::Known;

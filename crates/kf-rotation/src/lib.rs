@@ -23,6 +23,7 @@
 pub mod campaign;
 mod class;
 pub mod exposure;
+pub mod migration;
 mod period;
 mod policy;
 mod preset;

@@ -31,6 +31,8 @@ pub enum Invariant {
     NobodyStranded,
     /// No device is ever without a path to its server that it can verify, while one root takes over from another.
     TrustBridged,
+    /// A device that changes the algorithm of its identity key has one that the server takes, at every step.
+    IdentityKept,
     /// What the sweep asked for and was done is not asked for again.
     DoneOnce,
     /// A campaign asks each device once, keeps to its wave, and loses none.
@@ -41,13 +43,14 @@ pub enum Invariant {
 
 impl Invariant {
     /// Every invariant.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NothingLost,
         Self::StateRespected,
         Self::LimitRespected,
         Self::NobodyCutOff,
         Self::NobodyStranded,
         Self::TrustBridged,
+        Self::IdentityKept,
         Self::DoneOnce,
         Self::CampaignKeepsCount,
         Self::EverythingLogged,
@@ -63,6 +66,7 @@ impl Invariant {
             Self::NobodyCutOff => "nobody-cut-off",
             Self::NobodyStranded => "nobody-stranded",
             Self::TrustBridged => "trust-bridged",
+            Self::IdentityKept => "identity-kept",
             Self::DoneOnce => "done-once",
             Self::CampaignKeepsCount => "campaign-keeps-count",
             Self::EverythingLogged => "everything-logged",
@@ -103,6 +107,10 @@ pub struct Happened {
     pub campaigns_completed: u64,
     /// Steps of the roll-over of the root.
     pub roll_over_steps: u64,
+    /// Devices that changed the algorithm of their identity keys.
+    pub algorithms_changed: u64,
+    /// Devices that were asked to and keep the one they have.
+    pub algorithms_kept: u64,
     /// Exchanges that a power cut ended before the acknowledgement.
     pub power_cuts: u64,
     /// Times that a device fell asleep.
@@ -147,6 +155,8 @@ pub(crate) enum Sabotage {
     NeverRenew,
     /// The old root is retired although devices have not proved that they trust the new one.
     RetireUnproved,
+    /// A device drops its old identity when it makes the new one.
+    DropBeforeProof,
     /// The sweep's operations are not carried out, and claimed to be.
     ClaimAndDoNothing,
     /// A campaign forgets whom it has asked.
@@ -211,6 +221,8 @@ mod tests {
                 ("server stops", server_stops),
                 ("clock jumps", clock_jumps),
                 ("steps of a roll-over, all four", roll_over_steps / 4),
+                ("algorithms changed", found.happened.algorithms_changed),
+                ("algorithms kept", found.happened.algorithms_kept),
             ] {
                 assert!(count > 0, "seed {seed}: no {what}");
             }
@@ -227,6 +239,7 @@ mod tests {
             (Sabotage::IgnoreLimits, Invariant::LimitRespected),
             (Sabotage::NeverRenew, Invariant::NobodyStranded),
             (Sabotage::RetireUnproved, Invariant::TrustBridged),
+            (Sabotage::DropBeforeProof, Invariant::IdentityKept),
             (Sabotage::ClaimAndDoNothing, Invariant::DoneOnce),
             (Sabotage::ForgetAsked, Invariant::CampaignKeepsCount),
             (Sabotage::LogNothing, Invariant::EverythingLogged),

@@ -9,7 +9,7 @@ mod member;
 use kf_access::Visibility;
 use kf_api::campaign::{Campaign, CampaignFilter, CampaignPlan};
 use kf_api::{Page, PageRequest};
-use kf_key::{CampaignId, CampaignState, FacilityId, MemberState, UnixMillis};
+use kf_key::{CampaignId, CampaignState, DeviceId, FacilityId, KeyAlgorithm, MemberState, UnixMillis};
 use rusqlite::Row;
 
 use crate::act::{Act, Class};
@@ -23,7 +23,7 @@ pub use member::{Ended, Evidence, MAX_MEMBERS, OpenMember, Release};
 macro_rules! columns {
     () => {
         "SELECT id, name, kind, state, reason, filter, plan, why, facility, created, started, ended, wave, begins,
-            chosen_after, chosen, forgiven, gate_open, last_release, settled FROM campaign"
+            chosen_after, chosen, forgiven, gate_open, last_release, settled, algorithm FROM campaign"
     };
 }
 
@@ -82,6 +82,7 @@ fn campaign_row(row: &Row<'_>) -> rusqlite::Result<StoredCampaign> {
             reason: row.get(4)?,
             filter: column::json::<CampaignFilter>(row, 5)?,
             plan: column::json::<CampaignPlan>(row, 6)?,
+            algorithm: column::optional_coded(row, 20)?,
             why: row.get(7)?,
             facility: column::optional_id(row, 8)?,
             created: column::time(row, 9)?,
@@ -134,14 +135,17 @@ impl Store {
     /// [`StoreError::Conflict`] on `name` or `id`.
     pub async fn insert_campaign(&self, campaign: Campaign, audit: impl Into<Audit>) -> Result<Logged<()>, StoreError> {
         self.logged(Class::Ordinary, audit.into(), move |act| {
-            let Campaign { id, name, kind, filter, plan, why, facility, created, .. } = &campaign;
+            let Campaign { id, name, kind, filter, plan, algorithm, why, facility, created, .. } = &campaign;
             let filter = serde_json::to_string(filter).map_err(|_detail| unwritable("filter"))?;
             let plan = serde_json::to_string(plan).map_err(|_detail| unwritable("plan"))?;
             let sql = "INSERT INTO campaign (id, name, kind, state, reason, filter, plan, why, facility, created, wave,
-                chosen, forgiven, gate_open, settled) VALUES (?1, ?2, ?3, ?4, '', ?5, ?6, ?7, ?8, ?9, 0, 0, 0, 0, 0)";
+                chosen, forgiven, gate_open, settled, algorithm)
+                VALUES (?1, ?2, ?3, ?4, '', ?5, ?6, ?7, ?8, ?9, 0, 0, 0, 0, 0, ?10)";
             let state = CampaignState::Draft.code();
             let facility = facility.as_ref().map(FacilityId::as_bytes);
-            act.execute(sql, (id.as_bytes(), name, kind.code(), state, filter, plan, why, facility, millis(*created)))?;
+            let (created, algorithm) = (millis(*created), algorithm.map(Coded::code));
+            let (id, kind) = (id.as_bytes(), kind.code());
+            act.execute(sql, (id, name, kind, state, filter, plan, why, facility, created, algorithm))?;
             Ok(())
         })
         .await
@@ -280,6 +284,19 @@ impl Store {
         // The codes of running, paused, stopped; aborted.
         let sql = concat!(columns!(), " WHERE state IN (2, 3, 4) OR (state = 5 AND settled = 0) ORDER BY id LIMIT ?1");
         self.read(|connection| sql::all(connection, sql, [limit], campaign_row))
+    }
+
+    /// The algorithm that a device is asked to change to, by a campaign that goes on (2) or is paused (3).
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn asked_algorithm(&self, device: DeviceId) -> Result<Option<KeyAlgorithm>, StoreError> {
+        let sql = "SELECT c.algorithm FROM campaign c JOIN campaign_device m ON m.campaign = c.id AND m.device = ?1
+            WHERE c.state IN (2, 3) AND c.algorithm IS NOT NULL AND m.state = 2 ORDER BY c.id DESC LIMIT 1";
+        let found = self.read(|connection| {
+            sql::one(connection, sql, [device.as_bytes()], |row| column::optional_coded::<KeyAlgorithm>(row, 0))
+        })?;
+        Ok(found.flatten())
     }
 
     /// The tallies of a campaign.

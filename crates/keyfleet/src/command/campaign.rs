@@ -8,7 +8,8 @@ use kf_api::campaign::{
     Campaign, CampaignAct, CampaignActRequest, CampaignFilter, CampaignKind, CampaignMember, CampaignOutcome,
     CampaignPlan, CampaignStatus, MemberFilter, NewCampaign,
 };
-use kf_key::{CampaignState, MemberState};
+use kf_client::KeyShare;
+use kf_key::{CampaignState, KeyAlgorithm, MemberState};
 use kf_rotation::Period;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -16,9 +17,21 @@ use serde_json::{Map, Value};
 use super::revoke::waiting;
 use crate::api::{Api, Context, Paging, list, names_for, segment};
 use crate::failure::Failure;
-use crate::output::{Format, Names, devices_bar, object, say, to_value};
+use crate::output::{Format, Listing, Names, devices_bar, object, say, to_value};
 
 const COLUMNS: [&str; 7] = ["name", "kind", "state", "wave", "created", "ended", "id"];
+const SIZE_COLUMNS: [&str; 10] = [
+    "algorithm",
+    "request",
+    "certificate",
+    "chain",
+    "tls_client",
+    "chain_throughout",
+    "tls_client_throughout",
+    "crl_entry",
+    "ocsp_answer",
+    "fleet_renewal",
+];
 const MEMBER_COLUMNS: [&str; 6] = ["name", "state", "wave", "offered", "ended", "last_seen"];
 /// How often `show --follow` asks.
 const FOLLOW: Duration = Duration::from_secs(2);
@@ -79,6 +92,9 @@ pub(crate) struct Create {
     /// What it asks of each device
     #[arg(long)]
     kind: KindArgument,
+    /// Of kind certificate: the algorithm that the new identity keys are to have
+    #[arg(long)]
+    algorithm: Option<KeyAlgorithm>,
     /// Only devices of this facility (name or id)
     #[arg(long)]
     facility: Option<String>,
@@ -216,7 +232,7 @@ fn path(campaign: &str) -> String {
 
 async fn create(context: &Context, create: Create) -> Result<(), Failure> {
     let Create { name, kind, facility, product_line, batch, name_prefix, canary, wave, per_minute, .. } = create;
-    let Create { jitter, soak, patience, max_failed, min_done, why, dry_run, .. } = create;
+    let Create { jitter, soak, patience, max_failed, min_done, algorithm, why, dry_run, .. } = create;
     let otherwise = CampaignPlan::default();
     let new = NewCampaign {
         name,
@@ -236,12 +252,26 @@ async fn create(context: &Context, create: Create) -> Result<(), Failure> {
             max_failed_percent: max_failed,
             min_done_percent: min_done,
         },
+        algorithm,
         why,
         dry_run,
     };
     // A large fleet is counted for the estimate.
-    let outcome: CampaignOutcome = context.api_within(Duration::from_secs(600))?.post("/v1/campaigns", &new).await?;
-    show(context, &outcome, &Names::new())
+    let mut outcome: CampaignOutcome =
+        context.api_within(Duration::from_secs(600))?.post("/v1/campaigns", &new).await?;
+    if context.format != Format::Table || outcome.sizes.is_empty() {
+        return show(context, &outcome, &Names::new());
+    }
+    let sizes = std::mem::take(&mut outcome.sizes);
+    show(context, &outcome, &Names::new())?;
+    say("\noctets of each algorithm, measured; `throughout`: where the CAs have it too");
+    let mut listing = Listing::new(context.format, &SIZE_COLUMNS);
+    listing.rows(&sizes, &Names::new())?;
+    listing.end(None)?;
+    for KeyShare { group, client, server } in kf_client::key_shares() {
+        say(&format!("key shares of {group}: {client} from the client, {server} from the server"));
+    }
+    Ok(())
 }
 
 async fn act(context: &Context, act: CampaignAct, change: Change) -> Result<(), Failure> {

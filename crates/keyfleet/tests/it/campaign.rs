@@ -10,30 +10,40 @@ use crate::sealed::server;
 /// Asks of a status before a test gives up; each is a process and a TLS handshake.
 const MOST_ASKED: usize = 300;
 
-fn start_agent(fleet: &Fleet, name: &str) -> Running {
+fn start_agent(fleet: &Fleet, name: &str, has_device_key: bool) -> Running {
     let path = |file: &str| fleet.path(&format!("{name}{file}"));
+    let device_key = match has_device_key {
+        true => format!("[device_key]\ndelivery_key_file = {:?}\nrefresh_seconds = 1\n", fleet.path("delivery.pem")),
+        false => String::new(),
+    };
     let configuration = format!(
         "server = \"{}\"\nlabel = \"thermo\"\ndevice_name = \"{name}\"\nstate_dir = {:?}\n\
          [trust]\nroot_file = {:?}\n[key]\nallow_plain_key = true\n[bootstrap]\ncode_file = {:?}\n\
-         [device_key]\ndelivery_key_file = {:?}\nrefresh_seconds = 1\n\
-         [orders]\norder_key_file = {:?}\npoll_seconds = 1\n",
+         {device_key}[orders]\norder_key_file = {:?}\npoll_seconds = 1\n",
         server(fleet),
         path(".state"),
         fleet.path("root.pem"),
         path(".code"),
-        fleet.path("delivery.pem"),
         fleet.path("order.pem"),
     );
     private(&path(".toml"), &configuration);
     let config = format!("{name}.toml");
     let mut agent = fleet.tool().start(&["agent", "run", "--config", &config]);
-    event(&mut agent, "device-key");
+    event(&mut agent, if has_device_key { "device-key" } else { "enrolled" });
     agent
 }
 
 /// A fleet of three devices, each with its agent running.
 pub(crate) fn site() -> (Fleet, Vec<Running>) {
+    site_with([true; 3], &[])
+}
+
+/// The same, in which some devices have a device key, after `first` was run.
+pub(crate) fn site_with(device_keys: [bool; 3], first: &[&str]) -> (Fleet, Vec<Running>) {
     let fleet = Fleet::start(&[]).with_device();
+    if !first.is_empty() {
+        fleet.run(first).succeeds();
+    }
     fleet.register("thermo-0002");
     fleet.register("thermo-0003");
     // The root as it is now: the server's own file follows its roots.
@@ -42,9 +52,11 @@ pub(crate) fn site() -> (Fleet, Vec<Running>) {
     for (field, file) in [("delivery_key_pem", "delivery.pem"), ("order_key_pem", "order.pem")] {
         std::fs::write(fleet.path(file), pins[field].as_str().unwrap()).unwrap();
     }
-    let agents = ["thermo-0001", "thermo-0002", "thermo-0003"].map(|name| {
+    let names = ["thermo-0001", "thermo-0002", "thermo-0003"];
+    let agents = std::array::from_fn::<_, 3, _>(|number| {
+        let (name, has_device_key) = (names[number], device_keys[number]);
         fleet.run(&["code", "create", name, "--out", &format!("{name}.code")]).succeeds();
-        start_agent(&fleet, name)
+        start_agent(&fleet, name, has_device_key)
     });
     (fleet, agents.into())
 }

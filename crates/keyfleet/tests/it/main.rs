@@ -24,6 +24,7 @@ mod image;
 mod incident;
 mod inventory;
 mod line;
+mod migration;
 mod refusals;
 mod rewrap;
 mod rollover;

@@ -80,7 +80,7 @@ fn a_simulated_year_holds_and_is_replayed_from_its_seed() {
     let found = year("11");
     assert_eq!((found["holds"].clone(), found["devices"].clone()), (true.into(), 500.into()), "{found}");
     let invariants = found["invariants"].as_array().unwrap();
-    assert_eq!(invariants.len(), 8);
+    assert_eq!(invariants.len(), 10);
     assert!(invariants.iter().all(|one| one["checked"].as_u64() > Some(0) && one["broken"] == 0), "{found}");
     assert_eq!(found, year("11"));
     assert_ne!(found, year("12"));

@@ -9,7 +9,7 @@ use kf_device::enrolment::schedule::wait_after_failure;
 use kf_device::order::{Accepted, OrderKey, RotateOrder, WipeOrder};
 use kf_exchange::order::{Order, OrderAct, OrderOutcome, OrderRefusal, OrderReport};
 use kf_exchange::{IdentityKey, PublicKey, Purpose, signature_from_der};
-use kf_key::{DeviceId, UnixMillis};
+use kf_key::{DeviceId, KeyAlgorithm, UnixMillis};
 use kf_pki::certificate::PresentedCertificate;
 use tokio::sync::mpsc;
 
@@ -24,7 +24,7 @@ use crate::telemetry::Material;
 use crate::vault::{Vault, VaultError};
 
 /// The file of an order to rotate that is under way: counter, expiry, certificate at its beginning.
-const ROTATING: &str = "rotating";
+pub(super) const ROTATING: &str = "rotating";
 /// The file of a signed answer that the server does not have yet.
 const ANSWER: &str = "answer";
 /// The file of the wrapping key where keys may rest unwrapped.
@@ -189,8 +189,9 @@ impl Agent {
         let device = material.as_ref().and_then(|material| device_of(&material.identity.chain));
         let (Some(material), Some(device)) = (material, device) else { return NEVER };
         duties.ring.belongs_to(device);
-        let Some(signer) = Signer::new(&material) else { return NEVER };
-        let outcome = self.tend_to(&material, device, &signer).await;
+        // An identity on another curve signs neither exchanges nor answers; orders to rotate it obeys all the same.
+        let signer = Signer::new(&material);
+        let outcome = self.tend_to(&material, device, signer.as_ref()).await;
         let random = kf_crypto::random_array().map(u64::from_be_bytes).unwrap_or_default();
         let Some(duties) = &mut self.duties else { return NEVER };
         match outcome {
@@ -210,7 +211,12 @@ impl Agent {
         }
     }
 
-    async fn tend_to(&mut self, material: &Material, device: DeviceId, signer: &Signer) -> Result<UnixMillis, Trouble> {
+    async fn tend_to(
+        &mut self,
+        material: &Material,
+        device: DeviceId,
+        signer: Option<&Signer>,
+    ) -> Result<UnixMillis, Trouble> {
         let interrupted = self.ring()?.vault().wiped()?;
         if let Some(receipt) = interrupted {
             // A power cut between the wipe of the vault and that of the rest.
@@ -228,6 +234,7 @@ impl Agent {
         {
             return Ok(UnixMillis(0));
         }
+        let Some(signer) = signer else { return Ok(self.next_poll()) };
         if self.config.device_key.is_some() && self.due(|duties| duties.refresh_at, now) {
             self.fetch_key(device, signer).await?;
         }
@@ -243,6 +250,11 @@ impl Agent {
 
     fn due(&self, at: impl Fn(&Duties) -> UnixMillis, now: UnixMillis) -> bool {
         self.duties.as_ref().is_some_and(|duties| now >= at(duties))
+    }
+
+    fn next_poll(&self) -> UnixMillis {
+        let polls = self.duties.as_ref().filter(|_| self.config.orders.is_some());
+        polls.map_or(NEVER, |duties| duties.poll_at)
     }
 
     fn next_duty(&self) -> UnixMillis {
@@ -325,9 +337,9 @@ impl Agent {
     }
 
     /// Asks the server for an order and obeys it; whether there was one.
-    async fn poll(&mut self, material: &Material, device: DeviceId, signer: &Signer) -> Result<bool, Trouble> {
+    async fn poll(&mut self, material: &Material, device: DeviceId, signer: Option<&Signer>) -> Result<bool, Trouble> {
         let server = self.server.as_ref().ok_or_else(Self::no_server)?;
-        let News { order: found, anchor } = server.news(&material.identity).await?;
+        let News { order: found, anchor, algorithm } = server.news(&material.identity).await?;
         self.remember_contact();
         let poll = self.config.orders.as_ref().map_or(0, |settings| settings.poll_seconds);
         let at = later(self.clock.now(), poll);
@@ -345,7 +357,7 @@ impl Agent {
             }
         }
         let Some(message) = found else { return Ok(false) };
-        match self.obey(&message, device, signer).await {
+        match self.obey(&message, device, signer, algorithm).await {
             Ok(()) => {
                 // Another one may wait behind it.
                 if let Some(duties) = &mut self.duties {
@@ -373,14 +385,21 @@ impl Agent {
         let material = self.in_use.borrow().clone();
         let device = material.as_ref().and_then(|material| device_of(&material.identity.chain));
         let signer = material.as_ref().and_then(|material| Signer::new(material));
-        let (Some(device), Some(signer), None) = (device, signer, &self.wiped) else { return };
-        if let Err(trouble) = self.obey(message, device, &signer).await {
+        let (Some(device), None) = (device, &self.wiped) else { return };
+        if let Err(trouble) = self.obey(message, device, signer.as_ref(), None).await {
             let (reason, _) = trouble.words();
             self.events.tell(&Event::OrderRefused { reason });
         }
     }
 
-    async fn obey(&mut self, message: &[u8], device: DeviceId, signer: &Signer) -> Result<(), Trouble> {
+    /// `algorithm` is what the new key is to be, where the server asks for another one.
+    async fn obey(
+        &mut self,
+        message: &[u8],
+        device: DeviceId,
+        signer: Option<&Signer>,
+        algorithm: Option<KeyAlgorithm>,
+    ) -> Result<(), Trouble> {
         let (Some(settings), Some(key)) =
             (&self.config.orders, self.duties.as_ref().and_then(|duties| duties.order_key))
         else {
@@ -388,6 +407,12 @@ impl Agent {
         };
         let (allow_rotate, allow_wipe) = (settings.allow_rotate, settings.allow_wipe);
         let now = self.clock.now();
+        // What cannot be answered is not begun: its counter would be spent.
+        if signer.is_none()
+            && Order::verify(message, &key, device, 0, now).is_ok_and(|order| order.act == OrderAct::Wipe)
+        {
+            return Err(VaultError::State("this identity key signs no receipt of a wipe").into());
+        }
         let accepted = self.ring()?.vault().accept(&OrderKey { key, device }, message, now)?;
         let (act, counter) = match &accepted {
             Accepted::Rotate(order) => (OrderAct::Rotate, order.counter()),
@@ -398,16 +423,25 @@ impl Agent {
             OrderAct::Wipe => "wipe",
         };
         self.events.tell(&Event::Order { act: name, counter });
-        self.tell_received(OrderReport { act, device, counter, outcome: OrderOutcome::Received, at: now }, signer)
-            .await;
+        if let Some(signer) = signer {
+            let report = OrderReport { act, device, counter, outcome: OrderOutcome::Received, at: now };
+            self.tell_received(report, signer).await;
+        }
+        let can_make = algorithm.is_none_or(|algorithm| self.keys.can_make(algorithm));
         match accepted {
-            Accepted::Rotate(order) if allow_rotate => self.begin_rotation(&order),
+            Accepted::Rotate(order) if allow_rotate && can_make => self.begin_rotation(&order, algorithm),
+            // Nobody waits for an answer that this identity cannot sign.
+            Accepted::Rotate(_) if signer.is_none() => Ok(()),
             Accepted::Rotate(order) => {
+                let signer = signer.ok_or(VaultError::State("no signer"))?;
                 let answer = order.report(OrderOutcome::Declined, now, signer)?;
                 self.store_answer(answer.as_bytes())
             }
-            Accepted::Wipe(order) if allow_wipe => self.carry_out_wipe(order, signer),
+            Accepted::Wipe(order) if allow_wipe => {
+                self.carry_out_wipe(order, signer.ok_or(VaultError::State("no signer"))?)
+            }
             Accepted::Wipe(order) => {
+                let signer = signer.ok_or(VaultError::State("no signer"))?;
                 let answer = self.ring()?.vault().decline(order, now, signer)?;
                 self.store_answer(answer.as_bytes())
             }
@@ -430,9 +464,10 @@ impl Agent {
     }
 
     /// The renewal becomes due; what is to be reported afterwards is written down first.
-    fn begin_rotation(&mut self, order: &RotateOrder) -> Result<(), Trouble> {
+    fn begin_rotation(&mut self, order: &RotateOrder, algorithm: Option<KeyAlgorithm>) -> Result<(), Trouble> {
         let before = self.in_use.borrow().as_ref().map(|material| material.identity.fingerprint()).unwrap_or_default();
-        let note = format!("{} {} {before}\n", order.counter(), order.expires().0);
+        let algorithm = algorithm.map_or("", KeyAlgorithm::name);
+        let note = format!("{} {} {before} {algorithm}\n", order.counter(), order.expires().0);
         replace(self.slots.disk(), ROTATING, note.as_bytes())?;
         Ok(())
     }
@@ -442,18 +477,21 @@ impl Agent {
         &mut self,
         material: &Material,
         device: DeviceId,
-        signer: &Signer,
+        signer: Option<&Signer>,
     ) -> Result<Option<UnixMillis>, Trouble> {
         let Some(note) = self.slots.disk().read(ROTATING)? else { return Ok(None) };
-        let Some((counter, expires, before)) = parse_note(&note) else {
+        let Some(Rotating { counter, expires, before, algorithm }) = Rotating::parse(&note) else {
             self.remove(ROTATING)?;
             return Ok(None);
         };
         let now = self.clock.now();
         let is_new = material.identity.fingerprint() != before;
+        if let (true, Some(algorithm)) = (is_new, algorithm) {
+            self.keep_algorithm(algorithm)?;
+        }
         let outcome = match (is_new, now > expires) {
             (true, _) => {
-                if self.config.device_key.is_some() {
+                if let (Some(signer), true) = (signer, self.config.device_key.is_some()) {
                     self.fetch_key(device, signer).await?;
                 }
                 OrderOutcome::Done
@@ -461,8 +499,11 @@ impl Agent {
             (false, true) => OrderOutcome::Failed,
             (false, false) => return Ok(Some(self.renew_now(now))),
         };
-        let report = OrderReport { act: OrderAct::Rotate, device, counter, outcome, at: now };
-        self.store_answer(report.sign(signer)?.as_bytes())?;
+        // Without a signer the next poll, with the new certificate, is the answer.
+        if let Some(signer) = signer {
+            let report = OrderReport { act: OrderAct::Rotate, device, counter, outcome, at: now };
+            self.store_answer(report.sign(signer)?.as_bytes())?;
+        }
         self.remove(ROTATING)?;
         Ok(None)
     }
@@ -479,11 +520,10 @@ impl Agent {
     }
 
     /// Answers an order that was seen before and has no answer: it was begun and not completed.
-    fn confess(&mut self, message: &[u8], device: DeviceId, signer: &Signer) -> Result<(), Trouble> {
+    fn confess(&mut self, message: &[u8], device: DeviceId, signer: Option<&Signer>) -> Result<(), Trouble> {
         let known = self.slots.disk().read(ANSWER)?.is_some() || self.slots.disk().read(ROTATING)?.is_some();
-        let Some(key) = self.duties.as_ref().and_then(|duties| duties.order_key).filter(|_| !known) else {
-            return Ok(());
-        };
+        let key = self.duties.as_ref().and_then(|duties| duties.order_key).filter(|_| !known);
+        let (Some(key), Some(signer)) = (key, signer) else { return Ok(()) };
         let now = self.clock.now();
         let order = Order::verify(message, &key, device, 0, now).map_err(VaultError::Order)?;
         let Order { act, counter, .. } = order;
@@ -528,8 +568,22 @@ pub(super) const fn outcome_name(outcome: OrderOutcome) -> &'static str {
     }
 }
 
-fn parse_note(note: &[u8]) -> Option<(u64, UnixMillis, String)> {
-    let mut words = std::str::from_utf8(note).ok()?.split_ascii_whitespace();
-    let (counter, expires) = (words.next()?.parse().ok()?, UnixMillis(words.next()?.parse().ok()?));
-    Some((counter, expires, words.next()?.to_owned()))
+/// An order to rotate that is under way.
+pub(super) struct Rotating {
+    counter: u64,
+    expires: UnixMillis,
+    /// Fingerprint of the certificate at its beginning.
+    before: String,
+    /// What the new key is to be, where that is another algorithm.
+    pub(super) algorithm: Option<KeyAlgorithm>,
+}
+
+impl Rotating {
+    pub(super) fn parse(note: &[u8]) -> Option<Self> {
+        let mut words = std::str::from_utf8(note).ok()?.split_ascii_whitespace();
+        let (counter, expires) = (words.next()?.parse().ok()?, UnixMillis(words.next()?.parse().ok()?));
+        let before = words.next()?.to_owned();
+        let algorithm = words.next().map(str::parse).transpose().ok()?;
+        Some(Self { counter, expires, before, algorithm })
+    }
 }

@@ -9,7 +9,6 @@ use kf_api::authority::{Authority, AuthorityKind};
 use kf_api::certificate::Certificate;
 use kf_api::operator::Credential;
 use kf_api::proposal::ProposedAct;
-use kf_api::revocation::RevokeOutcome;
 use kf_api::succession::{
     NewSuccession, Succession, SuccessionAct, SuccessionActRequest, SuccessionOutcome, SuccessionStatus, UnprovedDevice,
 };
@@ -28,7 +27,7 @@ use crate::enrolment::device_principal;
 use crate::entry::Entry;
 use crate::issuance::BACKDATE;
 use crate::naming::check_why;
-use crate::revocation::nothing_done;
+use crate::proposal::Consent;
 use crate::{ClientCertificate, Fleet, FleetError, TlsClient};
 
 /// Lifetime of a root in days; the ceiling of its profile.
@@ -330,7 +329,7 @@ impl Fleet {
             is_ready && known.record.issuer == Some(predecessor)
         });
         let together: Vec<_> = std::iter::once(predecessor).chain(below.map(|known| known.record.id)).collect();
-        self.take_step(who, &together, SuccessionState::Switched, request).await
+        self.take_step(who, &together, SuccessionState::Switched, (request, &Consent::NotNeeded)).await
     }
 
     async fn retire(
@@ -342,7 +341,7 @@ impl Fleet {
         let succession = self.succession_to_retire(who, predecessor)?;
         let stranded = self.stranded_by(&succession)?;
         if stranded == 0 || request.dry_run {
-            return self.take_step(who, &[predecessor], SuccessionState::Retired, request).await;
+            return self.take_step(who, &[predecessor], SuccessionState::Retired, (request, &Consent::NotNeeded)).await;
         }
         if !request.strand {
             self.require_step(&succession, SuccessionState::Retired, 0)?;
@@ -408,16 +407,14 @@ impl Fleet {
         &self,
         who: &Principal,
         predecessor: AuthorityId,
-        agreed: u64,
-        why: &str,
-    ) -> Result<RevokeOutcome, FleetError> {
+        (agreed, why): (u64, &str),
+        consent: &Consent,
+    ) -> Result<SuccessionOutcome, FleetError> {
         let succession = self.succession_to_retire(who, predecessor)?;
         self.require_step(&succession, SuccessionState::Retired, agreed)?;
-        let stranded = self.stranded_by(&succession)?;
         let request =
             SuccessionActRequest { act: SuccessionAct::Retire, strand: true, why: why.to_owned(), dry_run: false };
-        let done = self.take_step(who, &[predecessor], SuccessionState::Retired, &request).await?;
-        Ok(RevokeOutcome { done: true, devices: stranded, log_index: done.log_index, ..nothing_done() })
+        self.take_step(who, &[predecessor], SuccessionState::Retired, (&request, consent)).await
     }
 
     async fn take_step(
@@ -425,7 +422,7 @@ impl Fleet {
         who: &Principal,
         predecessors: &[AuthorityId],
         to: SuccessionState,
-        request: &SuccessionActRequest,
+        (request, consent): (&SuccessionActRequest, &Consent),
     ) -> Result<SuccessionOutcome, FleetError> {
         let first = *predecessors.first().ok_or(FleetError::Bug("no succession"))?;
         let succession = self.succession_of(first)?;
@@ -442,7 +439,7 @@ impl Fleet {
             .with("successor", &succession.successor_name)
             .with("stranded", self.stranded_by(&succession)?);
         let change = SuccessionChange { predecessors: predecessors.to_vec(), seen: succession.state, to, at: now };
-        let logged = self.store.change_successions(change, self.evidence(entry).build()).await?;
+        let logged = self.store.change_successions(change, consent.with(self.evidence(entry).build())).await?;
         self.after_step().await?;
         let succession = self.status_of(first)?;
         Ok(SuccessionOutcome { done: true, proposal: None, succession, log_index: Some(logged.index) })
@@ -526,7 +523,8 @@ impl Fleet {
                 why: "everything that it issued has expired".to_owned(),
                 dry_run: false,
             };
-            self.take_step(&Self::server_principal(), &[predecessor], SuccessionState::Closed, &request).await?;
+            let step = (&request, &Consent::NotNeeded);
+            self.take_step(&Self::server_principal(), &[predecessor], SuccessionState::Closed, step).await?;
         }
         Ok(())
     }

@@ -8,8 +8,10 @@ use kf_access::Visibility;
 use kf_api::campaign::{Campaign, CampaignKind};
 use kf_api::device::Device;
 use kf_api::order::{OrderAct, OrderState};
-use kf_key::{CampaignId, CampaignState, DeviceId, DeviceState, MemberState};
+use kf_key::{CampaignId, CampaignState, DeviceId, DeviceState, KeyAlgorithm, MemberState};
+use kf_pki::request::RequestedKey;
 use kf_rotation::campaign::Decision;
+use kf_rotation::migration::{Answer, DeviceFacts, Keeps, comes_to, may_ask};
 use kf_signer::SignerError;
 use kf_store::campaign::{CampaignChange, Ended, Evidence, MAX_MEMBERS, OpenMember, Release, StoredCampaign};
 
@@ -107,7 +109,12 @@ impl Fleet {
         let open = self.store.open_members(campaign.id, self.observed.after(campaign.id), rows)?;
         let more = open.last().filter(|_| open.len() >= MAX_MEMBERS).map(|last| last.device);
         self.observed.set(campaign.id, more);
-        let ended: Vec<Ended> = open.iter().filter_map(ended).collect();
+        let mut ended: Vec<Ended> = open.iter().filter_map(ended).collect();
+        if let Some(algorithm) = campaign.algorithm {
+            for one in &mut ended {
+                self.judge_algorithm(one, algorithm)?;
+            }
+        }
         if ended.is_empty() {
             return Ok(false);
         }
@@ -118,6 +125,37 @@ impl Fleet {
             .with("failed", count(MemberState::Failed))
             .with("skipped", count(MemberState::Skipped));
         Ok(self.store.conclude_members(campaign.id, ended, now, entry.build()).await?.value > 0)
+    }
+
+    /// Of a change of algorithm: done is who has a certificate for such a key. Who rotated without it, because its program is
+    /// older, and who declined, because its hardware cannot, has not failed: it keeps what it has, and is listed.
+    fn judge_algorithm(&self, one: &mut Ended, algorithm: KeyAlgorithm) -> Result<(), FleetError> {
+        let answer = match one.to {
+            MemberState::Done => Answer::Rotated,
+            MemberState::Failed if one.declined => Answer::Declined,
+            MemberState::Failed => Answer::Failed,
+            // It is barred, or its order was withdrawn.
+            _ => return Ok(()),
+        };
+        one.to = comes_to(answer, self.newest_algorithm(one.device)?, algorithm);
+        Ok(())
+    }
+
+    /// The algorithm of the newest key that a device is certified for.
+    fn newest_algorithm(&self, device: DeviceId) -> Result<Option<KeyAlgorithm>, FleetError> {
+        let spki = self.identity_key(device, |_| true)?;
+        Ok(spki.and_then(|spki| RequestedKey::from_spki(&spki).ok()).map(|key| key.algorithm))
+    }
+
+    /// Why a device is not asked to change its algorithm, where it is not.
+    fn keeps_algorithm(&self, device: &Device, algorithm: KeyAlgorithm) -> Result<Option<Keeps>, FleetError> {
+        let line = self.find_product_line(&device.product_line.to_string())?;
+        let facts = DeviceFacts {
+            newest: self.newest_algorithm(device.id)?,
+            allowed: line.policy.allowed_algorithms.contains(&algorithm),
+            has_device_key: self.store.delivery(device.id)?.is_some_and(|next| next.salt.is_some()),
+        };
+        Ok(may_ask(&facts, algorithm).err())
     }
 
     /// Chooses devices: those that match when their page is read. Their order is drawn from the campaign's identifier, so
@@ -202,6 +240,11 @@ impl Fleet {
                 Ok(self.skip_member(campaign, id, "has no certificate"))
             }
             CampaignKind::Certificate => {
+                if let Some(algorithm) = campaign.algorithm
+                    && let Some(why) = self.keeps_algorithm(&device, algorithm)?
+                {
+                    return Ok(self.skip_member(campaign, id, &why.to_string()));
+                }
                 let signed = self.signed_order(&device, OrderAct::Rotate, ORDER_HOURS, &campaign.why).await?;
                 let (order, message) = signed;
                 let entry = self.member_entry("order.create", campaign, &device).about(order.id);
@@ -255,7 +298,8 @@ fn ended(open: &OpenMember) -> Option<Ended> {
         Evidence::None | Evidence::Order(OrderState::Open) if !open.state.may_enrol() => MemberState::Skipped,
         Evidence::None | Evidence::Order(OrderState::Open) => return None,
     };
-    Some(Ended { device: open.device, to })
+    let declined = open.evidence == Evidence::Order(OrderState::Declined);
+    Some(Ended { device: open.device, to, declined })
 }
 
 /// The place of a device in the order of release: as good as random, and always the same.

@@ -19,7 +19,7 @@ use crate::{Fleet, FleetError};
 const LIFETIME: u64 = UnixMillis::DAY;
 
 /// P-256, which every client verifies; below a CA whose signatures outlive elliptic curves, an answer must do so too.
-const fn algorithm_for(authority: KeyAlgorithm) -> KeyAlgorithm {
+pub(crate) const fn responder_algorithm(authority: KeyAlgorithm) -> KeyAlgorithm {
     if authority.is_post_quantum() { authority } else { KeyAlgorithm::P256 }
 }
 
@@ -53,7 +53,7 @@ impl Fleet {
     }
 
     async fn new_responder(&self, known: &Arc<Known>) -> Result<Current, FleetError> {
-        let key = PrivateKey::generate(algorithm_for(known.record.algorithm))?;
+        let key = PrivateKey::generate(responder_algorithm(known.record.algorithm))?;
         let order = Order {
             who: &Self::server_principal(),
             authority: known,

@@ -8,10 +8,11 @@ use kf_api::campaign::{
 use kf_api::device::{DeviceAct, DeviceActRequest};
 use kf_api::operator::Role;
 use kf_api::order::OrderFilter;
+use kf_api::product_line::EnrolmentPolicy;
 use kf_api::proposal::ProposalDecision;
 use kf_exchange::order::{Order, OrderAct, OrderOutcome, OrderReport};
 use kf_fleet::{FleetError, TlsClient};
-use kf_key::{CampaignState, MemberState, UnixMillis};
+use kf_key::{CampaignState, KeyAlgorithm, MemberState, UnixMillis};
 
 use crate::exchange::{Chip, Firmware, pin};
 use crate::scratch::{HERE, Identity, Scratch, csr, field_of, issued};
@@ -37,6 +38,7 @@ fn new(kind: CampaignKind) -> NewCampaign {
         kind,
         filter: CampaignFilter { facility: Some("plant-a".into()), ..CampaignFilter::default() },
         plan: plan(),
+        algorithm: None,
         why: "yearly".into(),
         dry_run: false,
     }
@@ -256,6 +258,11 @@ async fn campaigns_of_a_facility_are_its_operators_and_a_number_out_of_range_is_
 
 /// A device that obeys an order to rotate as the agent does: a new certified key, and the signed answer.
 async fn obey(scratch: &Scratch, identity: &mut Identity, outcome: OrderOutcome) -> bool {
+    obey_with(scratch, identity, outcome, KeyAlgorithm::P256).await
+}
+
+/// The same with a key of this algorithm; one that signs no answers polls once more with its new certificate.
+async fn obey_with(scratch: &Scratch, identity: &mut Identity, outcome: OrderOutcome, algorithm: KeyAlgorithm) -> bool {
     let certificate = scratch.client(identity);
     let client = TlsClient::with_certificate(&certificate, HERE);
     let Some(message) = scratch.fleet.device_order(client).await.unwrap() else { return false };
@@ -264,9 +271,16 @@ async fn obey(scratch: &Scratch, identity: &mut Identity, outcome: OrderOutcome)
     let order = Order::verify(&message, &key, device, 0, scratch.clock_now()).unwrap();
     assert_eq!(order.act, OrderAct::Rotate);
     if outcome == OrderOutcome::Done {
-        let key = kf_crypto::PrivateKey::generate(kf_key::KeyAlgorithm::P256).unwrap();
+        let key = kf_crypto::PrivateKey::generate(algorithm).unwrap();
+        scratch.pass(SECOND);
         let chain = issued(scratch.renew(identity, &csr(&key)).await.unwrap());
         *identity = Identity { serial: crate::scratch::serial_of(&chain), key, chain };
+    }
+    if algorithm != KeyAlgorithm::P256 {
+        let certificate = scratch.client(identity);
+        let client = TlsClient::with_certificate(&certificate, HERE);
+        assert!(scratch.fleet.device_order(client).await.unwrap().is_none(), "the certificate is the answer");
+        return true;
     }
     let report =
         OrderReport { act: OrderAct::Rotate, device, counter: order.counter, outcome, at: scratch.clock_now() };
@@ -343,4 +357,54 @@ async fn a_campaign_that_is_given_up_withdraws_its_orders() {
     act(&scratch, CampaignAct::Abort).await.unwrap();
     turns(&scratch, 2).await;
     assert_eq!(orders().await[0].state, kf_api::order::OrderState::Cancelled);
+}
+
+#[tokio::test]
+async fn a_change_of_algorithm_counts_who_made_it_and_lists_who_is_too_old_or_cannot() {
+    let scratch = Scratch::with(|config| config.single_control = true).await;
+    let policy = EnrolmentPolicy {
+        allowed_algorithms: vec![KeyAlgorithm::P256, KeyAlgorithm::MlDsa65],
+        ..EnrolmentPolicy::default()
+    };
+    scratch.fleet.product_line_set_policy(&scratch.owner, "thermo", policy).await.unwrap();
+    let mut identities = Vec::new();
+    for number in 0..3 {
+        let name = format!("thermo-{number}");
+        scratch.device(&name).await;
+        identities.push(scratch.enrol(&name).await);
+    }
+    let mut with_key = Firmware::enrolled(&scratch, "thermo-with-key").await;
+    with_key.exchange(&scratch).await.unwrap();
+    let algorithm = Some(KeyAlgorithm::MlDsa65);
+    let impossible = NewCampaign { algorithm, ..new(CampaignKind::DeviceKey) };
+    assert_eq!(field_of(&scratch.fleet.campaign_create(&scratch.owner, impossible).await.unwrap_err()), "algorithm");
+    let rsa = NewCampaign { algorithm: Some(KeyAlgorithm::Rsa3072), ..new(CampaignKind::Certificate) };
+    assert_eq!(field_of(&scratch.fleet.campaign_create(&scratch.owner, rsa).await.unwrap_err()), "algorithm");
+    let plan = CampaignPlan { canary: 10, ..plan() };
+    let change = NewCampaign { algorithm, plan, ..new(CampaignKind::Certificate) };
+    scratch.fleet.campaign_create(&scratch.owner, change).await.unwrap();
+    act(&scratch, CampaignAct::Start).await.unwrap();
+    scratch.pass(UnixMillis::DAY + SECOND);
+    turns(&scratch, 10).await;
+    // One makes such a key; one, whose program is older, renews as before; one cannot, and says so.
+    for (number, (outcome, algorithm)) in [
+        (OrderOutcome::Done, KeyAlgorithm::MlDsa65),
+        (OrderOutcome::Done, KeyAlgorithm::P256),
+        (OrderOutcome::Declined, KeyAlgorithm::P256),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let certificate = scratch.client(&identities[number]);
+        let client = TlsClient::with_certificate(&certificate, HERE);
+        assert_eq!(scratch.fleet.device_algorithm(client).await.unwrap(), Some(KeyAlgorithm::MlDsa65));
+        assert!(obey_with(&scratch, &mut identities[number], outcome, algorithm).await);
+    }
+    turns(&scratch, 4).await;
+    let end = status(&scratch).await;
+    assert_eq!(end.campaign.state, CampaignState::Completed, "{end:?}");
+    assert_eq!((end.progress.done, end.progress.failed, end.progress.skipped), (1, 0, 3));
+    let certificate = scratch.client(&identities[0]);
+    let client = TlsClient::with_certificate(&certificate, HERE);
+    assert_eq!(scratch.fleet.device_algorithm(client).await.unwrap(), None, "it is asked once");
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kf_api::PageRequest;
 use kf_api::authority::{Authority, NewAuthority};
-use kf_api::campaign::{CampaignKind, NewCampaign};
+use kf_api::campaign::{CampaignAct, CampaignActRequest, CampaignFilter, CampaignKind, CampaignPlan, NewCampaign};
 use kf_api::operator::Role;
 use kf_api::proposal::ProposalDecision;
 use kf_api::succession::{NewSuccession, SuccessionAct, SuccessionActRequest, SuccessionOutcome, SuccessionStatus};
@@ -157,8 +157,9 @@ async fn retiring_a_root_is_refused_with_the_number_of_devices_that_would_be_str
     assert_eq!(status(&scratch, "root").await.succession.state, SuccessionState::Retired);
     // Those who were left behind stay visible, by name.
     let page = scratch.fleet.succession_unproved(&scratch.owner, "root", PageRequest::default()).await.unwrap();
-    let names: Vec<_> = page.items.iter().map(|device| device.name.as_str()).collect();
-    assert_eq!(names, ["thermo-2", "never", "one-more"]);
+    let mut names: Vec<_> = page.items.iter().map(|device| device.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["never", "one-more", "thermo-2"]);
     let anna = scratch.operator("anna", Role::FacilityOperator, &["plant-a"]).await;
     let page = scratch.fleet.succession_unproved(&anna, "root", PageRequest::default()).await.unwrap();
     assert!(page.items.iter().all(|device| device.name != "never"), "it is another facility's");
@@ -302,12 +303,58 @@ async fn a_campaign_for_a_root_needs_one_that_takes_over() {
         kind: CampaignKind::TrustAnchor,
         filter: Default::default(),
         plan: Default::default(),
+        algorithm: None,
         why: String::new(),
         dry_run: false,
     };
     assert_eq!(field_of(&scratch.fleet.campaign_create(&scratch.owner, new.clone()).await.unwrap_err()), "kind");
     succeed(&scratch, "root").await;
     assert!(scratch.fleet.campaign_create(&scratch.owner, new).await.unwrap().done);
+}
+
+#[tokio::test]
+async fn a_device_whose_program_is_older_polls_as_ever_and_is_shown_as_not_having_answered() {
+    let scratch = Scratch::new().await;
+    let (new, old) = (enrolled(&scratch, "thermo-1").await, enrolled(&scratch, "thermo-2").await);
+    succeed(&scratch, "root").await;
+    let campaign = NewCampaign {
+        name: "anchors".into(),
+        kind: CampaignKind::TrustAnchor,
+        filter: CampaignFilter { facility: Some("plant-a".into()), ..CampaignFilter::default() },
+        plan: CampaignPlan { canary: 10, jitter_seconds: 0, patience_seconds: 60, ..CampaignPlan::default() },
+        algorithm: None,
+        why: String::new(),
+        dry_run: false,
+    };
+    scratch.fleet.campaign_create(&scratch.owner, campaign).await.unwrap();
+    let request = CampaignActRequest { act: CampaignAct::Start, why: String::new(), dry_run: false };
+    assert!(scratch.fleet.campaign_act(&scratch.owner, "anchors", request).await.unwrap().done);
+    let turns = async || {
+        for _ in 0..5 {
+            scratch.pass(2 * UnixMillis::SECOND);
+            scratch.fleet.turn().await;
+        }
+    };
+    turns().await;
+    let fingerprint = hex::encode(kf_crypto::sha256(&der(&named(&scratch, "root-2").await)));
+    for identity in [&new, &old] {
+        let certificate = scratch.client(identity);
+        let client = TlsClient::with_certificate(&certificate, HERE);
+        // The answer that devices have always read is the same; what is new stands beside it.
+        assert!(scratch.fleet.device_order(client).await.unwrap().is_none());
+        assert_eq!(scratch.fleet.device_anchor(client).await.unwrap().as_ref(), Some(&fingerprint));
+    }
+    prove(&scratch, &new).await;
+    scratch.pass(UnixMillis::HOUR);
+    turns().await;
+    let progress = scratch.fleet.campaign_show(&scratch.owner, "anchors").await.unwrap().progress;
+    assert_eq!((progress.done, progress.offered, progress.silent), (1, 1, 1), "{progress:?}");
+    let certificate = scratch.client(&new);
+    let client = TlsClient::with_certificate(&certificate, HERE);
+    assert_eq!(scratch.fleet.device_anchor(client).await.unwrap(), None, "it is asked until it has proved it");
+    // It renews and works as before; the link leads it to the server until the old root is retired.
+    let key = kf_crypto::PrivateKey::generate(KeyAlgorithm::P256).unwrap();
+    crate::scratch::issued(scratch.renew(&old, &crate::scratch::csr(&key)).await.unwrap());
 }
 
 /// Takes whatever step comes next, to the end.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use kf_key::{KeyState, KeyType, MemberState, SuccessionState, UnixMillis};
+use kf_key::{KeyAlgorithm, KeyState, KeyType, MemberState, SuccessionState, UnixMillis};
 
 use super::{Checked, Happened, Invariant, START, Sabotage};
 use crate::campaign::{CampaignFacts, Decision, Plan, PlanNumbers, Tally, decide};
 use crate::class::KeyClass;
+use crate::migration::{Answer, DeviceFacts, comes_to, may_ask};
 use crate::period::Period;
 use crate::policy::{Policy, Rule, Scope};
 use crate::succession::{SuccessionFacts, may_step};
@@ -33,6 +34,10 @@ const CAMPAIGN_EVERY_DAYS: u32 = 45;
 const ROLL_OVER_DAY: u32 = 40;
 /// The new root takes over so many days later.
 const SWITCH_AFTER_DAYS: u32 = 20;
+
+/// From this day on devices with certificates alone are asked for keys of another algorithm.
+const CHANGE_DAY: u32 = 150;
+const CHANGE_TO: KeyAlgorithm = KeyAlgorithm::MlDsa65;
 
 /// SplitMix64: the same numbers for the same seed, on every machine.
 struct Random(u64);
@@ -118,6 +123,16 @@ struct Device {
     proved: bool,
     /// Whether its certificate is of the old CA.
     certified_by_old: bool,
+    /// Whether it has device keys, or certificates alone.
+    has_device_key: bool,
+    /// Its identity in two slots: the key in use, and one that is certified and not proved.
+    identity: Option<KeyAlgorithm>,
+    spare: Option<KeyAlgorithm>,
+    /// Whether the server asked it to change; whether its hardware can, and its program knows how.
+    asked_to_change: bool,
+    can_change: bool,
+    /// It answered that it keeps what it has.
+    keeps: bool,
 }
 
 /// Where the one roll-over of the year stands.
@@ -189,6 +204,12 @@ impl World {
                     believes: (true, false),
                     proved: false,
                     certified_by_old: true,
+                    has_device_key: number % 5 != 3,
+                    identity: Some(KeyAlgorithm::P256),
+                    spare: None,
+                    asked_to_change: false,
+                    can_change: number % 7 != 1,
+                    keeps: false,
                 })
                 .collect(),
             random,
@@ -380,6 +401,7 @@ impl World {
             return self.act(true);
         }
         self.verify_server(number, rough);
+        self.change_algorithm(number, rough);
         self.renew(number, now);
         self.exchange(number, server, rough);
         self.seal(number);
@@ -440,17 +462,13 @@ impl World {
             self.change(number, |device| device.proved = true);
             return self.act(true);
         }
-        match state {
-            // Not every device asks on the day that the root is there, and a power cut may come before it is stored.
-            SuccessionState::Prepared | SuccessionState::Switched if !device.believes.1 => {
-                if !rough || self.random.happens(300_000) {
-                    self.change(number, |device| device.believes.1 = true);
-                }
-            }
-            SuccessionState::Retired | SuccessionState::Closed if device.believes.0 => {
-                self.change(number, |device| device.believes.0 = false);
-            }
-            _ => {}
+        let is_open = state < SuccessionState::Retired;
+        // Not every device asks on the day that the root is there, and a power cut may come before it is stored.
+        let takes_up = is_open && !device.believes.1 && (!rough || self.random.happens(300_000));
+        if takes_up {
+            self.change(number, |device| device.believes.1 = true);
+        } else if !is_open && device.believes.0 {
+            self.change(number, |device| device.believes.0 = false);
         }
     }
 
@@ -502,7 +520,7 @@ impl World {
 
     /// One exchange: what the registry wants the device to have, unless the power fails before it has acknowledged it.
     fn exchange(&mut self, number: usize, server: UnixMillis, rough: bool) {
-        let Some(device) = self.devices.get(number).cloned() else { return };
+        let Some(device) = self.devices.get(number).filter(|device| device.has_device_key).cloned() else { return };
         let newest =
             self.facilities.get(device.facility).and_then(|found| found.epochs.last()).map_or(1, |one| one.number);
         let mut epoch = device.epoch;
@@ -545,6 +563,56 @@ impl World {
         });
         self.happened.keys_acknowledged += 1;
         self.act(true);
+    }
+
+    /// A device that is asked for a key of another algorithm makes it in its spare slot, proves it, and puts it into use; a
+    /// power cut may come between any two of these.
+    fn change_algorithm(&mut self, number: usize, rough: bool) {
+        let Some(device) = self.devices.get(number).cloned() else { return };
+        let day = self.day;
+        self.ledger.check(Invariant::IdentityKept, device.identity.is_some(), || {
+            format!("day {day}: device {number} has no identity that the server takes")
+        });
+        if self.day < CHANGE_DAY || device.identity == Some(CHANGE_TO) || device.keeps {
+            return;
+        }
+        let facts = DeviceFacts { newest: device.identity, allowed: true, has_device_key: device.has_device_key };
+        if !device.asked_to_change {
+            if may_ask(&facts, CHANGE_TO).is_ok() {
+                self.change(number, |device| device.asked_to_change = true);
+                self.act(true);
+            }
+            return;
+        }
+        let cut = rough && self.random.happens(300_000);
+        match device.spare {
+            None => {
+                let made = if device.can_change { CHANGE_TO } else { KeyAlgorithm::P256 };
+                let too_early = self.sabotage == Some(Sabotage::DropBeforeProof);
+                self.change(number, |device| {
+                    device.spare = Some(made);
+                    if too_early {
+                        device.identity = None;
+                    }
+                });
+                self.act(true);
+            }
+            // The proof did not come about: what is in use stays.
+            Some(_) if cut => self.happened.power_cuts += 1,
+            Some(made) => {
+                let answer = if device.can_change { Answer::Rotated } else { Answer::Declined };
+                let is_done = comes_to(answer, Some(made), CHANGE_TO) == MemberState::Done;
+                self.happened.algorithms_changed += u64::from(is_done);
+                self.happened.algorithms_kept += u64::from(!is_done);
+                self.change(number, |device| {
+                    device.identity = Some(made);
+                    device.spare = None;
+                    // Who keeps its algorithm has answered, and is not asked again.
+                    device.keeps = !is_done;
+                });
+                self.act(true);
+            }
+        }
     }
 
     /// What a device seals in a day, and whether the server opens it.
@@ -679,7 +747,12 @@ impl World {
             let Some(device) = self.devices.get(number).filter(|device| !device.barred).cloned() else { continue };
             let newest =
                 self.facilities.get(device.facility).and_then(|found| found.epochs.last()).map_or(0, |one| one.number);
-            let up_to_date = device.held.is_some_and(|held| held.0 == (newest, device.epoch));
+            // Devices with certificates alone have come to the new algorithm.
+            let up_to_date = if device.has_device_key {
+                device.held.is_some_and(|held| held.0 == (newest, device.epoch))
+            } else {
+                device.identity == Some(CHANGE_TO) || device.keeps
+            };
             self.ledger.check(Invariant::NobodyStranded, up_to_date, || {
                 format!("at the end: device {number} holds {:?}, epoch {newest} is the newest", device.held)
             });

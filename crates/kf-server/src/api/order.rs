@@ -45,7 +45,14 @@ pub(super) async fn cancel(
 pub(super) async fn due(State(state): State<AppState>, Extension(peer): Extension<Peer>) -> Answer {
     let app = app(&state)?;
     let mut answer = match app.fleet.device_order(peer.as_tls_client()).await? {
-        Some(message) => of(StatusCode::OK, CBOR, message),
+        Some(message) => {
+            let mut answer = of(StatusCode::OK, CBOR, message);
+            if let Some(algorithm) = app.fleet.device_algorithm(peer.as_tls_client()).await? {
+                let name = HeaderName::from_static(kf_api::order::ALGORITHM_HEADER);
+                answer.headers_mut().insert(name, HeaderValue::from_static(algorithm.name()));
+            }
+            answer
+        }
         None => StatusCode::NO_CONTENT.into_response(),
     };
     // A device that knows nothing of this header is as well served as before it was there.

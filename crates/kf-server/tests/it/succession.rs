@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use kf_api::succession::{NewSuccession, SuccessionAct, SuccessionActRequest};
+use kf_pki::certificate::PresentedCertificate;
 use kf_testkit::Tool;
 
 use crate::rig::{Answer, Rig, openssl};
@@ -95,7 +96,16 @@ async fn est_hands_out_both_roots_and_their_links_while_one_takes_over() {
     rig.fleet.succession_create(&rig.owner, "root", NewSuccession::default()).await.unwrap();
     assert_eq!(count(&rig, "both"), 6, "two roots, two links, two issuing CAs (RFC 7030 section 4.1.3)");
     let (old, new) = (root(&rig, "root").await, root(&rig, "root-2").await);
-    let all = rig.file("both.pem");
+    // Without the roots: openssl goes no further than the first issuer that it finds, and a root is its own.
+    let text = std::fs::read_to_string(rig.file("both.pem")).unwrap();
+    let others: String = kf_pki::pem::decode_all("CERTIFICATE", &text)
+        .unwrap()
+        .iter()
+        .filter(|der| PresentedCertificate::from_der(der).is_some_and(|found| found.subject != found.issuer))
+        .map(|der| kf_pki::pem::certificate(der))
+        .collect();
+    let all = rig.file("others.pem");
+    std::fs::write(&all, others).unwrap();
     for (anchor, name) in [(&old, "issuing-2"), (&new, "issuing")] {
         let leaf = root(&rig, name).await;
         let arguments = ["verify", "-x509_strict", "-CAfile", anchor, "-untrusted", all.to_str().unwrap(), &leaf];

@@ -85,7 +85,7 @@ async fn an_issuing_key_signs_no_authority_and_a_root_no_device() {
     let authority = issuing_authority(&made.root, &spki());
     assert!(signer.sign_certificate(key, authority).await.is_err());
     let device = signer.sign_certificate(made.root_key.key, device(&made.root, &spki(), 3)).await;
-    assert!(is_content(device, "issuing CAs and OCSP responders only"));
+    assert!(is_content(device, "issuing CAs, link certificates and OCSP responders only"));
     let responder = Subject::OcspSigner { common_name: "Responder".to_owned() };
     let responder = check_issuance(&made.root, request(CertificateProfile::OcspSigner, responder, &spki(), 4)).unwrap();
     assert!(signer.sign_certificate(made.root_key.key, responder).await.is_ok());

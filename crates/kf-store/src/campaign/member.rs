@@ -88,6 +88,8 @@ pub struct Ended {
     pub device: DeviceId,
     /// `Done`, `Failed` or `Skipped`.
     pub to: MemberState,
+    /// Whether it signed that it would not.
+    pub declined: bool,
 }
 
 fn counted(act: &Act<'_>, campaign: CampaignId, wave: u32, state: MemberState, by: i64) -> Result<(), StoreError> {
@@ -291,7 +293,7 @@ impl Store {
             found(act, campaign)?;
             let sql = "UPDATE campaign_device SET state = ?3, ended = ?4 WHERE campaign = ?1 AND device = ?2";
             let mut changed = 0;
-            for Ended { device, to } in ended.iter().take(MAX_MEMBERS) {
+            for Ended { device, to, .. } in ended.iter().take(MAX_MEMBERS) {
                 let Some((state, wave)) = member(act, campaign, *device)? else { continue };
                 if !state.may_become(*to) || state == MemberState::Waiting {
                     continue;

@@ -272,7 +272,8 @@ CREATE TABLE campaign (
     forgiven INTEGER NOT NULL,
     gate_open INTEGER NOT NULL,
     last_release INTEGER,
-    settled INTEGER NOT NULL
+    settled INTEGER NOT NULL,
+    algorithm INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX campaign_by_state ON campaign (state, id);
 
