@@ -68,6 +68,31 @@ fn no_cut_or_flipped_order_passes() {
     assert_eq!(verify(&oversized, 6, NOW), Err(OrderRefusal::Message(Refusal::TooLong)));
 }
 
+/// What a server of tomorrow may send: signed by the order key, and of a kind that this program does not know.
+#[test]
+fn an_order_of_a_later_version_with_an_act_or_a_field_that_is_not_known_is_refused_by_name() {
+    let made = |version: u8, act: u8, has_more: bool| {
+        let payload = Message::encode(|out| {
+            out.array(if has_more { 6 } else { 5 })?.u8(version)?.u8(act)?.bytes(DEVICE.as_bytes())?;
+            out.u64(7)?.u64(NOW.0)?;
+            if has_more {
+                out.u64(1)?;
+            }
+            out.ok()
+        });
+        cose::sign(b"keyfleet order v1", &payload.unwrap(), &identity(0x41)).ok().unwrap()
+    };
+    assert!(verify(made(1, 1, false).as_bytes(), 6, NOW).is_ok());
+    for (message, refusal) in [
+        (made(2, 1, false), Refusal::Version),
+        (made(2, 1, true), Refusal::Version),
+        (made(1, 3, false), Refusal::Purpose),
+        (made(1, 1, true), Refusal::Malformed),
+    ] {
+        assert_eq!(verify(message.as_bytes(), 6, NOW), Err(OrderRefusal::Message(refusal)));
+    }
+}
+
 #[test]
 fn every_counter_and_time_fits() {
     for counter in [1, 23, 24, 255, 256, 65_536, u64::from(u32::MAX) + 1, u64::MAX] {
