@@ -29,7 +29,10 @@ impl<H: KeyedHmac<Error = BackendError>> FusedBackend<H> {
     pub fn new(chip: H, description: String) -> Result<Self, BackendError> {
         let capabilities = Capabilities {
             kind: BackendKind::SealedFile,
-            key_algorithms: vec![KeyAlgorithm::P256, KeyAlgorithm::P384, KeyAlgorithm::Ed25519],
+            key_algorithms: KeyAlgorithm::ALL
+                .into_iter()
+                .filter(|algorithm| algorithm.may_sign_certificates())
+                .collect(),
             is_hardware: false,
             root_use: RootUse::OnlyWraps,
             description,

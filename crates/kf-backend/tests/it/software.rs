@@ -57,6 +57,7 @@ fn a_key_wrapped_under_another_root_does_not_open() {
 
 #[test]
 fn no_secret_shows_in_debug() {
-    let shown = format!("{:?}", backend(0x41));
+    // A name that has the digits.
+    let shown = format!("{:?}", backend(0x41)).replace("MlDsa65", "");
     assert!(!shown.contains("65") && !shown.contains("41") && !shown.contains("AA"), "{shown}");
 }
