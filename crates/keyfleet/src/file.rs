@@ -90,6 +90,29 @@ fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), Failure> {
     file.write_all(contents).and_then(|()| file.sync_all()).map_err(refused)
 }
 
+/// Writes a new private file that is whole or not there, whatever happens in between, and whose name is durable.
+///
+/// # Errors
+/// [`Failure::File`], also when it exists.
+pub(crate) fn write_whole(path: &Path, contents: &[u8]) -> Result<(), Failure> {
+    let refused = |error| Failure::file("write", path, error);
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    // Private from the start: 0600 is what this makes.
+    let mut draft = tempfile::NamedTempFile::new_in(directory).map_err(refused)?;
+    draft.write_all(contents).and_then(|()| draft.as_file().sync_all()).map_err(refused)?;
+    draft.persist_noclobber(path).map_err(|error| refused(error.error))?;
+    sync_directory(directory)
+}
+
+/// Makes the names in a directory durable.
+///
+/// # Errors
+/// [`Failure::File`].
+pub(crate) fn sync_directory(directory: &Path) -> Result<(), Failure> {
+    let sync = File::open(directory).and_then(|directory| directory.sync_all());
+    sync.map_err(|error| Failure::file("write", directory, error))
+}
+
 /// Refuses to go on when the file that is to be written later exists already, before anything is asked of the server.
 ///
 /// # Errors

@@ -38,15 +38,24 @@ pub struct Escrow {
     pub rehearse_days: u32,
     /// SHA-256 of the file that was reviewed, hexadecimal.
     pub reviewed_sha256: String,
+    /// The ceremony whose custodians these take over from.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub replaces: Option<String>,
+    /// The ceremony that replaced it, once that was shown to open.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub replaced_by: Option<String>,
     /// The last rehearsal that opened it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rehearsed: Option<UnixMillis>,
 }
 
 impl Escrow {
-    /// Whether a rehearsal is overdue.
+    /// Whether a rehearsal is overdue; never of one that was replaced.
     #[must_use]
     pub fn is_overdue(&self, now: UnixMillis) -> bool {
+        if self.replaced_by.is_some() {
+            return false;
+        }
         let last = self.rehearsed.unwrap_or(self.made);
         now > last.plus(u64::from(self.rehearse_days) * UnixMillis::DAY)
     }

@@ -29,7 +29,9 @@ mod words;
 pub use ceremony::{Class, ClassError, CustodianError, check_custodians};
 pub use combine::{CombineError, combine};
 pub use share::{CeremonyId, MAX_SHARE_OCTETS, Share, ShareError};
-pub use split::{MAX_SECRET_OCTETS, MAX_SHARES, MIN_SECRET_OCTETS, Quorum, QuorumError, SplitError, split};
+pub use split::{
+    MAX_SECRET_OCTETS, MAX_SHARES, MIN_SECRET_OCTETS, Quorum, QuorumError, SplitError, random_octets, split,
+};
 pub use words::WordError;
 
 #[cfg(test)]

@@ -82,7 +82,15 @@ pub enum SplitError<E> {
     Random(#[source] E),
 }
 
-/// Splits `secret`. `random` fills its argument with unpredictable octets; it is asked once, for (threshold - 1) × (length + 16) octets.
+/// Octets of randomness that [`split`] takes for a key of `length` octets: (threshold - 1) × (length + 16).
+#[must_use]
+pub const fn random_octets(length: usize, quorum: Quorum) -> usize {
+    // At most 15 × 80: neither factor comes from outside unchecked.
+    (quorum.threshold as usize).saturating_sub(1).saturating_mul(length.saturating_add(CHECK_OCTETS))
+}
+
+/// Splits `secret`. `random` fills its argument with unpredictable octets; it is asked once, for [`random_octets`]. The same octets give the
+/// same shares, so that a ceremony that was cut short can go on.
 ///
 /// # Errors
 /// [`SplitError`]; no share has been made then.

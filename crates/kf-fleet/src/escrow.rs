@@ -30,16 +30,33 @@ impl Fleet {
                 "send the escrow.json that `keyfleet escrow split` wrote",
             ));
         }
-        let escrow = Escrow { rehearsed: None, ..escrow };
+        if let Some(old) = &escrow.replaces {
+            self.replaceable(&escrow, old)?;
+        }
+        let escrow = Escrow { rehearsed: None, replaced_by: None, ..escrow };
         let people: Vec<_> = escrow.custodians.iter().map(|custodian| custodian.person.as_str()).collect();
         let entry = self
             .evidence(Entry::done(who, "escrow.create", self.now()))
+            .with("replaces", escrow.replaces.as_deref().unwrap_or("nothing"))
             .with("ceremony", &escrow.ceremony)
             .with("class", &escrow.class)
             .with("threshold", escrow.threshold)
             .with("custodians", people.join(", "));
         self.store.insert_escrow(escrow.clone(), entry.build()).await?;
         Ok(escrow)
+    }
+
+    /// The escrow whose custodians others take over from: of the same class, and replaced by nobody else.
+    fn replaceable(&self, new: &Escrow, old: &str) -> Result<Escrow, FleetError> {
+        let found = self.store.escrow(old)?.ok_or(FleetError::NotFound("escrow that is replaced"))?;
+        if found.class != new.class || found.replaced_by.as_ref().is_some_and(|by| *by != new.ceremony) {
+            return Err(FleetError::conflict(
+                "replaces",
+                format!("ceremony {old} is of another class, or was replaced before"),
+                "name the ceremony whose shares are held now: `keyfleet escrow list`",
+            ));
+        }
+        Ok(found)
     }
 
     /// The escrows that are known.
@@ -134,7 +151,25 @@ impl Fleet {
         let entry =
             self.evidence(Entry::done(who, "escrow.rehearse", now)).because(&why).with("ceremony", &escrow.ceremony);
         self.store.keep_escrow(escrow.clone(), entry.build()).await?;
+        self.replace(who, &escrow).await?;
         Ok(escrow)
+    }
+
+    /// New custodians have taken over once it was shown that their shares open; until then the old ones are rehearsed and
+    /// alarmed for.
+    async fn replace(&self, who: &Principal, new: &Escrow) -> Result<(), FleetError> {
+        let Some(old) = &new.replaces else { return Ok(()) };
+        let old = self.replaceable(new, old)?;
+        if old.replaced_by.is_some() {
+            return Ok(());
+        }
+        let entry = self
+            .evidence(Entry::done(who, "escrow.replace", self.now()))
+            .with("ceremony", &new.ceremony)
+            .with("replaces", &old.ceremony);
+        let old = Escrow { replaced_by: Some(new.ceremony.clone()), ..old };
+        self.store.keep_escrow(old, entry.build()).await?;
+        Ok(())
     }
 
     /// What is to be said of escrows in the status: those that nobody has shown to open for too long.

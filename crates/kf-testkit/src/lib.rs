@@ -7,6 +7,7 @@
 // A test fails by panicking; these helpers exist to do so with a useful message.
 #![allow(clippy::panic, clippy::expect_used)]
 
+mod crash;
 mod flash;
 mod foreign_authority;
 mod https_server;
@@ -18,6 +19,7 @@ mod soft_hsm;
 mod software_tpm;
 mod tool;
 
+pub use crash::{CRASH_AT, crash_library};
 pub use flash::{FlashFault, NorFlash, SECTOR_OCTETS, TranslatedFlash};
 pub use foreign_authority::{Day, ForeignAuthority, IssuedIdentity};
 pub use https_server::{Answer, ClientCheck, HttpsServer, Received};

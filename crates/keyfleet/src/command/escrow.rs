@@ -5,6 +5,7 @@ mod paper;
 mod record;
 mod split;
 mod transcript;
+mod under_way;
 
 use std::path::PathBuf;
 
@@ -12,7 +13,7 @@ use clap::{Args, Subcommand};
 use kf_age::{Identity, Recipient};
 use kf_api::escrow::{Escrow, EscrowOutcome, EscrowRequest, ShareUse};
 use kf_escrow::Class;
-use kf_key::{ProposalId, SecretBytes};
+use kf_key::{ProposalId, SecretArray, SecretBytes};
 use kf_signer::{BackendKind, Pkcs11Config, SignerConfig, ceremony};
 
 use super::revoke::waiting;
@@ -120,6 +121,11 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         }
         Verb::Verify { directory, shares } => {
             let directory = Directory::open(&directory)?;
+            if let Some(approved) = directory.transcript.open_release() {
+                say(&format!(
+                    "open: a release ({approved}) was cut short; the same `keyfleet escrow release` goes on with it"
+                ));
+            }
             for share in shares.read()? {
                 let custodian = directory.custodian(&share)?;
                 say(&format!("share {} of ceremony {}, for {custodian}: it is whole", share.index(), share.ceremony()));
@@ -193,36 +199,69 @@ async fn bring_back(context: &Context, mut directory: Directory, release: Releas
     let class = directory.class()?;
     let target = match class {
         Class::Root => Some(signer_config(context, &release)?),
-        Class::BackupKey => {
-            file::must_be_free(out.as_deref())?;
-            None
-        }
+        Class::BackupKey => None,
     };
     if class == Class::BackupKey && (out.is_none() || recipients.is_empty()) {
         return Err(Failure::usage("where the backup key goes is not said", "give --out FILE and --recipient age1..."));
     }
-    ceremony::harden().map_err(kf_fleet::FleetError::from)?;
     let by = if *offline { approved_by.join(", ") } else { proposal.map_or_else(String::new, |id| id.to_string()) };
-    directory.transcript.add("release", &[("why", why), ("approved", &by)])?;
+    // The same approval again: it was cut short, and goes on.
+    let goes_on = directory.transcript.open_release() == Some(by.as_str());
+    let is_written = goes_on && out.as_deref().is_some_and(|out| is_sealed_already(&directory, out));
+    if !is_written {
+        file::must_be_free(out.as_deref())?;
+    }
+    ceremony::harden().map_err(kf_fleet::FleetError::from)?;
+    directory.transcript.add(if goes_on { "resumed" } else { "release" }, &[("why", why), ("approved", &by)])?;
+    if is_written {
+        return directory.transcript.add("released", &[]);
+    }
     let online = (!offline).then_some(context);
     let key = gather(online, &mut directory, shares, ShareUse::Release, *proposal).await?;
     match (target, out) {
         (Some(config), _) => {
             let root = ceremony::root_of(&key).map_err(kf_fleet::FleetError::from)?;
-            ceremony::bring_root(&config, &root).map_err(kf_fleet::FleetError::from)?;
-            say("the root is back");
+            if goes_on && is_back_already(&config, &root)? {
+                say("the root was back already");
+            } else {
+                ceremony::bring_root(&config, &root).map_err(kf_fleet::FleetError::from)?;
+                say("the root is back");
+            }
         }
         (None, Some(out)) => {
             let mut sealed = Vec::new();
             // Exposed to be sealed to whom the command line names.
             kf_age::seal(recipients, identity(&key)?.to_file().expose(), &mut sealed)
                 .map_err(|error| Failure::local(format!("the key was not sealed: {error}"), "please report this"))?;
-            file::write_private(out, &sealed)?;
+            // Announced with its digest, so that whoever goes on after a crash knows whether it is the one.
+            directory.transcript.add("sealed", &[("sha256", &hex::encode(kf_crypto::sha256(&sealed)))])?;
+            file::write_whole(out, &sealed)?;
             say(&format!("the backup key is back, sealed, in {}", out.display()));
         }
         (None, None) => {}
     }
     directory.transcript.add("released", &[])
+}
+
+/// Whether the file is what this very release has sealed.
+fn is_sealed_already(directory: &Directory, out: &std::path::Path) -> bool {
+    let written = file::read(out).ok().map(|octets| hex::encode(kf_crypto::sha256(&octets)));
+    written.is_some() && directory.transcript.of_release("sealed", "sha256") == written.as_deref()
+}
+
+/// Whether this root is where it is to go. A token does not say which root it holds; it then refuses a second one by itself.
+fn is_back_already(config: &SignerConfig, root: &SecretArray<32>) -> Result<bool, Failure> {
+    if config.backend != BackendKind::SealedFile || !config.sealed_file.path.exists() {
+        return Ok(false);
+    }
+    let there = ceremony::take_root(config).map_err(kf_fleet::FleetError::from)?;
+    if there.equals(root) {
+        return Ok(true);
+    }
+    Err(Failure::local(
+        format!("{} holds another root", config.sealed_file.path.display()),
+        "nothing was overwritten; move it away and run the same command again",
+    ))
 }
 
 /// Where the root goes: as the configuration in --data says, or into the token that is named.

@@ -11,7 +11,7 @@ use crate::console::{Fleet, Succeeds as _, json, keyfleet, private};
 use crate::fleet::sign_up;
 
 /// A person with an identity of age in `folder`; the recipient.
-fn person(folder: &Path, name: &str) -> String {
+pub(crate) fn person(folder: &Path, name: &str) -> String {
     let file = format!("{name}.key");
     let keygen = Tool::new("age-keygen").directory(folder);
     keygen.run(&["-o", &file]).succeeds();

@@ -22,6 +22,8 @@ fn escrow() -> Escrow {
         made: START,
         rehearse_days: 30,
         reviewed_sha256: "00".repeat(32),
+        replaces: None,
+        replaced_by: None,
         rehearsed: None,
     }
 }
@@ -49,6 +51,33 @@ async fn an_escrow_that_nobody_rehearses_alarms_until_somebody_does() {
     assert!(warnings(&scratch).await.is_empty());
     scratch.pass(31 * UnixMillis::DAY);
     assert_eq!(warnings(&scratch).await.len(), 1);
+}
+
+#[tokio::test]
+async fn new_custodians_take_over_once_their_shares_were_shown_to_open_and_not_before() {
+    const NEW: &str = "8899aabbccddeeff";
+    let scratch = Scratch::new().await;
+    scratch.fleet.escrow_create(&scratch.owner, escrow()).await.unwrap();
+    let new = Escrow { ceremony: NEW.into(), replaces: Some(CEREMONY.into()), made: START, ..escrow() };
+    let other_class = Escrow { class: "backup-key".into(), ..new.clone() };
+    assert_eq!(field_of(&scratch.fleet.escrow_create(&scratch.owner, other_class).await.unwrap_err()), "replaces");
+    let unknown = Escrow { replaces: Some("0".repeat(16)), ..new.clone() };
+    assert!(matches!(scratch.fleet.escrow_create(&scratch.owner, unknown).await, Err(FleetError::NotFound(_))));
+    // Whoever sends it does not decide that it has been replaced itself.
+    let sly = Escrow { replaced_by: Some(CEREMONY.into()), ..new };
+    assert_eq!(scratch.fleet.escrow_create(&scratch.owner, sly).await.unwrap().replaced_by, None);
+    scratch.pass(31 * UnixMillis::DAY);
+    assert_eq!(
+        warnings(&scratch).await.len(),
+        2,
+        "the old shares count as long as the new ones were not shown to open"
+    );
+    scratch.fleet.escrow_rehearsed(&scratch.owner, NEW, "it opened".into()).await.unwrap();
+    assert!(warnings(&scratch).await.is_empty());
+    let old = scratch.fleet.escrow_list(&scratch.owner).await.unwrap().into_iter().find(|one| one.ceremony == CEREMONY);
+    assert_eq!(old.unwrap().replaced_by.as_deref(), Some(NEW));
+    let third = Escrow { ceremony: "1".repeat(16), replaces: Some(CEREMONY.into()), ..escrow() };
+    assert_eq!(field_of(&scratch.fleet.escrow_create(&scratch.owner, third).await.unwrap_err()), "replaces");
 }
 
 #[tokio::test]

@@ -12,8 +12,9 @@ use kf_signer::ceremony;
 use serde::Deserialize;
 
 use super::paper;
-use super::record::RECORD;
+use super::record::{Directory, RECORD};
 use super::transcript::Transcript;
+use super::under_way::{STATE, UnderWay};
 use crate::api::Context;
 use crate::command::serve::unlock::Unlock;
 use crate::failure::Failure;
@@ -42,6 +43,9 @@ pub(crate) struct Split {
     /// The identity file that opens it, mode 0600
     #[arg(long, value_name = "FILE", requires = "key")]
     identity: Option<PathBuf>,
+    /// Give up a ceremony that was cut short, instead of going on with it: its shares are void
+    #[arg(long)]
+    void: bool,
     /// Only say what the ceremony would make
     #[arg(long)]
     dry_run: bool,
@@ -59,6 +63,9 @@ struct CeremonyFile {
     threshold: u8,
     #[serde(default)]
     rehearse_days: Option<u32>,
+    /// The ceremony whose custodians these take over from.
+    #[serde(default)]
+    replaces: Option<String>,
     /// Who reviewed it, and why it is held; for people.
     review: String,
     custodian: Vec<CustodianEntry>,
@@ -74,13 +81,14 @@ struct CustodianEntry {
 }
 
 /// A ceremony that may be held.
-struct Plan {
+pub(super) struct Plan {
     name: String,
     class: Class,
-    quorum: Quorum,
+    pub(super) quorum: Quorum,
     custodians: Vec<(String, Option<Recipient>)>,
     rehearse_days: u32,
-    reviewed_sha256: String,
+    replaces: Option<String>,
+    pub(super) reviewed_sha256: String,
 }
 
 fn plan(path: &Path) -> Result<Plan, Failure> {
@@ -113,40 +121,133 @@ fn plan(path: &Path) -> Result<Plan, Failure> {
         return Err(wrong("`rehearse_days` is 1 to 3650".to_owned()));
     }
     let reviewed_sha256 = hex::encode(kf_crypto::sha256(text.as_bytes()));
-    Ok(Plan { name: read.name, class, quorum, custodians, rehearse_days, reviewed_sha256 })
+    let is_id = |id: &String| id.len() == 16 && id.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if read.replaces.as_ref().is_some_and(|id| !is_id(id)) {
+        return Err(wrong("`replaces` is the id of a ceremony, 16 hexadecimal digits".to_owned()));
+    }
+    let (name, replaces) = (read.name, read.replaces);
+    Ok(Plan { name, class, quorum, custodians, rehearse_days, replaces, reviewed_sha256 })
 }
 
 pub(super) fn run(context: &Context, split: &Split) -> Result<(), Failure> {
     let plan = plan(&split.ceremony)?;
-    let id = CeremonyId(kf_crypto::random_array().map_err(|error| {
-        Failure::local(format!("no random octets: {error}"), "wait until the machine has gathered some")
-    })?);
-    let escrow = record(&plan, id);
     if split.dry_run {
         say("nothing was made; this would be the record:");
-        return object(context.format, &escrow, &Names::new());
+        return object(context.format, &record(&plan, fresh_id()?), &Names::new());
     }
     ceremony::harden().map_err(kf_fleet::FleetError::from)?;
     file::private_directory(&split.out)?;
-    file::must_be_free(Some(&split.out.join(RECORD)))?;
     let mut transcript = Transcript::open(&split.out)?;
-    void_leftovers(&split.out, &mut transcript)?;
-    let secret = secret(context, split, plan.class)?;
-    transcript.add(
-        "begin",
-        &[("ceremony", &escrow.ceremony), ("class", &escrow.class), ("reviewed_sha256", &escrow.reviewed_sha256)],
-    )?;
-    let shares = kf_escrow::split(&secret, plan.quorum, id, kf_crypto::fill_random)
-        .map_err(|error| Failure::local(error.to_string(), "please report this"))?;
-    verify(&shares, &secret, plan.quorum)?;
+    if split.out.join(RECORD).exists() {
+        return finish(context, split, &mut transcript);
+    }
+    let under_way = match UnderWay::read(&split.out) {
+        Ok(Some(found)) if !split.void => Some(found),
+        Ok(_) => None,
+        Err(_unreadable) if split.void => None,
+        Err(failure) => return Err(failure),
+    };
+    let (id, shares) = match under_way {
+        Some(under_way) => go_on(context, split, &plan, &under_way)?,
+        None => {
+            void_leftovers(&split.out, &mut transcript)?;
+            begin(context, split, &plan)?
+        }
+    };
+    let escrow = record(&plan, id);
+    if !transcript.has(&escrow.ceremony, "begin", ("ceremony", &escrow.ceremony)) {
+        transcript.add(
+            "begin",
+            &[("ceremony", &escrow.ceremony), ("class", &escrow.class), ("reviewed_sha256", &escrow.reviewed_sha256)],
+        )?;
+    }
     for (share, (person, recipient)) in shares.iter().zip(&plan.custodians) {
         hand_out(split, &mut transcript, share, (&plan.name, person, recipient.as_ref()))?;
     }
-    // Last: a directory without it holds no ceremony, and its shares are void.
+    // Last: a directory without it holds no ceremony that anybody can use.
     let text = serde_json::to_vec_pretty(&escrow)
         .map_err(|error| Failure::local(format!("the record: {error}"), "please report this"))?;
-    file::write_new(&split.out.join(RECORD), &text)?;
-    transcript.add("end", &[("ceremony", &escrow.ceremony)])?;
+    file::write_whole(&split.out.join(RECORD), &text)?;
+    finish(context, split, &mut transcript)
+}
+
+fn fresh_id() -> Result<CeremonyId, Failure> {
+    kf_crypto::random_array().map(CeremonyId).map_err(|error| {
+        Failure::local(format!("no random octets: {error}"), "wait until the machine has gathered some")
+    })
+}
+
+/// A new ceremony. What is needed to go on with it is durable before there is a share; of a root that exists nowhere yet there is
+/// nothing to go on with, and nobody who would miss it.
+fn begin(context: &Context, split: &Split, plan: &Plan) -> Result<(CeremonyId, Vec<Share>), Failure> {
+    let secret = secret(context, split, plan.class)?;
+    let id = fresh_id()?;
+    let shares = if split.fresh {
+        kf_escrow::split(&secret, plan.quorum, id, kf_crypto::fill_random)
+            .map_err(|error| Failure::local(error.to_string(), "please report this"))?
+    } else {
+        let coefficients = UnderWay::begin(&split.out, plan, id, &secret)?;
+        shares_of(&secret, plan.quorum, id, &coefficients)?
+    };
+    verify(&shares, &secret, plan.quorum)?;
+    Ok((id, shares))
+}
+
+/// The very shares of a ceremony that was cut short: those that left already stay good.
+fn go_on(
+    context: &Context,
+    split: &Split,
+    plan: &Plan,
+    under_way: &UnderWay,
+) -> Result<(CeremonyId, Vec<Share>), Failure> {
+    if split.fresh || under_way.reviewed_sha256 != plan.reviewed_sha256 {
+        return Err(Failure::usage(
+            format!("ceremony {} is under way here, and was reviewed as another file", under_way.ceremony),
+            "give the file that was being held, or void the ceremony with --void",
+        ));
+    }
+    let secret = secret(context, split, plan.class)?;
+    let coefficients = under_way.open(&secret)?;
+    let id = under_way.id().ok_or_else(|| Failure::local("the ceremony has no id", "void it with --void"))?;
+    let shares = shares_of(&secret, plan.quorum, id, &coefficients)?;
+    verify(&shares, &secret, plan.quorum)?;
+    say(&format!("ceremony {id} goes on where it was cut short"));
+    Ok((id, shares))
+}
+
+fn shares_of(
+    secret: &SecretBytes,
+    quorum: Quorum,
+    id: CeremonyId,
+    coefficients: &SecretBytes,
+) -> Result<Vec<Share>, Failure> {
+    let kept = |octets: &mut [u8]| {
+        // Exposed to be the polynomials of this ceremony again.
+        if octets.len() != coefficients.len() {
+            return Err("the state is of another quorum");
+        }
+        octets.copy_from_slice(coefficients.expose());
+        Ok(())
+    };
+    kf_escrow::split(secret, quorum, id, kept).map_err(|error| Failure::local(error.to_string(), "void it with --void"))
+}
+
+/// The ceremony is whole. What is left to be done is done, however often it is asked for.
+fn finish(context: &Context, split: &Split, transcript: &mut Transcript) -> Result<(), Failure> {
+    let escrow = Directory::open(&split.out)?.escrow;
+    let state = split.out.join(STATE);
+    let is_told = transcript.has(&escrow.ceremony, "end", ("ceremony", &escrow.ceremony));
+    if is_told && !state.exists() {
+        file::must_be_free(Some(&split.out.join(RECORD)))?;
+    }
+    if state.exists() {
+        std::fs::remove_file(&state).map_err(|error| Failure::file("remove", &state, error))?;
+        file::sync_directory(&split.out)?;
+    }
+    remove_drafts(&split.out)?;
+    if !is_told {
+        transcript.add("end", &[("ceremony", &escrow.ceremony)])?;
+    }
     object(context.format, &escrow, &Names::new())?;
     say(
         "next: hand each share to its custodian, who checks it with `keyfleet escrow verify`; `keyfleet escrow register` makes \
@@ -171,24 +272,44 @@ fn record(plan: &Plan, id: CeremonyId) -> Escrow {
         made: SystemClock.now(),
         rehearse_days: plan.rehearse_days,
         reviewed_sha256: plan.reviewed_sha256.clone(),
+        replaces: plan.replaces.clone(),
+        replaced_by: None,
         rehearsed: None,
     }
 }
 
-/// Shares of a ceremony that was cut short: the polynomials are gone with the process, so they can be completed by nobody.
+/// Shares of a ceremony that was given up, or of a root that was to be new and whose process ended: nobody completes them. Each is named
+/// in the transcript before it is removed.
 fn void_leftovers(out: &Path, transcript: &mut Transcript) -> Result<(), Failure> {
+    remove_drafts(out)?;
     let mut removed = 0_u32;
     for entry in std::fs::read_dir(out).map_err(|error| Failure::file("read", out, error))? {
         let path = entry.map_err(|error| Failure::file("read", out, error))?.path();
-        let is_share = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("share-"));
-        if is_share {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.starts_with("share-") {
+            transcript.add("void", &[("file", &name)])?;
             std::fs::remove_file(&path).map_err(|error| Failure::file("remove", &path, error))?;
             removed += 1;
         }
     }
+    let state = out.join(STATE);
+    if state.exists() {
+        transcript.add("void", &[("file", STATE)])?;
+        std::fs::remove_file(&state).map_err(|error| Failure::file("remove", &state, error))?;
+    }
     if removed > 0 {
-        transcript.add("void", &[("shares", &removed.to_string())])?;
         say(&format!("{removed} shares of a ceremony that was cut short are void, and were removed"));
+    }
+    file::sync_directory(out)
+}
+
+/// Files that were being written when a process ended, under names that nobody reads.
+fn remove_drafts(out: &Path) -> Result<(), Failure> {
+    for entry in std::fs::read_dir(out).map_err(|error| Failure::file("read", out, error))? {
+        let path = entry.map_err(|error| Failure::file("read", out, error))?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".tmp")) {
+            std::fs::remove_file(&path).map_err(|error| Failure::file("remove", &path, error))?;
+        }
     }
     Ok(())
 }
@@ -239,31 +360,36 @@ fn verify(shares: &[Share], secret: &SecretBytes, quorum: Quorum) -> Result<(), 
     Ok(())
 }
 
-/// Writes one share for its custodian: sealed, or to be printed.
+/// Writes one share for its custodian: sealed, or to be printed. Once the transcript says that it was made it is left alone, wherever it is
+/// now; a file that it does not know of was being written when the process ended, and is written again.
 fn hand_out(
     split: &Split,
     transcript: &mut Transcript,
     share: &Share,
     (ceremony, person, recipient): (&str, &str, Option<&Recipient>),
 ) -> Result<(), Failure> {
+    let (id, index) = (share.ceremony().to_string(), share.index().to_string());
+    if transcript.has(&id, "share", ("share", &index)) {
+        return Ok(());
+    }
+    let extension = if recipient.is_some() { "age" } else { "txt" };
+    let path = split.out.join(format!("share-{:02}-{person}.{extension}", share.index()));
+    if path.exists() {
+        std::fs::remove_file(&path).map_err(|error| Failure::file("remove", &path, error))?;
+    }
     let paper = paper::print(share, ceremony, person)?;
-    let (name, octets) = match recipient {
+    match recipient {
         Some(recipient) => {
             let mut sealed = Vec::new();
             // Exposed to be sealed to the custodian.
             kf_age::seal(std::slice::from_ref(recipient), paper.expose(), &mut sealed)
                 .map_err(|error| Failure::local(format!("a share was not sealed: {error}"), "please report this"))?;
-            (format!("share-{:02}-{person}.age", share.index()), sealed)
+            file::write_private(&path, &sealed)?;
         }
-        None => (format!("share-{:02}-{person}.txt", share.index()), Vec::new()),
-    };
-    let path = split.out.join(&name);
-    if recipient.is_some() {
-        file::write_private(&path, &octets)?;
-    } else {
         // Exposed to the file that is printed, mode 0600.
-        file::write_private(&path, paper.expose())?;
+        None => file::write_private(&path, paper.expose())?,
     }
+    file::sync_directory(&split.out)?;
     let kind = if recipient.is_some() { "sealed" } else { "paper" };
-    transcript.add("share", &[("share", &share.index().to_string()), ("custodian", person), ("kind", kind)])
+    transcript.add("share", &[("share", &index), ("custodian", person), ("kind", kind)])
 }

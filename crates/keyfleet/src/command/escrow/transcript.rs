@@ -29,6 +29,19 @@ struct Line {
 pub(super) struct Transcript {
     path: PathBuf,
     last: String,
+    events: Vec<Event>,
+}
+
+/// What a line says.
+struct Event {
+    event: String,
+    detail: BTreeMap<String, String>,
+}
+
+impl Event {
+    fn says(&self, event: &str, detail: (&str, &str)) -> bool {
+        self.event == event && self.detail.get(detail.0).is_some_and(|found| found == detail.1)
+    }
 }
 
 impl Transcript {
@@ -44,16 +57,18 @@ impl Transcript {
             Err(error) => return Err(Failure::file("read", &path, error)),
         };
         let mut last = NOTHING.to_owned();
+        let mut events = Vec::new();
         // A last line without its end was cut off while it was written, and announced nothing.
         let whole = text.rfind('\n').map_or("", |end| text.get(..=end).unwrap_or_default());
         for (line, number) in whole.lines().zip(1_u64..) {
             let parsed = serde_json::from_str::<Line>(line).ok().filter(|line| line.v == 1 && line.previous == last);
-            if parsed.is_none() {
+            let Some(Line { event, detail, .. }) = parsed else {
                 return Err(Failure::local(
                     format!("{}: line {number} does not follow from the one before", path.display()),
                     "the transcript was changed; compare it with the copies of the witnesses of the ceremony",
                 ));
-            }
+            };
+            events.push(Event { event, detail });
             last = digest(line);
         }
         if whole.len() < text.len() {
@@ -62,7 +77,7 @@ impl Transcript {
             let length = u64::try_from(whole.len()).unwrap_or(u64::MAX);
             file.set_len(length).map_err(|error| Failure::file("write", &path, error))?;
         }
-        Ok(Self { path, last })
+        Ok(Self { path, last, events })
     }
 
     /// Adds a line; durable when this returns.
@@ -82,8 +97,35 @@ impl Transcript {
         let failed = |error| Failure::file("write", &self.path, error);
         let mut file = OpenOptions::new().create(true).append(true).open(&self.path).map_err(failed)?;
         file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        if self.events.is_empty() {
+            crate::file::sync_directory(self.path.parent().unwrap_or(Path::new(".")))?;
+        }
         self.last = digest(&text);
+        self.events.push(Event { event: line.event, detail: line.detail });
         Ok(())
+    }
+
+    /// Whether a ceremony has this line since it began.
+    pub(super) fn has(&self, ceremony: &str, event: &str, detail: (&str, &str)) -> bool {
+        let begin = self.events.iter().rposition(|found| found.says("begin", ("ceremony", ceremony)));
+        let of = begin.and_then(|begin| self.events.get(begin..)).unwrap_or_default();
+        of.iter().any(|found| found.says(event, detail))
+    }
+
+    /// The approval under which a release began that has not come to its end.
+    pub(super) fn open_release(&self) -> Option<&str> {
+        let begin = self.events.iter().rposition(|found| found.event == "release")?;
+        let since = self.events.get(begin..)?;
+        let is_over = since.iter().any(|found| found.event == "released");
+        let approved = since.first().and_then(|found| found.detail.get("approved"));
+        approved.map(String::as_str).filter(|_| !is_over)
+    }
+
+    /// The newest value that an event of the release that is under way has.
+    pub(super) fn of_release(&self, event: &str, key: &str) -> Option<&str> {
+        let begin = self.events.iter().rposition(|found| found.event == "release")?;
+        let found = self.events.get(begin..)?.iter().rev().find(|found| found.event == event)?;
+        found.detail.get(key).map(String::as_str)
     }
 }
 
