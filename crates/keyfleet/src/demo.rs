@@ -4,6 +4,7 @@
 
 mod broker;
 mod device;
+pub(crate) mod incident;
 mod proof;
 mod report;
 mod stage;

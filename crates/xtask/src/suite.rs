@@ -192,11 +192,15 @@ struct DemoCheck {
     holds: bool,
 }
 
-/// Runs the demo once and looks at every check itself, beside the exit status.
+/// Runs each scene of the demo once and looks at every check itself, beside the exit status.
 fn demo() -> Result<()> {
+    ["fleet", "incident"].into_iter().try_for_each(scene)
+}
+
+fn scene(name: &str) -> Result<()> {
     let keyfleet = target_directory().join("debug/keyfleet");
-    let remedy = "run `cargo run -- demo` and read its lines";
-    let text = output(command(keyfleet).args(["demo", "--format", "json"]), remedy)?;
+    let remedy = "run `cargo run -- demo` (`--scene incident`) and read its lines";
+    let text = output(command(keyfleet).args(["demo", "--scene", name, "--format", "json"]), remedy)?;
     let checks = parse_demo(&text)?;
     for check in &checks {
         println!("{} {}: {}", if check.holds { "holds" } else { "FAILS" }, check.step, check.checked);

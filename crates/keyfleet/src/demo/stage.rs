@@ -72,7 +72,7 @@ impl Stage {
         let (stop, stopped) = watch::channel(false);
         let serving = serve(&fleet, Listeners { https, http }, &stopped);
         let stage = Self {
-            owner: owner_client(&made.root, &made.owner_token)?,
+            owner: client_of(&made.root, &made.owner_token)?,
             root: made.root,
             verifier_key: made.verifier_key,
             owner_token: made.owner_token,
@@ -249,7 +249,8 @@ fn serve(fleet: &Arc<Fleet>, listeners: Listeners, stopped: &watch::Receiver<boo
     vec![server, background]
 }
 
-fn owner_client(root: &[u8], token: &ShownOnce) -> Result<Client, DemoError> {
+/// Speaks to the server as whoever has this token.
+pub(super) fn client_of(root: &[u8], token: &ShownOnce) -> Result<Client, DemoError> {
     // Exposed to become the Authorization header.
     let token = SecretBytes::from_vec(token.expose().as_bytes().to_vec());
     Client::builder().roots(vec![root.to_vec()]).bearer(&token).build().map_err(at("owner"))
