@@ -160,6 +160,9 @@ pub(crate) enum Noun {
     /// Compromise recovery: what it reaches, what to do, and the report
     #[command(subcommand)]
     Incident(Box<command::incident::Verb>),
+    /// Credentials made beforehand by two people, and used once by one when the others are away
+    #[command(subcommand)]
+    BreakGlass(Box<command::break_glass::Verb>),
     /// Rehearse compromise recovery on a copy of the fleet, timed, with a verdict
     Drill(Box<command::drill::Drill>),
     /// Acts that wait for a second person

@@ -6,6 +6,7 @@ pub(crate) mod audit;
 pub(crate) mod authority;
 pub(crate) mod backup;
 pub(crate) mod batch;
+pub(crate) mod break_glass;
 pub(crate) mod campaign;
 pub(crate) mod certificate;
 pub(crate) mod code;

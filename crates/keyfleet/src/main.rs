@@ -103,6 +103,7 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         Noun::Access(verb) => command::access::run(context, verb).await,
         Noun::Drill(drill) => command::drill::run(context, *drill).await,
         Noun::Incident(verb) => command::incident::run(context, *verb).await,
+        Noun::BreakGlass(verb) => command::break_glass::run(context, *verb).await,
         Noun::Proposal(verb) => command::proposal::run(context, verb).await,
         Noun::Key(verb) => command::key::run(context, verb).await,
         Noun::Open(open) => command::open::run(context, open).await,

@@ -22,7 +22,7 @@ pub(crate) enum Format {
 }
 
 /// Fields whose number is a moment in milliseconds since 1970.
-const MOMENTS: [&str; 34] = [
+const MOMENTS: [&str; 37] = [
     "issued",
     "created",
     "last_seen",
@@ -57,6 +57,9 @@ const MOMENTS: [&str; 34] = [
     "made",
     "switched",
     "last_expiry",
+    "ends",
+    "recorded",
+    "withdrawn",
 ];
 
 /// Fields that come first when one object is shown.

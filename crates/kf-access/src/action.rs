@@ -164,6 +164,16 @@ actions! {
     EscrowRead = "escrow.read" => [Owner, FleetOperator, Auditor];
     /// Make an escrow known, use its shares, propose a release or approve one.
     EscrowManage = "escrow.manage" => [Owner, FleetOperator];
+    /// See break-glass credentials, and how they were used.
+    BreakGlassRead = "break-glass.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
+    /// Propose a break-glass credential, or approve one.
+    BreakGlassCreate = "break-glass.create" => [Owner, FleetOperator];
+    /// Open a break-glass credential whose secret one has.
+    BreakGlassOpen = "break-glass.open" => [Owner, FleetOperator, FacilityOperator];
+    /// End a session, or withdraw what was not opened.
+    BreakGlassEnd = "break-glass.end" => [Owner, FleetOperator, FacilityOperator];
+    /// Review what was done behind broken glass.
+    BreakGlassReview = "break-glass.review" => [Owner, FleetOperator, FacilityOperator];
     /// Read the log.
     AuditRead = "audit.read" => [Owner, FleetOperator, FacilityOperator, Auditor];
     /// See the state of the server.
@@ -177,6 +187,42 @@ impl Action {
         Self::ALL.iter().copied().find(|action| action.name() == name)
     }
 
+    /// Whether the session of a break-glass credential may do this, in its scope: see, stop, and what an incident's plan does to
+    /// recover. Never what founds, destroys, lets in, or opens more glass.
+    #[must_use]
+    pub const fn in_break_glass(self) -> bool {
+        matches!(
+            self,
+            Self::FacilityRead
+                | Self::DeviceRead
+                | Self::CertificateRead
+                | Self::AuthorityRead
+                | Self::ProductLineRead
+                | Self::IncidentRead
+                | Self::ProposalRead
+                | Self::EpochRead
+                | Self::OrderRead
+                | Self::BatchRead
+                | Self::CampaignRead
+                | Self::InventoryRead
+                | Self::BreakGlassRead
+                | Self::AuditRead
+                | Self::StatusRead
+                | Self::DeviceSuspend
+                | Self::CertificateHold
+                | Self::CertificateRevoke
+                | Self::IssuanceStop
+                | Self::OperatorShutOut
+                | Self::IncidentManage
+                | Self::IncidentApprove
+                | Self::BatchCancel
+                | Self::EpochAdvance
+                | Self::KeyBlock
+                | Self::OrderCancel
+                | Self::BreakGlassEnd
+        )
+    }
+
     /// When this takes a second person, in one sentence. The rule itself is [`crate::DualControl`].
     #[must_use]
     pub const fn second_person(self) -> &'static str {
@@ -185,7 +231,15 @@ impl Action {
                 "for good on more devices than `dual_control_above`, or at several facilities at once"
             }
             Self::BatchCreate => "for more devices than `batch_dual_control_above`",
-            Self::DeviceMove | Self::AuthorityRevoke | Self::OrderCreate => "always",
+            Self::DeviceMove
+            | Self::AuthorityRevoke
+            | Self::OrderCreate
+            | Self::KeyDestroy
+            | Self::BackupRetire
+            | Self::RestoreAccept
+            | Self::BreakGlassCreate => "always",
+            Self::BreakGlassReview => "two, and neither is who opened it",
+            Self::EscrowManage => "for a release",
             Self::IncidentManage => "for the permanent steps of a plan, which somebody else must approve",
             Self::IncidentApprove | Self::ProposalDecide => "this is the second person, and never who proposed it",
             _ => "never",

@@ -40,6 +40,11 @@ pub fn explain(principal: &Principal, action: Action, target: Target) -> Explana
         }
         (Scope::Facilities(_), Target::Visible) => "a listing shows what is in scope".to_owned(),
     });
+    if principal.credential == Credential::BreakGlass && !action.in_break_glass() {
+        because.push(
+            "behind broken glass one may not do this, whatever the role: only stop, and run an incident".to_owned(),
+        );
+    }
     if principal.role == Role::Device || matches!(principal.credential, Credential::Code | Credential::Voucher) {
         because.push("this credential enrols a device and operates nothing".to_owned());
     }

@@ -87,9 +87,10 @@ pub fn authorize(principal: &Principal, action: Action, target: Target) -> Resul
     if !in_scope {
         return Err(denied(matches!(target, Target::Fleet)));
     }
-    let credential_fits = match principal.role {
-        Role::Device => false,
-        _ => matches!(principal.credential, Credential::Certificate | Credential::Token | Credential::Server),
+    let credential_fits = match (principal.role, principal.credential) {
+        (Role::Device, _) | (_, Credential::Code | Credential::Voucher) => false,
+        (_, Credential::Certificate | Credential::Token | Credential::Server) => true,
+        (_, Credential::BreakGlass) => action.in_break_glass(),
     };
     if credential_fits && action.allowed_to(principal.role) {
         Ok(Permit { action, target, visibility })

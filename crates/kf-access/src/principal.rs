@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use kf_api::operator::{Credential, Role};
-use kf_key::{FacilityId, TokenId};
+use kf_key::{FacilityId, ProposalId, TokenId};
 
 /// How far somebody's role reaches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Principal {
     pub credential: Credential,
     /// Which API token, where it was one.
     pub token: Option<TokenId>,
+    /// Which break-glass credential is open, where it is the session of one.
+    pub break_glass: Option<ProposalId>,
 }
 
 /// What a query may return.
@@ -69,13 +71,19 @@ impl Principal {
             }
             Role::Device => Scope::Facilities(BTreeSet::new()),
         };
-        Self { id, name, role, scope, credential, token: None }
+        Self { id, name, role, scope, credential, token: None, break_glass: None }
     }
 
     /// The same, by this API token.
     #[must_use]
     pub fn by_token(self, token: TokenId) -> Self {
         Self { credential: Credential::Token, token: Some(token), ..self }
+    }
+
+    /// The same, in the session of this break-glass credential.
+    #[must_use]
+    pub fn behind_glass(self, credential: ProposalId) -> Self {
+        Self { credential: Credential::BreakGlass, token: None, break_glass: Some(credential), ..self }
     }
 
     /// The server itself, for its background work.
@@ -88,6 +96,7 @@ impl Principal {
             scope: Scope::Fleet,
             credential: Credential::Server,
             token: None,
+            break_glass: None,
         }
     }
 

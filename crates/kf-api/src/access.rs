@@ -42,4 +42,7 @@ pub struct AccessExplained {
     pub roles: Vec<Role>,
     /// When it takes a second person.
     pub second_person: String,
+    /// Break-glass credentials that would allow it, with how long each lasts; none is opened quietly.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub break_glass: Vec<String>,
 }

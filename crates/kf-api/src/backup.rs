@@ -133,6 +133,16 @@ pub struct Restored {
     pub has: u64,
     /// Certificates that were revoked or held again.
     pub stopped: u64,
+    /// Operators who were disabled again.
+    #[serde(default)]
+    pub operators: u64,
+    /// Tokens that were withdrawn again.
+    #[serde(default)]
+    pub tokens: u64,
+    /// Names of owners who had been disabled and are enabled, because no other owner is in this registry. Their tokens stay withdrawn and
+    /// their certificates revoked.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub owners_left: Vec<String>,
     /// How many acts of each kind the registry has lost.
     pub lost: BTreeMap<String, u64>,
     /// Whether there was no witness: then nothing is known about what was lost.

@@ -4,7 +4,8 @@
 //! answered with its blast radius. Moments are milliseconds since 1970, durations are in seconds unless named otherwise.
 
 use kf_key::{
-    AuthorityId, BatchId, CodeId, DeviceId, FacilityId, IncidentId, OperatorId, SerialNumber, TokenId, UnixMillis,
+    AuthorityId, BatchId, CodeId, DeviceId, FacilityId, IncidentId, OperatorId, ProposalId, SerialNumber, TokenId,
+    UnixMillis,
 };
 use serde::{Deserialize, Serialize};
 
@@ -560,6 +561,9 @@ pub struct Approval {
     pub operator: OperatorId,
     /// Their name.
     pub name: String,
+    /// The break-glass credential behind which they approved it, where it was one: then they may have made the plan as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub break_glass: Option<ProposalId>,
     /// SHA-256 of the plan that they approved, hexadecimal.
     pub plan_sha256: String,
     /// When.

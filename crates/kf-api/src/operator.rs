@@ -167,6 +167,8 @@ pub enum Credential {
     Certificate,
     /// An API token.
     Token,
+    /// The session of a break-glass credential.
+    BreakGlass,
     /// A one-time enrolment code.
     Code,
     /// A station's voucher.

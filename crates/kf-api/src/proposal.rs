@@ -1,12 +1,14 @@
 //! Acts that need a second person.
 
-use kf_key::{AuthorityId, BackupId, CampaignState, OperatorId, ProposalId, UnixMillis};
+use kf_key::{AuthorityId, BackupId, CampaignState, FacilityId, OperatorId, ProposalId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{CancelBatch, NewBatch};
+use crate::break_glass::NewBreakGlass;
 use crate::destruction::DestructionTarget;
 use crate::device::Departure;
 use crate::order::OrderAct;
+use crate::ownership::{LeavingDevice, OwnershipEnd};
 use crate::revocation::RevocationTarget;
 use kf_key::RevocationReason;
 
@@ -129,6 +131,30 @@ pub enum ProposedAct {
         authority: AuthorityId,
         /// Devices that are left behind; it is not carried out for more.
         stranded: u64,
+        /// Why, for the log.
+        why: String,
+    },
+    /// A break-glass credential is made.
+    CreateBreakGlass {
+        /// What it is to be, with facilities by their ids.
+        new: Box<NewBreakGlass>,
+    },
+    /// Devices leave who has them, and their keys die.
+    EndOwnership {
+        /// How.
+        end: OwnershipEnd,
+        /// Their facility: nothing is done to one that went elsewhere meanwhile.
+        facility: FacilityId,
+        /// Which devices, by their ids.
+        devices: Vec<LeavingDevice>,
+        /// The customer's own reference.
+        customer: String,
+        /// Whether they are ordered to wipe themselves.
+        wipe: bool,
+        /// Device keys that die, as counted when it was proposed.
+        salts: u64,
+        /// As in `Destroy`.
+        station_records_erased: bool,
         /// Why, for the log.
         why: String,
     },

@@ -60,6 +60,8 @@ fn configuration() -> FleetConfig {
         ocsp_lifetime_seconds: 3_600,
         rotation_policy_file: None,
         rotation_automatic: false,
+        drill_days: 180,
+        alarm_command: None,
         broker: Vec::new(),
         demo: false,
     }

@@ -59,6 +59,7 @@ impl Fleet {
             because,
             roles: Role::ALL.into_iter().filter(|role| action.allowed_to(*role)).collect(),
             second_person: action.second_person().to_owned(),
+            break_glass: self.break_glasses_for(action, target)?,
         })
     }
 }

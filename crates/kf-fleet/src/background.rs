@@ -113,6 +113,9 @@ impl Fleet {
         if let Err(error) = self.turn_proposals().await {
             tracing::error!(error = %error, "proposals were not looked at");
         }
+        if let Err(error) = self.turn_break_glass().await {
+            tracing::error!(error = %error, "the end of a break-glass session was not recorded");
+        }
         if let Err(error) = self.turn_sealed_uses().await {
             tracing::error!(error = %error, "uses of keys were not logged");
         }
@@ -127,6 +130,9 @@ impl Fleet {
         }
         if let Err(error) = self.finish_backup_retirements().await {
             tracing::error!(error = %error, "an approved retirement of a backup was not finished");
+        }
+        if let Err(error) = self.finish_ownerships().await {
+            tracing::error!(error = %error, "devices that leave are not through with it");
         }
         self.turn_brokers().await;
         if let Err(error) = self.turn_orders().await {

@@ -45,6 +45,12 @@ pub struct FleetConfig {
     /// nobody holds. Otherwise people do, with `keyfleet rotate`.
     #[serde(default)]
     pub rotation_automatic: bool,
+    /// Days after which a drill is overdue, and every status says so; 0 for never. Default 180.
+    #[serde(default = "default_drill_days")]
+    pub drill_days: u32,
+    /// A program that is called when break-glass is opened, with what, which and by whom; no shell, no environment, 30 seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarm_command: Option<PathBuf>,
     /// Brokers to keep revoked devices out of.
     #[serde(default)]
     pub broker: Vec<BrokerConfig>,
@@ -59,6 +65,10 @@ const fn default_devices_above() -> u64 {
 
 const fn default_batch_above() -> u64 {
     1_000
+}
+
+const fn default_drill_days() -> u32 {
+    180
 }
 
 const fn default_crl_seconds() -> u64 {

@@ -9,24 +9,29 @@ use kf_api::backup::BackupState;
 use kf_api::destruction::{
     DestructionOutcome, DestructionPlan, DestructionRequest, DestructionResult, DestructionTarget, FileScan, Receipt,
 };
-use kf_api::device::Departure;
 use kf_api::epoch::EpochState;
 use kf_api::proposal::{Proposal, ProposedAct};
-use kf_api::revocation::RevocationTarget;
 use kf_api::{Page, PageRequest};
-use kf_key::{BackupId, DestructionId, DeviceId, DeviceState, EncryptionKeyId, FacilityId, OperatorId};
+use kf_key::{BackupId, DestructionId, DeviceId, DeviceState, EncryptionKeyId, FacilityId, OperatorId, UnixMillis};
 use kf_store::destruction::Salts;
 
 use crate::entry::Entry;
 use crate::fence::Line;
 use crate::naming::check_why;
-use crate::proposal::Consent;
 use crate::{Fleet, FleetError};
 
 const METHOD: &str =
     "purge (SP 800-88r2 section 3.1.2): cryptographic erase of derived keys, by wiping what they are derived from";
 const TECHNIQUE: &str = "the wrapped salts are deleted with their pages overwritten, the write-ahead log is written back and cut, \
     and the files are searched for every run of 8 octets of them";
+
+/// What is destroyed under an approved proposal, and on which word.
+pub(crate) struct Terms<'a> {
+    pub(crate) salts: Salts,
+    pub(crate) facility: FacilityId,
+    pub(crate) station_records_erased: bool,
+    pub(crate) why: &'a str,
+}
 
 /// A destruction that was found and allowed.
 struct Found {
@@ -55,7 +60,7 @@ impl Fleet {
         if dry_run {
             return Ok(DestructionOutcome { proposal: None, plan: found.plan });
         }
-        let act = ProposedAct::Destroy { target: identified(&found), station_records_erased, why };
+        let act = ProposedAct::Destroy { target: identified(&found)?, station_records_erased, why };
         let control = self.dual_control().always(self.now());
         let waiting = self.propose(who, act, control, (found.plan.salts, 0), Some(found.facility)).await?;
         let proposal = waiting.and_then(|waiting| waiting.proposal);
@@ -139,7 +144,7 @@ impl Fleet {
     }
 
     /// What a destruction would do, as things stand.
-    fn plan_destruction(
+    pub(crate) fn plan_destruction(
         &self,
         salts: Salts,
         target: &str,
@@ -182,7 +187,7 @@ impl Fleet {
     }
 
     /// What no destruction in a database reaches.
-    fn always_excepted(&self, salts: Salts) -> Vec<String> {
+    pub(crate) fn always_excepted(&self, salts: Salts) -> Vec<String> {
         let copies = match salts {
             Salts::EncryptionVersion(..) => "data keys and plaintexts that programs have been given",
             _ => "copies that devices hold: order them to wipe, and see `keyfleet order list`",
@@ -202,7 +207,7 @@ impl Fleet {
     }
 
     /// Backups that can still be opened and hold these salts.
-    fn backups_with(&self, salts: Salts) -> Result<Vec<BackupId>, FleetError> {
+    pub(crate) fn backups_with(&self, salts: Salts) -> Result<Vec<BackupId>, FleetError> {
         let Some(first) = self.store.first_offer(salts)? else { return Ok(Vec::new()) };
         Ok(self.store.openable_backups(first)?)
     }
@@ -227,12 +232,28 @@ impl Fleet {
             return Err(FleetError::Bug("a destruction that is none"));
         };
         let (salts, facility) = self.salts_of(target)?;
-        let described = describe(salts);
-        let plan = self.plan_destruction(salts, &described, facility, *station_records_erased)?;
+        let terms = Terms { salts, facility, station_records_erased: *station_records_erased, why };
         if let Salts::Epoch(facility, epoch) = salts {
             self.fence.add(&[Line::FacilityEpoch { facility, epoch, at: self.now() }])?;
         }
-        let (wiped, verification) = self.wipe(salts, proposal.devices, why).await?;
+        self.destroy_under(proposal, proposal.devices, terms).await
+    }
+
+    /// Wipes what an approved proposal is about, `expected` salts as it says, and records the receipt. There is one receipt per
+    /// proposal, whatever happened in between.
+    pub(crate) async fn destroy_under(
+        &self,
+        proposal: &Proposal,
+        expected: u64,
+        terms: Terms<'_>,
+    ) -> Result<Receipt, FleetError> {
+        if let Some(receipt) = self.store.destruction_of(proposal.id)? {
+            return Ok(receipt);
+        }
+        let Terms { salts, facility, station_records_erased, why } = terms;
+        let described = describe(salts);
+        let plan = self.plan_destruction(salts, &described, facility, station_records_erased)?;
+        let (wiped, verification) = self.wipe(salts, expected, why).await?;
         let now = self.now();
         let receipt = Receipt {
             id: DestructionId::from_parts(now, kf_crypto::random_array()?),
@@ -240,14 +261,14 @@ impl Fleet {
             target: described,
             facility: Some(facility),
             // After a crash they may have been wiped before: then the proposal says how many there were.
-            salts: wiped.max(proposal.devices),
+            salts: wiped.max(expected),
             result: plan.result,
             method: METHOD.to_owned(),
             technique: plan.technique,
             tool: format!("keyfleet {}, SQLite {}", env!("CARGO_PKG_VERSION"), kf_store::engine_version()),
             proposed_by: format!("{} ({})", proposal.proposer_name, proposal.proposer),
             approved_by: self.approver(proposal.decided_by)?,
-            why: why.clone(),
+            why: why.to_owned(),
             at: now,
             verification,
             barred_by: plan.barred_by,
@@ -273,7 +294,7 @@ impl Fleet {
             }
             let lines: Vec<Line> = match salts {
                 Salts::EncryptionVersion(key, version) => vec![Line::EncryptionVersion { key, version, at }],
-                _ => found.devices().iter().map(|device| Line::DeviceKey { device: *device, at }).collect(),
+                _ => self.lines_of(salts, found.devices(), at)?,
             };
             self.fence.add(&lines)?;
             // The search must find what is there, or that it finds nothing afterwards says nothing.
@@ -299,6 +320,19 @@ impl Fleet {
             verification = Some(self.store.scrub(None).await?);
         }
         Ok((wiped, verification))
+    }
+
+    /// What the witness must know before these salts are wiped.
+    fn lines_of(&self, salts: Salts, devices: &[DeviceId], at: UnixMillis) -> Result<Vec<Line>, FleetError> {
+        let line = |device: &DeviceId| {
+            let state = match salts {
+                Salts::Ownership(_) => self.store.device(*device, &Visibility::Fleet)?.map(|found| found.state),
+                _ => None,
+            };
+            let state = state.filter(|state| *state != DeviceState::Decommissioned);
+            Ok(Line::DeviceKey { device: *device, at, state })
+        };
+        devices.iter().map(line).collect()
     }
 
     fn receipt_entry(&self, receipt: &Receipt) -> Entry {
@@ -389,7 +423,7 @@ impl Fleet {
         Ok(())
     }
 
-    fn approver(&self, who: Option<OperatorId>) -> Result<String, FleetError> {
+    pub(crate) fn approver(&self, who: Option<OperatorId>) -> Result<String, FleetError> {
         let Some(id) = who else { return Ok("nobody: the delay of single control was over".to_owned()) };
         let name = self.store.operator(id)?.map_or_else(String::new, |operator| operator.name);
         Ok(format!("{name} ({id})"))
@@ -398,21 +432,26 @@ impl Fleet {
     /// Destroys again what the witness knows to be destroyed: the registry may have been restored from before. Then finishes
     /// what was approved here.
     pub(crate) async fn keep_destroyed(&self) -> Result<(), FleetError> {
-        let (mut devices, mut epochs) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+        let (mut devices, mut epochs) = (std::collections::BTreeMap::new(), std::collections::BTreeSet::new());
         let (mut minima, mut versions) = (std::collections::BTreeMap::new(), std::collections::BTreeSet::new());
         self.fence.for_each_line(|line| match line {
-            Line::DeviceKey { device, .. } => drop(devices.insert(device)),
+            Line::DeviceKey { device, at, state } => drop(devices.insert(device, (at, state))),
             Line::FacilityEpoch { facility, epoch, .. } => drop(epochs.insert((facility, epoch))),
             Line::EncryptionMinimum { key, version, .. } => drop(minima.insert(key, version)),
             Line::EncryptionVersion { key, version, .. } => drop(versions.insert((key, version))),
-            Line::Certificate { .. } | Line::Backup { .. } | Line::BackupRetired { .. } => {}
+            Line::Certificate { .. }
+            | Line::Operator { .. }
+            | Line::TokenWithdrawn { .. }
+            | Line::BreakGlassOpened { .. }
+            | Line::Backup { .. }
+            | Line::BackupRetired { .. } => {}
         })?;
         let why = "the witness knows that it was destroyed: this registry is of before";
         for (facility, epoch) in epochs {
             self.bar_again(facility, epoch, why).await?;
         }
-        for device in devices {
-            self.wipe_again(device, why).await?;
+        for (device, (at, state)) in devices {
+            self.wipe_again(device, at, state, why).await?;
         }
         for (key, version) in minima {
             self.raise_again(key, version, why).await?;
@@ -459,23 +498,24 @@ impl Fleet {
         Ok(())
     }
 
-    async fn wipe_again(&self, device: DeviceId, why: &str) -> Result<(), FleetError> {
+    async fn wipe_again(
+        &self,
+        device: DeviceId,
+        at: UnixMillis,
+        state: Option<DeviceState>,
+        why: &str,
+    ) -> Result<(), FleetError> {
         let Some(found) = self.store.device(device, &Visibility::Fleet)? else { return Ok(()) };
-        if self.store.count_salts(Salts::Device(device))? == kf_store::destruction::SaltCounts::default() {
+        // A salt that was made since is its next owner's.
+        if self.store.salt_made(device)?.is_none_or(|made| made > at) {
             return Ok(());
         }
-        if found.state != DeviceState::Decommissioned {
-            // Its keys could be destroyed only after it was decommissioned, which this registry does not know either.
-            let target = RevocationTarget::Device(device.to_string());
-            self.carry_out_decommission(
-                &Self::server_principal(),
-                &target,
-                Departure::Retired,
-                why,
-                &Consent::NotNeeded,
-            )
-            .await?;
+        let left = state.unwrap_or(DeviceState::Decommissioned);
+        if found.state != DeviceState::Decommissioned && found.state != left {
+            // Its keys could be destroyed only after it had left, which this registry does not know either.
+            self.leave_again(&found, left, why).await?;
         }
+        self.store.note_salt_wiped(device, at).await?;
         self.wipe(Salts::Device(device), 0, why).await?;
         tracing::warn!(%device, "the keys of a device, which were destroyed before, were destroyed again");
         Ok(())
@@ -483,19 +523,21 @@ impl Fleet {
 }
 
 /// The target by its identifier, so that nobody renames it between proposal and approval.
-fn identified(found: &Found) -> DestructionTarget {
-    match found.salts {
+fn identified(found: &Found) -> Result<DestructionTarget, FleetError> {
+    Ok(match found.salts {
         Salts::Device(device) => DestructionTarget::DeviceKey { device: device.to_string() },
+        Salts::Ownership(_) => return Err(FleetError::Bug("the end of an ownership is proposed as what it is")),
         Salts::Epoch(facility, epoch) => DestructionTarget::FacilityEpoch { facility: facility.to_string(), epoch },
         Salts::EncryptionVersion(key, version) => {
             DestructionTarget::EncryptionVersion { key: key.to_string(), version }
         }
-    }
+    })
 }
 
 fn describe(salts: Salts) -> String {
     match salts {
         Salts::Device(device) => format!("device-key {device}"),
+        Salts::Ownership(proposal) => format!("ownership {proposal}"),
         Salts::Epoch(facility, epoch) => format!("facility-epoch {facility} {epoch}"),
         Salts::EncryptionVersion(key, version) => format!("encryption-version {key} {version}"),
     }

@@ -142,8 +142,12 @@ impl Fleet {
         body: &[u8],
     ) -> Result<EnrolOutcome, FleetError> {
         let label = self.line_of(label)?;
-        let claim = self.claim(client, &credential).await?;
+        let mut claim = self.claim(client, &credential).await?;
         let request = CertificationRequest::from_body(body).map_err(of_request)?;
+        if claim.device.state == DeviceState::Suspended {
+            // One that was sold waits like this for who claimed it.
+            claim.device = self.taken(&claim, &request.key).await?;
+        }
         let outcome = self.bootstrap(label, &claim, client, request.key).await;
         self.note_refusal(&claim.device, claim.credential(), outcome).await
     }

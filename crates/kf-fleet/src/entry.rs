@@ -1,7 +1,5 @@
 //! Log entries of the use cases.
 
-use std::collections::BTreeMap;
-
 use kf_access::Principal;
 use kf_api::operator::Credential;
 use kf_key::{FacilityId, UnixMillis};
@@ -16,6 +14,7 @@ pub(crate) const fn credential_name(credential: Credential) -> &'static str {
     match credential {
         Credential::Certificate => "certificate",
         Credential::Token => "token",
+        Credential::BreakGlass => "break-glass",
         Credential::Code => "code",
         Credential::Voucher => "voucher",
         Credential::Server => "server",
@@ -38,9 +37,9 @@ impl Entry {
             act: act.into(),
             phase: Phase::Done,
             facility: None,
-            subjects: Vec::new(),
+            subjects: who.break_glass.iter().map(ToString::to_string).collect(),
             why: String::new(),
-            detail: BTreeMap::new(),
+            detail: who.break_glass.iter().map(|id| ("break_glass".to_owned(), id.to_string())).collect(),
         })
     }
 

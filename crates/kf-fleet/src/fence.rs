@@ -100,6 +100,15 @@ fn unreadable(path: &Path) -> FleetError {
 }
 
 impl Fleet {
+    /// Tells the witness of something that is done and durable here. What cannot be written now is written with a later turn, and
+    /// what a crash leaves unwritten is found by the next start.
+    pub(crate) fn tell_witness(&self, lines: impl IntoIterator<Item = Line>) {
+        self.fence.note_lines(lines);
+        if let Err(error) = self.fence.write_noted() {
+            tracing::error!(error = %error, "the witness was not told who was shut out");
+        }
+    }
+
     /// Keeps the fence at the witness; a failure is reported and tried again at the next turn. While the registry is
     /// fenced the witness keeps what it has: it knows better.
     pub(crate) fn keep_fence(&self) {

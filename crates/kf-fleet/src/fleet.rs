@@ -153,6 +153,11 @@ impl Fleet {
         fleet.reconcile().await?;
         fleet.load_boards()?;
         fleet.keep_destroyed().await?;
+        fleet.raise_unreviewed()?;
+        if let Err(error) = fleet.finish_ownerships().await {
+            // A registry that is fenced or full takes this up again with its turns; it still revokes and answers.
+            tracing::error!(error = %error, "devices that leave are not through with it");
+        }
         fleet.reconcile_backups().await?;
         fleet.write_public_files()?;
         fleet.sign_due_crls().await;

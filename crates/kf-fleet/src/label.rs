@@ -9,9 +9,9 @@ use kf_api::label::{ClaimRequest, Label, LabelState, ReleaseRequest, Released};
 use kf_api::operator::Credential;
 use kf_enrol::code::EnrolmentCode;
 use kf_enrol::limit::device_must_wait;
-use kf_key::{CodeId, UnixMillis};
+use kf_key::{CodeId, DeviceState, UnixMillis};
 use kf_pki::request::RequestedKey;
-use kf_store::label::NewClaim;
+use kf_store::label::{LabelRecord, NewClaim};
 
 use crate::enrolment::{Claim, device_principal};
 use crate::entry::Entry;
@@ -80,7 +80,7 @@ impl Fleet {
             self.store.count_failed_attempt(device.id, self.now()).await?;
             return Err(wrong());
         }
-        self.check_claim(who, &device, facility.id, record.label.state, record.released_by.as_deref())?;
+        self.check_claim(who, &device, facility.id, &record)?;
         let now = self.now();
         let claim = NewClaim {
             device: device.id,
@@ -106,21 +106,21 @@ impl Fleet {
         who: &Principal,
         device: &Device,
         to: kf_key::FacilityId,
-        state: LabelState,
-        released_by: Option<&str>,
+        record: &LabelRecord,
     ) -> Result<(), FleetError> {
-        if state == LabelState::Taken {
+        if record.label.state == LabelState::Taken {
             let problem = format!("`{}` has been claimed before", device.name);
             return Err(FleetError::conflict("device", problem, "have its owner move it, or decommission it"));
         }
-        if !device.state.may_enrol() {
+        let waits = record.resold && device.state == DeviceState::Suspended;
+        if !device.state.may_enrol() && !waits {
             let problem = format!("`{}` is {}", device.name, device.state);
             return Err(FleetError::conflict("device", problem, "have its owner resume it first"));
         }
         if to == device.facility {
             return Ok(());
         }
-        let Some(released_by) = released_by else {
+        let Some(released_by) = record.released_by.as_deref() else {
             return Err(FleetError::conflict(
                 "device",
                 format!("the owner of `{}` has not let it go", device.name),
@@ -147,7 +147,7 @@ impl Fleet {
         let is_open =
             record.label.state == LabelState::Claimed && record.label.expires.is_some_and(|expires| now <= expires);
         let proves = claim.presented_key() == Some(record.key) || key.spki_sha256 == record.key;
-        if !is_open || !proves {
+        if !is_open || !proves || !(device.state.may_enrol() || record.resold) {
             return Ok(device.clone());
         }
         let entry = Entry::done(&device_principal(device, Credential::Certificate), "device.take", now)

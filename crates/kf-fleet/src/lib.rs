@@ -6,11 +6,13 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod alarm;
 mod audit;
 mod authority;
 mod background;
 mod backup;
 mod batch;
+mod break_glass;
 mod broker;
 mod campaign;
 mod certificate;
@@ -22,6 +24,7 @@ mod crl;
 mod destruction;
 mod device;
 mod drill;
+mod drill_record;
 mod encryption_key;
 mod endorsement;
 mod enrolment;
@@ -44,6 +47,7 @@ mod naming;
 mod ocsp;
 mod operator;
 mod order;
+mod ownership;
 mod policy;
 mod product_line;
 mod proposal;

@@ -14,10 +14,11 @@ use kf_key::{
 use kf_pki::chain::Currency;
 
 use crate::entry::Entry;
+use crate::fence::Line;
 use crate::naming::{check_name, check_why};
 use crate::{ClientCertificate, Fleet, FleetError};
 
-pub(crate) use token::fresh_token;
+pub(crate) use token::{fresh_token, hash_of};
 
 const DEFAULT_TOKEN_DAYS: u32 = 90;
 const MAX_TOKEN_DAYS: u32 = 366;
@@ -35,8 +36,10 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::Unauthenticated`] for an unknown, expired or withdrawn token or a disabled operator.
     pub async fn authenticate_token(&self, token: &SecretBytes) -> Result<Principal, FleetError> {
-        let hash = token::hash_of(token).ok_or(FleetError::Unauthenticated)?;
-        let (token, operator) = self.store.token_by_hash(&hash)?.ok_or(FleetError::Unauthenticated)?;
+        let hash = hash_of(token).ok_or(FleetError::Unauthenticated)?;
+        let Some((token, operator)) = self.store.token_by_hash(&hash)? else {
+            return self.authenticate_session(&hash);
+        };
         if token.withdrawn || self.now() > token.expires || !operator.enabled {
             return Err(FleetError::Unauthenticated);
         }
@@ -137,6 +140,7 @@ impl Fleet {
         let act = if enabled { "operator.enable" } else { "operator.disable" };
         let entry = Entry::done(who, act, self.now()).about(found.id).because(&why).with("name", &found.name);
         self.store.set_operator_enabled(found.id, enabled, entry.build()).await?;
+        self.tell_witness([Line::Operator { operator: found.id, enabled, at: self.now() }]);
         Ok(Operator { enabled, ..found })
     }
 
@@ -199,6 +203,7 @@ impl Fleet {
         let found = self.store.token(token)?.ok_or(FleetError::NotFound("token"))?;
         let entry = Entry::done(who, "token.withdraw", self.now()).about(token).about(found.operator);
         self.store.withdraw_token(token, entry.build()).await?;
+        self.tell_witness([Line::TokenWithdrawn { token, at: self.now() }]);
         Ok(())
     }
 

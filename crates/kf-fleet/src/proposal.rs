@@ -9,6 +9,7 @@ use kf_log::AuditEntry;
 use kf_store::Audit;
 use kf_store::proposal::ProposalChange;
 
+use crate::break_glass::is_behind_glass;
 use crate::entry::Entry;
 use crate::naming::check_why;
 use crate::revocation::nothing_done;
@@ -80,7 +81,10 @@ impl Fleet {
     async fn approve(&self, who: &Principal, proposal: Proposal, why: &str) -> Result<Proposal, FleetError> {
         self.check_proposed(who, &proposal.act).await?;
         let decided = match &proposal.act {
-            ProposedAct::Destroy { .. } | ProposedAct::RetireBackup { .. } | ProposedAct::ReleaseEscrow { .. } => {
+            ProposedAct::Destroy { .. }
+            | ProposedAct::EndOwnership { .. }
+            | ProposedAct::RetireBackup { .. }
+            | ProposedAct::ReleaseEscrow { .. } => {
                 return self.approve_outside(who, &proposal, why).await;
             }
             _ => self.carry_out(who, &proposal, &self.consent(who, &proposal, why)).await,
@@ -108,6 +112,7 @@ impl Fleet {
         let done = self.end_proposal(who, proposal, ProposalState::Done, why).await?;
         match &done.act {
             ProposedAct::Destroy { .. } => self.carry_out_destruction(&done).await,
+            ProposedAct::EndOwnership { .. } => self.carry_out_ownership(&done).await,
             ProposedAct::RetireBackup { .. } => {
                 if let Err(error) = self.finish_backup_retirements().await {
                     tracing::error!(proposal = %done.id, error = %error, "a backup is not retired; it is tried again");
@@ -164,6 +169,12 @@ impl Fleet {
             ProposedAct::Destroy { target, station_records_erased, .. } => {
                 self.destruction_of(who, target, *station_records_erased)?;
             }
+            ProposedAct::EndOwnership { end, devices, .. } => {
+                self.leaving_devices(who, *end, devices)?;
+            }
+            ProposedAct::CreateBreakGlass { new } => {
+                self.break_glass_to_make(who, new)?;
+            }
             ProposedAct::CreateBatch { batch, received, .. } => {
                 self.plan_batch(who, batch, *received)?;
             }
@@ -207,11 +218,15 @@ impl Fleet {
             ProposedAct::RetireEpoch { facility, epoch, why } => {
                 self.carry_out_retirement(who, facility, *epoch, why, consent).await.map(drop)
             }
+            ProposedAct::CreateBreakGlass { new } => self.carry_out_break_glass(who, proposal, new, consent).await,
             ProposedAct::AcceptRestored { why } => self.carry_out_acceptance(who, why, consent).await.map(drop),
             ProposedAct::RetireAuthority { authority, stranded, why } => {
                 self.carry_out_retirement_of_root(who, *authority, (*stranded, why), consent).await.map(drop)
             }
-            ProposedAct::Destroy { .. } | ProposedAct::RetireBackup { .. } | ProposedAct::ReleaseEscrow { .. } => {
+            ProposedAct::Destroy { .. }
+            | ProposedAct::EndOwnership { .. }
+            | ProposedAct::RetireBackup { .. }
+            | ProposedAct::ReleaseEscrow { .. } => {
                 Err(FleetError::Bug("what is done outside the registry has no commit to share"))
             }
         }
@@ -226,7 +241,12 @@ impl Fleet {
         certificates: u64,
         facility: Option<FacilityId>,
     ) -> Result<Option<RevokeOutcome>, FleetError> {
-        let control = self.dual_control().control(stake, self.now());
+        let control = match self.dual_control().control(stake, self.now()) {
+            // Behind broken glass one person stops, and ends what is in their scope, at any scale; the roles and the list of
+            // `Action::in_break_glass` say what.
+            _ if is_behind_glass(who) && !stake.crosses_facilities && !stake.kills_authority => Control::Single,
+            control => control,
+        };
         self.propose(who, act, control, (stake.devices, certificates), facility).await
     }
 
@@ -354,6 +374,8 @@ const fn act_name(act: &ProposedAct) -> &'static str {
         ProposedAct::OrderDevice { .. } => "order.create",
         ProposedAct::StartCampaign { .. } => "campaign.start",
         ProposedAct::Destroy { .. } => "key.destroy",
+        ProposedAct::EndOwnership { .. } => "ownership.end",
+        ProposedAct::CreateBreakGlass { .. } => "break-glass.create",
         ProposedAct::RetireBackup { .. } => "backup.retire",
         ProposedAct::AcceptRestored { .. } => "restore.accept",
         ProposedAct::ReleaseEscrow { .. } => "escrow.release",

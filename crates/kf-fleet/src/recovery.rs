@@ -4,13 +4,13 @@
 //! The log is put back from the witness, so that it goes on and never forks. What stops things is put back from the fence.
 //! What else happened since is lost and counted; the server stays fenced until two people have looked and accepted it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kf_access::{Action, Principal, Target, authorize};
 use kf_api::backup::{Backup, BackupManifest, BackupOutcome, BackupState, Restored};
 use kf_api::proposal::ProposedAct;
 use kf_api::revocation::RevokeOutcome;
-use kf_key::{BackupId, SerialNumber, UnixMillis};
+use kf_key::{BackupId, OperatorId, ProposalId, SerialNumber, TokenId, UnixMillis};
 use kf_signer::SignerClient;
 use kf_store::Store;
 use kf_store::revocation::StatusChange;
@@ -45,6 +45,10 @@ pub(crate) struct Marker {
 struct Book {
     certificates: BTreeMap<SerialNumber, StatusChange>,
     backups: BTreeMap<BackupId, (u32, UnixMillis, bool)>,
+    /// Whether they may sign in, of those who were ever disabled.
+    operators: BTreeMap<OperatorId, bool>,
+    withdrawn: BTreeSet<TokenId>,
+    opened: BTreeSet<ProposalId>,
 }
 
 impl Book {
@@ -61,6 +65,9 @@ impl Book {
                     *is_retired = true;
                 }
             }
+            Line::Operator { operator, enabled, .. } => drop(book.operators.insert(operator, enabled)),
+            Line::TokenWithdrawn { token, .. } => drop(book.withdrawn.insert(token)),
+            Line::BreakGlassOpened { credential, .. } => drop(book.opened.insert(credential)),
             // Taken care of once the fleet is open.
             Line::DeviceKey { .. }
             | Line::FacilityEpoch { .. }
@@ -102,9 +109,12 @@ pub(crate) async fn recover(
     if is_behind {
         let stopped = stop_again(store, &book, &mut restored, now).await?;
         is_lossy |= stopped > 0;
+        is_lossy |= shut_out_again(store, &book, &mut restored, now).await?;
+        is_lossy |= void_opened(store, &book, now).await?;
         keep_backups(store, &book, now).await?;
     }
     note_unknown(store, fence, &book)?;
+    note_shut_out(store, fence, &book, now)?;
     if let Some(manifest) = &manifest {
         restored.backup = Some(manifest.id);
         restored.blind = !log.has_witness();
@@ -120,6 +130,8 @@ pub(crate) async fn recover(
             .with("had", restored.had)
             .with("has", restored.has)
             .with("stopped_again", restored.stopped)
+            .with("operators_disabled_again", restored.operators)
+            .with("tokens_withdrawn_again", restored.tokens)
             .with(
                 "lost",
                 restored.lost.iter().map(|(act, count)| format!("{act} {count}")).collect::<Vec<_>>().join(", "),
@@ -192,6 +204,39 @@ async fn stop_again(store: &Store, book: &Book, restored: &mut Restored, now: Un
     Ok(count)
 }
 
+/// Disables again who was disabled, and withdraws again what was withdrawn. Whether there was anything.
+async fn shut_out_again(
+    store: &Store,
+    book: &Book,
+    restored: &mut Restored,
+    now: UnixMillis,
+) -> Result<bool, FleetError> {
+    let disabled: Vec<OperatorId> =
+        book.operators.iter().filter(|(_, enabled)| !**enabled).map(|(operator, _)| *operator).collect();
+    let withdrawn: Vec<TokenId> = book.withdrawn.iter().copied().collect();
+    let entry = Entry::done(&Fleet::server_principal(), "operator.disable", now)
+        .because("the witness knows that they were shut out: this registry is of before");
+    let shut_out = store.shut_out_again(disabled, withdrawn, restored.clone(), entry.build()).await?;
+    if let Some(found) = shut_out {
+        tracing::warn!(operators = found.operators, tokens = found.tokens, "operators and tokens were shut out again");
+        *restored = found;
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+/// Voids break-glass credentials that were opened: their secrets may be known. Whether there was one.
+async fn void_opened(store: &Store, book: &Book, now: UnixMillis) -> Result<bool, FleetError> {
+    let mut any = false;
+    for credential in &book.opened {
+        let entry = Entry::done(&Fleet::server_principal(), "break-glass.withdraw", now)
+            .about(*credential)
+            .because("the witness knows that it was opened: this registry is of before");
+        any |= store.void_break_glass(*credential, now, entry.build()).await?;
+    }
+    Ok(any)
+}
+
 /// Backups that the registry does not know of may hold what it destroys later.
 async fn keep_backups(store: &Store, book: &Book, now: UnixMillis) -> Result<(), FleetError> {
     for (id, (key_version, at, is_retired)) in &book.backups {
@@ -232,6 +277,25 @@ fn note_unknown(store: &Store, fence: &FenceKeeper, book: &Book) -> Result<(), F
     fence.write_noted()
 }
 
+/// Tells the witness who is shut out here and not known there, or let in again: a crash came between.
+fn note_shut_out(store: &Store, fence: &FenceKeeper, book: &Book, at: UnixMillis) -> Result<(), FleetError> {
+    let (operators, tokens) = store.shut_out()?;
+    let disabled: BTreeSet<OperatorId> = operators.iter().copied().collect();
+    let unknown = operators.iter().filter(|operator| book.operators.get(operator) != Some(&false));
+    fence.note_lines(unknown.map(|operator| Line::Operator { operator: *operator, enabled: false, at }));
+    // The registry is not of before, or they would have been disabled again.
+    let enabled = book.operators.iter().filter(|(operator, enabled)| !**enabled && !disabled.contains(operator));
+    let enabled: Vec<OperatorId> = enabled.map(|(operator, _)| *operator).collect();
+    for operator in enabled {
+        if store.operator(operator)?.is_some() && store.restored()?.is_none() {
+            fence.note_lines([Line::Operator { operator, enabled: true, at }]);
+        }
+    }
+    let unknown = tokens.into_iter().filter(|token| !book.withdrawn.contains(token));
+    fence.note_lines(unknown.map(|token| Line::TokenWithdrawn { token, at }));
+    fence.write_noted()
+}
+
 /// What the registry shall know of the backup that it is from: it still exists.
 fn restored_from(store: &Store, manifest: &BackupManifest) -> Result<Backup, FleetError> {
     let known = store.backup(manifest.id)?;
@@ -248,7 +312,7 @@ fn restored_from(store: &Store, manifest: &BackupManifest) -> Result<Backup, Fle
 }
 
 fn explain(restored: &Restored) -> String {
-    let Restored { had, has, stopped, blind, .. } = restored;
+    let Restored { had, has, stopped, operators, tokens, blind, .. } = restored;
     if *blind {
         return "the registry was restored and there is no witness: what was revoked or destroyed since the backup is not \
                 known, and a rollback is undetectable; look, then `keyfleet backup accept`"
@@ -256,7 +320,7 @@ fn explain(restored: &Restored) -> String {
     }
     format!(
         "the registry was restored from before: {} acts since then are in the log and not in the registry, {stopped} \
-         certificates were stopped again; look at `keyfleet backup restored`, then `keyfleet backup accept`",
+         certificates, {operators} operators and {tokens} tokens were stopped again; look at `keyfleet backup restored`, then `keyfleet backup accept`",
         has.saturating_sub(*had)
     )
 }

@@ -1,6 +1,7 @@
 //! The state of the server, and the issuance switch.
 
 use kf_access::{Action, Principal, Target, authorize};
+use kf_api::break_glass::BreakGlassState;
 use kf_api::status::{FleetStatus, Issuance, IssuanceSwitch};
 use kf_key::UnixMillis;
 
@@ -62,6 +63,8 @@ impl Fleet {
                 "nothing is issued for {held} facilities or CAs: see `keyfleet incident list`, and `keyfleet issuance start --facility`"
             ));
         }
+        warnings.extend(self.break_glass_warnings());
+        warnings.extend(self.drill_warning());
         warnings.extend(self.escrow_warnings());
         let soon = self.now().plus(90 * UnixMillis::DAY);
         for known in self.authorities().all().filter(|known| known.record.not_after < soon) {
@@ -150,6 +153,11 @@ impl Fleet {
         let up = self.signer.health().await.is_ok();
         gauges.push(("keyfleet_signer_up", Vec::new(), f64::from(u8::from(up))));
         gauges.push(("keyfleet_audit_head", Vec::new(), float(self.store.tree().size)));
+        let used = self.store.used_break_glasses().unwrap_or_default();
+        let open = used.iter().filter(|found| found.state_at(self.now()) == BreakGlassState::Open).count();
+        gauges.push(("keyfleet_break_glass_open", Vec::new(), float(u64::try_from(open).unwrap_or(u64::MAX))));
+        let unreviewed = u64::try_from(used.len().saturating_sub(open)).unwrap_or(u64::MAX);
+        gauges.push(("keyfleet_break_glass_unreviewed", Vec::new(), float(unreviewed)));
         let running = matches!(self.issuance(), Issuance::Running);
         gauges.push(("keyfleet_issuance_running", Vec::new(), f64::from(u8::from(running))));
         gauges

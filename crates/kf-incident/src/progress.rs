@@ -60,7 +60,8 @@ pub fn next(steps: &[StepStanding], permission: &Permission, out_of_reach: &[(u3
 }
 
 /// Whether permanent steps may be run: by an approval of this plan that has not expired, by somebody who neither made the
-/// plan nor is a subject of the incident; in single-control mode from `effective` on.
+/// plan nor is a subject of the incident; in single-control mode from `effective` on. Behind broken glass the maker of a plan may agree to
+/// it: that is what it is broken for.
 #[must_use]
 pub fn permission(
     plan_sha256: &str,
@@ -78,7 +79,8 @@ pub fn permission(
     }
     let of_this: Vec<_> = approvals
         .iter()
-        .filter(|approval| approval.plan_sha256 == plan_sha256 && approval.operator != planned_by)
+        .filter(|approval| approval.plan_sha256 == plan_sha256)
+        .filter(|approval| approval.operator != planned_by || approval.break_glass.is_some())
         .collect();
     if of_this.iter().any(|approval| (approval.at..=approval.expires).contains(&now)) {
         return Permission::Given;

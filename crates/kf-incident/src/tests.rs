@@ -7,7 +7,7 @@ use kf_api::incident::{
     StepPhase, StepStanding, StepState, SubjectHit,
 };
 use kf_api::operator::{Operator, Role};
-use kf_key::{BatchId, FacilityId, IncidentId, OperatorId, ProductLineId, SerialNumber, UnixMillis};
+use kf_key::{BatchId, FacilityId, IncidentId, OperatorId, ProductLineId, ProposalId, SerialNumber, UnixMillis};
 use proptest::prelude::*;
 
 use super::*;
@@ -256,12 +256,16 @@ fn an_approval_counts_for_its_plan_its_time_and_not_from_who_made_it() {
     let approval = |operator, plan: &str| Approval {
         operator,
         name: "n".into(),
+        break_glass: None,
         plan_sha256: plan.into(),
         at: NOW,
         expires: NOW.plus(UnixMillis::DAY),
         why: String::new(),
     };
     let given = |approvals: &[Approval], now| permission("p", maker, approvals, None, now) == Permission::Given;
+    let behind_glass = Approval { break_glass: Some(ProposalId::from_bytes([3; 16])), ..approval(maker, "p") };
+    assert!(given(std::slice::from_ref(&behind_glass), NOW.plus(1)), "that is what it is broken for");
+    assert!(!given(&[Approval { plan_sha256: "q".into(), ..behind_glass }], NOW.plus(1)));
     assert!(given(&[approval(other, "p")], NOW.plus(1)));
     assert!(!given(&[approval(maker, "p")], NOW.plus(1)), "the maker's own");
     assert!(!given(&[approval(other, "q")], NOW.plus(1)), "another plan's");

@@ -7,7 +7,7 @@ use kf_api::backup::{Backup, BackupKey, Restored};
 use kf_api::certificate::Certificate;
 use kf_api::proposal::Proposal;
 use kf_api::{Page, PageRequest};
-use kf_key::{BackupId, CertificateProfile, CertificateStatus, DeviceId, RevocationReason};
+use kf_key::{BackupId, CertificateProfile, CertificateStatus, DeviceId, OperatorId, RevocationReason, TokenId};
 use kf_log::hash::leaf_hash;
 use kf_log::{AuditEntry, Tree};
 use rusqlite::types::Value;
@@ -78,6 +78,22 @@ pub struct Missing {
     pub from: u64,
     /// The entries, as they were published.
     pub entries: Vec<Vec<u8>>,
+}
+
+/// Disables one operator, unless it is the last enabled owner.
+fn disable(act: &Act<'_>, operator: OperatorId, found: &mut Restored) -> Result<(), StoreError> {
+    let sql = "SELECT name FROM operator WHERE id = ?1 AND role = 1 AND enabled = 1
+        AND NOT EXISTS (SELECT 1 FROM operator o WHERE o.role = 1 AND o.enabled = 1 AND o.id <> ?1)";
+    let last: Option<String> = act.one(sql, [operator.as_bytes()], |row| row.get(0))?;
+    match last {
+        Some(name) if !found.owners_left.contains(&name) => found.owners_left.push(name),
+        Some(_) => {}
+        None => {
+            let sql = "UPDATE operator SET enabled = 0 WHERE id = ?1 AND enabled = 1";
+            found.operators += u64::from(act.execute(sql, [operator.as_bytes()])? > 0);
+        }
+    }
+    Ok(())
 }
 
 impl Store {
@@ -259,6 +275,52 @@ impl Store {
             Ok(count)
         })
         .await
+    }
+
+    /// Disables again who was disabled, and withdraws again what was withdrawn, but leaves the last enabled owner: a fleet
+    /// without one has nobody to look after it. What has come of it so far; `None`, and nothing logged, where nothing changed.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn shut_out_again(
+        &self,
+        operators: Vec<OperatorId>,
+        tokens: Vec<TokenId>,
+        restored: Restored,
+        audit: impl Into<Audit>,
+    ) -> Result<Option<Restored>, StoreError> {
+        let audit = audit.into();
+        self.write(Class::Reserved, move |act| {
+            let mut found = restored.clone();
+            for operator in &operators {
+                disable(act, *operator, &mut found)?;
+            }
+            for token in &tokens {
+                let sql = "UPDATE token SET withdrawn = 1 WHERE id = ?1 AND withdrawn = 0";
+                found.tokens += u64::from(act.execute(sql, [token.as_bytes()])? > 0);
+            }
+            if found == restored {
+                return Ok(None);
+            }
+            setting::set(act, RESTORED, &write(&found)?)?;
+            let audit = audit.with_detail("operators", found.operators.saturating_sub(restored.operators));
+            act.log(&audit.with_detail("tokens", found.tokens.saturating_sub(restored.tokens)))?;
+            Ok(Some(found))
+        })
+        .await
+    }
+
+    /// Operators who are disabled and tokens that are withdrawn.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn shut_out(&self) -> Result<(Vec<OperatorId>, Vec<TokenId>), StoreError> {
+        self.read(|connection| {
+            let disabled =
+                sql::all(connection, "SELECT id FROM operator WHERE enabled = 0", [], |row| column::id(row, 0))?;
+            let sql = "SELECT id FROM token WHERE withdrawn = 1";
+            Ok((disabled, sql::all(connection, sql, [], |row| column::id(row, 0))?))
+        })
     }
 
     /// What a restored registry has lost, until somebody accepts it.

@@ -4,11 +4,11 @@ use kf_access::Visibility;
 use kf_api::destruction::{DestructionResult, FileScan, Receipt};
 use kf_api::proposal::Proposal;
 use kf_api::{Page, PageRequest};
-use kf_key::{BackupId, DestructionId, DeviceId, EncryptionKeyId, FacilityId, UnixMillis};
+use kf_key::{BackupId, DestructionId, DeviceId, EncryptionKeyId, FacilityId, ProposalId, UnixMillis};
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row};
 
-use crate::act::Class;
+use crate::act::{Act, Class};
 use crate::column::{self, Coded, integer, millis};
 use crate::connection::cut_wal;
 use crate::listing::{BAD_CURSOR, Branch, Listing, next_of, scopes};
@@ -18,16 +18,16 @@ use crate::{Audit, Logged, Store, StoreError};
 
 /// The most devices whose salts are wiped in one transaction.
 pub const MAX_WIPED: usize = 10_000;
-/// Decommissioned, in the codes of [`column`].
-const DECOMMISSIONED: u8 = 5;
 
 /// Which salts are to be wiped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Salts {
-    /// That of one device.
+    /// That of one device, which is out of service.
     Device(DeviceId),
     /// Those of every decommissioned device that ever held a key of this epoch.
     Epoch(FacilityId, u32),
+    /// Those of the devices that leave by this proposal; they are out of service.
+    Ownership(ProposalId),
     /// No salt: the wrapped material of a version of an encryption key.
     EncryptionVersion(EncryptionKeyId, u32),
 }
@@ -78,18 +78,42 @@ fn devices(salts: Salts) -> (&'static str, Vec<u8>, u32) {
             facility.as_bytes().to_vec(),
             epoch,
         ),
+        Salts::Ownership(proposal) => {
+            // Those that are still where they were when it was proposed.
+            let devices = "SELECT o.device FROM ownership o JOIN device l ON l.id = o.device
+                WHERE o.proposal = ?1 AND l.facility = o.facility AND ?2 = 0";
+            (devices, proposal.as_bytes().to_vec(), 0)
+        }
         Salts::EncryptionVersion(..) => ("SELECT ?1 WHERE ?2 < 0", Vec::new(), 0),
+    }
+}
+
+/// The states in which salts may be wiped, in the codes of [`column`]: of an epoch those of decommissioned devices. What leaves
+/// to be of use to somebody else is suspended or quarantined, and is sent no key either.
+const fn out_of_service(salts: Salts) -> &'static str {
+    match salts {
+        Salts::Device(_) | Salts::Ownership(_) => "d.state IN (3, 4, 5)",
+        Salts::Epoch(..) | Salts::EncryptionVersion(..) => "d.state = 5",
     }
 }
 
 fn wipeable(connection: &Connection, salts: Salts) -> Result<Vec<(DeviceId, Vec<u8>)>, StoreError> {
     let (devices, owner, epoch) = devices(salts);
+    let left = out_of_service(salts);
     let sql = format!(
         "SELECT k.device, k.salt FROM device_key k JOIN device d ON d.id = k.device
-            WHERE d.state = ?3 AND k.device IN ({devices}) ORDER BY k.device LIMIT ?4"
+            WHERE {left} AND k.device IN ({devices}) ORDER BY k.device LIMIT ?3"
     );
     let most = integer(u64::try_from(MAX_WIPED).unwrap_or(u64::MAX));
-    sql::all(connection, &sql, (owner, epoch, DECOMMISSIONED, most), |row| Ok((column::id(row, 0)?, row.get(1)?)))
+    sql::all(connection, &sql, (owner, epoch, most), |row| Ok((column::id(row, 0)?, row.get(1)?)))
+}
+
+/// A salt that is made after this is younger, whatever the clock says then.
+fn note_wiped(act: &Act<'_>, device: DeviceId, at: UnixMillis) -> Result<(), StoreError> {
+    let sql = "INSERT INTO device_key_wiped (device, at) VALUES (?1, ?2)
+        ON CONFLICT (device) DO UPDATE SET at = max(at, excluded.at)";
+    act.execute(sql, (device.as_bytes(), millis(at)))?;
+    Ok(())
 }
 
 fn receipt_row(row: &Row<'_>) -> rusqlite::Result<Receipt> {
@@ -111,14 +135,15 @@ impl Store {
             return Ok(SaltCounts { wipeable: u64::from(found.is_some()), ..SaltCounts::default() });
         }
         let (devices, owner, epoch) = devices(salts);
+        let left = out_of_service(salts);
         let sql = format!(
-            "SELECT count(*) FILTER (WHERE d.state = ?3), count(*) FILTER (WHERE d.state <> ?3),
-                count(*) FILTER (WHERE d.state = ?3 AND EXISTS
+            "SELECT count(*) FILTER (WHERE {left}), count(*) FILTER (WHERE NOT ({left})),
+                count(*) FILTER (WHERE {left} AND EXISTS
                     (SELECT 1 FROM device_key_epoch e WHERE e.device = k.device AND e.device_epoch = 0))
                 FROM device_key k JOIN device d ON d.id = k.device WHERE k.device IN ({devices})"
         );
         self.read(|connection| {
-            let counts = sql::one(connection, &sql, (owner, epoch, DECOMMISSIONED), |row| {
+            let counts = sql::one(connection, &sql, (owner, epoch), |row| {
                 Ok(SaltCounts {
                     wipeable: column::count(row, 0)?,
                     in_service: column::count(row, 1)?,
@@ -180,6 +205,7 @@ impl Store {
             let found = wipeable(act.connection(), salts)?;
             for (device, _) in &found {
                 act.execute("DELETE FROM device_key WHERE device = ?1", [device.as_bytes()])?;
+                note_wiped(act, *device, at)?;
                 // A record has its salt in clear to nobody, but this server can open it.
                 let sql = "UPDATE batch_record_body SET document = x'' WHERE body IN
                     (SELECT body FROM batch_record WHERE device = ?1 AND batch IN
@@ -278,6 +304,23 @@ impl Store {
     pub fn destruction(&self, id: DestructionId, visibility: &Visibility) -> Result<Option<Receipt>, StoreError> {
         let sql = concat!("SELECT receipt FROM destruction WHERE id = ?2 AND ", in_scope!("facility"));
         self.read(|connection| sql::one(connection, sql, (scope(visibility), id.as_bytes()), receipt_row))
+    }
+
+    /// The receipt of an approved proposal, once there is one.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn destruction_of(&self, proposal: ProposalId) -> Result<Option<Receipt>, StoreError> {
+        let sql = "SELECT receipt FROM destruction WHERE proposal = ?1";
+        self.read(|connection| sql::one(connection, sql, [proposal.as_bytes()], receipt_row))
+    }
+
+    /// Notes that the witness knows of a wipe at `at`, which a clock that was set back would not reach.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn note_salt_wiped(&self, device: DeviceId, at: UnixMillis) -> Result<(), StoreError> {
+        self.write(Class::Reserved, move |act| note_wiped(act, device, at)).await
     }
 
     /// Receipts, newest first.

@@ -12,8 +12,6 @@ use crate::epoch::newest;
 use crate::sql::{self, in_scope, scope};
 use crate::{Audit, Logged, Store, StoreError};
 
-/// The device epoch of a first delivery.
-const FIRST: u32 = 1;
 const MAX_SALT_OCTETS: usize = 256;
 
 /// Where in the hierarchy a device key lies.
@@ -67,6 +65,12 @@ fn salt_of(connection: &Connection, device: DeviceId) -> Result<Option<(Vec<u8>,
     sql::one(connection, sql, [device.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
+/// The device epoch of a fresh salt: the first, or behind those of the salts that were wiped, which a device may still hold.
+fn fresh_epoch(connection: &Connection, device: DeviceId) -> Result<u32, StoreError> {
+    let sql = "SELECT coalesce(max(device_epoch), 0) + 1 FROM device_key_epoch WHERE device = ?1";
+    Ok(sql::one(connection, sql, [device.as_bytes()], |row| row.get(0))?.unwrap_or(1))
+}
+
 fn state_of(connection: &Connection, device: DeviceId, place: &KeyPlace) -> Result<Option<DeviceKeyState>, StoreError> {
     let sql = "SELECT state FROM device_key_epoch WHERE device = ?1 AND device_epoch = ?2 AND facility_epoch = ?3
         AND facility = ?4";
@@ -83,7 +87,10 @@ fn delivery(connection: &Connection, device: DeviceId) -> Result<Option<Delivery
     let Some((state, facility)) = found else { return Ok(None) };
     let (facility_epoch, _) = newest(connection, facility)?;
     let key = salt_of(connection, device)?;
-    let device_epoch = key.as_ref().map_or(FIRST, |(_, epoch)| *epoch);
+    let device_epoch = match &key {
+        Some((_, epoch)) => *epoch,
+        None => fresh_epoch(connection, device)?,
+    };
     let place = KeyPlace { facility, facility_epoch, device_epoch };
     let acknowledged = state_of(connection, device, &place)? == Some(DeviceKeyState::Held);
     Ok(Some(Delivery { device: state, place, salt: key.map(|(salt, _)| salt), acknowledged }))
@@ -127,8 +134,9 @@ fn offer(act: &Act<'_>, device: DeviceId, place: &KeyPlace, salt: &[u8], at: Uni
         return Err(changed("the one that the delivery was made from"));
     }
     if wanted.salt.is_none() {
-        let sql = "INSERT INTO device_key (device, salt, device_epoch) VALUES (?1, ?2, ?3)";
-        act.execute(sql, (device.as_bytes(), salt, place.device_epoch))?;
+        let sql = "INSERT INTO device_key (device, salt, device_epoch, made) VALUES (?1, ?2, ?3,
+            max(?4, coalesce((SELECT at + 1 FROM device_key_wiped WHERE device = ?1), 0)))";
+        act.execute(sql, (device.as_bytes(), salt, place.device_epoch, millis(at)))?;
     }
     let sql = "INSERT INTO device_key_epoch (device, device_epoch, facility_epoch, facility, state, offered)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING";
@@ -253,6 +261,15 @@ impl Store {
                 })
             })
         })
+    }
+
+    /// When the salt of a device was made; `None` without one.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn salt_made(&self, device: DeviceId) -> Result<Option<UnixMillis>, StoreError> {
+        let sql = "SELECT made FROM device_key WHERE device = ?1";
+        self.read(|connection| sql::one(connection, sql, [device.as_bytes()], |row| column::time(row, 0)))
     }
 
     /// The keys that were sent to a device, newest first, at most 1,000.

@@ -8,7 +8,7 @@ mod facts;
 use kf_access::Visibility;
 use kf_api::incident::{Approval, Incident, IncidentState, Plan};
 use kf_api::{Page, PageRequest};
-use kf_key::{AuthorityId, FacilityId, IncidentId, OperatorId, UnixMillis};
+use kf_key::{AuthorityId, FacilityId, IncidentId, OperatorId, ProposalId, UnixMillis};
 use rusqlite::{Connection, Row};
 
 use crate::act::{Act, Class};
@@ -270,7 +270,7 @@ impl Store {
     ) -> Result<Logged<()>, StoreError> {
         self.logged(Class::Reserved, audit.into(), move |act| {
             let incident = open_one(act, id)?;
-            let Approval { operator, name, plan_sha256, at, expires, why } = &approval;
+            let Approval { operator, name, break_glass, plan_sha256, at, expires, why } = &approval;
             if incident.plan_sha256.as_ref() != Some(plan_sha256) {
                 return Err(StoreError::IllegalState {
                     what: "plan",
@@ -279,9 +279,11 @@ impl Store {
                 });
             }
             let sql = "INSERT OR REPLACE INTO incident_approval
-                (incident, at, operator, name, plan_sha256, expires, why) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-            let moments = (millis(*at), millis(*expires));
-            act.execute(sql, (id.as_bytes(), moments.0, operator.as_bytes(), name, plan_sha256, moments.1, why))?;
+                (incident, at, operator, name, plan_sha256, expires, why, break_glass)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+            let (begin, end) = (millis(*at), millis(*expires));
+            let glass = break_glass.as_ref().map(ProposalId::as_bytes);
+            act.execute(sql, (id.as_bytes(), begin, operator.as_bytes(), name, plan_sha256, end, why, glass))?;
             Ok(())
         })
         .await
@@ -292,7 +294,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn incident_approvals(&self, id: IncidentId, plan_sha256: &str) -> Result<Vec<Approval>, StoreError> {
-        let sql = "SELECT operator, name, plan_sha256, at, expires, why FROM incident_approval
+        let sql = "SELECT operator, name, plan_sha256, at, expires, why, break_glass FROM incident_approval
             WHERE incident = ?1 AND plan_sha256 = ?2 ORDER BY at DESC LIMIT 100";
         self.read(|connection| {
             let mut found = sql::all(connection, sql, (id.as_bytes(), plan_sha256), |row| {
@@ -303,6 +305,7 @@ impl Store {
                     at: column::time(row, 3)?,
                     expires: column::time(row, 4)?,
                     why: row.get(5)?,
+                    break_glass: column::optional_id(row, 6)?,
                 })
             })?;
             found.reverse();

@@ -1,14 +1,15 @@
 //! Labels of devices that stations made: kept, released, claimed, taken.
 
 use kf_api::label::{Label, LabelState};
-use kf_key::{BatchId, CodeId, DeviceId, FacilityId, UnixMillis};
+use kf_api::order::OrderState;
+use kf_key::{BatchId, CodeId, DeviceId, DeviceState, FacilityId, UnixMillis};
 use rusqlite::Row;
 
 use crate::act::{Act, Class};
-use crate::column::{self, millis};
+use crate::column::{self, Coded as _, millis};
 use crate::{Audit, Logged, Store, StoreError, device, sql};
 
-const COLUMNS: &str = "SELECT device, hash, key, released, released_by, facility, claimed, expires, completed FROM label WHERE device = ?1";
+const COLUMNS: &str = "SELECT device, hash, key, released, released_by, facility, claimed, expires, completed, resold FROM label WHERE device = ?1";
 
 /// A label with what is stored of its code.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct LabelRecord {
     pub key: [u8; 32],
     /// Who let the device go.
     pub released_by: Option<String>,
+    /// Whether its owner sold it: the claim that is completed next takes it out of suspension.
+    pub resold: bool,
 }
 
 /// A claim that is to be recorded.
@@ -60,6 +63,7 @@ fn label_row(row: &Row<'_>) -> rusqlite::Result<LabelRecord> {
         hash: row.get(1)?,
         key,
         released_by: row.get(4)?,
+        resold: column::optional_time(row, 9)?.is_some(),
     })
 }
 
@@ -78,6 +82,21 @@ fn in_transaction(act: &Act<'_>, device: DeviceId) -> Result<LabelRecord, StoreE
 
 fn illegal(found: &str, expected: &str) -> StoreError {
     StoreError::IllegalState { what: "label", found: found.into(), expected: expected.into() }
+}
+
+/// A device that was sold comes to its new owner as one that never enrolled, and what its old owner ordered it to do is void. One that
+/// somebody quarantined since stays where it is.
+fn arrive(act: &mut Act<'_>, device: DeviceId, facility: FacilityId, at: UnixMillis) -> Result<(), StoreError> {
+    let (open, cancelled) = (OrderState::Open, OrderState::Cancelled);
+    let sql = "UPDATE device_order SET state = ?3, ended = ?4 WHERE device = ?1 AND state = ?2";
+    act.execute(sql, (device.as_bytes(), open.code(), cancelled.code(), millis(at)))?;
+    let (suspended, registered) = (DeviceState::Suspended, DeviceState::Registered);
+    let sql = "UPDATE device SET state = ?3 WHERE id = ?1 AND state = ?2";
+    if act.execute(sql, (device.as_bytes(), suspended.code(), registered.code()))? > 0 {
+        act.counts.device(facility, suspended, -1);
+        act.counts.device(facility, registered, 1);
+    }
+    Ok(())
 }
 
 impl Store {
@@ -108,6 +127,31 @@ impl Store {
             let sql = "UPDATE label SET released = ?2, released_by = ?3 WHERE device = ?1";
             act.execute(sql, (device.as_bytes(), millis(at), &by))?;
             Ok(())
+        })
+        .await
+    }
+
+    /// Lets a device go that was sold, whatever became of its label before: whoever holds it may claim the device. False, and
+    /// nothing logged, for a device without a label or one that was let go by this sale already.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn release_resold(
+        &self,
+        device: DeviceId,
+        by: String,
+        at: UnixMillis,
+        audit: impl Into<Audit>,
+    ) -> Result<bool, StoreError> {
+        let audit = audit.into();
+        self.write(Class::Ordinary, move |act| {
+            let sql = "UPDATE label SET released = ?2, released_by = ?3, resold = ?2, facility = NULL, claimed = NULL,
+                expires = NULL, completed = NULL WHERE device = ?1 AND resold IS NULL";
+            let changed = act.execute(sql, (device.as_bytes(), millis(at), &by))? > 0;
+            if changed {
+                act.log(&audit)?;
+            }
+            Ok(changed)
         })
         .await
     }
@@ -152,8 +196,13 @@ impl Store {
             let sql = "UPDATE label SET facility = ?2, claimed = ?3, expires = ?4 WHERE device = ?1";
             act.execute(sql, (device.as_bytes(), facility.as_bytes(), millis(at), millis(expires)))?;
             let sql = "INSERT INTO code (id, device, hash, bound, expires, withdrawn) VALUES (?1, ?2, ?3, ?4, ?5, 0)
-                ON CONFLICT (hash) DO UPDATE SET expires = excluded.expires WHERE used IS NULL";
-            act.execute(sql, (code.as_bytes(), device.as_bytes(), found.hash, found.key, millis(expires)))?;
+                ON CONFLICT (hash) DO UPDATE SET expires = excluded.expires, withdrawn = iif(?6, 0, withdrawn)
+                WHERE used IS NULL";
+            // The sale withdrew it from who had the device before.
+            act.execute(
+                sql,
+                (code.as_bytes(), device.as_bytes(), found.hash, found.key, millis(expires), found.resold),
+            )?;
             Ok(())
         })
         .await
@@ -174,7 +223,11 @@ impl Store {
             let found = in_transaction(act, device)?;
             let is_open = found.label.state == LabelState::Claimed && found.label.expires.is_some_and(|end| at <= end);
             let Some(to) = found.label.facility.filter(|_| is_open) else { return Err(illegal("not open", "claimed")) };
-            act.execute("UPDATE label SET completed = ?2 WHERE device = ?1", (device.as_bytes(), millis(at)))?;
+            let sql = "UPDATE label SET completed = ?2, resold = NULL WHERE device = ?1";
+            act.execute(sql, (device.as_bytes(), millis(at)))?;
+            if found.resold {
+                arrive(act, device, from, at)?;
+            }
             if to == from { Ok(()) } else { device::change_facility(act, device, from, to) }
         })
         .await

@@ -1,5 +1,6 @@
 //! `keyfleet audit`.
 
+mod receipt;
 mod verify;
 
 pub(crate) use verify::copy_log;
@@ -53,6 +54,8 @@ pub(crate) enum Verb {
     },
     /// Check the whole log without trusting whoever keeps it: signature, tiles, entries, older checkpoints
     Verify(verify::Verify),
+    /// Check a customer's receipt, or an incident's report, without asking anybody: each entry of it against the signed log
+    VerifyReceipt(receipt::VerifyReceipt),
 }
 
 /// Asks for the next entries again and again. A server that is away for a while is waited for: nothing is missed, because the
@@ -103,5 +106,6 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
             follow(context, filter, count.unwrap_or(u64::MAX)).await
         }
         Verb::Verify(wanted) => verify::run(context, wanted).await,
+        Verb::VerifyReceipt(wanted) => receipt::run(context, &wanted),
     }
 }

@@ -3,11 +3,14 @@
 mod claim;
 mod export;
 pub(crate) mod import;
+mod ownership;
+mod receipt;
 
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand, ValueEnum};
 use kf_api::device::{Departure, Device, DeviceAct, DeviceActRequest, DeviceFilter, DeviceHistory, NewDevice};
+use kf_api::ownership::OwnershipEnd;
 use kf_api::revocation::RevokeOutcome;
 use kf_key::DeviceState;
 use serde_json::json;
@@ -49,6 +52,14 @@ pub(crate) enum Verb {
     Resume(Act),
     /// Revoke a device's LDevIDs and bar its re-enrolment, in one act; final
     Decommission(Decommission),
+    /// Sell devices on: this owner's keys die, the IDevID lives for the next owner; needs two people
+    Resell(ownership::Leave),
+    /// Send devices back: they wait in quarantine without this owner's keys, and others take their places; needs two people
+    Rma(ownership::Rma),
+    /// Say that devices are stolen: they are stopped at once, and two people let all of their keys die
+    ReportStolen(ownership::Leave),
+    /// Show the receipt for the customer of a device that left, or list the devices that left
+    Receipt(ownership::Receipt),
     /// Move a device to another facility; needs two people
     Move {
         /// Name or id of the device
@@ -138,6 +149,11 @@ pub(crate) struct Decommission {
     /// Why it leaves; scrapped and stolen devices lose their IDevID too
     #[arg(long, default_value = "retired")]
     departure: DepartureArgument,
+    /// Let its keys die as well, with a receipt for the customer: it counts as scrapped, and takes two people
+    #[arg(long, conflicts_with = "departure")]
+    destroy_keys: bool,
+    #[command(flatten)]
+    terms: ownership::Terms,
     /// Do not ask: it is final
     #[arg(long)]
     yes: bool,
@@ -172,10 +188,14 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Suspend(act) => change(context, act, DeviceAct::Suspend, Departure::default()).await,
         Verb::Quarantine(act) => change(context, act, DeviceAct::Quarantine, Departure::default()).await,
         Verb::Resume(act) => change(context, act, DeviceAct::Resume, Departure::default()).await,
-        Verb::Decommission(Decommission { act, departure, yes }) => {
+        Verb::Decommission(Decommission { act, departure, destroy_keys, terms, yes }) => {
             if !act.dry_run {
                 ask::consent(yes, &format!("this decommissions {} for good", named(&act.devices)))?;
             }
+            if destroy_keys {
+                return ownership::scrap(context, act.devices, act.why, act.dry_run, terms).await;
+            }
+            terms.must_be_unset()?;
             let departure = match departure {
                 DepartureArgument::Retired => Departure::Retired,
                 DepartureArgument::Scrapped => Departure::Scrapped,
@@ -189,6 +209,10 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
             object(context.format, &outcome, &Names::new())?;
             judge(&outcome, false)
         }
+        Verb::Resell(leave) => ownership::end(context, OwnershipEnd::Resold, leave).await,
+        Verb::Rma(rma) => ownership::rma(context, rma).await,
+        Verb::ReportStolen(leave) => ownership::end(context, OwnershipEnd::Stolen, leave).await,
+        Verb::Receipt(receipt) => ownership::receipt(context, receipt).await,
         Verb::Release(release) => claim::release(context, release).await,
         Verb::Claim(claim) => claim::claim(context, &claim).await,
         Verb::Import(import) => import::run(context, &import).await,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use clap::Args;
-use kf_api::drill::DrillReport;
+use kf_api::drill::{DrillReport, RecordedDrill};
 use kf_fleet::{DrillOptions, SystemClock};
 
 use super::incident::Subjects;
@@ -20,11 +20,14 @@ pub(crate) struct Drill {
     /// Devices at each facility that are brought back one by one
     #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     sample: u32,
+    /// Have the server keep verdict and figures, and write them into the log: without, nothing of the fleet is touched
+    #[arg(long)]
+    record: bool,
 }
 
 /// Works on this host, with the server running or not: the registry is read, and never written.
 pub(crate) async fn run(context: &Context, drill: Drill) -> Result<(), Failure> {
-    let Drill { subjects, sample } = drill;
+    let Drill { subjects, sample, record } = drill;
     let source = context.data_dir()?;
     let scratch = tempfile::Builder::new().prefix("keyfleet-drill-").tempdir().map_err(|source| Failure::File {
         action: "make",
@@ -37,6 +40,10 @@ pub(crate) async fn run(context: &Context, drill: Drill) -> Result<(), Failure> 
     match context.format {
         Format::Table => raw(screen(&report).as_bytes())?,
         format => object(format, &report, &Names::new())?,
+    }
+    if record {
+        let kept: RecordedDrill = context.api()?.post("/v1/drills", &report).await?;
+        say(&format!("recorded as log entry {}", kept.log_index.unwrap_or_default()));
     }
     if report.passed { Ok(()) } else { Err(failed(&report)) }
 }

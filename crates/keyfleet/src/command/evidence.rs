@@ -100,13 +100,13 @@ impl Framework {
                 Clause {
                     clause: "3.7.5",
                     asks: "retirement, replacement, destruction",
-                    files: &["receipts.jsonl", "incidents.jsonl"],
+                    files: &["receipts.jsonl", "ownership.jsonl", "incidents.jsonl"],
                     but: "",
                 },
                 Clause {
                     clause: "3.7.6",
                     asks: "split knowledge and dual control",
-                    files: &["proposals.jsonl", "escrows.jsonl"],
+                    files: &["proposals.jsonl", "escrows.jsonl", "break-glass.jsonl"],
                     but: "who proposed and who decided; single control is marked as such in the entries",
                 },
                 Clause {
@@ -119,7 +119,7 @@ impl Framework {
             Self::Cra => &[Clause {
                 clause: "article 14",
                 asks: "reports within 24 hours, 72 hours and 14 days",
-                files: &["incidents.jsonl", "incidents/"],
+                files: &["incidents.jsonl", "incidents/", "drills.jsonl"],
                 but: "when reports were due; that they were sent, and what an authority must be told beyond registry and log, only people know",
             }],
             Self::Sp80057 => &[
@@ -255,11 +255,17 @@ impl Pack {
         let inventory = self.list(api, "inventory.jsonl", "/v1/inventory?ended=true", |_| true).await?;
         let receipts =
             self.list(api, "receipts.jsonl", "/v1/destructions", |row| within(row, &["/at", "/settled"])).await?;
+        let ownership = self.list(api, "ownership.jsonl", "/v1/ownership", |row| within(row, &["/at"])).await?;
         let proposals =
             self.list(api, "proposals.jsonl", "/v1/proposals", |row| within(row, &["/created", "/effective"])).await?;
         let backups =
             self.list(api, "backups.jsonl", "/v1/backups", |row| within(row, &["/created", "/retired"])).await?;
         let escrows = self.list(api, "escrows.jsonl", "/v1/escrows", |_| true).await?;
+        let drills = self.list(api, "drills.jsonl", "/v1/drills", |row| within(row, &["/at", "/recorded"])).await?;
+        let break_glass = self.list(api, "break-glass.jsonl", "/v1/break-glass", |row| {
+            within(row, &["/created", "/use/opened", "/use/ended", "/withdrawn"])
+        });
+        let break_glass = break_glass.await?;
         let mut ids = Vec::new();
         let incidents = self
             .list(api, "incidents.jsonl", "/v1/incidents", |row| {
@@ -279,7 +285,8 @@ impl Pack {
         }
         Ok(json!({
             "entries": entries, "inventory": inventory, "receipts": receipts, "proposals": proposals, "backups": backups,
-            "escrows": escrows, "incidents": incidents,
+            "escrows": escrows, "incidents": incidents, "ownership": ownership, "drills": drills,
+            "break_glass": break_glass,
         }))
     }
 

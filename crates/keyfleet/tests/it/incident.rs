@@ -246,6 +246,9 @@ fn a_drill_plays_the_loss_of_a_site_on_a_copy_and_leaves_the_running_fleet_as_it
     assert_eq!([everything_of(&fleet, "lyon"), everything_of(&fleet, "paris")], before);
     assert_eq!(fleet.json(&["status"])["log_size"], entries, "nothing was written, not even to the log");
     assert_eq!(status(&fleet, "l-1.pem"), "good");
+    fleet.run(&["drill", "--sample", "2", "--record"]).succeeds();
+    let log = fleet.run(&["audit", "list", "--all"]).expect_success().stdout_text();
+    assert!(log.contains("drill.record"), "{log}");
     let nobody = fleet.run(&["drill", "--facility", "atlantis"]);
     assert_eq!(nobody.code, Some(3), "{}", nobody.text());
 }

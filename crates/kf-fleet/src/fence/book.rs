@@ -6,7 +6,8 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use kf_key::{
-    AuthorityId, BackupId, DeviceId, EncryptionKeyId, FacilityId, RevocationReason, SerialNumber, UnixMillis,
+    AuthorityId, BackupId, DeviceId, DeviceState, EncryptionKeyId, FacilityId, OperatorId, ProposalId,
+    RevocationReason, SerialNumber, TokenId, UnixMillis,
 };
 use kf_store::revocation::StatusChange;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ pub(crate) enum Line {
         device: DeviceId,
         /// When it was about to happen.
         at: UnixMillis,
+        /// The state in which the device left, so as to be of use to somebody else; absent: decommissioned.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        state: Option<DeviceState>,
     },
     /// The status of a certificate changed. The last line about it counts.
     Certificate {
@@ -79,6 +83,29 @@ pub(crate) enum Line {
         /// The version.
         version: u32,
         /// When it was about to happen.
+        at: UnixMillis,
+    },
+    /// An operator was disabled, or enabled again. The last line about one counts.
+    Operator {
+        /// Who.
+        operator: OperatorId,
+        /// Whether they may sign in.
+        enabled: bool,
+        /// When.
+        at: UnixMillis,
+    },
+    /// An API token was withdrawn.
+    TokenWithdrawn {
+        /// Which.
+        token: TokenId,
+        /// When.
+        at: UnixMillis,
+    },
+    /// A break-glass credential was about to be opened: its secret opens nothing any more.
+    BreakGlassOpened {
+        /// Which.
+        credential: ProposalId,
+        /// When.
         at: UnixMillis,
     },
     /// A key epoch of a facility was destroyed.
@@ -131,6 +158,13 @@ impl FenceKeeper {
         if self.witness.is_some() {
             let mut waiting = self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             waiting.extend(changes.iter().map(Line::from));
+        }
+    }
+
+    /// Notes lines, to be written with the next turn at the latest.
+    pub(crate) fn note_lines(&self, lines: impl IntoIterator<Item = Line>) {
+        if self.witness.is_some() {
+            self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(lines);
         }
     }
 
@@ -214,7 +248,8 @@ mod tests {
     use super::*;
 
     fn line(number: u8) -> Line {
-        Line::DeviceKey { device: DeviceId::from_bytes([number; 16]), at: UnixMillis(u64::from(number)) }
+        let at = UnixMillis(u64::from(number));
+        Line::DeviceKey { device: DeviceId::from_bytes([number; 16]), at, state: None }
     }
 
     fn read(keeper: &FenceKeeper) -> Result<Vec<Line>, FleetError> {

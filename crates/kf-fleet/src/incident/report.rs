@@ -65,7 +65,7 @@ impl Fleet {
         indices.into_iter().map(|index| self.timeline_entry(index, size)).collect()
     }
 
-    fn timeline_entry(&self, index: u64, size: u64) -> Result<TimelineEntry, FleetError> {
+    pub(crate) fn timeline_entry(&self, index: u64, size: u64) -> Result<TimelineEntry, FleetError> {
         let leaf =
             self.store.log_entries(index..index.saturating_add(1))?.pop().ok_or(FleetError::NotFound("entry"))?;
         let entry: serde_json::Value =

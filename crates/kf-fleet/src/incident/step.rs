@@ -15,6 +15,7 @@ use kf_store::device::{CertificateEffect, DeviceChange, DeviceTarget};
 use kf_store::incident::HoldTarget;
 
 use crate::entry::Entry;
+use crate::fence::Line;
 use crate::proposal::Consent;
 use crate::{Fleet, FleetError};
 
@@ -173,6 +174,7 @@ impl Fleet {
             entry = entry.at_facility(Some(*facility));
         }
         let logged = self.store.set_operator_enabled(operator, false, entry.build()).await?;
+        self.tell_witness([Line::Operator { operator, enabled: false, at: self.now() }]);
         Ok(Came::at(logged.index, format!("{} is disabled", found.name)))
     }
 
@@ -191,6 +193,7 @@ impl Fleet {
         for token in tokens.into_iter().filter(|token| !token.withdrawn && meant(token.id)) {
             let entry = Entry::done(who, "token.withdraw", self.now()).about(token.id).about(operator).because(why);
             index = Some(self.store.withdraw_token(token.id, entry.build()).await?.index);
+            self.tell_witness([Line::TokenWithdrawn { token: token.id, at: self.now() }]);
             count += 1;
         }
         Ok(Came { index, ..Came::of(format!("{count} tokens withdrawn")) })

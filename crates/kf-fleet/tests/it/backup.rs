@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use kf_age::Identity;
 use kf_api::backup::{Backup, BackupState, NewBackupKey};
 use kf_api::destruction::DestructionResult;
-use kf_api::operator::Role;
+use kf_api::operator::{Role, Token, TokenRequest};
 use kf_api::proposal::{ProposalDecision, ProposalState};
 use kf_api::revocation::{RevocationTarget, RevokeRequest};
 use kf_api::status::Issuance;
@@ -266,6 +266,82 @@ async fn a_restored_backup_resurrects_nothing_and_is_accepted_by_two_people() {
     assert!(scratch.fleet.restored(&scratch.owner).await.unwrap().is_none());
 }
 
+/// Somebody with a token, whom a restored registry would let in again.
+async fn leaver(scratch: &Scratch, name: &str, role: Role) -> (String, Token, SecretBytes) {
+    scratch.operator(name, role, &[]).await;
+    let request = TokenRequest { operator: name.into(), lifetime_days: None };
+    let made = scratch.fleet.token_create(&scratch.owner, request).await.unwrap();
+    let token = scratch.fleet.token_list(&scratch.owner, name).await.unwrap().remove(0);
+    // Exposed to sign in with it, as its owner does.
+    let text = SecretBytes::from_vec(made.token.expose().as_bytes().to_vec());
+    assert!(scratch.fleet.authenticate_token(&text).await.is_ok());
+    (name.to_owned(), token, text)
+}
+
+async fn is_enabled(scratch: &Scratch, name: &str) -> bool {
+    let all = scratch.fleet.operator_list(&scratch.owner, Default::default()).await.unwrap().items;
+    all.into_iter().find(|operator| operator.name == name).unwrap().enabled
+}
+
+async fn disable(scratch: &Scratch, name: &str, enabled: bool) {
+    scratch.fleet.operator_enable(&scratch.owner, name, enabled, "left".into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_was_shut_out_after_the_backup_stays_out_and_whoever_was_let_in_again_does_not() {
+    let rig = Rig::new().await;
+    let scratch = &rig.scratch;
+    let (gone, _, gone_token) = leaver(scratch, "gone", Role::FleetOperator).await;
+    let (leaked, token, leaked_token) = leaver(scratch, "leaked", Role::FleetOperator).await;
+    let (back, _, back_token) = leaver(scratch, "back", Role::FleetOperator).await;
+    let made = rig.backup().await;
+    disable(scratch, &gone, false).await;
+    disable(scratch, &back, false).await;
+    disable(scratch, &back, true).await;
+    scratch.fleet.token_withdraw(&scratch.owner, token.id).await.unwrap();
+    let (closed, key, pavel) = rig.lost().await;
+    let from = closed.path().join("backups").join(made.id.to_string());
+    restored(&from, closed.path(), &key, true).unwrap();
+    let scratch = Scratch::at(closed).await;
+    assert!(
+        !is_enabled(&scratch, &gone).await && is_enabled(&scratch, &leaked).await && is_enabled(&scratch, &back).await
+    );
+    for (token, is_in) in [(&gone_token, false), (&leaked_token, false), (&back_token, true)] {
+        let outcome = scratch.fleet.authenticate_token(token).await;
+        assert_eq!(outcome.is_ok(), is_in, "{outcome:?}");
+    }
+    let found = scratch.fleet.restored(&scratch.owner).await.unwrap().unwrap();
+    assert_eq!((found.operators, found.tokens, found.owners_left.len()), (1, 1, 0), "{found:?}");
+    let proposal = scratch.fleet.restored_accept(&scratch.owner, "we looked".into()).await.unwrap().proposal;
+    approve(&scratch, &pavel, proposal).await;
+    let scratch = scratch.reopen().await;
+    assert!(!is_enabled(&scratch, &gone).await, "nor after it was accepted");
+    assert!(scratch.fleet.authenticate_token(&leaked_token).await.is_err());
+    disable(&scratch, &gone, true).await;
+    let scratch = scratch.reopen().await;
+    assert!(is_enabled(&scratch, &gone).await, "whoever is let in now is in");
+}
+
+#[tokio::test]
+async fn the_last_owner_of_a_restored_registry_is_left_and_named_and_the_leaked_token_is_dead() {
+    let rig = Rig::new().await;
+    let made = rig.backup().await;
+    let scratch = &rig.scratch;
+    // After the backup the owner hands over, and is disabled by who comes next.
+    let next = scratch.operator("next", Role::Owner, &[]).await;
+    let token = scratch.fleet.token_list(&scratch.owner, "olga").await.unwrap().remove(0);
+    scratch.fleet.token_withdraw(&next, token.id).await.unwrap();
+    scratch.fleet.operator_enable(&next, "olga", false, "left".into()).await.unwrap();
+    let (closed, key, _) = rig.lost().await;
+    let from = closed.path().join("backups").join(made.id.to_string());
+    restored(&from, closed.path(), &key, true).unwrap();
+    let scratch = Scratch::at(closed).await;
+    let found = scratch.fleet.restored(&scratch.owner).await.unwrap().unwrap();
+    assert_eq!((found.operators, found.tokens, found.owners_left), (0, 1, vec!["olga".to_owned()]));
+    assert!(is_enabled(&scratch, "olga").await);
+    assert!(scratch.fleet.token_list(&scratch.owner, "olga").await.unwrap().iter().all(|token| token.withdrawn));
+}
+
 #[tokio::test]
 async fn the_newest_backup_loses_nothing_and_is_not_fenced() {
     let rig = Rig::new().await;
@@ -351,6 +427,50 @@ async fn a_retirement_that_was_approved_before_a_crash_is_finished_by_the_next_s
 
 /// Names the directory in which the child of a test below works.
 const CHILD: &str = "KF_FLEET_BACKUP_CHILD";
+
+#[tokio::test]
+async fn a_crash_at_any_durable_step_of_shutting_somebody_out_leaves_no_way_back_once_it_was_acknowledged() {
+    if let Some(directory) = std::env::var_os(CHILD) {
+        let (fleet, _, owner, _) = Scratch::open_in(Path::new(&directory)).await.unwrap();
+        fleet.operator_enable(&owner, "gone", false, "left".into()).await.unwrap();
+        let token = fleet.token_list(&owner, "gone").await.unwrap().remove(0);
+        fleet.token_withdraw(&owner, token.id).await.unwrap();
+        return;
+    }
+    let rig = Rig::new().await;
+    leaver(&rig.scratch, "gone", Role::FleetOperator).await;
+    let made = rig.backup().await;
+    rig.scratch.fleet.turn().await;
+    let key = rig.key;
+    let closed = rig.scratch.closed().await;
+    let test =
+        "backup::a_crash_at_any_durable_step_of_shutting_somebody_out_leaves_no_way_back_once_it_was_acknowledged";
+    let (mut crashes, mut out) = (0, 0);
+    for when in 1..100 {
+        let directory = copied(closed.path());
+        let killed = killed_child(test, (CHILD, directory.path()), when).await;
+        // What the registry says after the crash must hold after a restore.
+        let survivor = Scratch::at(directory).await;
+        let was_disabled = !is_enabled(&survivor, "gone").await;
+        let was_withdrawn = survivor.fleet.token_list(&survivor.owner, "gone").await.unwrap()[0].withdrawn;
+        out += usize::from(was_disabled);
+        survivor.fleet.turn().await;
+        let directory = survivor.closed().await;
+        let backups = directory.path().join("backups");
+        std::fs::rename(directory.path().join("data/backups"), &backups).unwrap();
+        std::fs::remove_dir_all(directory.path().join("data")).unwrap();
+        restored(&backups.join(made.id.to_string()), directory.path(), &key, true).unwrap();
+        let restored = Scratch::at(directory).await;
+        assert!(!was_disabled || !is_enabled(&restored, "gone").await, "crash {when}");
+        let token = restored.fleet.token_list(&restored.owner, "gone").await.unwrap().remove(0);
+        assert!(!was_withdrawn || token.withdrawn, "crash {when}");
+        if !killed {
+            break;
+        }
+        crashes += 1;
+    }
+    assert!((4..90).contains(&crashes) && out >= 2, "{crashes} crashes, {out} times disabled");
+}
 
 #[tokio::test]
 async fn a_crash_at_any_durable_step_of_a_backup_leaves_a_whole_one_or_none() {
@@ -442,8 +562,11 @@ async fn a_start_of_a_restored_registry_that_was_cut_short_anywhere_stops_nothin
     let rig = Rig::new().await;
     rig.scratch.device("thermo-1").await;
     let serial = rig.scratch.enrol("thermo-1").await.serial;
+    let (gone, token, _) = leaver(&rig.scratch, "gone", Role::FleetOperator).await;
     let made = rig.backup().await;
     revoke(&rig.scratch, serial, RevocationReason::KeyCompromise).await;
+    disable(&rig.scratch, &gone, false).await;
+    rig.scratch.fleet.token_withdraw(&rig.scratch.owner, token.id).await.unwrap();
     let (closed, key, _) = rig.lost().await;
     let from = closed.path().join("backups").join(made.id.to_string());
     restored(&from, closed.path(), &key, true).unwrap();
@@ -459,6 +582,10 @@ async fn a_start_of_a_restored_registry_that_was_cut_short_anywhere_stops_nothin
         let found = survivor.fleet.restored(&survivor.owner).await.unwrap().unwrap();
         assert_eq!(found.backup, Some(made.id), "crash {when}");
         assert!(found.lost.contains_key("certificate.revoke"), "crash {when}: {:?}", found.lost);
+        assert!(!is_enabled(&survivor, &gone).await, "crash {when}");
+        let tokens = survivor.fleet.token_list(&survivor.owner, &gone).await.unwrap();
+        assert!(tokens.iter().all(|token| token.withdrawn), "crash {when}");
+        assert_eq!((found.operators, found.tokens), (1, 1), "crash {when}: counted once");
         if !killed {
             break;
         }

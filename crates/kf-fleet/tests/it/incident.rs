@@ -479,6 +479,79 @@ async fn a_leaked_token_is_charged_with_what_was_done_by_it_and_not_by_another_o
     assert_eq!(acts, ["token.create", "facility.create"]);
 }
 
+/// Runs as far as it goes, hands included; what is left.
+async fn run_out(scratch: &Scratch, second: &Principal, id: IncidentId) -> u64 {
+    let made = plan(scratch, &scratch.owner, id).await;
+    assert!(!made.steps.is_empty());
+    let stopped = run(scratch, &scratch.owner, id).await;
+    let is_stop = |step: &kf_api::incident::StepStanding| step.step.phase == StepPhase::Stop;
+    assert!(stopped.done.iter().all(is_stop), "what is permanent waits: {stopped:?}");
+    let made = plan(scratch, &scratch.owner, id).await;
+    approve(scratch, second, id, &made).await.unwrap();
+    let mut left = u64::MAX;
+    // Each round does what is not by hand, then records the hands that it waits for.
+    for _ in 0..20 {
+        let outcome = run(scratch, &scratch.owner, id).await;
+        let standing = scratch.fleet.incident_show(&scratch.owner, id).await.unwrap().plan.unwrap();
+        let by_hand: Vec<u32> = standing
+            .steps
+            .iter()
+            .filter(|standing| standing.state == StepState::Hand)
+            .map(|standing| standing.step.number)
+            .take(1)
+            .collect();
+        left = outcome.left;
+        if left == 0 || by_hand.is_empty() {
+            break;
+        }
+        let request = RunRequest { by_hand, why: "done by hand".into(), at_most: None };
+        left = scratch.fleet.incident_run(&scratch.owner, id, request).await.unwrap().left;
+    }
+    left
+}
+
+#[tokio::test]
+async fn every_kind_of_subject_is_planned_stopped_by_one_settled_by_two_and_reported() {
+    for kind in ["device", "key", "batch", "station", "facility", "authority", "operator", "token"] {
+        let (scratch, identities) = two_plants(|_| {}).await;
+        let pavel = scratch.operator("pavel", Role::FleetOperator, &[]).await;
+        scratch.operator("ines", Role::FacilityOperator, &["plant-a"]).await;
+        crate::batch::station::Station::new(&scratch, "line-1", "plant-a").await;
+        let request = TokenRequest { operator: "ines".into(), lifetime_days: None };
+        let token = scratch.fleet.token_create(&scratch.owner, request).await.unwrap().id;
+        let shown = scratch.fleet.certificate_show(&scratch.owner, identities[0].serial).await.unwrap();
+        let subject = match kind {
+            "device" => IncidentSubject::Device("a-1".into()),
+            "key" => IncidentSubject::Key(shown.certificate.spki_sha256),
+            "batch" => IncidentSubject::Batch("batch-1".into()),
+            "station" => IncidentSubject::Station("line-1".into()),
+            "facility" => facility("plant-a"),
+            "authority" => IncidentSubject::Authority("issuing".into()),
+            "operator" => IncidentSubject::Operator("ines".into()),
+            _ => IncidentSubject::Token(token),
+        };
+        let id = open(&scratch, &scratch.owner, &[subject]).await.id;
+        let left = run_out(&scratch, &pavel, id).await;
+        assert_eq!(left, 0, "{kind}");
+        let closing = IncidentClosing { verdict: Verdict::Recovered, why: "done".into() };
+        scratch.fleet.incident_close(&scratch.owner, id, closing).await.unwrap();
+        let report = scratch.fleet.incident_report(&scratch.owner, id).await.unwrap();
+        assert!(report.timeline.len() >= 4 && report.duties.len() == 3, "{kind}");
+        assert!(report.duties.iter().all(|duty| duty.due.is_some()), "{kind}: {:?}", report.duties);
+        let status = async |index: usize| {
+            let serial = identities[index].serial;
+            scratch.fleet.certificate_show(&scratch.owner, serial).await.unwrap().certificate.status
+        };
+        let hit = [status(0).await, status(2).await].map(|status| status == CertificateStatus::Revoked);
+        let expected = match kind {
+            "device" | "key" | "facility" => [true, false],
+            "batch" | "authority" => [true, true],
+            _ => [false, false],
+        };
+        assert_eq!(hit, expected, "{kind}: a-1 and b-1");
+    }
+}
+
 #[tokio::test]
 async fn what_is_no_incident_names_the_field_and_what_to_do() {
     let (scratch, _) = two_plants(|_| {}).await;

@@ -122,6 +122,28 @@ impl Scratch {
         self.reopen_with(Options::default()).await
     }
 
+    /// Closes the fleet and opens it again with a changed configuration, which stays.
+    pub(crate) async fn configured(self, adjust: impl FnOnce(&mut FleetConfig)) -> Self {
+        let data = DataDir::new(self.dir.path().join("data"));
+        let mut config = data.load_config().unwrap();
+        adjust(&mut config);
+        std::fs::write(data.config_file(), toml::to_string(&config).unwrap()).unwrap();
+        self.reopen().await
+    }
+
+    /// As [`Scratch::reopen`], for a fleet that starts a program when it is opened: nobody else opens a registry until `during` is over.
+    pub(crate) async fn reopen_alone<T>(self, during: impl AsyncFnOnce() -> T) -> (Self, T) {
+        let _alone = SPAWNING.write().await;
+        let Self { dir, fleet, clock, owner, root } = self;
+        fleet.close().await;
+        drop(fleet);
+        let data = DataDir::new(dir.path().join("data"));
+        let config = data.load_config().unwrap();
+        let fleet = Fleet::open(data, config, signer(root), clock.clone()).await.unwrap();
+        let value = during().await;
+        (Self { dir, fleet, clock, owner, root }, value)
+    }
+
     /// As [`Scratch::reopen`], with these options of the registry.
     pub(crate) async fn reopen_with(self, options: Options) -> Self {
         let _open = SPAWNING.read().await;

@@ -45,6 +45,9 @@ async fn without_a_credential_no_route_answers_but_the_public_ones() {
     }
 }
 
+/// A report of a drill.
+const DRILL: &str = r#"{"fleet":"x","at":0,"subjects":[],"devices":0,"hit":0,"sample":0,"timings":[],"steps":[],"checks":[],"passed":true,"not_shown":[]}"#;
+
 /// Concrete requests about things of `factory-a`, one per route.
 fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static str, String, Option<String>, Expected)> {
     let none = "00000000000000000000000000000000";
@@ -181,6 +184,15 @@ fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static st
             Refused,
         ),
         row("get", "/v1/destructions/{id}", "/v1/destructions/dst_00000000000000000000000000000000", None, Refused),
+        row("get", "/v1/ownership", "/v1/ownership", None, Silent),
+        row(
+            "post",
+            "/v1/ownership",
+            "/v1/ownership",
+            Some(r#"{"end":"stolen","devices":[{"device":"pump-1"}],"why":"x"}"#),
+            Refused,
+        ),
+        row("get", "/v1/ownership/{device}/receipt", "/v1/ownership/pump-1/receipt", None, Refused),
         row("get", "/v1/backup-keys", "/v1/backup-keys", None, Refused),
         row("post", "/v1/backup-keys", "/v1/backup-keys", Some(r#"{"recipient":"x","sealed_to":[]}"#), Refused),
         row("get", "/v1/backups", "/v1/backups", None, Refused),
@@ -276,6 +288,22 @@ fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static st
             Refused,
         ),
         row("get", "/v1/access", "/v1/access?who=olga&action=device.read", None, Refused),
+        row("get", "/v1/drills", "/v1/drills", None, Refused),
+        row("post", "/v1/drills", "/v1/drills", Some(DRILL), Refused),
+        row("get", "/v1/break-glass", "/v1/break-glass", None, Silent),
+        row(
+            "post",
+            "/v1/break-glass",
+            "/v1/break-glass",
+            Some(r#"{"name":"x","role":"fleet-operator","recipient":"age1","why":"x"}"#),
+            Refused,
+        ),
+        row("post", "/v1/break-glass/open", "/v1/break-glass/open", Some(r#"{"secret":"x","why":"x"}"#), Refused),
+        row("get", "/v1/break-glass/{name}", "/v1/break-glass/x", None, Refused),
+        row("get", "/v1/break-glass/{name}/sealed", "/v1/break-glass/x/sealed", None, Refused),
+        row("post", "/v1/break-glass/{name}/end", "/v1/break-glass/x/end", Some("{}"), Refused),
+        row("post", "/v1/break-glass/{name}/review", "/v1/break-glass/x/review", Some(r#"{"why":"x"}"#), Refused),
+        row("post", "/v1/break-glass/{name}/withdraw", "/v1/break-glass/x/withdraw", Some("{}"), Refused),
         row("get", "/v1/incidents", "/v1/incidents", None, Silent),
         row("post", "/v1/incidents", "/v1/incidents", Some(&opening), Refused),
         row("get", "/v1/incidents/{id}", &incident, None, Refused),

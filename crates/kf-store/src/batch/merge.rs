@@ -323,8 +323,8 @@ impl Merge<'_, '_> {
     fn keep_salt(&self, row: &MergeRow) -> Result<(), StoreError> {
         let Some((salt, facility_epoch)) = &row.salt else { return Ok(()) };
         let device = row.link.device.as_bytes();
-        let sql = "INSERT OR IGNORE INTO device_key (device, salt, device_epoch) VALUES (?1, ?2, 1)";
-        if self.act.execute(sql, (device, salt))? == 0 {
+        let sql = "INSERT OR IGNORE INTO device_key (device, salt, device_epoch, made) VALUES (?1, ?2, 1, ?3)";
+        if self.act.execute(sql, (device, salt, millis(self.at)))? == 0 {
             return Ok(());
         }
         let sql = "INSERT OR IGNORE INTO device_key_epoch

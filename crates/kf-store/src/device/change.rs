@@ -26,6 +26,16 @@ const fn resumes(to: DeviceState) -> bool {
     matches!(to, DeviceState::Active | DeviceState::Registered)
 }
 
+/// A device that is out of service already may be changed to the very state that it is in, so that its certificates are revoked
+/// for good: it leaves who has it, and stays of use to somebody.
+const fn stays(change: &DeviceChange, from: DeviceState) -> bool {
+    matches!(change.certificates, CertificateEffect::Revoke { .. })
+        && matches!(
+            (from, change.to),
+            (DeviceState::Suspended, DeviceState::Suspended) | (DeviceState::Quarantined, DeviceState::Quarantined)
+        )
+}
+
 /// The states from which the change is a legal step, as a list for SQL. Suspending many leaves those in quarantine there: that
 /// somebody looks into them must not be lost.
 fn from_states(change: &DeviceChange) -> String {
@@ -33,8 +43,8 @@ fn from_states(change: &DeviceChange) -> String {
     let many = !matches!(target, DeviceTarget::Device { .. });
     let legal = |from: &DeviceState| {
         let resumable = !resumes(to) || matches!(from, DeviceState::Suspended | DeviceState::Quarantined);
-        let stays = many && to == DeviceState::Suspended && *from == DeviceState::Quarantined;
-        resumable && !stays && from.transition(to).is_ok()
+        let remains = many && to == DeviceState::Suspended && *from == DeviceState::Quarantined;
+        resumable && !remains && (from.transition(to).is_ok() || stays(change, *from))
     };
     let codes: Vec<_> =
         DeviceState::ALL.iter().filter(|from| legal(from)).map(|from| from.code().to_string()).collect();
@@ -70,7 +80,9 @@ fn require_target(act: &Act<'_>, change: &DeviceChange, visibility: &Visibility)
                 let illegal = kf_key::IllegalDeviceTransition { from: state, to: change.to };
                 return Err(DeviceTransition(illegal).into());
             }
-            state.transition(change.to).map_err(DeviceTransition)?;
+            if !stays(change, state) {
+                state.transition(change.to).map_err(DeviceTransition)?;
+            }
             Ok(())
         }
     }
@@ -92,8 +104,13 @@ pub(crate) fn carry_out(
         let selected = Selected { condition: &condition, target: target.clone(), profiles };
         outcome.add(change_selected(act, &selected, reason, change.at, visibility)?);
     }
-    if change.to == DeviceState::Decommissioned {
+    if matches!(change.certificates, CertificateEffect::Revoke { .. }) {
         end_bootstrap(act, &selection, &target, visibility)?;
+    }
+    if resumes(change.to) {
+        // Whoever had sold it has it again: no claim takes it out of a later suspension.
+        let sql = format!("UPDATE label SET resold = NULL WHERE resold IS NOT NULL AND device IN ({selection})");
+        act.execute(&sql, (scope(visibility), &target))?;
     }
     outcome.devices = set_states(act, change, &from, visibility)?;
     Ok(outcome)

@@ -62,7 +62,16 @@ CREATE TABLE facility_epoch (
 CREATE TABLE device_key (
     device BLOB NOT NULL PRIMARY KEY,
     salt BLOB NOT NULL,
-    device_epoch INTEGER NOT NULL
+    device_epoch INTEGER NOT NULL,
+    -- Later than every wipe of a salt of this device, whatever the clock says: a restart must not take a new owner's salt
+    -- for the one that was wiped.
+    made INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+
+-- When a salt of a device was last wiped.
+CREATE TABLE device_key_wiped (
+    device BLOB NOT NULL PRIMARY KEY,
+    at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- The epochs of that key that were ever offered to the device. The facility follows from the two epochs.
@@ -88,6 +97,18 @@ CREATE TABLE destruction (
     receipt TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX destruction_barred ON destruction (id) WHERE result = 2;
+
+-- Devices that leave who has them, by the proposal that was approved. `record` is absent until everything is done.
+CREATE TABLE ownership (
+    id INTEGER PRIMARY KEY,
+    proposal BLOB NOT NULL,
+    device BLOB NOT NULL,
+    facility BLOB NOT NULL,
+    record TEXT,
+    UNIQUE (proposal, device)
+) STRICT;
+CREATE INDEX ownership_by_device ON ownership (device, id);
+CREATE INDEX ownership_open ON ownership (proposal) WHERE record IS NULL;
 
 -- Backups, and which of them can still be opened.
 CREATE TABLE backup (
@@ -445,7 +466,9 @@ CREATE TABLE label (
     facility BLOB,
     claimed INTEGER,
     expires INTEGER,
-    completed INTEGER
+    completed INTEGER,
+    -- When its owner sold the device: the claim that is completed next takes it out of suspension.
+    resold INTEGER
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE failed_attempt (
@@ -508,6 +531,29 @@ CREATE TABLE token (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX token_by_operator ON token (operator, id);
 
+-- Drills that were held, by the index of their log entries.
+CREATE TABLE drill (
+    id INTEGER PRIMARY KEY,
+    recorded INTEGER NOT NULL,
+    passed INTEGER NOT NULL,
+    record TEXT NOT NULL
+) STRICT;
+
+-- Break-glass credentials, by their proposals. `hash` is that of the sealed secret, `session` that of the token of the one session.
+CREATE TABLE break_glass (
+    id BLOB NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    facility BLOB,
+    hash BLOB NOT NULL UNIQUE,
+    session BLOB UNIQUE,
+    opened INTEGER,
+    ends INTEGER,
+    ended INTEGER,
+    sealed BLOB NOT NULL,
+    record TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX break_glass_opened ON break_glass (opened) WHERE opened IS NOT NULL;
+
 CREATE TABLE proposal (
     id BLOB NOT NULL PRIMARY KEY,
     state INTEGER NOT NULL,
@@ -567,6 +613,7 @@ CREATE TABLE incident_approval (
     plan_sha256 TEXT NOT NULL,
     expires INTEGER NOT NULL,
     why TEXT NOT NULL,
+    break_glass BLOB,
     PRIMARY KEY (incident, at, operator)
 ) STRICT, WITHOUT ROWID;
 
