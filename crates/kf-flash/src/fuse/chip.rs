@@ -214,6 +214,17 @@ impl KeyPurpose {
         matches!(self, Self::XtsAes128Key | Self::XtsAes256Key1 | Self::XtsAes256Key2)
     }
 
+    /// The purpose of the secure boot digest of this number, 0 to 2.
+    #[must_use]
+    pub const fn secure_boot_digest(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::SecureBootDigest0),
+            1 => Some(Self::SecureBootDigest1),
+            2 => Some(Self::SecureBootDigest2),
+            _ => None,
+        }
+    }
+
     /// Whether secure boot uses it.
     #[must_use]
     pub const fn is_secure_boot(self) -> bool {

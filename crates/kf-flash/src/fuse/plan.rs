@@ -41,6 +41,8 @@ pub enum Lock {
     SecureDownload,
     /// No download mode at all: nobody mends this device over its serial port.
     Download,
+    /// The place of a secure boot digest, 0 to 2, that the plan does not use: nobody else burns a key of theirs there.
+    SpareDigest(u8),
 }
 
 /// Steps that were checked against a chip, in order. Made by [`BurnPlan::check`] only.
@@ -133,6 +135,16 @@ impl BurnPlan {
         Ok(Self { chip, steps: steps.to_vec() })
     }
 
+    /// What is left of `steps` on a chip on which an earlier attempt was interrupted: checked like a plan of its own. A step counts
+    /// as done only when the chip shows all of it.
+    ///
+    /// # Errors
+    /// [`FuseError`]; a block that was begun and not finished is [`FuseError::BlockInUse`].
+    pub fn resume(chip: ChipFamily, state: &ChipState, steps: &[BurnStep]) -> Result<Self, FuseError> {
+        let left: Vec<BurnStep> = steps.iter().filter(|step| !step.is_done(state)).copied().collect();
+        Self::check(chip, state, &left)
+    }
+
     /// The chip it is for.
     #[must_use]
     pub const fn chip(&self) -> ChipFamily {
@@ -184,15 +196,7 @@ fn check_lock(state: &ChipState, before: &[BurnStep], lock: Lock) -> Result<(), 
     if state.chip == ChipFamily::Esp32 {
         return Err(FuseError::UnsupportedLock(lock));
     }
-    let is_done = before.contains(&BurnStep::Lock(lock))
-        || match lock {
-            Lock::FlashEncryptionRelease => state.flash_encryption == FlashEncryption::Release,
-            Lock::SecureBoot => state.has_secure_boot,
-            Lock::ReadProtection => !state.can_hide_keys,
-            Lock::Jtag => state.is_jtag_off,
-            // With the port closed no step gets here.
-            Lock::SecureDownload | Lock::Download => false,
-        };
+    let is_done = before.contains(&BurnStep::Lock(lock)) || BurnStep::Lock(lock).is_done(state);
     if is_done {
         return Err(FuseError::Done(lock));
     }
@@ -204,6 +208,12 @@ fn check_lock(state: &ChipState, before: &[BurnStep], lock: Lock) -> Result<(), 
             let has_key = purposes(state, before).any(KeyPurpose::is_flash_encryption);
             if has_key { Ok(()) } else { Err(FuseError::NoFlashEncryptionKey) }
         }
+        Lock::SpareDigest(number) => {
+            let purpose = KeyPurpose::secure_boot_digest(number).filter(|purpose| state.chip.supports(*purpose));
+            // A digest that is in use would be revoked with it.
+            let is_spare = purpose.is_some_and(|purpose| purposes(state, before).all(|other| other != purpose));
+            if is_spare { Ok(()) } else { Err(FuseError::UnsupportedLock(lock)) }
+        }
         Lock::SecureBoot if state.chip == ChipFamily::Esp32C2 => Err(FuseError::UnsupportedLock(lock)),
         Lock::SecureBoot if !purposes(state, before).any(KeyPurpose::is_secure_boot) => {
             Err(FuseError::NoSecureBootDigest)
@@ -212,7 +222,33 @@ fn check_lock(state: &ChipState, before: &[BurnStep], lock: Lock) -> Result<(), 
     }
 }
 
+fn is_revoked(state: &ChipState, number: u8) -> bool {
+    state.revoked_digests.get(usize::from(number)).copied().unwrap_or(false)
+}
+
 impl BurnStep {
+    /// Whether the chip shows all of it. What a digest should be is for the caller to compare.
+    #[must_use]
+    pub fn is_done(&self, state: &ChipState) -> bool {
+        match *self {
+            Self::Key { block, purpose } => state.key_block(block).is_some_and(|block| {
+                block.purpose == Some(purpose)
+                    && !block.is_writable
+                    && block.is_readable != purpose.is_secret()
+                    && (purpose.is_secret() || !block.reads_as_empty)
+            }),
+            Self::Lock(lock) => match lock {
+                Lock::FlashEncryptionRelease => state.flash_encryption == FlashEncryption::Release,
+                Lock::SecureBoot => state.has_secure_boot,
+                Lock::ReadProtection => !state.can_hide_keys,
+                Lock::Jtag => state.is_jtag_off,
+                Lock::SecureDownload => state.download_mode != DownloadMode::Open,
+                Lock::Download => state.download_mode == DownloadMode::Off,
+                Lock::SpareDigest(number) => is_revoked(state, number),
+            },
+        }
+    }
+
     /// The arguments of espefuse after its options, with `key_file` where a key is burnt. The file is the one way into
     /// espefuse: keep it in memory (a memfd, or `/dev/shm` with mode 600), never on a disk.
     #[must_use]
@@ -247,6 +283,9 @@ impl Lock {
             Self::Jtag => vec![("DIS_PAD_JTAG", 1)],
             Self::SecureDownload => vec![("ENABLE_SECURITY_DOWNLOAD", 1)],
             Self::Download => vec![("DIS_DOWNLOAD_MODE", 1)],
+            Self::SpareDigest(0) => vec![("SECURE_BOOT_KEY_REVOKE0", 1)],
+            Self::SpareDigest(1) => vec![("SECURE_BOOT_KEY_REVOKE1", 1)],
+            Self::SpareDigest(_) => vec![("SECURE_BOOT_KEY_REVOKE2", 1)],
         }
     }
 }
@@ -254,6 +293,9 @@ impl Lock {
 impl fmt::Display for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::SpareDigest(0) => "secure boot digest 0 revoked",
+            Self::SpareDigest(1) => "secure boot digest 1 revoked",
+            Self::SpareDigest(_) => "secure boot digest 2 revoked",
             Self::FlashEncryptionRelease => "flash encryption (release mode)",
             Self::SecureBoot => "secure boot",
             Self::ReadProtection => "no further key can be hidden",

@@ -29,6 +29,8 @@ pub struct ChipState {
     pub key_blocks: Vec<KeyBlock>,
     /// Whether the bits that hide key blocks from software can still be set.
     pub can_hide_keys: bool,
+    /// Which of the three digests of secure boot are revoked, so that nobody burns a key of their own there.
+    pub revoked_digests: [bool; 3],
 }
 
 /// Whether flash is encrypted, and whether that can still be undone.
@@ -66,6 +68,8 @@ pub struct KeyBlock {
     pub is_writable: bool,
     /// Whether it reads as all zeroes. A block that cannot be read reads so, too.
     pub reads_as_empty: bool,
+    /// What is in it, where its purpose is public: the digest of a secure boot key.
+    pub digest: Option<[u8; 32]>,
 }
 
 impl KeyBlock {
@@ -114,6 +118,29 @@ struct Fuse {
 struct Summary(BTreeMap<String, Fuse>);
 
 impl ChipState {
+    /// A chip on which nothing was ever burnt.
+    #[must_use]
+    pub fn fresh(chip: ChipFamily) -> Self {
+        let block = |number| KeyBlock {
+            number,
+            purpose: Some(KeyPurpose::User),
+            is_readable: true,
+            is_writable: true,
+            reads_as_empty: true,
+            digest: None,
+        };
+        Self {
+            chip,
+            flash_encryption: FlashEncryption::Off,
+            has_secure_boot: false,
+            is_jtag_off: false,
+            download_mode: DownloadMode::Open,
+            key_blocks: (0..chip.key_blocks()).map(block).collect(),
+            can_hide_keys: true,
+            revoked_digests: [false; 3],
+        }
+    }
+
     /// Reads what `espefuse --chip CHIP summary --format json` printed, whatever stands before the first brace.
     ///
     /// # Errors
@@ -175,7 +202,16 @@ fn later_chip(chip: ChipFamily, fuses: &Summary) -> Result<ChipState, SummaryErr
         download_mode,
         key_blocks,
         can_hide_keys: fuses.fuse("RD_DIS")?.writeable,
+        revoked_digests: revoked_digests(chip, fuses)?,
     })
+}
+
+fn revoked_digests(chip: ChipFamily, fuses: &Summary) -> Result<[bool; 3], SummaryError> {
+    if !chip.supports(KeyPurpose::SecureBootDigest0) {
+        return Ok([false; 3]);
+    }
+    let is_revoked = |number: u8| fuses.is_set(&alloc::format!("SECURE_BOOT_KEY_REVOKE{number}"));
+    Ok([is_revoked(0)?, is_revoked(1)?, is_revoked(2)?])
 }
 
 /// The first ESP32 has fuses of its own. Its blocks of keys are not listed, because no plan burns them.
@@ -196,6 +232,7 @@ fn first_esp32(fuses: &Summary) -> Result<ChipState, SummaryError> {
         download_mode: if fuses.is_set("UART_DOWNLOAD_DIS")? { DownloadMode::Off } else { DownloadMode::Open },
         key_blocks: Vec::new(),
         can_hide_keys: fuses.fuse("RD_DIS")?.writeable,
+        revoked_digests: [false; 3],
     })
 }
 
@@ -211,13 +248,25 @@ fn key_block(chip: ChipFamily, fuses: &Summary, number: u8) -> Result<KeyBlock, 
         let name = found.value.as_str().ok_or(SummaryError::Value { fuse })?;
         name.parse().ok()
     };
+    let is_public = block.readable && purpose.is_some_and(KeyPurpose::is_secure_boot);
     Ok(KeyBlock {
         number,
         purpose,
         is_readable: block.readable,
         is_writable: block.writeable,
         reads_as_empty: is_zero(&block.raw_value),
+        digest: if is_public { digest(&block.value) } else { None },
     })
+}
+
+/// Octets as espefuse prints them: two digits each, with spaces. A block with errors in its coding has text behind them.
+fn digest(value: &serde_json::Value) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    let mut words = value.as_str()?.split(' ');
+    for octet in &mut digest {
+        *octet = u8::from_str_radix(words.next()?, 16).ok()?;
+    }
+    words.next().is_none().then_some(digest)
 }
 
 fn is_zero(raw: &str) -> bool {

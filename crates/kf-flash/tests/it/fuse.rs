@@ -50,25 +50,8 @@ const fn key(block: u8, purpose: KeyPurpose) -> BurnStep {
     BurnStep::Key { block, purpose }
 }
 
-/// A summary of a fresh chip with these fuses set, without asking espefuse.
 fn fresh(chip: ChipFamily) -> ChipState {
-    ChipState {
-        chip,
-        flash_encryption: FlashEncryption::Off,
-        has_secure_boot: false,
-        is_jtag_off: false,
-        download_mode: DownloadMode::Open,
-        key_blocks: (0..chip.key_blocks())
-            .map(|number| kf_flash::fuse::KeyBlock {
-                number,
-                purpose: Some(KeyPurpose::User),
-                is_readable: true,
-                is_writable: true,
-                reads_as_empty: true,
-            })
-            .collect(),
-        can_hide_keys: true,
-    }
+    ChipState::fresh(chip)
 }
 
 #[test]
@@ -87,16 +70,23 @@ fn a_whole_plan_is_burnt_step_by_step_and_read_back() {
         key(2, KeyPurpose::HmacUp),
         BurnStep::Lock(Lock::FlashEncryptionRelease),
         key(3, KeyPurpose::SecureBootDigest0),
+        BurnStep::Lock(Lock::SpareDigest(1)),
+        BurnStep::Lock(Lock::SpareDigest(2)),
         BurnStep::Lock(Lock::SecureBoot),
         BurnStep::Lock(Lock::ReadProtection),
         BurnStep::Lock(Lock::Jtag),
         BurnStep::Lock(Lock::Download),
     ];
     let plan = BurnPlan::check(chip.chip, &chip.state(), &steps).unwrap();
-    for step in plan.steps() {
+    for (number, step) in plan.steps().iter().enumerate() {
+        let left = BurnPlan::resume(chip.chip, &chip.state(), &steps).unwrap();
+        assert_eq!(left.steps(), &steps[number..], "what was burnt is known, and what is left goes on");
         drop(chip.burn(step).expect_success());
     }
     let state = chip.state();
+    assert!(BurnPlan::resume(chip.chip, &state, &steps).unwrap().steps().is_empty());
+    assert_eq!(state.revoked_digests, [false, true, true]);
+    assert_eq!(state.key_block(3).unwrap().digest, Some([4; 32]));
     assert_eq!(state.flash_encryption, FlashEncryption::Release);
     assert!(state.has_secure_boot && state.is_jtag_off && !state.can_hide_keys && !state.has_readable_key());
     assert_eq!(state.download_mode, DownloadMode::Off);
@@ -208,6 +198,9 @@ fn a_plan_that_the_hardware_cannot_do_is_refused_before_anything_is_burnt() {
     assert_eq!(refusal(chip, &[key(0, KeyPurpose::XtsAes256Key1)]), FuseError::HalfAKey);
     assert_eq!(refusal(chip, &[lock(Lock::FlashEncryptionRelease)]), FuseError::NoFlashEncryptionKey);
     assert_eq!(refusal(chip, &[lock(Lock::SecureBoot)]), FuseError::NoSecureBootDigest);
+    let in_use = [key(0, KeyPurpose::SecureBootDigest1), lock(Lock::SpareDigest(1))];
+    assert_eq!(refusal(chip, &in_use), FuseError::UnsupportedLock(Lock::SpareDigest(1)));
+    assert_eq!(refusal(chip, &[lock(Lock::SpareDigest(3))]), FuseError::UnsupportedLock(Lock::SpareDigest(3)));
     assert_eq!(refusal(chip, &[lock(Lock::Jtag), lock(Lock::Jtag)]), FuseError::Done(Lock::Jtag));
     assert_eq!(refusal(chip, &[lock(Lock::Download), lock(Lock::Jtag)]), FuseError::AfterDownloadOff { step: 1 });
     assert_eq!(refusal(chip, &[lock(Lock::SecureDownload), lock(Lock::Jtag)]), FuseError::AfterDownloadOff { step: 1 });
