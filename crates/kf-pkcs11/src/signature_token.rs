@@ -106,6 +106,22 @@ impl SignatureToken {
         key::destroy(&self.connection, label)
     }
 
+    /// Fills `out` from the token's random generator.
+    ///
+    /// # Errors
+    /// [`BackendError::Token`]; the octets must then not be used.
+    pub fn fill_random(&self, out: &mut [u8]) -> Result<(), BackendError> {
+        let length = out.len();
+        let octets = self.connection.with(Repeat::WhenGone, |open| {
+            let mut octets = vec![0; length];
+            open.session.generate_random_slice(&mut octets)?;
+            Ok(SecretBytes::from_vec(octets))
+        })?;
+        // Exposed to whoever asked for it.
+        out.copy_from_slice(octets.expose());
+        Ok(())
+    }
+
     /// The token's serial number.
     ///
     /// # Errors

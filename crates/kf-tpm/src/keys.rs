@@ -33,13 +33,13 @@ impl Protection {
         Self { auth, policy: self.policy.clone() }
     }
 
-    fn guard(&self) -> Guard {
+    pub(crate) fn guard(&self) -> Guard {
         let has_auth = self.auth.is_some();
         Guard { has_auth, policy: self.policy.as_ref().map(|policy| policy.digest(has_auth)) }
     }
 }
 
-fn duplicate(secret: &SecretBytes) -> SecretBytes {
+pub(crate) fn duplicate(secret: &SecretBytes) -> SecretBytes {
     // Exposed to a copy that is wiped like the original.
     SecretBytes::fill(secret.len(), |out| out.copy_from_slice(secret.expose()))
 }

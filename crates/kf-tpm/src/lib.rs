@@ -26,6 +26,8 @@ mod boot;
 #[cfg(feature = "tss")]
 mod connection;
 #[cfg(feature = "tss")]
+mod counter;
+#[cfg(feature = "tss")]
 mod endorsement;
 #[cfg(feature = "tss")]
 mod error;

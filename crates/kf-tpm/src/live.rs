@@ -101,6 +101,16 @@ impl Live {
         Ok(session)
     }
 
+    /// A session for commands of which nothing is secret. The authorisation value itself never crosses the bus.
+    pub(crate) fn plain_session(&mut self) -> Result<AuthSession, TpmError> {
+        let session = self.session(None, SessionType::Hmac)?;
+        let (attributes, mask) = SessionAttributesBuilder::new().with_continue_session(true).build();
+        self.context
+            .tr_sess_set_attributes(session, attributes, mask)
+            .map_err(|_attributes| TpmError::Bug("session attributes"))?;
+        Ok(session)
+    }
+
     /// A session that gathers a policy.
     pub(crate) fn policy_session(&mut self) -> Result<(AuthSession, PolicySession), TpmError> {
         let session = self.session(None, SessionType::Policy)?;
@@ -211,7 +221,7 @@ impl Live {
 }
 
 /// An authorisation value: as long as the name algorithm's digest, whatever the secret's length.
-fn auth_value(auth: &SecretBytes) -> Result<Auth, TpmError> {
+pub(crate) fn auth_value(auth: &SecretBytes) -> Result<Auth, TpmError> {
     // Exposed to be hashed; the software stack wipes its copy on drop.
     let mut octets = kf_crypto::sha256(auth.expose()).to_vec();
     // A TPM drops zeros at the end (TPM 2.0 Part 1 section 19.6.4.3): there are none.

@@ -60,6 +60,22 @@ pub(crate) fn signature_key(guard: &Guard) -> Result<Public, TpmError> {
     ecc(attributes, guard, parameters)
 }
 
+/// A P-256 key for ECDH that is made in the TPM and never leaves it.
+pub(crate) fn agreement_key(guard: &Guard) -> Result<Public, TpmError> {
+    let attributes = born_here(guard).with_decrypt(true).build().map_err(invalid)?;
+    let parameters = PublicEccParametersBuilder::new()
+        .with_ecc_scheme(EccScheme::EcDh(HashScheme::new(HashingAlgorithm::Sha256)))
+        .with_curve(EccCurve::NistP256)
+        .with_key_derivation_function_scheme(KeyDerivationFunctionScheme::Null)
+        .with_symmetric(SymmetricDefinitionObject::Null)
+        .with_is_signing_key(false)
+        .with_is_decryption_key(true)
+        .with_restricted(false)
+        .build()
+        .map_err(invalid)?;
+    ecc(attributes, guard, parameters)
+}
+
 /// The public half of somebody else's P-256 key, to verify signatures with.
 pub(crate) fn verification_key(x: &[u8], y: &[u8]) -> Result<Public, TpmError> {
     let attributes =

@@ -4,6 +4,7 @@
 
 mod backend;
 mod boot_policy;
+mod counter;
 mod endorsement;
 mod fault;
 mod keys;
