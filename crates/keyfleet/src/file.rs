@@ -87,7 +87,11 @@ pub(crate) fn write_private(path: &Path, contents: &[u8]) -> Result<(), Failure>
 fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), Failure> {
     let refused = |error| Failure::file("write", path, error);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(refused)?;
-    file.write_all(contents).and_then(|()| file.sync_all()).map_err(refused)
+    file.write_all(contents).and_then(|()| file.sync_all()).map_err(|error| {
+        // Half a file would stand in the way of the next try, and be taken for a whole one.
+        let _left = fs::remove_file(path);
+        refused(error)
+    })
 }
 
 /// Writes a new private file that is whole or not there, whatever happens in between, and whose name is durable.

@@ -6,12 +6,18 @@ use kf_batch::salt::SealedSalt;
 use kf_key::{BatchId, DeviceId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
+use crate::fixture::Destruction;
 use crate::line::HardwareId;
 
 /// The slot under which a record carries the hash of a label's one-time code.
 pub const CODE_SLOT: &str = kf_batch::record::CLAIM_CODE_SLOT;
 /// The mark of a private key in clear.
 pub const PLAIN_KEY_MARK: &str = "plain-private-key";
+
+/// The check of a record that says what became of the keys of a device that did not pass.
+pub const KEY_DESTROYED: &str = "key-destroyed";
+/// As long as a record takes.
+const MAX_DETAIL_OCTETS: usize = 128;
 
 /// What is known of one attempt so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,12 +36,18 @@ pub(crate) struct Draft {
     pub(crate) source: String,
     /// Samples that were tested.
     pub(crate) samples: u64,
+    /// Health tests that failed.
+    #[serde(default)]
+    pub(crate) failures: u32,
     /// Hash of the label's code, hexadecimal.
     pub(crate) code: Option<String>,
     /// Fingerprint of the device key, hexadecimal.
     pub(crate) device_key: Option<String>,
     /// The fixture.
     pub(crate) fixture: String,
+    /// What became of the keys of a device that did not pass.
+    #[serde(skip)]
+    pub(crate) destruction: Option<Destruction>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,22 +134,33 @@ impl Draft {
             key: array(self.spki_sha256.as_ref()).map(|spki_sha256| MadeKey { origin, spki_sha256 }),
             certificate: self.certificate.as_ref().and_then(|der| hex::decode(der).ok()),
             fingerprints: fingerprints.into_iter().flatten().collect(),
-            salt: array(self.salt.as_ref()).and_then(|octets| SealedSalt::from_octets(&octets)),
+            // Of a device that did not pass nobody derives a key.
+            salt: array(self.salt.as_ref().filter(|_| passed)).and_then(|octets| SealedSalt::from_octets(&octets)),
             entropy: (!self.source.is_empty()).then(|| EntropyEvidence {
                 source: self.source.clone(),
                 samples: self.samples,
-                failures: 0,
+                failures: self.failures,
             }),
             hardware: hardware_of(hardware),
             checks: if passed {
                 checks.into_iter().filter(|name| !(common.is_plain && *name == "no-key-in-clear")).map(check).collect()
             } else {
-                Vec::new()
+                self.destruction.iter().map(destroyed).collect()
             },
             unsafe_marks: if common.is_plain { vec![PLAIN_KEY_MARK.to_owned()] } else { Vec::new() },
             reason: reason.map(str::to_owned),
         }
     }
+}
+
+/// As a check: whether the keys are known to be gone, and how, or why not.
+fn destroyed(destruction: &Destruction) -> Check {
+    let mut detail: String = destruction.method.chars().filter(|c| !c.is_control()).collect();
+    while detail.len() > MAX_DETAIL_OCTETS {
+        detail.pop();
+    }
+    let detail = (!detail.is_empty()).then_some(detail);
+    Check { name: KEY_DESTROYED.to_owned(), passed: destruction.is_verified, detail }
 }
 
 /// MAC and board number as records carry them: addresses as octets, anything else as its text.

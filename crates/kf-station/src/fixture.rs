@@ -1,16 +1,20 @@
 //! A fixture: what holds a device under test and talks to it.
 
+mod burn;
 mod deadline;
 mod device;
 mod element;
 mod espefuse;
+mod noise;
 mod program;
 mod serve;
 mod simulator;
 mod token_holder;
 #[cfg(feature = "tpm")]
 mod tpm_holder;
+mod wire;
 
+pub use burn::{BurnOrder, OrderedStep};
 pub use deadline::Deadline;
 pub use device::{DeviceFixture, HeldKey, KeyHolder};
 #[cfg(feature = "secure-element")]
@@ -18,6 +22,8 @@ pub use element::element_on_bus;
 pub(crate) use element::locks_text;
 pub use element::{ElementFixture, ElementOrder, OpenElement};
 pub use espefuse::{Espefuse, EspefuseCommand};
+pub use noise::{DeviceNoise, NOISE_OCTETS};
+pub(crate) use noise::{Verdict as NoiseVerdict, judge};
 pub use program::Program;
 pub use serve::serve;
 pub use simulator::{Board, BoardState, Fault, Simulator, Supply};
@@ -29,7 +35,7 @@ use kf_key::{KeyAlgorithm, SecretArray};
 
 use crate::image::{Image, Segment};
 use crate::line::Next;
-use crate::recipe::{ChipState, Fuse};
+use crate::recipe::ChipState;
 
 /// Why a fixture did not do what was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,6 +50,9 @@ pub enum FixtureError {
     /// It or the device reported an error.
     #[error("the fixture or the device failed")]
     Failed,
+    /// The disk that its files go to is full.
+    #[error("the disk that the device's files go to is full")]
+    DiskFull,
     /// The device cannot do that.
     #[error("the device cannot do that")]
     Unsupported,
@@ -90,17 +99,27 @@ pub trait Fixture: Send {
         Err(FixtureError::Unsupported)
     }
 
+    /// What is known of the random source of the key that the device has just made.
+    ///
+    /// # Errors
+    /// [`FixtureError`].
+    fn noise(&mut self) -> Result<DeviceNoise, FixtureError> {
+        Ok(DeviceNoise::NotTestable)
+    }
+
     /// Writes an image. A secure element is locked as the image says.
     ///
     /// # Errors
     /// [`FixtureError`].
     fn write(&mut self, image: &Image) -> Result<(), FixtureError>;
 
-    /// Burns fuses; the key of a block for the HMAC peripheral is what unlocks the image. Cannot be undone.
+    /// Burns fuses, in order, and gives what they say afterwards. Cannot be undone.
     ///
     /// # Errors
-    /// [`FixtureError`].
-    fn burn(&mut self, fuses: &[Fuse], unlock: Option<&SecretArray<32>>) -> Result<(), FixtureError>;
+    /// [`FixtureError`]; [`FixtureError::Spent`] for a chip in which something else was burnt.
+    fn burn(&mut self, _order: &BurnOrder) -> Result<ChipState, FixtureError> {
+        Err(FixtureError::Unsupported)
+    }
 
     /// Reads back everything that was written, and the fuses.
     ///
@@ -114,8 +133,48 @@ pub trait Fixture: Send {
     /// [`FixtureError`].
     fn prove(&mut self, message: &[u8]) -> Result<Vec<u8>, FixtureError>;
 
+    /// Destroys the keys of a device that did not pass, and looks that they are gone.
+    ///
+    /// # Errors
+    /// [`FixtureError`]: then nothing is known to be gone.
+    fn destroy(&mut self) -> Result<Destruction, FixtureError> {
+        Err(FixtureError::Unsupported)
+    }
+
     /// Shows the operator what became of the device, which is then taken out. A lamp, where there is one.
     fn show(&mut self, _verdict: Verdict) {}
+}
+
+/// What became of the keys of a device that did not pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destruction {
+    /// By which method, or why not: at most 128 octets.
+    pub method: String,
+    /// Whether they were looked for afterwards and not found.
+    pub is_verified: bool,
+}
+
+impl Destruction {
+    /// Gone, and looked for.
+    #[must_use]
+    pub fn verified(method: impl Into<String>) -> Self {
+        Self { method: method.into(), is_verified: true }
+    }
+
+    /// Not known to be gone.
+    #[must_use]
+    pub fn unverified(why: impl Into<String>) -> Self {
+        Self { method: why.into(), is_verified: false }
+    }
+}
+
+fn of_disk(error: &std::io::Error) -> FixtureError {
+    if crate::disk::is_full(error) { FixtureError::DiskFull } else { FixtureError::Failed }
+}
+
+pub(crate) fn copy_key(key: &SecretArray<32>) -> SecretArray<32> {
+    // Exposed to the copy.
+    SecretArray::fill(|out| *out = *key.expose())
 }
 
 /// What became of a device.

@@ -5,7 +5,7 @@ use kf_flash::scan::{BLOCK_OCTETS, Finding, NamedSecret, Scanner, SecretListErro
 use kf_key::{SecretArray, SecretBytes};
 
 /// The most octets of an image: what a fixture may hand back.
-pub const MAX_IMAGE_OCTETS: usize = 4 * 1024 * 1024;
+pub const MAX_IMAGE_OCTETS: usize = 16 * 1024 * 1024;
 
 /// Name of the segment that goes into the slots of a secure element's certificate, DER.
 pub const ELEMENT_CERTIFICATE: &str = "element.certificate";
@@ -48,6 +48,8 @@ pub struct Image {
     /// What goes into the hardware's protected place and never into the image: the fused HMAC key, or the seal key that a
     /// Linux device is given at each start.
     pub unlock: Option<SecretArray<32>>,
+    /// The key of flash encryption, where the station turns that on: whoever flashes the firmware encrypts it under this.
+    pub flash_key: Option<SecretArray<32>>,
 }
 
 /// SHA-256 of segments: names, places, contents; in whichever order they were read back.

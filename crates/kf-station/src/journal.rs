@@ -21,6 +21,10 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::line::Entry;
 
+/// Octets that are kept free, so that whatever was begun can be finished and recorded: 64 fixtures, each with all of its entries, its
+/// label and its share of an image.
+pub const RESERVED_OCTETS: u64 = 16 * 1024 * 1024;
+
 /// Why the journal cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -66,8 +70,18 @@ struct State {
     appended: u64,
     /// Frames on disk.
     durable: u64,
+    /// Free on the disk after the last sync; `None` where nobody knows.
+    free: Option<u64>,
     is_syncing: bool,
     is_poisoned: bool,
+}
+
+impl JournalError {
+    /// Whether there was no space.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if crate::disk::is_full(source))
+    }
 }
 
 impl<F: JournalFile> Journal<F> {
@@ -82,7 +96,8 @@ impl<F: JournalFile> Journal<F> {
             take(noted)
         })?;
         file.truncate(end).map_err(|source| JournalError::Io { verb: "written", source })?;
-        let state = State { appended: number, durable: number, ..State::default() };
+        let free = file.free_octets().map_err(|source| JournalError::Io { verb: "read", source })?;
+        let state = State { appended: number, durable: number, free, ..State::default() };
         Ok(Self { state: Mutex::new(state), changed: Condvar::new(), file: Mutex::new(file) })
     }
 
@@ -123,11 +138,13 @@ impl<F: JournalFile> Journal<F> {
             let batch = std::mem::take(&mut state.waiting);
             let upto = state.appended;
             drop(state);
-            let written = {
+            let (written, free) = {
                 let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-                file.append(&batch).and_then(|()| file.sync())
+                let written = file.append(&batch).and_then(|()| file.sync());
+                (written, file.free_octets())
             };
             state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.free = free.unwrap_or(state.free);
             state.is_syncing = false;
             match written {
                 Ok(()) => state.durable = upto,
@@ -136,6 +153,19 @@ impl<F: JournalFile> Journal<F> {
             self.changed.notify_all();
             written.map_err(|source| JournalError::Io { verb: "written", source })?;
         }
+    }
+
+    /// Whether there is space to begin another device and to finish those that were begun.
+    #[must_use]
+    pub fn has_space(&self) -> bool {
+        // While somebody writes, what was free after the last write is near enough.
+        let asked = match self.file.try_lock() {
+            Ok(file) => file.free_octets().ok(),
+            Err(_) => None,
+        };
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.free = asked.unwrap_or(state.free);
+        state.free.is_none_or(|free| free >= RESERVED_OCTETS)
     }
 
     /// Gives the file back.

@@ -12,7 +12,7 @@ use kf_key::{BatchId, UnixMillis};
 
 use crate::journal::{Journal, JournalError, JournalFile, Noted};
 use crate::line::{Book, BookError, Counts, Entry, FailReason, HardwareId, Interrupted, Standing, Unit};
-use crate::token::{StationKey, StationToken};
+use crate::token::{StationKey, StationToken, TokenError};
 
 /// Why the ledger does not open.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,10 @@ pub enum LedgerError {
     /// The journal could not be written at start.
     #[error("the journal cannot be written at start: {}", .0.words())]
     Start(FailReason),
+}
+
+fn of_journal(error: &JournalError) -> FailReason {
+    if error.is_full() { FailReason::JournalFull } else { FailReason::Journal }
 }
 
 /// How many of the latest finished units are remembered at a start. A cut leaves at most one label unreleased for each fixture.
@@ -163,7 +167,7 @@ impl<F: JournalFile> Ledger<F> {
     /// [`FailReason::Bug`] for an entry that cannot follow, [`FailReason::Journal`].
     pub fn note(&self, entry: &Entry, document: &[u8]) -> Result<(), FailReason> {
         let ticket = self.lock().append(&self.journal, entry, document)?;
-        self.journal.wait(ticket).map_err(|_reported| FailReason::Journal)
+        self.journal.wait(ticket).map_err(|error| of_journal(&error))
     }
 
     /// Gives a device its unit: one that waits for it, or the next one, whose first entry is then durable.
@@ -175,17 +179,23 @@ impl<F: JournalFile> Ledger<F> {
         let (unit, stands) = inner.book.admit(hardware)?;
         let standing = match stands {
             Unit::Writing { .. } => return Ok((unit, Standing::ReadBack)),
+            Unit::Closing => return Ok((unit, Standing::Close)),
             Unit::Begun => return Ok((unit, Standing::Fresh)),
             Unit::Rework => Standing::Fresh,
             Unit::Certifying => return Err(FailReason::Bug),
         };
+        if !self.journal.has_space() {
+            // Turned away while what was begun can still be finished.
+            inner.book.release(unit);
+            return Err(FailReason::DiskFull);
+        }
         let entry = Entry::Begun { unit, hardware: hardware.clone(), at };
         let appended = inner.append(&self.journal, &entry, &[]);
         if appended.is_err() {
             inner.book.release(unit);
         }
         drop(inner);
-        self.journal.wait(appended?).map_err(|_reported| FailReason::Journal)?;
+        self.journal.wait(appended?).map_err(|error| of_journal(&error))?;
         Ok((unit, standing))
     }
 
@@ -203,7 +213,7 @@ impl<F: JournalFile> Ledger<F> {
         let ticket = inner.append(&self.journal, entry, &document)?;
         inner.chain.add(&record, &document);
         drop(inner);
-        self.journal.wait(ticket).map_err(|_reported| FailReason::Journal)
+        self.journal.wait(ticket).map_err(|error| of_journal(&error))
     }
 
     fn sign(&self, record: &Record) -> Result<Vec<u8>, FailReason> {
@@ -228,7 +238,7 @@ impl<F: JournalFile> Ledger<F> {
         let document = unsigned.complete(&signature).map_err(|_format| FailReason::Token)?;
         let ticket = inner.append(&self.journal, &Entry::Closed { is_final, at }, &document)?;
         drop(inner);
-        self.journal.wait(ticket).map_err(|_reported| FailReason::Journal)
+        self.journal.wait(ticket).map_err(|error| of_journal(&error))
     }
 
     /// Raises the token's counter to what the journal shows.
@@ -251,7 +261,9 @@ impl<F: JournalFile> Ledger<F> {
             counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
             counting.is_busy = false;
             self.counted.notify_all();
-            advanced.map_err(|_token_error| FailReason::Token)?;
+            advanced.map_err(
+                |error| if error == TokenError::DISK_FULL { FailReason::DiskFull } else { FailReason::Token },
+            )?;
             counting.reached = counting.reached.max(wanted);
         }
         Ok(())
@@ -335,7 +347,7 @@ impl Inner {
     ) -> Result<u64, FailReason> {
         self.book.apply(entry).map_err(|_illegal| FailReason::Bug)?;
         self.remember(entry, document);
-        journal.append(entry, document).map_err(|_reported| FailReason::Journal)
+        journal.append(entry, document).map_err(|error| of_journal(&error))
     }
 
     fn replay(&mut self, noted: Noted) -> Result<(), LedgerError> {
@@ -350,6 +362,8 @@ impl Inner {
             Entry::Begun { .. }
             | Entry::Certifying { .. }
             | Entry::Writing { .. }
+            | Entry::Burning { .. }
+            | Entry::Closing { .. }
             | Entry::Refused { .. }
             | Entry::Closed { .. } => {}
         }
@@ -371,7 +385,11 @@ impl Inner {
             Entry::Begun { unit, .. } | Entry::Finished { unit, .. } | Entry::Spoiled { unit, .. } => {
                 self.drafts.remove(unit);
             }
-            Entry::Opened { .. } | Entry::Refused { .. } | Entry::Closed { .. } => {}
+            Entry::Opened { .. }
+            | Entry::Burning { .. }
+            | Entry::Closing { .. }
+            | Entry::Refused { .. }
+            | Entry::Closed { .. } => {}
         }
     }
 }

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod disk;
 mod draft;
 pub mod fixture;
 pub mod image;
@@ -23,4 +24,4 @@ pub mod station;
 pub mod target;
 pub mod token;
 
-pub use draft::{CODE_SLOT, PLAIN_KEY_MARK};
+pub use draft::{CODE_SLOT, KEY_DESTROYED, PLAIN_KEY_MARK};

@@ -5,13 +5,15 @@
 //! unit whether it is finished, can go on, or is scrap.
 //!
 //! ```text
-//! Reading ─► Begun ─► Certifying ─► Writing ─► Finished        entries of the journal, in order
-//!    │         │          │            │
+//! Reading ─► Begun ─► Certifying ─► Writing ─► [Burning] ─► [Closing] ─► Finished     entries of the journal, in order
+//!    │         │          │            │           │            └─ cut: only the port's lock is left, or was set: goes on
+//!    │         │          │            │           └─ cut: all keys in the fuses: the rest is burnt; else scrap, board and all
 //!    │         │          │            └─ cut: read back; whole and proven: goes on to Finished, else scrap
 //!    │         │          └─ cut: the key was in memory only: scrap, the board is as it was
 //!    │         └─ cut: nothing was signed or written: goes on under the same number
 //!    └─ cut: nothing happened
 //! ```
+//! `Burning` and `Closing` are there when the recipe burns fuses, and closes the serial port.
 
 mod book;
 mod entry;
@@ -73,8 +75,12 @@ pub enum Act {
     WriteAgain,
     /// Read back and compare, look for keys in clear, read the fuses.
     ReadBack,
+    /// Journal that fuses will be burnt, burn them, and see what they say; nothing where the recipe burns none.
+    Burn,
     /// Have the device sign a challenge.
     Challenge,
+    /// Journal that everything was checked, and close the serial port; nothing where the recipe leaves it open.
+    Close,
     /// Sign the record and journal it.
     Finish,
     /// Sign the record of a scrapped unit and journal it.
@@ -118,7 +124,9 @@ enum State {
     Certifying,
     Writing,
     ReadingBack,
+    Burning,
     Challenging,
+    Closing,
     Finishing,
     Scrapping(FailReason),
     Passed,
@@ -145,7 +153,7 @@ impl Line {
         match self.state {
             State::Reading => Stage::Reading,
             State::Beginning | State::Counting | State::Keying | State::Certifying => Stage::Keying,
-            State::Writing => Stage::Burning,
+            State::Writing | State::Burning | State::Closing => Stage::Burning,
             State::ReadingBack | State::Challenging | State::Finishing => Stage::Verifying,
             State::Passed => Stage::Pass,
             State::Scrapping(_) | State::Failed(_) => Stage::Fail,
@@ -164,16 +172,23 @@ fn step(state: State, outcome: Outcome) -> (State, Act) {
         (State::Beginning, Numbered { unit, standing: Standing::Fresh }) => (State::Counting, Act::Count(unit)),
         (State::Beginning, Numbered { unit: _, standing: Standing::ReadBack }) => (State::ReadingBack, Act::ReadBack),
         (State::Beginning, Numbered { unit: _, standing: Standing::WriteAgain }) => (State::Writing, Act::WriteAgain),
+        (State::Beginning, Numbered { unit: _, standing: Standing::Close }) => (State::Closing, Act::Close),
         (State::Counting, Done) => (State::Keying, Act::MakeKey),
         (State::Keying, Done) => (State::Certifying, Act::Certify),
         (State::Certifying, Done) => (State::Writing, Act::Write),
         (State::Writing, Done) => (State::ReadingBack, Act::ReadBack),
-        (State::ReadingBack, Done) => (State::Challenging, Act::Challenge),
-        (State::Challenging, Done) => (State::Finishing, Act::Finish),
+        (State::ReadingBack, Done) => (State::Burning, Act::Burn),
+        (State::Burning, Done) => (State::Challenging, Act::Challenge),
+        (State::Challenging, Done) => (State::Closing, Act::Close),
+        (State::Closing, Done) => (State::Finishing, Act::Finish),
         (State::Finishing, Done) => (State::Passed, Act::ShowPass),
+        // What became of the unit cannot be recorded: that says more than why it failed, and stops the fixture.
+        (State::Scrapping(_), Failed(worse @ (FailReason::Journal | FailReason::JournalFull | FailReason::Token))) => {
+            (State::Failed(worse), Act::ShowFail(worse))
+        }
         (State::Scrapping(reason), Done | Failed(_)) => (State::Failed(reason), Act::ShowFail(reason)),
         // The journal is what failed: nothing more can be recorded, and the unit stands as it did after its last entry.
-        (_, Failed(reason @ (FailReason::Journal | FailReason::Token))) => {
+        (_, Failed(reason @ (FailReason::Journal | FailReason::JournalFull | FailReason::Token))) => {
             (State::Failed(reason), Act::ShowFail(reason))
         }
         (_, Failed(reason)) => (State::Scrapping(reason), Act::Scrap(reason)),

@@ -67,6 +67,16 @@ impl Noise {
         self.secret().map(|octets| *octets.expose())
     }
 
+    /// The same tests over what another source gave: how many of them failed. It stops at the first.
+    ///
+    /// # Errors
+    /// [`FailReason::Bug`].
+    pub(crate) fn test(octets: &[u8]) -> Result<u32, FailReason> {
+        let cutoffs = Cutoffs::new(ASSESSMENT).map_err(|_assessment| FailReason::Bug)?;
+        let mut tests = HealthTests::new(cutoffs);
+        Ok(u32::from(octets.iter().any(|octet| tests.test(*octet).is_err())))
+    }
+
     /// Where it comes from.
     pub(crate) fn source(&self) -> &str {
         self.token.source()

@@ -3,9 +3,12 @@
 
 mod check;
 mod chip;
+mod fuse;
 mod plan;
 
 pub use chip::Chip;
+pub use fuse::{ChipState, Fuse, FuseLocks, FusePurpose, PortLock};
+use fuse::{FuseFile, fuse_of};
 pub use plan::{Plan, Step};
 
 use kf_key::KeyAlgorithm;
@@ -136,77 +139,20 @@ pub struct Layout {
     pub nvs_keys: Option<Partition>,
 }
 
-/// What a fuse block is burnt for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FusePurpose {
-    /// Upstream key of the HMAC peripheral.
-    HmacUp,
-    /// Key of flash encryption, 128 bits.
-    XtsAes128Key,
-}
-
-/// A fuse block to burn. Burning cannot be undone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Fuse {
-    /// Key block, 0 to 5.
-    pub block: u8,
-    /// What for.
-    pub purpose: FusePurpose,
-}
-
-/// What must be read back from the fuses before a device passes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ChipState {
-    /// Flash encryption is on for good.
-    pub flash_encryption: bool,
-    /// Secure boot is on.
-    pub secure_boot: bool,
-    /// JTAG is off for good.
-    pub jtag_disabled: bool,
-    /// Download mode is off or secure.
-    pub download_mode_locked: bool,
-    /// The keys that the recipe burns can be neither read by software nor changed. Demanded of every chip that one was burnt into.
-    pub keys_hidden: bool,
-    /// The secure element is locked: configuration, data, and the slots that the recipe locks. Demanded of every device with
-    /// target `secure-element`.
-    pub element_locked: bool,
-}
-
-impl ChipState {
-    /// What is demanded and not there; `None` when all is.
-    #[must_use]
-    pub const fn missing_from(&self, found: &Self) -> Option<&'static str> {
-        if self.flash_encryption && !found.flash_encryption {
-            return Some("flash encryption");
-        }
-        if self.secure_boot && !found.secure_boot {
-            return Some("secure boot");
-        }
-        if self.jtag_disabled && !found.jtag_disabled {
-            return Some("JTAG lock");
-        }
-        if self.download_mode_locked && !found.download_mode_locked {
-            return Some("download mode lock");
-        }
-        if self.keys_hidden && !found.keys_hidden {
-            return Some("hidden keys");
-        }
-        if self.element_locked && !found.element_locked {
-            return Some("locks of the secure element");
-        }
-        None
-    }
-}
-
 /// How a secure element leaves the line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ElementPlan {
     /// Whether the slots of the certificate are locked.
     pub lock_certificate: bool,
+}
+
+/// The file system of a Linux device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSystemPlan {
+    /// Octets, a multiple of 4096, 512 KiB to 16 MiB; from 4 MiB on it has a journal.
+    pub size: u32,
 }
 
 /// What is printed on the label.
@@ -235,8 +181,12 @@ pub struct Recipe {
     pub layout: Option<Layout>,
     /// What is burnt.
     pub fuses: Vec<Fuse>,
+    /// What is set for good, after the keys are burnt.
+    pub locks: FuseLocks,
     /// What the chip must show before it passes.
     pub chip_state: ChipState,
+    /// The file system that the files go into, for [`TargetKind::Linux`]; `None`: the files themselves.
+    pub file_system: Option<FileSystemPlan>,
     /// What becomes of the secure element, for [`TargetKind::SecureElement`].
     pub secure_element: Option<ElementPlan>,
     /// The label; `None`: none is printed.
@@ -265,10 +215,13 @@ struct File {
     device_key: DeviceKeyFile,
     layout: Option<LayoutFile>,
     #[serde(default)]
-    fuse: Vec<Fuse>,
+    fuse: Vec<FuseFile>,
+    #[serde(default)]
+    lock: FuseLocks,
     #[serde(default)]
     chip_state: ChipState,
     secure_element: Option<ElementPlan>,
+    file_system: Option<FileSystemPlan>,
     label: Option<LabelFile>,
     file: Option<FileFile>,
     #[serde(default)]
@@ -356,8 +309,10 @@ impl Recipe {
             },
             injects_device_key: file.device_key.inject,
             layout,
-            fuses: file.fuse,
+            fuses: file.fuse.iter().map(fuse_of).collect::<Result<_, _>>()?,
+            locks: file.lock,
             chip_state: file.chip_state,
+            file_system: file.file_system,
             secure_element: match file.target {
                 TargetKind::SecureElement => Some(file.secure_element.unwrap_or_default()),
                 _ => file.secure_element,
@@ -380,18 +335,10 @@ impl Recipe {
         Plan::of(self)
     }
 
-    /// What the fuses of a device must show before it passes.
-    #[must_use]
-    pub fn demanded(&self) -> ChipState {
-        let keys_hidden = self.chip_state.keys_hidden || !self.fuses.is_empty();
-        let element_locked = self.chip_state.element_locked || self.secure_element.is_some();
-        ChipState { keys_hidden, element_locked, ..self.chip_state }
-    }
-
     /// Whether something is burnt or locked that cannot be undone.
     #[must_use]
     pub fn burns(&self) -> bool {
-        !self.fuses.is_empty() || self.secure_element.is_some()
+        self.burns_fuses() || self.secure_element.is_some()
     }
 
     /// Whether the image is of the quota and the certificate alone, so that it can be made and written again after a power
@@ -399,7 +346,7 @@ impl Recipe {
     #[must_use]
     pub fn is_rewritable(&self) -> bool {
         let injects = self.injects_device_key && self.secure_element.is_none();
-        self.identity.origin == KeyOrigin::Device && !injects && self.fuses.is_empty()
+        self.identity.origin == KeyOrigin::Device && !injects && !self.burns_fuses()
     }
 }
 

@@ -14,12 +14,12 @@ use kf_key::UnixMillis;
 use kf_pki::issuer::Issuer;
 
 use crate::clock::Clock;
-use crate::draft::{Common, Draft, Ending};
-use crate::fixture::{Fixture, Verdict};
+use crate::draft::{Common, Draft, Ending, Origin};
+use crate::fixture::{Destruction, Fixture, Verdict};
 use crate::journal::JournalFile;
 use crate::label::LabelSink;
 use crate::ledger::{Ledger, LedgerError, Opening};
-use crate::line::{Counts, Entry, FailReason, Interrupted, Next};
+use crate::line::{Counts, Entry, FailReason, Interrupted, Next, Unit};
 use crate::noise::Noise;
 use crate::recipe::{Plan, Protection, Recipe};
 use crate::target::Target;
@@ -185,7 +185,8 @@ impl<F: JournalFile> Station<F> {
                 Interrupted::Untouched => recovered.untouched += 1,
                 Interrupted::ToReadBack => recovered.to_read_back += 1,
                 Interrupted::KeyLost => {
-                    self.spoil(unit, FailReason::PowerCut)?;
+                    let draft = self.draft_of(unit, "the device is not here: its key is in it; barred");
+                    self.spoil(unit, FailReason::PowerCut, draft)?;
                     recovered.key_lost += 1;
                 }
             }
@@ -211,12 +212,26 @@ impl<F: JournalFile> Station<F> {
         self.ledger.time(self.clock.now())
     }
 
+    /// What the journal knows of an attempt whose device is not here. A key of the station was in memory, and is gone, unless it may
+    /// have been written; `absent` says what there is to say otherwise.
+    fn draft_of(&self, unit: u32, absent: &str) -> Draft {
+        let Some((stands, _, document)) = self.ledger.unit(unit) else { return Draft::default() };
+        let mut draft = Draft::from_document(&document).unwrap_or_default();
+        draft.destruction = draft.spki.is_some().then(|| {
+            if stands == Unit::Certifying && draft.origin == Origin::Station {
+                Destruction::verified("in memory only: gone with the power, written nowhere")
+            } else {
+                Destruction::unverified(absent)
+            }
+        });
+        draft
+    }
+
     /// Accounts for a unit that failed: its key, if it had one, stands in the record and is barred. Whether it is used up.
-    fn spoil(&self, unit: u32, reason: FailReason) -> Result<bool, FailReason> {
-        let (_, hardware, document) = self.ledger.unit(unit).ok_or(FailReason::Bug)?;
+    fn spoil(&self, unit: u32, reason: FailReason, draft: Draft) -> Result<bool, FailReason> {
+        let (_, hardware, _) = self.ledger.unit(unit).ok_or(FailReason::Bug)?;
         let is_scrap =
             self.ledger.would_be_scrap(unit) || matches!(reason, FailReason::NotPresented | FailReason::Spent);
-        let draft = Draft::from_document(&document).unwrap_or_default();
         let ending = if is_scrap { Ending::Scrapped(reason.words()) } else { Ending::Rework(reason.words()) };
         let at = self.now()?;
         let device = self.terms.devices.device(unit).ok_or(FailReason::Bug)?;
@@ -270,7 +285,8 @@ impl<F: JournalFile> Station<F> {
         }
         if is_final {
             for unit in self.ledger.open_units() {
-                self.spoil(unit, FailReason::NotPresented)?;
+                let draft = self.draft_of(unit, "the device did not come back; barred");
+                self.spoil(unit, FailReason::NotPresented, draft)?;
             }
         }
         self.ledger.close_shift(&self.common.operator, is_final, self.now()?)

@@ -1,6 +1,7 @@
 //! What a device is to hold, turned into an image.
 
 mod esp32;
+mod file_system;
 mod files;
 mod held;
 mod linux;
@@ -39,6 +40,17 @@ pub struct Material<'a> {
     pub device_key: Option<&'a SecretArray<32>>,
     /// 32 fresh random octets, for what unlocks the image.
     pub random: &'a SecretArray<32>,
+    /// The key of flash encryption, where the station turns that on: what only flash encryption protects is encrypted under it.
+    pub flash_key: Option<&'a SecretArray<32>>,
+}
+
+/// What a device holds where no image reaches: in its fuses, or wherever it is given at each start.
+#[derive(Debug, Default)]
+pub struct Protected {
+    /// What opens the image.
+    pub unlock: Option<SecretArray<32>>,
+    /// The key of flash encryption.
+    pub flash_key: Option<SecretArray<32>>,
 }
 
 /// Why an image is not made.
@@ -57,6 +69,12 @@ pub enum TargetError {
     /// The provider.
     #[error("a cryptographic operation failed")]
     Crypto,
+    /// e2fsprogs did not make the file system.
+    #[error("the file system was not made: install e2fsprogs")]
+    FileSystem,
+    /// There is no space to make it.
+    #[error("the disk is full: free space")]
+    DiskFull,
     /// This station does not make such images.
     #[error("this station does not make images for target {0}")]
     Unsupported(&'static str),
@@ -71,7 +89,7 @@ pub trait Target: Send + Sync + std::fmt::Debug {
     fn image(&self, material: &Material<'_>) -> Result<Image, TargetError>;
 
     /// The identity key, found in what is on the device as the device itself finds it; `None` when it is not there.
-    fn open(&self, segments: &[Segment], unlock: Option<&SecretArray<32>>) -> Option<PrivateKey>;
+    fn open(&self, segments: &[Segment], held: &Protected) -> Option<PrivateKey>;
 }
 
 /// The target of a recipe.

@@ -2,9 +2,13 @@
 
 mod pkcs11;
 mod software;
+#[cfg(feature = "tpm")]
+mod tpm;
 
 pub use pkcs11::Pkcs11Token;
 pub use software::{SoftwareToken, SoftwareTokenError};
+#[cfg(feature = "tpm")]
+pub use tpm::{TpmToken, TpmTokenError};
 
 use kf_batch::P256Key;
 use kf_key::SecretArray;
@@ -39,6 +43,11 @@ impl StationKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the station's token did not {0}")]
 pub struct TokenError(pub &'static str);
+
+impl TokenError {
+    /// The disk that its counter is on has no space.
+    pub const DISK_FULL: Self = Self("advance its counter: its disk is full");
+}
 
 /// A station's token.
 pub trait StationToken: Send + Sync {

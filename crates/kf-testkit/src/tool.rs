@@ -40,6 +40,8 @@ fn debian_package(program: &str) -> &str {
         "faketime" => "faketime",
         "swtpm_setup" | "swtpm_localca" => "swtpm-tools",
         "cryptsetup" => "cryptsetup-bin",
+        "unshare" => "util-linux",
+        "mke2fs" | "debugfs" | "e2fsck" => "e2fsprogs",
         tpm2 if tpm2.starts_with("tpm2_") => "tpm2-tools",
         other => other,
     }

@@ -41,6 +41,8 @@ const PACKAGES: &[(&str, Probe)] = &[
     ("libclang-dev", Probe::Package),
     ("pkg-config", Probe::Tool("pkg-config")),
     ("cryptsetup-bin", Probe::Tool("cryptsetup")),
+    ("e2fsprogs", Probe::Tool("mke2fs")),
+    ("util-linux", Probe::Tool("unshare")),
     ("systemd", Probe::Tool("systemd-analyze")),
     ("faketime", Probe::Tool("faketime")),
     ("gcc", Probe::Tool("cc")),

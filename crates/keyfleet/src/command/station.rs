@@ -42,6 +42,9 @@ pub(crate) enum Verb {
         /// Keep the keys in a PKCS#11 token: its label
         #[arg(long, value_name = "LABEL", requires = "pkcs11_module")]
         pkcs11_token: Option<String>,
+        /// Keep the keys in this machine's TPM: its address, such as device:/dev/tpmrm0
+        #[arg(long, value_name = "ADDRESS", conflicts_with = "pkcs11_module")]
+        tpm: Option<String>,
         /// Where to write the request; valid for a day
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
@@ -79,13 +82,16 @@ pub(crate) use label::{Label, run as run_label};
 
 pub(crate) fn run(context: &Context, verb: Verb) -> Result<ExitCode, Failure> {
     match verb {
-        Verb::Request { state, name, passphrase_file, pkcs11_module, pkcs11_token, out, public_key_out } => {
+        Verb::Request { state, name, passphrase_file, pkcs11_module, pkcs11_token, tpm, out, public_key_out } => {
             file::must_be_free(Some(&out))?;
             file::must_be_free(public_key_out.as_deref())?;
             let secret = directory::passphrase(&passphrase_file)?;
             let station = StationDirectory::create_or_open(&state, &name)?;
             if let (Some(module), Some(token)) = (&pkcs11_module, &pkcs11_token) {
                 station.use_pkcs11(module, token)?;
+            }
+            if let Some(address) = &tpm {
+                station.use_tpm(address)?;
             }
             let token = station.create_or_open_token(secret)?;
             request(token.as_ref(), &name, &out, public_key_out.as_deref()).map(|()| ExitCode::SUCCESS)

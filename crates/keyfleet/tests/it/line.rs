@@ -21,6 +21,11 @@ struct LineUp {
 impl LineUp {
     /// A batch of four devices by this recipe, whose product line is `thermo`.
     fn authorised(recipe: &str, more: &[&str]) -> Self {
+        Self::with_keys_in(&[], recipe, more)
+    }
+
+    /// The same for a station whose keys are where `keys` says.
+    fn with_keys_in(keys: &[&str], recipe: &str, more: &[&str]) -> Self {
         let fleet = Fleet::start(&[]);
         fleet.run(&["facility", "create", "lyon"]).succeeds();
         fleet.run(&["product-line", "create", "thermo"]).succeeds();
@@ -28,7 +33,7 @@ impl LineUp {
         private(&fleet.path("pass"), "correct horse battery staple\n");
         let request = ["station", "request", "--state", "station", "--name", "line-1", "--passphrase-file", "pass"];
         let files = ["--out", "station.request", "--public-key-out", "station.pem"];
-        fleet.tool().run(&[&request[..], &files].concat()).succeeds();
+        fleet.tool().run(&[&request[..], &files, keys].concat()).succeeds();
         let operator = ["operator", "create", "line-1", "--role", "station", "--facility", "lyon"];
         fleet.run(&[&operator[..], &["--voucher-key", "station.pem"]].concat()).succeeds();
         let plan = fleet.json(&["station", "run", "recipe.toml", "--dry-run"]);
@@ -234,6 +239,85 @@ fn a_linux_device_boots_from_the_stations_image_with_its_sealed_store_and_enrols
     sealed.expect_failure().expect_text("idevid_sealed_key_file");
     fs::copy(board.join("fuse"), credentials.join("keyfleet-seal")).unwrap();
     line.enrols(agent(), 1, "");
+}
+
+#[test]
+fn a_linux_device_boots_from_the_file_system_that_the_station_made_as_debugfs_reads_it_and_enrols() {
+    let recipe = "format = 1\nsku = \"gate-r1\"\nproduct_line = \"thermo\"\ntarget = \"linux\"\n\
+                  [identity]\nalgorithm = \"p-256\"\norigin = \"station\"\nprotection = \"sealed\"\n\
+                  [file_system]\nsize = 4194304\n";
+    let line = LineUp::authorised(recipe, &[]);
+    let made = line.run(line.fleet.tool(), &["--simulate", "1", "--boards", "boards", "--fixtures", "1"]);
+    assert_eq!(books(&made)["good"], 1, "{}", made.text());
+    line.import(1);
+    let board = line.fleet.path("boards/board-000001");
+    let image = board.join("flash/keyfleet.ext4");
+    let image = image.to_str().unwrap();
+    let checked = Tool::new("e2fsck").run(&["-fn", image]).expect_success().text();
+    assert!(checked.contains("keyfleet:"), "{checked}");
+    let found = line.fleet.tool().run(&["--format", "json", "image", "check", image]).expect_success().stdout_text();
+    let found: Value = serde_json::from_str(&found).unwrap();
+    assert_eq!(found["findings"], serde_json::json!([]), "{found}");
+    let folder = line.fleet.path("images/1");
+    fs::create_dir_all(&folder).unwrap();
+    let dump = format!("rdump / {}", folder.display());
+    Tool::new("debugfs").run(&["-R", &dump, image]).succeeds();
+    let credentials = line.fleet.path("credentials");
+    fs::create_dir(&credentials).unwrap();
+    fs::copy(board.join("fuse"), credentials.join("keyfleet-seal")).unwrap();
+    line.enrols(line.fleet.tool().env("CREDENTIALS_DIRECTORY", &credentials), 1, "");
+}
+
+#[test]
+fn a_disk_with_too_little_space_makes_no_device_and_says_so_and_the_same_command_goes_on_when_there_is_enough() {
+    let recipe = "format = 1\nsku = \"gate-r1\"\nproduct_line = \"thermo\"\ntarget = \"linux\"\n\
+                  [identity]\nalgorithm = \"p-256\"\norigin = \"station\"\nprotection = \"sealed\"\n\
+                  [label]\nserver = \"https://fleet.example\"\n";
+    let line = LineUp::authorised(recipe, &[]);
+    // A disk of its own for the station, with 4 MiB left at first, in a name space that ends with the script.
+    let script = "set -e
+        cp -a station copy; mount -t tmpfs -o size=32m none station; cp -a copy/. station
+        head -c 29360128 /dev/zero >station/other
+        run() { \"$0\" --format json station run recipe.toml --state station --quota quota.cose --server-key server.pem \\
+            --passphrase-file pass --simulate 2 --fixtures 1; }
+        run >full.json || :
+        rm station/other; run >made.json
+        \"$0\" station export --state station --batch b-1 --out records.cbor";
+    let keyfleet = line.fleet.tool();
+    let program = keyfleet.path().to_str().unwrap().to_owned();
+    let shell = Tool::new("unshare").directory(&line.fleet.path("."));
+    shell.run(&["--mount", "sh", "-c", script, &program]).succeeds();
+    let read = |name: &str| -> Vec<Value> {
+        let text = fs::read_to_string(line.fleet.path(name)).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let full = read("full.json");
+    let reasons: Vec<&str> = full.iter().filter_map(|event| event["reason"].as_str()).collect();
+    assert!(!reasons.is_empty() && reasons.iter().all(|reason| *reason == "disk-full"), "{reasons:?}");
+    let books = |lines: &[Value]| lines.last().unwrap().clone();
+    assert_eq!((&books(&full)["good"], &books(&full)["left"]), (&0.into(), &4.into()), "no number was used up");
+    assert_eq!(books(&read("made.json"))["good"], 2);
+    let merged = line.fleet.json(&["batch", "import", "b-1", "records.cbor"]);
+    assert_eq!((&merged["merged"], &merged["conflict_count"]), (&2.into(), &0.into()), "{merged}");
+}
+
+#[cfg(feature = "tpm")]
+#[test]
+fn a_station_whose_keys_are_in_its_tpm_makes_a_batch_that_the_server_takes_and_a_copy_of_its_disk_is_refused() {
+    let recipe = "format = 1\nsku = \"gate-r1\"\nproduct_line = \"thermo\"\ntarget = \"linux\"\n\
+                  [identity]\nalgorithm = \"p-256\"\norigin = \"station\"\nprotection = \"sealed\"\n";
+    let tpm = kf_testkit::SoftwareTpm::new();
+    let line = LineUp::with_keys_in(&["--tpm", &tpm.address()], recipe, &[]);
+    Tool::new("cp")
+        .run(&["-a", &line.fleet.path("station").display().to_string(), &line.fleet.path("old").display().to_string()])
+        .succeeds();
+    let made = line.run(line.fleet.tool(), &["--simulate", "2", "--fixtures", "2"]);
+    assert_eq!(books(&made)["good"], 2, "{}", made.text());
+    line.import(2);
+    fs::rename(line.fleet.path("station"), line.fleet.path("new")).unwrap();
+    fs::rename(line.fleet.path("old"), line.fleet.path("station")).unwrap();
+    let refused = line.run(line.fleet.tool(), &["--simulate", "2", "--fixtures", "2"]);
+    refused.expect_failure().expect_text("old copy");
 }
 
 const FUSES: &str = r#"

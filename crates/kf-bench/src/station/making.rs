@@ -58,6 +58,7 @@ impl<'a> Making<'a> {
             key: Some(&key),
             device_key: Some(&device_key),
             random: &fuse,
+            flash_key: None,
         };
         let image = self.target.image(&material).map_err(BenchError::failed("an image"))?;
         output.write(position, &image).map_err(BenchError::io("an image"))?;

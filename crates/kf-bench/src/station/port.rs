@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kf_key::{KeyAlgorithm, SecretArray, SecretBytes};
-use kf_station::fixture::{Fixture, FixtureError, Reading};
+use kf_station::fixture::{BurnOrder, Fixture, FixtureError, Reading};
 use kf_station::image::{Image, Segment};
-use kf_station::recipe::{ChipState, Fuse};
-use kf_station::target::Target;
+use kf_station::recipe::ChipState;
+use kf_station::target::{Protected, Target};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::BenchError;
@@ -106,12 +106,12 @@ pub(super) struct Port {
     target: Arc<dyn Target>,
     number: u32,
     segments: Vec<Segment>,
-    unlock: Option<SecretArray<32>>,
+    held: Protected,
 }
 
 impl Port {
     pub(super) const fn new(line: Arc<Line>, target: Arc<dyn Target>) -> Self {
-        Self { line, target, number: 0, segments: Vec::new(), unlock: None }
+        Self { line, target, number: 0, segments: Vec::new(), held: Protected { unlock: None, flash_key: None } }
     }
 }
 
@@ -150,15 +150,15 @@ impl Fixture for Port {
         let line = Arc::clone(&self.line);
         line.as_device(|| {
             self.segments = image.segments.iter().map(copy).collect();
-            // Exposed to the simulated fuse.
-            self.unlock =
-                image.unlock.as_ref().map(|unlock| SecretArray::fill(|key: &mut [u8; 32]| *key = *unlock.expose()));
         });
         Ok(())
     }
 
-    fn burn(&mut self, _fuses: &[Fuse], _unlock: Option<&SecretArray<32>>) -> Result<(), FixtureError> {
-        Ok(())
+    fn burn(&mut self, order: &BurnOrder) -> Result<ChipState, FixtureError> {
+        let key = order.steps.iter().find_map(|one| one.key.as_ref());
+        // Exposed to the simulated fuse.
+        self.held.unlock = key.map(|key| SecretArray::fill(|out: &mut [u8; 32]| *out = *key.expose()));
+        Ok(ChipState { keys_hidden: true, ..ChipState::default() })
     }
 
     fn read_back(&mut self) -> Result<(Vec<Segment>, ChipState), FixtureError> {
@@ -169,7 +169,7 @@ impl Fixture for Port {
 
     fn prove(&mut self, message: &[u8]) -> Result<Vec<u8>, FixtureError> {
         self.line.as_device(|| {
-            let key = self.target.open(&self.segments, self.unlock.as_ref()).ok_or(FixtureError::Failed)?;
+            let key = self.target.open(&self.segments, &self.held).ok_or(FixtureError::Failed)?;
             key.sign(message).map_err(|_opaque| FixtureError::Failed)
         })
     }

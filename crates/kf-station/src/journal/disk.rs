@@ -30,6 +30,14 @@ pub trait JournalFile: Send {
     /// # Errors
     /// Of the disk.
     fn sync(&mut self) -> io::Result<()>;
+
+    /// Octets that are free on its disk; `None` where nobody knows.
+    ///
+    /// # Errors
+    /// Of the disk.
+    fn free_octets(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
 }
 
 /// A file of mode 0600, locked against a second station on the same directory.
@@ -79,5 +87,10 @@ impl JournalFile for DirectoryFile {
 
     fn sync(&mut self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn free_octets(&self) -> io::Result<Option<u64>> {
+        let found = rustix::fs::fstatvfs(&self.0)?;
+        Ok(Some(found.f_bavail.saturating_mul(found.f_frsize)))
     }
 }

@@ -53,11 +53,21 @@ pub enum Unit {
     Writing {
         /// SHA-256 of the image, hexadecimal.
         image: String,
-        /// Whether fuses are burnt.
+        /// Whether fuses may be burnt.
         burns: bool,
     },
+    /// Everything was checked; its serial port may be closed.
+    Closing,
     /// It failed and may be given to the same device once more.
     Rework,
+}
+
+impl Unit {
+    /// Whether its board may have fuses that were burnt for it.
+    #[must_use]
+    pub const fn is_burnt(&self) -> bool {
+        matches!(self, Self::Writing { burns: true, .. } | Self::Closing)
+    }
 }
 
 /// How a unit goes on.
@@ -69,6 +79,8 @@ pub enum Standing {
     ReadBack,
     /// Its image holds no secret: written once more, then as above.
     WriteAgain,
+    /// Everything was checked: only the serial port is left to be closed.
+    Close,
 }
 
 /// A unit that was open when the power went.
@@ -194,8 +206,17 @@ impl Book {
                 let open = self.open.get_mut(unit).filter(|open| open.stands == Unit::Certifying)?;
                 open.stands = Unit::Writing { image: image.clone(), burns: *burns };
             }
+            Entry::Burning { unit, at: _ } => match &mut self.open.get_mut(unit)?.stands {
+                Unit::Writing { burns, .. } if !*burns => *burns = true,
+                _ => return None,
+            },
+            Entry::Closing { unit, at: _ } => {
+                let open = self.open.get_mut(unit).filter(|open| matches!(open.stands, Unit::Writing { .. }))?;
+                open.stands = Unit::Closing;
+            }
             Entry::Finished { unit, at: _ } => {
-                let open = self.open.get(unit).filter(|open| matches!(open.stands, Unit::Writing { .. }))?;
+                let is_written = |open: &&Open| matches!(open.stands, Unit::Writing { .. } | Unit::Closing);
+                let open = self.open.get(unit).filter(is_written)?;
                 self.devices.insert(short(open.hardware.mac()), Mark::Made);
                 self.open.remove(unit);
                 self.good = self.good.checked_add(1)?;
@@ -243,7 +264,7 @@ impl Book {
             return Some(());
         }
         let mac = short(open.hardware.mac());
-        if matches!(open.stands, Unit::Writing { burns: true, .. }) || reason == FailReason::Spent {
+        if open.stands.is_burnt() || reason == FailReason::Spent {
             self.devices.insert(mac, Mark::Spent);
         } else {
             // Nothing of the unit is in the board: it may come again, as another unit.
@@ -293,9 +314,9 @@ impl Book {
     /// Whether a unit that fails now is used up: its fuses are burnt, or it failed too often.
     #[must_use]
     pub fn would_be_scrap(&self, unit: u32) -> bool {
-        self.open.get(&unit).is_some_and(|open| {
-            matches!(open.stands, Unit::Writing { burns: true, .. }) || open.failures.saturating_add(1) >= MAX_FAILURES
-        })
+        self.open
+            .get(&unit)
+            .is_some_and(|open| open.stands.is_burnt() || open.failures.saturating_add(1) >= MAX_FAILURES)
     }
 
     /// Whether a key was seen before.
@@ -328,7 +349,7 @@ impl Book {
             let interrupted = match open.stands {
                 Unit::Begun => Interrupted::Untouched,
                 Unit::Certifying => Interrupted::KeyLost,
-                Unit::Writing { .. } => Interrupted::ToReadBack,
+                Unit::Writing { .. } | Unit::Closing => Interrupted::ToReadBack,
                 Unit::Rework => return None,
             };
             Some((*unit, interrupted))

@@ -101,12 +101,22 @@ pub enum FailReason {
     Token,
     /// The journal cannot be written: disk full, or a failed sync.
     Journal,
+    /// The journal cannot be written for want of space.
+    JournalFull,
     /// What was read back is not what was written.
     ReadBack,
     /// A private key lies in clear in the image.
     KeyInClear,
     /// The fuses or the locks are not as the recipe demands.
     Fuses,
+    /// The image was not made: a tool for it is missing or failed.
+    Image,
+    /// Its label cannot be stored.
+    Label,
+    /// There is no space on a disk of the station.
+    DiskFull,
+    /// The device's random source failed its health test.
+    DeviceNoise,
     /// The image is larger than its place.
     DoesNotFit,
     /// The device's signature does not verify under its key.
@@ -123,7 +133,7 @@ pub enum FailReason {
 
 impl FailReason {
     /// Every reason.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 30] = [
         Self::Hang,
         Self::Fixture,
         Self::FixtureGone,
@@ -140,9 +150,14 @@ impl FailReason {
         Self::Noise,
         Self::Token,
         Self::Journal,
+        Self::JournalFull,
         Self::ReadBack,
         Self::KeyInClear,
         Self::Fuses,
+        Self::Image,
+        Self::Label,
+        Self::DiskFull,
+        Self::DeviceNoise,
         Self::DoesNotFit,
         Self::Proof,
         Self::Request,
@@ -171,9 +186,14 @@ impl FailReason {
             Self::Noise => "random source failed",
             Self::Token => "token failed",
             Self::Journal => "journal cannot be written",
+            Self::JournalFull => "disk full: free space, start again",
             Self::ReadBack => "read-back differs",
             Self::KeyInClear => "private key in clear",
             Self::Fuses => "fuses not as demanded",
+            Self::Image => "image was not made",
+            Self::Label => "label cannot be stored",
+            Self::DiskFull => "disk full: free space",
+            Self::DeviceNoise => "device's random source failed",
             Self::DoesNotFit => "image does not fit its place",
             Self::Proof => "device did not prove its key",
             Self::Request => "request not signed by its key",
@@ -190,7 +210,9 @@ impl FailReason {
             return Next::Scrap;
         }
         match self {
-            Self::Hang | Self::Fixture | Self::Unreadable | Self::PowerCut | Self::InWork => Next::TryAgain,
+            Self::Hang | Self::Fixture | Self::Unreadable | Self::PowerCut | Self::InWork | Self::DiskFull => {
+                Next::TryAgain
+            }
             Self::AlreadyMade | Self::DuplicateBoard | Self::DuplicateKey | Self::WrongChip => Next::SetAside,
             Self::Spent => Next::Scrap,
             Self::FixtureGone
@@ -200,10 +222,13 @@ impl FailReason {
             | Self::Noise
             | Self::Token
             | Self::Journal
+            | Self::JournalFull
+            | Self::Image
+            | Self::Label
             | Self::DoesNotFit
             | Self::Bug => Next::Stop,
             Self::ReadBack | Self::Proof | Self::Request | Self::NotPresented => Next::Rework,
-            Self::KeyInClear | Self::Fuses => Next::SetAside,
+            Self::KeyInClear | Self::Fuses | Self::DeviceNoise => Next::SetAside,
         }
     }
 }
@@ -239,14 +264,28 @@ pub enum Entry {
         /// When.
         at: UnixMillis,
     },
-    /// The image is about to be written, and fuses burnt. Beside it: the record as it will be when all goes well.
+    /// The image is about to be written. Beside it: the record as it will be when all goes well.
     Writing {
         /// Unit.
         unit: u32,
         /// SHA-256 of the image, hexadecimal; empty when the station does not see it.
         image: String,
-        /// Whether fuses are burnt.
+        /// Whether fuses are burnt without an entry of their own.
         burns: bool,
+        /// When.
+        at: UnixMillis,
+    },
+    /// The image was read back; fuses are about to be burnt. From here on the board is of use to this unit alone.
+    Burning {
+        /// Unit.
+        unit: u32,
+        /// When.
+        at: UnixMillis,
+    },
+    /// Everything was checked; the serial port is about to be closed.
+    Closing {
+        /// Unit.
+        unit: u32,
         /// When.
         at: UnixMillis,
     },
@@ -295,6 +334,8 @@ impl Entry {
             | Self::Begun { at, .. }
             | Self::Certifying { at, .. }
             | Self::Writing { at, .. }
+            | Self::Burning { at, .. }
+            | Self::Closing { at, .. }
             | Self::Finished { at, .. }
             | Self::Spoiled { at, .. }
             | Self::Refused { at, .. }

@@ -31,8 +31,9 @@ fn a_device_that_goes_well_passes_every_stage_in_order() {
     let id = hardware(1);
     assert_eq!(line.next(Outcome::Identified(id.clone())), Act::Begin(id));
     assert_eq!(line.next(Outcome::Numbered { unit: 7, standing: Standing::Fresh }), Act::Count(7));
-    let rest = [Act::MakeKey, Act::Certify, Act::Write, Act::ReadBack, Act::Challenge, Act::Finish, Act::ShowPass];
-    for act in rest {
+    let made = [Act::MakeKey, Act::Certify, Act::Write, Act::ReadBack, Act::Burn];
+    let proven = [Act::Challenge, Act::Close, Act::Finish, Act::ShowPass];
+    for act in made.into_iter().chain(proven) {
         assert_eq!(line.next(Outcome::Done), act);
     }
     assert_eq!(line.stage(), Stage::Pass);
@@ -41,11 +42,13 @@ fn a_device_that_goes_well_passes_every_stage_in_order() {
 
 #[test]
 fn a_failure_at_any_act_ends_in_a_reason_and_is_accounted_for_when_a_number_was_given() {
-    for failing in 0..8 {
+    for failing in 0..10 {
         let (mut line, _) = Line::start();
         let outcomes = [
             Outcome::Identified(hardware(1)),
             Outcome::Numbered { unit: 0, standing: Standing::Fresh },
+            Outcome::Done,
+            Outcome::Done,
             Outcome::Done,
             Outcome::Done,
             Outcome::Done,
@@ -65,6 +68,17 @@ fn a_failure_at_any_act_ends_in_a_reason_and_is_accounted_for_when_a_number_was_
         }
         assert_eq!(line.stage(), Stage::Fail);
     }
+}
+
+#[test]
+fn a_failure_that_cannot_be_recorded_stops_the_fixture_whatever_it_was() {
+    let (mut line, _) = Line::start();
+    line.next(Outcome::Identified(hardware(1)));
+    line.next(Outcome::Numbered { unit: 0, standing: Standing::Fresh });
+    assert_eq!(line.next(Outcome::Failed(FailReason::DiskFull)), Act::Scrap(FailReason::DiskFull));
+    let shown = line.next(Outcome::Failed(FailReason::JournalFull));
+    assert_eq!(shown, Act::ShowFail(FailReason::JournalFull));
+    assert_eq!(FailReason::JournalFull.next(false), Next::Stop);
 }
 
 #[test]
@@ -120,6 +134,28 @@ fn a_board_whose_fuses_were_burnt_for_a_scrapped_unit_is_spent_and_another_may_c
         assert_eq!(book.admit(&hardware(1)), again);
         assert!(book.counts().balance());
     }
+}
+
+#[test]
+fn a_unit_whose_fuses_were_about_to_be_burnt_goes_on_or_takes_its_board_with_it() {
+    let at = UnixMillis(2);
+    let entries = [Entry::Burning { unit: 0, at }, Entry::Closing { unit: 0, at }];
+    for burnt in 0..=2 {
+        let mut book = opened(4);
+        good(0, 1)[..3].iter().chain(&entries[..burnt]).for_each(|entry| book.apply(entry).unwrap());
+        assert_eq!(book.interrupted(), [(0, Interrupted::ToReadBack)]);
+        assert_eq!(book.would_be_scrap(0), burnt > 0);
+        let mut made = opened(4);
+        good(0, 1)[..3].iter().chain(&entries[..burnt]).for_each(|entry| made.apply(entry).unwrap());
+        made.apply(&good(0, 1)[3]).unwrap();
+        assert_eq!(made.admit(&hardware(1)), Err(FailReason::AlreadyMade));
+        book.apply(&Entry::Spoiled { unit: 0, reason: FailReason::Proof, is_scrap: true, at }).unwrap();
+        let again = if burnt > 0 { Err(FailReason::Spent) } else { Ok((1, Unit::Rework)) };
+        assert_eq!(book.admit(&hardware(1)), again);
+    }
+    let mut book = opened(4);
+    good(0, 1)[..2].iter().for_each(|entry| book.apply(entry).unwrap());
+    assert!(book.apply(&entries[0]).is_err() && book.apply(&entries[1]).is_err(), "nothing was written yet");
 }
 
 #[test]
@@ -192,7 +228,7 @@ fn every_reason_has_a_text_of_its_own_and_a_next_action() {
 proptest! {
     /// Whatever entries arrive, legal ones keep the books balanced, and no device or key is there twice.
     #[test]
-    fn the_books_balance_whatever_happens(steps in prop::collection::vec((0u32..4, 0u32..4, 0u8..6), 0..120)) {
+    fn the_books_balance_whatever_happens(steps in prop::collection::vec((0u32..4, 0u32..4, 0u8..8), 0..120)) {
         let mut book = opened(3);
         let mut made = std::collections::BTreeSet::new();
         let at = UnixMillis(2);
@@ -203,6 +239,8 @@ proptest! {
                 2 => Entry::Writing { unit, image: String::new(), burns: device == 0, at },
                 3 => Entry::Finished { unit, at },
                 4 => Entry::Spoiled { unit, reason: FailReason::Proof, is_scrap: false, at },
+                5 => Entry::Burning { unit, at },
+                6 => Entry::Closing { unit, at },
                 _ => Entry::Spoiled { unit, reason: FailReason::Proof, is_scrap: true, at },
             };
             let device = book.hardware(unit).cloned();

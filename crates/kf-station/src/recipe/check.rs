@@ -1,10 +1,11 @@
 //! What a recipe cannot say: fields that do not fit each other, the target or the chip.
 
+use kf_flash::fuse::{BurnPlan, ChipState as Fuses, FuseError};
 use kf_key::KeyAlgorithm;
 
 use super::{
-    ChipState, ELEMENT_IDENTITY_SLOT, FileForm, FusePurpose, Identity, KeyOrigin, MAX_FUSES, Protection, Recipe,
-    RecipeError, TargetKind, value,
+    ChipState, ELEMENT_IDENTITY_SLOT, FileForm, FuseLocks, FusePurpose, Identity, KeyOrigin, MAX_FUSES, Protection,
+    Recipe, RecipeError, TargetKind, value,
 };
 
 impl Recipe {
@@ -52,6 +53,7 @@ impl Recipe {
             return Err(value("identity.protection", format!("not possible for target {}", self.target.name())));
         }
         self.check_element()?;
+        self.check_file_system()?;
         let takes_key = matches!(self.target, TargetKind::Esp32 | TargetKind::Linux | TargetKind::SecureElement);
         if self.injects_device_key && !takes_key {
             // It would be derived and recorded, and be nowhere.
@@ -86,11 +88,23 @@ impl Recipe {
         if (protection == Protection::NvsKeys) != layout.nvs_keys.is_some() {
             return Err(value("layout.nvs_keys", "needed for protection nvs-keys, and for no other"));
         }
-        if protection == Protection::NvsKeys && !self.chip_state.flash_encryption {
+        if protection == Protection::NvsKeys && !self.demanded().flash_encryption {
             return Err(value(
                 "chip_state.flash_encryption",
-                "protection nvs-keys is none without flash encryption: set it to true",
+                "protection nvs-keys is none without flash encryption: set it, or lock.flash_encryption, to true",
             ));
+        }
+        Ok(())
+    }
+
+    fn check_file_system(&self) -> Result<(), RecipeError> {
+        const SIZES: std::ops::RangeInclusive<u32> = 512 * 1024..=16 * 1024 * 1024;
+        let Some(plan) = self.file_system else { return Ok(()) };
+        if self.target != TargetKind::Linux {
+            return Err(value("file_system", "only goes with target linux"));
+        }
+        if !SIZES.contains(&plan.size) || !plan.size.is_multiple_of(4096) {
+            return Err(value("file_system.size", "octets, a multiple of 4096 from 524288 to 16777216"));
         }
         Ok(())
     }
@@ -111,7 +125,8 @@ impl Recipe {
 
     pub(super) fn check_fuses(&self) -> Result<(), RecipeError> {
         let Some(chip) = self.chip else {
-            return if self.fuses.is_empty() && self.chip_state == ChipState::default() {
+            let has_none = self.fuses.is_empty() && self.locks == FuseLocks::default();
+            return if has_none && self.chip_state == ChipState::default() {
                 Ok(())
             } else {
                 Err(value("fuse", "only chips of the ESP32 family have fuses here"))
@@ -139,6 +154,20 @@ impl Recipe {
         if hmac != usize::from(self.identity.protection == Protection::NvsHmac) {
             return Err(value("fuse.purpose", "protection nvs-hmac takes exactly one block hmac-up, any other none"));
         }
-        Ok(())
+        self.check_burn_plan(chip)
+    }
+
+    /// The whole plan against a chip on which nothing was burnt: what the hardware cannot do, or not in this order, is refused before
+    /// any hardware is there.
+    fn check_burn_plan(&self, chip: super::Chip) -> Result<(), RecipeError> {
+        let steps: Vec<_> = self.burn_steps().into_iter().chain(self.port_step()).collect();
+        let checked = BurnPlan::check(chip.family(), &Fuses::fresh(chip.family()), &steps);
+        checked.map(drop).map_err(|error| {
+            let of_locks = matches!(
+                error,
+                FuseError::UnsupportedLock(_) | FuseError::NoFlashEncryptionKey | FuseError::NoSecureBootDigest
+            );
+            value(if of_locks { "lock" } else { "fuse" }, error.to_string())
+        })
     }
 }

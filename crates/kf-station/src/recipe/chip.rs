@@ -1,5 +1,7 @@
 //! What a recipe needs to know of the chips of the ESP32 family.
 
+use kf_flash::fuse::ChipFamily;
+
 /// A chip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chip {
@@ -37,6 +39,19 @@ impl Chip {
     #[must_use]
     pub fn name(self) -> &'static str {
         Self::ALL.into_iter().find(|(chip, _)| *chip == self).map_or("esp32", |(_, name)| name)
+    }
+
+    /// The chip as its fuses know it.
+    #[must_use]
+    pub const fn family(self) -> ChipFamily {
+        match self {
+            Self::Esp32 => ChipFamily::Esp32,
+            Self::Esp32S2 => ChipFamily::Esp32S2,
+            Self::Esp32S3 => ChipFamily::Esp32S3,
+            Self::Esp32C3 => ChipFamily::Esp32C3,
+            Self::Esp32C6 => ChipFamily::Esp32C6,
+            Self::Esp32H2 => ChipFamily::Esp32H2,
+        }
     }
 
     /// All names, for people.

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use kf_crypto::Sha256;
 
-use super::{FileForm, FusePurpose, KeyOrigin, Partition, Protection, Recipe, TargetKind};
+use kf_flash::fuse::{BurnStep, KeyPurpose, Lock};
+
+use super::{FileForm, KeyOrigin, Partition, Protection, Recipe, TargetKind};
 
 /// Separates these hashes from hashes of anything else.
 const HASH_LABEL: &[u8] = b"keyfleet station plan v1\0";
@@ -50,19 +52,10 @@ impl Plan {
         }
         write_steps(recipe, &mut add);
         element_locks(recipe, &mut add);
-        for fuse in &recipe.fuses {
-            let purpose = match fuse.purpose {
-                FusePurpose::HmacUp => "HMAC_UP",
-                FusePurpose::XtsAes128Key => "XTS_AES_128_KEY",
-            };
-            add(
-                false,
-                format!("burn BLOCK_KEY{} with a fresh key for {purpose}, read- and write-protected", fuse.block),
-            );
-        }
         add(true, "read back what was written and compare it".to_owned());
         add(true, "look for private keys in clear in the image".to_owned());
-        let state = recipe.demanded();
+        recipe.burn_steps().iter().for_each(|step| add(false, burn_text(recipe, step)));
+        let state = recipe.demanded_with_open_port();
         for (demanded, what) in [
             (state.flash_encryption, "flash encryption"),
             (state.secure_boot, "secure boot"),
@@ -76,6 +69,10 @@ impl Plan {
             }
         }
         add(true, "have the device sign a challenge with its key".to_owned());
+        if let Some(step) = recipe.port_step() {
+            add(false, burn_text(recipe, &step));
+            add(true, "read back the download mode lock from the fuses".to_owned());
+        }
         if let Some(label) = &recipe.label {
             add(true, format!("print a label with a claim for {}", label.server));
         }
@@ -115,6 +112,31 @@ impl Plan {
         let mut phrase = self.hash_text();
         phrase.truncate(12);
         format!("BURN {phrase}")
+    }
+}
+
+/// One step at the fuses.
+fn burn_text(recipe: &Recipe, step: &BurnStep) -> String {
+    let digest = |block: u8| recipe.fuses.iter().find(|fuse| fuse.block == block).and_then(|fuse| fuse.digest);
+    match step {
+        BurnStep::Key { block, purpose } if purpose.is_secure_boot() => {
+            let digest = hex::encode(digest(*block).unwrap_or_default());
+            format!("burn BLOCK_KEY{block} with {digest} for {}, write-protected", purpose.name())
+        }
+        BurnStep::Key { block, purpose: KeyPurpose::HmacUp } => {
+            format!("burn BLOCK_KEY{block} with the key that opens the image for HMAC_UP, read- and write-protected")
+        }
+        BurnStep::Key { block, purpose } => {
+            format!("burn BLOCK_KEY{block} with a fresh key for {}, read- and write-protected", purpose.name())
+        }
+        BurnStep::Lock(lock) => {
+            let chip = recipe.chip.map(super::Chip::family);
+            let fuses = chip.map(|chip| lock.fuses(chip)).unwrap_or_default();
+            let fuses: Vec<String> = fuses.iter().map(|(fuse, value)| format!("{fuse} = {value}")).collect();
+            let fuses =
+                if *lock == Lock::ReadProtection { "RD_DIS write-protected".to_owned() } else { fuses.join(", ") };
+            format!("set for good: {lock} ({fuses})")
+        }
     }
 }
 
@@ -166,7 +188,9 @@ fn write_steps(recipe: &Recipe, add: &mut impl FnMut(bool, String)) {
             };
             add(true, format!("write the NVS partition of {chip}, {form}, {}", place(layout.nvs)));
             if let Some(partition) = layout.nvs_keys {
-                add(true, format!("write the NVS keys partition {}", place(partition)));
+                let how =
+                    if recipe.locks.flash_encryption { ", encrypted under the key of flash encryption" } else { "" };
+                add(true, format!("write the NVS keys partition {}{how}", place(partition)));
             }
             if let Some(partition) = layout.secure_cert {
                 let what = match recipe.identity.protection {
@@ -178,7 +202,12 @@ fn write_steps(recipe: &Recipe, add: &mut impl FnMut(bool, String)) {
                 add(true, format!("write {what} into esp_secure_cert {}", place(partition)));
             }
         }
-        (TargetKind::Linux, _) => add(true, "write the state directory of keyfleet-agent".to_owned()),
+        (TargetKind::Linux, _) => {
+            let place = recipe
+                .file_system
+                .map_or_else(String::new, |plan| format!(" in an ext4 file system of {} octets", plan.size));
+            add(true, format!("write the state directory of keyfleet-agent{place}"));
+        }
         (TargetKind::Tpm, _) => {
             add(true, "write the state directory of keyfleet-agent, its key being in the TPM".to_owned())
         }
@@ -222,8 +251,17 @@ fn warnings(recipe: &Recipe) -> Vec<&'static str> {
     if recipe.secure_element.is_some() {
         warnings.push("a secure element is locked: one that was locked with another batch's keys is scrap");
     }
-    if !recipe.fuses.is_empty() {
+    if recipe.burns_fuses() {
         warnings.push("fuses are burnt: a board that fails afterwards is scrap");
+    }
+    if recipe.locks.flash_encryption {
+        warnings.push("flash is encrypted for good: the fixture encrypts the firmware under the key that it is given");
+    }
+    if recipe.locks.secure_boot {
+        warnings.push("only firmware signed by the keys of the digests ever starts: lose them and no board is updated");
+    }
+    if recipe.locks.download_mode == Some(super::PortLock::Off) {
+        warnings.push("download mode is off: no board is ever mended over its serial port");
     }
     warnings
 }

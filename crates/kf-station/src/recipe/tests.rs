@@ -151,3 +151,70 @@ fn other_targets_take_no_fuses_and_no_layout() {
     assert!(refusal(&format!("{element}slot = 2\n")).starts_with("`identity.slot`"));
     assert!(refusal(&"x".repeat(MAX_RECIPE_OCTETS + 1)).contains("65536"));
 }
+
+#[test]
+fn what_is_burnt_comes_in_a_fixed_order_with_the_port_last_and_secure_boot_with_its_guards() {
+    let digest = "ab".repeat(32);
+    let fuses = format!(
+        "[[fuse]]\nblock = 1\npurpose = \"secure-boot-digest1\"\ndigest = \"{digest}\"\n\
+         [[fuse]]\nblock = 0\npurpose = \"xts-aes128-key\"\n\
+         [lock]\ndownload_mode = \"off\"\njtag = true\nsecure_boot = true\nflash_encryption = true\n[chip_state]"
+    );
+    let text = C3.replace("[chip_state]", &fuses);
+    let recipe = Recipe::parse(&text).unwrap();
+    let steps = recipe.plan().steps;
+    let burnt: Vec<&str> = steps.iter().filter(|step| !step.is_reversible).map(|step| step.text.as_str()).collect();
+    let expected = [
+        "HMAC_UP",
+        "XTS_AES_128_KEY",
+        "SPI_BOOT_CRYPT_CNT = 7",
+        "SECURE_BOOT_DIGEST1",
+        "SECURE_BOOT_KEY_REVOKE0",
+        "SECURE_BOOT_KEY_REVOKE2",
+        "SECURE_BOOT_EN",
+        "RD_DIS",
+        "DIS_PAD_JTAG",
+        "DIS_DOWNLOAD_MODE",
+    ];
+    assert_eq!(burnt.len(), expected.len(), "{burnt:?}");
+    for (step, expected) in burnt.iter().zip(expected) {
+        assert!(step.contains(expected), "{step} is not {expected}");
+    }
+    assert!(burnt[3].contains(&digest), "{}", burnt[3]);
+    let place = |text: &str| steps.iter().position(|step| step.text.contains(text)).unwrap();
+    assert!(place("compare") < place("HMAC_UP") && place("challenge") < place("DIS_DOWNLOAD_MODE"));
+    let demanded = recipe.demanded();
+    assert!(demanded.flash_encryption && demanded.secure_boot && demanded.download_mode_locked);
+    assert!(!recipe.demanded_with_open_port().download_mode_locked);
+}
+
+#[test]
+fn fuses_that_cannot_work_are_refused_before_there_is_a_chip() {
+    let with = |more: &str| refusal(&C3.replace("[chip_state]", &format!("{more}\n[chip_state]")));
+    let digest = |purpose: &str, digest: &str| {
+        with(&format!("[[fuse]]\nblock = 0\npurpose = \"{purpose}\"\ndigest = \"{digest}\""))
+    };
+    assert!(with("[lock]\nsecure_boot = true").starts_with("`lock`"));
+    assert!(with("[lock]\nflash_encryption = true").starts_with("`lock`"));
+    assert!(with("[lock]\ndownload_mode = \"maybe\"").contains("download_mode"));
+    assert!(digest("secure-boot-digest0", "abc").starts_with("`fuse.digest`"));
+    assert!(digest("xts-aes128-key", &"ab".repeat(32)).starts_with("`fuse.digest`"));
+    assert!(with("[[fuse]]\nblock = 0\npurpose = \"secure-boot-digest0\"").starts_with("`fuse.digest`"));
+    let last = with("[[fuse]]\nblock = 5\npurpose = \"xts-aes128-key\"");
+    assert!(last.starts_with("`fuse`") && last.contains("BLOCK_KEY5"), "{last}");
+    let twice = "[[fuse]]\nblock = 0\npurpose = \"xts-aes128-key\"\n[[fuse]]\nblock = 1\npurpose = \"xts-aes128-key\"";
+    assert!(with(twice).starts_with("`fuse`"));
+    let linux = refusal(&format!("{LINUX}[lock]\njtag = true\n"));
+    assert!(linux.starts_with("`fuse`"), "{linux}");
+}
+
+#[test]
+fn a_file_system_is_for_linux_devices_and_of_a_size_that_it_can_have() {
+    let with = |size: u32| format!("{LINUX}[file_system]\nsize = {size}\n");
+    let recipe = Recipe::parse(&with(2_097_152)).unwrap();
+    assert!(recipe.plan().to_text().contains("ext4 file system of 2097152 octets"));
+    for size in [0, 4_096, 2_097_153, 33_554_432] {
+        assert!(refusal(&with(size)).starts_with("`file_system.size`"), "{size}");
+    }
+    assert!(refusal(&format!("{C3}[file_system]\nsize = 2097152\n")).starts_with("`file_system`"));
+}

@@ -1,23 +1,27 @@
 //! One attempt at one device: carries out what the [`Line`] asks for and tells it what came of it.
 
+mod fuses;
+mod key;
+
 use std::sync::PoisonError;
 
 use kf_crypto::PrivateKey;
 use kf_enrol::code::EnrolmentCode;
+use kf_flash::fuse::KeyPurpose;
 use kf_flash::scan::{FindingKind, NamedSecret};
 use kf_key::{CertificateProfile, DeviceId, SecretArray, SecretBytes, SerialNumber, UnixMillis};
 use kf_pki::certificate::{IssuanceRequest, Subject, check_issuance};
-use kf_pki::request::{CertificationRequest, RequestedKey};
+use kf_pki::request::RequestedKey;
 
 use super::Station;
 use super::event::{Event, Watch};
 use crate::draft::{Draft, Ending, Origin};
-use crate::fixture::{ElementOrder, Fixture, FixtureError, Reading, Verdict};
+use crate::fixture::{Destruction, Fixture, FixtureError, Reading, Verdict};
 use crate::image::{self, Image};
 use crate::journal::JournalFile;
 use crate::label::Label;
 use crate::line::{Act, Entry, FailReason, HardwareId, Line, Outcome, Stage, Standing, Unit};
-use crate::recipe::{KeyOrigin, Protection};
+use crate::recipe::Protection;
 use crate::target::{Material, TargetError};
 use crate::token::StationKey;
 
@@ -36,11 +40,16 @@ struct Held {
     key: Option<PrivateKey>,
     requested: Option<RequestedKey>,
     device_key: Option<SecretArray<32>>,
-    /// Secrets that must not be found in the image.
+    /// What opens the image, where a fuse will hold it.
+    fused_key: Option<SecretArray<32>>,
+    /// The key of flash encryption.
+    flash_key: Option<SecretArray<32>>,
     draft: Draft,
     image: Option<Image>,
     started: UnixMillis,
     is_scrap: bool,
+    /// What the device said of its serial port when it came.
+    is_port_closed: bool,
     /// An earlier life of the station was writing this device when power went.
     is_resumed: bool,
 }
@@ -58,6 +67,7 @@ const fn of_fixture(error: FixtureError) -> FailReason {
         FixtureError::Hang => FailReason::Hang,
         FixtureError::Failed | FixtureError::Unsupported => FailReason::Fixture,
         FixtureError::Spent => FailReason::Spent,
+        FixtureError::DiskFull => FailReason::DiskFull,
         FixtureError::Gone => FailReason::FixtureGone,
     }
 }
@@ -65,6 +75,8 @@ const fn of_fixture(error: FixtureError) -> FailReason {
 const fn of_target(error: TargetError) -> FailReason {
     match error {
         TargetError::DoesNotFit(_) | TargetError::Certificate => FailReason::DoesNotFit,
+        TargetError::FileSystem => FailReason::Image,
+        TargetError::DiskFull => FailReason::DiskFull,
         TargetError::Key | TargetError::Crypto | TargetError::Unsupported(_) => FailReason::Bug,
     }
 }
@@ -166,7 +178,9 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
             Act::Write => self.write()?,
             Act::WriteAgain => self.write_again()?,
             Act::ReadBack => self.read_back()?,
+            Act::Burn => self.burn()?,
             Act::Challenge => self.challenge()?,
+            Act::Close => self.close()?,
             Act::Finish => self.finish()?,
             Act::Scrap(reason) => self.scrap(*reason)?,
             Act::Read | Act::ShowPass | Act::ShowFail(_) => return Err(FailReason::Bug),
@@ -178,6 +192,7 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
         let hardware = HardwareId::new(&reading.mac, &reading.board).ok_or(FailReason::Unreadable)?;
         self.held.hardware = Some(hardware.clone());
         self.held.element = reading.element;
+        self.held.is_port_closed = reading.chip_state.download_mode_locked;
         if self.station.recipe.secure_element.is_some() && self.held.element.is_none() {
             return Err(FailReason::WrongChip);
         }
@@ -193,7 +208,7 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
         self.station.terms.check_time(at).map_err(|_refusal| FailReason::Expired)?;
         let (unit, standing) = self.station.ledger.begin(hardware, at)?;
         self.held.unit = Some(unit);
-        if let Some((Unit::Writing { .. }, _, document)) = self.station.ledger.unit(unit) {
+        if let Some((Unit::Writing { .. } | Unit::Closing, _, document)) = self.station.ledger.unit(unit) {
             self.held.draft = Draft::from_document(&document).ok_or(FailReason::Bug)?;
             self.held.is_resumed = true;
         }
@@ -213,69 +228,6 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
         let device = self.station.terms.devices.device(unit).ok_or(FailReason::Bug)?;
         let name = self.station.terms.devices.name(device).ok_or(FailReason::Bug)?;
         Ok((device, name))
-    }
-
-    fn make_key(&mut self) -> Result<(), FailReason> {
-        let identity = self.station.recipe.identity;
-        let requested = match identity.origin {
-            KeyOrigin::Station => {
-                let key = self.key_from_token()?;
-                let requested = RequestedKey::from_spki(&key.spki()).map_err(|_request| FailReason::Bug)?;
-                self.held.key = Some(key);
-                self.held.draft.source = self.station.noise.source().to_owned();
-                self.held.draft.samples = 32;
-                requested
-            }
-            KeyOrigin::Device => {
-                let request = if self.station.recipe.secure_element.is_some() {
-                    self.personalize()?
-                } else {
-                    self.fixture.make_key(identity.algorithm, identity.slot).map_err(of_fixture)?
-                };
-                let request = CertificationRequest::from_der(&request).map_err(|_request| FailReason::Request)?;
-                if request.key.algorithm != identity.algorithm {
-                    return Err(FailReason::Request);
-                }
-                let in_element = identity.protection == Protection::Hardware;
-                self.held.draft.origin = if in_element { Origin::Element } else { Origin::Device };
-                self.held.draft.source = "device".to_owned();
-                request.key
-            }
-        };
-        kf_pki::weak_key::check_key(&requested, |_spki_sha256| false).map_err(|_weak| FailReason::Request)?;
-        self.held.draft.spki_sha256 = Some(hex::encode(requested.spki_sha256));
-        self.held.draft.spki = Some(hex::encode(&requested.spki));
-        self.held.requested = Some(requested);
-        Ok(())
-    }
-
-    /// The chip gets its keys and is locked before it makes its own. The device key is among them, so that what is written
-    /// afterwards is no secret, and can be written again after a power cut.
-    fn personalize(&mut self) -> Result<Vec<u8>, FailReason> {
-        let (device, _) = self.device(self.unit()?)?;
-        let serial_number = self.held.element.clone().ok_or(FailReason::WrongChip)?;
-        let transport = self.station.batch_key.element_transport(serial_number.as_bytes(), PROVISIONED);
-        let transport = transport.map_err(|_too_long| FailReason::Bug)?;
-        let root = if self.station.recipe.injects_device_key {
-            self.derive_device_key(device)?;
-            let key = self.held.device_key.as_ref().ok_or(FailReason::Bug)?;
-            // Exposed to be put into the chip.
-            SecretArray::fill(|out: &mut [u8; 32]| *out = *key.expose())
-        } else {
-            self.station.noise.secret()?
-        };
-        self.fixture.personalize(&ElementOrder { serial_number, transport, root }).map_err(of_fixture)
-    }
-
-    fn key_from_token(&self) -> Result<PrivateKey, FailReason> {
-        // A scalar outside [1, n-1] comes once in 2^32 draws; three in a row are no accident.
-        for _ in 0..3 {
-            let scalar = self.station.noise.secret::<32>()?;
-            if let Ok(key) = PrivateKey::p256_from_scalar(&scalar) {
-                return Ok(key);
-            }
-        }
-        Err(FailReason::Noise)
     }
 
     fn certify(&mut self) -> Result<(), FailReason> {
@@ -338,17 +290,21 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
         if self.station.recipe.injects_device_key && self.station.recipe.secure_element.is_none() {
             self.derive_device_key(device)?;
         }
-        let image = self.image(device, &name)?;
+        let burns = |purpose| self.station.recipe.fuses.iter().any(|fuse| fuse.purpose.of_chip() == purpose);
+        let (takes_unlock, takes_flash_key) = (burns(KeyPurpose::HmacUp), burns(KeyPurpose::XtsAes128Key));
+        if takes_flash_key {
+            self.held.flash_key = Some(self.station.noise.secret()?);
+        }
+        let mut image = self.image(device, &name)?;
+        if takes_unlock {
+            self.held.fused_key = image.unlock.take();
+        }
         self.make_label(&name)?;
-        let burns = !self.station.recipe.fuses.is_empty();
         let at = self.station.now()?;
         let sha256 = hex::encode(image::sha256_of(&image.segments));
-        let entry = Entry::Writing { unit, image: sha256, burns, at };
+        let entry = Entry::Writing { unit, image: sha256, burns: false, at };
         self.station.ledger.note(&entry, &self.held.draft.to_document())?;
         self.fixture.write(&image).map_err(of_fixture)?;
-        if burns {
-            self.fixture.burn(&self.station.recipe.fuses, image.unlock.as_ref()).map_err(of_fixture)?;
-        }
         self.held.image = Some(image);
         Ok(())
     }
@@ -383,6 +339,7 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
             key: self.held.key.as_ref(),
             device_key: self.held.device_key.as_ref(),
             random: &random,
+            flash_key: self.held.flash_key.as_ref(),
         };
         self.station.target.image(&material).map_err(of_target)
     }
@@ -395,7 +352,10 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
         let root = kf_crypto::sha256(&self.station.terms.anchor);
         let label =
             Label::new(&self.station.recipe.sku, name, &plan.server, &code, &root, &spki_sha256.unwrap_or_default());
-        self.station.labels.spool(&label).map_err(|_io| FailReason::Journal)?;
+        let failed = |error: std::io::Error| {
+            if crate::disk::is_full(&error) { FailReason::DiskFull } else { FailReason::Label }
+        };
+        self.station.labels.spool(&label).map_err(failed)?;
         self.held.draft.code = Some(hex::encode(code.hash()));
         Ok(())
     }
@@ -411,10 +371,10 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
         if self.station.recipe.identity.protection != Protection::Plain && self.shows_secret(&segments)? {
             return Err(FailReason::KeyInClear);
         }
-        if self.station.recipe.demanded().missing_from(&chip_state).is_some() {
-            return Err(FailReason::Fuses);
+        if self.station.recipe.burns_fuses() {
+            return Ok(());
         }
-        Ok(())
+        fuses::check_fuses(&self.station.recipe.demanded(), &chip_state)
     }
 
     /// Whether a secret of this device, or any private key, lies in clear in what was read back.
@@ -425,7 +385,9 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
         };
         let mut secrets = Vec::new();
         let unlock = self.held.image.as_ref().and_then(|image| image.unlock.as_ref());
-        for (name, secret) in [("unlock", unlock), ("device key", self.held.device_key.as_ref())] {
+        let (fused, flash) = (self.held.fused_key.as_ref(), self.held.flash_key.as_ref());
+        let device = self.held.device_key.as_ref();
+        for (name, secret) in [("unlock", unlock), ("fuse", fused), ("flash key", flash), ("device key", device)] {
             // Exposed to look for them where they must not be.
             secrets.extend(secret.map(|secret| named(name, secret.expose())));
         }
@@ -435,8 +397,9 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
             secrets.push(named("identity key", p256_scalar(pkcs8.expose()).ok_or(FailReason::Bug)?));
         }
         let findings = image::findings(segments, secrets).map_err(|_list| FailReason::Bug)?;
-        // The chip encrypts the keys partition: the recipe demands flash encryption for it.
-        let has_keys_partition = self.station.recipe.identity.protection == Protection::NvsKeys;
+        // The chip encrypts the keys partition when its firmware turns flash encryption on; where the station does, it is encrypted already.
+        let recipe = &self.station.recipe;
+        let has_keys_partition = recipe.identity.protection == Protection::NvsKeys && !recipe.locks.flash_encryption;
         Ok(findings.iter().any(|finding| !(has_keys_partition && finding.kind == FindingKind::NvsKeys)))
     }
 
@@ -470,8 +433,26 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
         // What unlocks the image goes with the attempt.
         self.held.image = None;
         self.held.key = None;
-        self.held.is_scrap = self.station.spoil(unit, reason)?;
+        (self.held.fused_key, self.held.flash_key, self.held.device_key) = (None, None, None);
+        let mut draft = std::mem::take(&mut self.held.draft);
+        draft.destruction = match &draft.spki {
+            Some(_) => Some(self.destroy(unit, draft.origin)),
+            None => None,
+        };
+        self.held.is_scrap = self.station.spoil(unit, reason, draft)?;
         Ok(())
+    }
+
+    /// The keys of a device that did not pass are to be gone before its record says so; where they cannot be, it says that.
+    fn destroy(&mut self, unit: u32, origin: Origin) -> Destruction {
+        let stands = self.station.ledger.unit(unit).map(|(stands, ..)| stands);
+        let is_written = matches!(stands, Some(Unit::Writing { .. } | Unit::Closing));
+        if origin == Origin::Station && !is_written {
+            return Destruction::verified("in memory only: wiped, written nowhere");
+        }
+        self.fixture
+            .destroy()
+            .unwrap_or_else(|error| Destruction::unverified(format!("not destroyed, barred: {error}")))
     }
 }
 

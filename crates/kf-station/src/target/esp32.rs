@@ -15,13 +15,15 @@
 //! serves both: the messages that the HMAC peripheral is asked differ.
 
 use kf_crypto::PrivateKey;
+use kf_flash::flash_encryption::FlashCipher;
 use kf_flash::nvs::{NvsError, NvsKeys, PAGE_OCTETS, Partition as NvsPartition, Stored, Value, Writer};
 use kf_flash::secure_cert::{
     HmacEfuseKey, RecordCipher, RecordType, SecureCert, SecureCertError, SecureCertWriter, open_record,
 };
 use kf_key::{KeyAlgorithm, SecretArray, SecretBytes};
 
-use super::{Material, Target, TargetError, pem_chain};
+use super::{Material, Protected, Target, TargetError, pem_chain};
+use crate::fixture::copy_key;
 use crate::image::{Image, Segment};
 use crate::recipe::{Layout, Partition, Protection, Recipe};
 
@@ -38,12 +40,15 @@ const MAX_PKCS8_OCTETS: usize = 512;
 pub struct Esp32Target {
     layout: Layout,
     protection: Protection,
+    /// Whether the station turns flash encryption on: what the chip would decrypt is written encrypted.
+    encrypts_flash: bool,
 }
 
 impl Esp32Target {
     pub(super) fn of(recipe: &Recipe) -> Result<Self, TargetError> {
         let layout = recipe.layout.clone().ok_or(TargetError::Unsupported("esp32 without a layout"))?;
-        Ok(Self { layout, protection: recipe.identity.protection })
+        let encrypts_flash = recipe.locks.flash_encryption;
+        Ok(Self { layout, protection: recipe.identity.protection, encrypts_flash })
     }
 
     /// Whether the private key is the one encrypted record of `esp_secure_cert`.
@@ -97,12 +102,12 @@ impl Esp32Target {
     }
 
     /// The key in NVS, decrypted as the firmware decrypts it.
-    fn open_nvs(&self, segments: &[Segment], unlock: Option<&SecretArray<32>>) -> Option<PrivateKey> {
+    fn open_nvs(&self, segments: &[Segment], held: &Protected) -> Option<PrivateKey> {
         // Exposed to be opened as the firmware opens it.
         let mut octets = find(segments, NVS)?.octets.expose().to_vec();
         let keys = match self.protection {
-            Protection::NvsHmac => Some(keys_of_fuse(unlock?).ok()?),
-            Protection::NvsKeys => Some(NvsKeys::from_partition(find(segments, NVS_KEYS)?.octets.expose()).ok()?),
+            Protection::NvsHmac => Some(keys_of_fuse(held.unlock.as_ref()?).ok()?),
+            Protection::NvsKeys => Some(self.open_keys_partition(segments, held.flash_key.as_ref())?),
             Protection::Plain => None,
             Protection::Sealed | Protection::Hardware => return None,
         };
@@ -115,6 +120,20 @@ impl Esp32Target {
         let namespace = partition.namespace(NAMESPACE).ok()??;
         let Some(Stored::Blob(blob)) = partition.value(namespace, KEY).ok()? else { return None };
         private_key(|out| blob.copy_to(out).map_or(0, <[u8]>::len))
+    }
+}
+
+impl Esp32Target {
+    /// The NVS keys, through flash encryption where that is on.
+    fn open_keys_partition(&self, segments: &[Segment], flash_key: Option<&SecretArray<32>>) -> Option<NvsKeys> {
+        let segment = find(segments, NVS_KEYS)?;
+        // Exposed to be read as the chip reads it.
+        let mut octets = segment.octets.expose().to_vec();
+        if self.encrypts_flash {
+            FlashCipher::aes_128(flash_key?).decrypt(segment.offset, &mut octets).ok()?;
+        }
+        let octets = SecretBytes::from_vec(octets);
+        NvsKeys::from_partition(octets.expose()).ok()
     }
 }
 
@@ -201,6 +220,11 @@ impl Target for Esp32Target {
                 keys.write_partition(&mut page);
                 let mut all = vec![0xff; size_of(partition)?];
                 all.iter_mut().zip(page).for_each(|(out, octet)| *out = octet);
+                if self.encrypts_flash {
+                    let key = material.flash_key.ok_or(TargetError::Key)?;
+                    let fits = |_error| TargetError::DoesNotFit("NVS keys partition");
+                    FlashCipher::aes_128(key).encrypt(partition.offset, &mut all).map_err(fits)?;
+                }
                 segments.push(segment(NVS_KEYS, partition, all));
             }
             Protection::Plain => {}
@@ -208,10 +232,15 @@ impl Target for Esp32Target {
         }
         segments.push(segment(NVS, self.layout.nvs, octets));
         segments.extend(self.secure_cert(material, cipher)?);
-        Ok(Image { segments, unlock })
+        let flash_key = material.flash_key.filter(|_| self.encrypts_flash).map(copy_key);
+        Ok(Image { segments, unlock, flash_key })
     }
 
-    fn open(&self, segments: &[Segment], unlock: Option<&SecretArray<32>>) -> Option<PrivateKey> {
-        if self.has_key_beside_chain() { open_secure_cert(segments, unlock?) } else { self.open_nvs(segments, unlock) }
+    fn open(&self, segments: &[Segment], held: &Protected) -> Option<PrivateKey> {
+        if self.has_key_beside_chain() {
+            open_secure_cert(segments, held.unlock.as_ref()?)
+        } else {
+            self.open_nvs(segments, held)
+        }
     }
 }

@@ -8,7 +8,7 @@ use p12_keystore::{
 };
 
 use super::linux::private_key_pem;
-use super::{Material, Target, TargetError, pem_chain};
+use super::{Material, Protected, Target, TargetError, pem_chain};
 use crate::image::{Image, Segment};
 use crate::recipe::{FileForm, Recipe};
 
@@ -105,10 +105,11 @@ impl Target for FileTarget {
             }
         }
         segments.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(Image { segments, unlock })
+        Ok(Image { segments, unlock, flash_key: None })
     }
 
-    fn open(&self, segments: &[Segment], unlock: Option<&SecretArray<32>>) -> Option<PrivateKey> {
+    fn open(&self, segments: &[Segment], held: &Protected) -> Option<PrivateKey> {
+        let unlock = held.unlock.as_ref();
         let stored = segments.iter().find(|segment| segment.name == self.key_name())?;
         // Exposed to be read as the device reads it.
         let octets = stored.octets.expose();

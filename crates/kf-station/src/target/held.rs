@@ -3,12 +3,11 @@
 //! in it.
 
 use kf_crypto::PrivateKey;
-use kf_key::SecretArray;
 use kf_secure_element::certificate::Stored;
 use kf_secure_element::layout;
 
 use super::linux::agent_configuration;
-use super::{Material, Target, TargetError, pem_chain};
+use super::{Material, Protected, Target, TargetError, pem_chain};
 use crate::fixture::locks_text;
 use crate::image::{ELEMENT_CERTIFICATE, ELEMENT_LOCKS, Image, Segment};
 use crate::recipe::{Recipe, TargetKind};
@@ -85,10 +84,10 @@ impl Target for HeldTarget {
             segments.push(Segment::file("idevid.key", KEY_OF_ELEMENT.to_vec()));
             segments.extend(element_segments(locks, material)?);
         }
-        Ok(Image { segments, unlock: None })
+        Ok(Image { segments, unlock: None, flash_key: None })
     }
 
-    fn open(&self, _segments: &[Segment], _unlock: Option<&SecretArray<32>>) -> Option<PrivateKey> {
+    fn open(&self, _segments: &[Segment], _held: &Protected) -> Option<PrivateKey> {
         None
     }
 }

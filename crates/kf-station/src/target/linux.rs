@@ -1,10 +1,11 @@
 //! The directory that `keyfleet-agent` starts from: configuration, anchor, IDevID chain, and its key sealed under a key that the
-//! device is given at each start and that is not in the directory.
+//! device is given at each start and that is not in the directory. As files, or as the file system that a device mounts.
 
 use kf_crypto::PrivateKey;
 use kf_key::{KeyAlgorithm, SecretArray, SecretBytes};
 
-use super::{Material, Target, TargetError, pem_chain};
+use super::file_system::{self, IMAGE};
+use super::{Material, Protected, Target, TargetError, pem_chain};
 use crate::image::{Image, Segment};
 use crate::recipe::{Protection, Recipe};
 
@@ -21,11 +22,14 @@ const DEVICE_KEY_CONTEXT: &[u8] = b"keyfleet station device key v1";
 #[derive(Clone, Copy, Debug)]
 pub struct LinuxTarget {
     is_plain: bool,
+    /// Size of the file system, in octets.
+    file_system: Option<u32>,
 }
 
 impl LinuxTarget {
     pub(super) fn of(recipe: &Recipe) -> Self {
-        Self { is_plain: recipe.identity.protection == Protection::Plain }
+        let file_system = recipe.file_system.map(|plan| plan.size);
+        Self { is_plain: recipe.identity.protection == Protection::Plain, file_system }
     }
 
     fn configuration(&self, material: &Material<'_>) -> String {
@@ -72,11 +76,23 @@ impl Target for LinuxTarget {
             let sealed = kf_crypto::seal(&unlock, DEVICE_KEY_CONTEXT, key.expose()).map_err(crypto)?;
             segments.push(Segment::file(DEVICE_KEY, sealed));
         }
+        if let Some(octets) = self.file_system {
+            segments = vec![file_system::pack(material.device, octets, &segments)?];
+        }
         let is_sealed = !self.is_plain || material.device_key.is_some();
-        Ok(Image { segments, unlock: is_sealed.then_some(unlock) })
+        Ok(Image { segments, unlock: is_sealed.then_some(unlock), flash_key: None })
     }
 
-    fn open(&self, segments: &[Segment], unlock: Option<&SecretArray<32>>) -> Option<PrivateKey> {
+    fn open(&self, segments: &[Segment], held: &Protected) -> Option<PrivateKey> {
+        let unlock = held.unlock.as_ref();
+        let mounted;
+        let segments = match self.file_system {
+            Some(_) => {
+                mounted = file_system::unpack(segments.iter().find(|segment| segment.name == IMAGE)?)?;
+                mounted.as_slice()
+            }
+            None => segments,
+        };
         let stored = segments.iter().find(|segment| segment.name == KEY)?;
         // Exposed to be opened as the agent opens it.
         let octets = stored.octets.expose();

@@ -177,7 +177,7 @@ fn counter_context(batch: &[u8; 16]) -> Vec<u8> {
 }
 
 /// Replaces a file so that a power cut leaves the old content or the new.
-fn replace(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+pub(super) fn replace(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     let temporary = directory.join(format!("{name}.new"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(content)?;
@@ -217,7 +217,9 @@ impl StationToken for SoftwareToken {
     }
 
     fn advance(&self, batch: &[u8; 16], to: u64) -> Result<(), TokenError> {
-        let failed = |_io| TokenError("advance its counter");
+        let failed = |error: io::Error| {
+            if crate::disk::is_full(&error) { TokenError::DISK_FULL } else { TokenError("advance its counter") }
+        };
         let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         let mut counter = match counters.remove(batch) {
             Some(counter) => counter,

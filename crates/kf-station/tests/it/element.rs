@@ -10,10 +10,10 @@ use kf_secure_element::config::Slot;
 use kf_secure_element::layout::{self, Layout};
 use kf_secure_element::lock::ConfigLock;
 use kf_secure_element::{DEFAULT_ADDRESS, Element};
-use kf_station::fixture::{ElementFixture, ElementOrder, Fixture, FixtureError, Reading, Verdict};
+use kf_station::fixture::{BurnOrder, ElementFixture, ElementOrder, Fixture, FixtureError, Reading, Verdict};
 use kf_station::image::{Image, Segment};
 use kf_station::line::{Counts, FailReason};
-use kf_station::recipe::{ChipState, Fuse, Recipe};
+use kf_station::recipe::{ChipState, Recipe};
 use kf_station::station::{Event, StationError, Watch};
 use kf_testkit::{ElementBus, ElementDelay, Moment, SecureElement, Tool};
 
@@ -41,14 +41,21 @@ struct Host {
     next: usize,
     current: Arc<Mutex<Option<SecureElement>>>,
     files: BTreeMap<usize, Vec<Segment>>,
+    /// Writes to these boards fail.
+    is_broken: bool,
 }
 
 type Chips = ElementFixture<ElementBus, ElementDelay>;
 
 /// A fixture that is given these chips, one after the other.
 fn chips(boards: &[SecureElement]) -> Chips {
+    chips_of_host(boards, false)
+}
+
+fn chips_of_host(boards: &[SecureElement], is_broken: bool) -> Chips {
     let current = Arc::new(Mutex::new(None));
-    let host = Host { boards: boards.to_vec(), next: 0, current: Arc::clone(&current), files: BTreeMap::new() };
+    let host =
+        Host { boards: boards.to_vec(), next: 0, current: Arc::clone(&current), files: BTreeMap::new(), is_broken };
     let open = move || {
         let chip: SecureElement = current.lock().unwrap().clone().unwrap();
         Element::open(chip.bus(), chip.delay(), DEFAULT_ADDRESS)
@@ -69,12 +76,11 @@ impl Fixture for Host {
     }
 
     fn write(&mut self, image: &Image) -> Result<(), FixtureError> {
+        if self.is_broken {
+            return Err(FixtureError::Failed);
+        }
         self.files.insert(self.next, image.segments.iter().map(Segment::duplicate).collect());
         Ok(())
-    }
-
-    fn burn(&mut self, _: &[Fuse], _: Option<&kf_key::SecretArray<32>>) -> Result<(), FixtureError> {
-        Err(FixtureError::Unsupported)
     }
 
     fn read_back(&mut self) -> Result<(Vec<Segment>, ChipState), FixtureError> {
@@ -191,6 +197,23 @@ fn locks_are_steps_that_cannot_be_undone_and_happen_only_after_the_phrase_was_ty
 }
 
 #[test]
+fn the_key_of_a_chip_whose_board_failed_is_replaced_in_its_slot_and_the_same_chip_passes_later() {
+    let (stage, chip) = (Stage::new(ELEMENT, 2), SecureElement::blank(1));
+    let (station, _) = stage.open(Disk::default()).unwrap();
+    station.run(vec![Box::new(chips_of_host(std::slice::from_ref(&chip), true))], &());
+    let mut disk = station.into_file();
+    let failed = stage.records(&mut disk).remove(0);
+    let [check] = failed.checks.as_slice() else { panic!("{:?}", failed.checks) };
+    assert!(check.passed && check.detail.as_ref().unwrap().contains("slot 0"), "{check:?}");
+    let barred = failed.key.unwrap().spki_sha256;
+    assert_ne!(open(&chip).public_key(layout::IDENTITY).unwrap().spki_sha256(), barred, "the barred key still signs");
+    let (station, _) = stage.open(disk).unwrap();
+    station.run(vec![Box::new(chips(std::slice::from_ref(&chip)))], &());
+    let records = stage.records(&mut station.into_file());
+    assert_finished(&chip, &records[1]);
+}
+
+#[test]
 fn chips_that_were_locked_elsewhere_are_scrap_and_the_line_goes_on() {
     let (other, blank, foreign) = (SecureElement::blank(1), SecureElement::blank(2), SecureElement::blank(3));
     let (counts, ..) = run(&Stage::new(ELEMENT, 1), std::slice::from_ref(&other));
@@ -248,8 +271,8 @@ impl Fixture for OneSupply {
         self.with(outcome)
     }
 
-    fn burn(&mut self, fuses: &[Fuse], unlock: Option<&kf_key::SecretArray<32>>) -> Result<(), FixtureError> {
-        self.inner.burn(fuses, unlock)
+    fn burn(&mut self, order: &BurnOrder) -> Result<ChipState, FixtureError> {
+        self.inner.burn(order)
     }
 
     fn read_back(&mut self) -> Result<(Vec<Segment>, ChipState), FixtureError> {

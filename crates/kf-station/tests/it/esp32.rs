@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use kf_flash::nvs::{Partition, Stored};
 use kf_station::fixture::{Board, Fault, Simulator, Supply};
+use kf_station::recipe::ChipState;
 use kf_station::station::StationError;
+use kf_station::target::Protected;
 
 use crate::stage::{Disk, Stage};
 
@@ -25,8 +27,8 @@ nvs = { offset = 0x9000, size = 0x6000 }
 [[fuse]]
 block = 4
 purpose = "hmac-up"
-[chip_state]
-jtag_disabled = true
+[lock]
+jtag = true
 "#;
 
 fn run(stage: &Stage, boards: impl IntoIterator<Item = Board>) -> (Arc<Supply>, kf_station::line::Counts) {
@@ -47,8 +49,8 @@ fn chips_pass_with_an_encrypted_partition_whose_keys_are_in_their_fuses_only() {
         assert_eq!((nvs.name.as_str(), nvs.offset, nvs.octets.len()), ("nvs", 0x9000, 0x6000));
         let read = Partition::new(nvs.octets.expose()).unwrap();
         assert!(!matches!(read.namespace("keyfleet"), Ok(Some(_))), "nothing is readable without the fuse");
-        assert!(stage.target.open(board.segments(), board.unlock()).is_some());
-        assert!(stage.target.open(board.segments(), None).is_none());
+        assert!(stage.target.open(board.segments(), board.held()).is_some());
+        assert!(stage.target.open(board.segments(), &Protected::default()).is_none());
     }
 }
 
@@ -97,7 +99,7 @@ fn nothing_is_burnt_that_nobody_typed() {
 pub(crate) fn scheme_a() -> String {
     C3.replace("nvs-hmac", "nvs-keys")
         .replace("[[fuse]]\nblock = 4\npurpose = \"hmac-up\"\n", "[[fuse]]\nblock = 0\npurpose = \"xts-aes128-key\"\n")
-        .replace("jtag_disabled = true", "flash_encryption = true")
+        .replace("jtag = true", "flash_encryption = true")
         .replace("[[fuse]]", "nvs_keys = { offset = 0xf000, size = 0x1000 }\n[[fuse]]")
 }
 
@@ -109,5 +111,19 @@ fn a_keys_partition_is_written_beside_the_one_that_it_opens() {
     let done = supply.take_done();
     let (board, _) = done.values().next().unwrap();
     assert_eq!(board.segments().len(), 2);
-    assert!(stage.target.open(board.segments(), None).is_some());
+    assert!(stage.target.open(board.segments(), board.held()).is_some());
+    assert!(stage.target.open(board.segments(), &Protected::default()).is_none(), "the keys lie in clear");
+}
+
+#[test]
+fn a_keys_partition_that_the_firmware_will_encrypt_is_written_in_clear_and_the_chip_must_be_encrypting_by_then() {
+    let recipe = scheme_a().replace("[lock]", "[chip_state]");
+    let stage = Stage::new(&recipe, 2);
+    let on = ChipState { flash_encryption: true, ..ChipState::default() };
+    let boards = [Board::new(1, Some("esp32-c3")).with_chip_state(on), Board::new(2, Some("esp32-c3"))];
+    let (supply, counts) = run(&stage, boards);
+    assert_eq!((counts.good, counts.scrap), (1, 1), "{counts:?}");
+    for (board, passed) in supply.take_done().values() {
+        assert_eq!(*passed, board.mac() == Board::new(1, None).mac());
+    }
 }

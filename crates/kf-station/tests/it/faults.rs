@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kf_api::batch::Outcome;
+use kf_entropy::{Alphabet, Assessment, Cutoffs, Evidence, HealthTests, NoiseState, SourceId};
 use kf_key::UnixMillis;
-use kf_station::fixture::{Board, Deadline, Fault, Fixture, FixtureError, Simulator, Supply};
+use kf_station::fixture::{Board, Deadline, DeviceNoise, Fault, Fixture, FixtureError, Simulator, Supply};
 use kf_station::ledger::LedgerError;
 use kf_station::line::{BookError, FailReason};
 use kf_station::station::{Event, StationError, Watch};
@@ -159,14 +160,104 @@ fn a_stuck_random_generator_makes_no_device() {
     ));
 }
 
-#[test]
-fn a_device_that_makes_a_key_that_was_seen_does_not_pass() {
-    let recipe = LINUX
+/// A recipe for devices that make their own keys.
+fn born_in_device() -> String {
+    LINUX
         .replace("target = \"linux\"", "target = \"hook\"\nhook = [\"/bin/true\"]")
         .replace("\"station\"", "\"device\"")
         .replace("inject = true", "")
-        .replace("\"sealed\"", "\"hardware\"");
-    let stage = Stage::new(&recipe, 4);
+        .replace("\"sealed\"", "\"hardware\"")
+}
+
+#[test]
+fn a_device_whose_random_generator_sticks_does_not_pass_and_its_record_says_so() {
+    let stage = Stage::new(&born_in_device(), 4);
+    let supply = Supply::new([Board::new(1, None).with_fault(Fault::StuckNoise), Board::new(2, None)]);
+    let (station, _) = stage.open(Disk::default()).unwrap();
+    let seen = Seen::default();
+    station.run(simulators(&stage, &supply, 1), &seen);
+    assert_eq!((station.counts().good, station.counts().rework), (1, 1));
+    assert_eq!(seen.0.lock().unwrap().get("02:4b:00:00:00:01"), Some(&vec![FailReason::DeviceNoise]));
+    let records = stage.records(&mut station.into_file());
+    let of = |outcome| records.iter().find(|record| record.outcome == outcome).unwrap();
+    let (failed, passed) = (of(Outcome::Rework), of(Outcome::Passed));
+    let evidence = |record: &kf_batch::record::Record| record.entropy.clone().unwrap();
+    assert_eq!((evidence(failed).failures, evidence(failed).source.as_str()), (1, "simulated"));
+    assert!(failed.key.is_some() && failed.certificate.is_none(), "its key is barred, and was never certified");
+    assert_eq!((evidence(passed).failures, evidence(passed).samples), (0, 1_024));
+}
+
+/// A simulated device that shows something else of its random source.
+struct Shows(Simulator, fn() -> DeviceNoise);
+
+impl Fixture for Shows {
+    fn read(&mut self) -> Result<Option<kf_station::fixture::Reading>, FixtureError> {
+        self.0.read()
+    }
+
+    fn make_key(&mut self, algorithm: kf_key::KeyAlgorithm, slot: Option<u32>) -> Result<Vec<u8>, FixtureError> {
+        self.0.make_key(algorithm, slot)
+    }
+
+    fn noise(&mut self) -> Result<DeviceNoise, FixtureError> {
+        Ok((self.1)())
+    }
+
+    fn write(&mut self, image: &kf_station::image::Image) -> Result<(), FixtureError> {
+        self.0.write(image)
+    }
+
+    fn read_back(&mut self) -> Result<(Vec<kf_station::image::Segment>, kf_station::recipe::ChipState), FixtureError> {
+        self.0.read_back()
+    }
+
+    fn prove(&mut self, message: &[u8]) -> Result<Vec<u8>, FixtureError> {
+        self.0.prove(message)
+    }
+}
+
+/// The evidence of firmware whose noise is of this kind.
+fn evidence(state: NoiseState) -> DeviceNoise {
+    let assessment = Assessment { alphabet: Alphabet::Octet, millibits: 4_000, alpha: 30 };
+    let mut tests = HealthTests::new(Cutoffs::new(assessment).unwrap());
+    let mut octets = [0; 4_096];
+    kf_crypto::fill_random(&mut octets).unwrap();
+    for octet in octets {
+        let _progress = tests.test(octet).unwrap();
+    }
+    let source = SourceId(*b"esp32-rng\0\0\0\0\0\0\0");
+    DeviceNoise::Evidence(Evidence { source, state, cutoffs: tests.cutoffs(), counts: tests.counts() })
+}
+
+#[test]
+fn evidence_of_a_device_stands_in_its_record_and_pseudo_random_noise_and_silence_are_told_apart() {
+    type Case = (fn() -> DeviceNoise, Option<(&'static str, u64)>);
+    let cases: [Case; 3] = [
+        (|| evidence(NoiseState::PhysicalOn), Some(("esp32-rng", 4_096))),
+        (|| evidence(NoiseState::PseudoRandomOnly), None),
+        (|| DeviceNoise::NotTestable, Some(("device, not testable", 0))),
+    ];
+    for (shows, expected) in cases {
+        let stage = Stage::new(&born_in_device(), 1);
+        let supply = Supply::new([Board::new(1, None)]);
+        let (station, _) = stage.open(Disk::default()).unwrap();
+        let mut fixture = Shows(Simulator::new(supply, Arc::clone(&stage.target)), shows);
+        let _goes_on = station.make_one("fixture-1", &mut fixture, &());
+        let records = stage.records(&mut station.into_file());
+        let entropy = records[0].entropy.clone().unwrap();
+        match expected {
+            Some((source, samples)) => {
+                assert_eq!(records[0].outcome, Outcome::Passed);
+                assert_eq!((entropy.source.as_str(), entropy.samples, entropy.failures), (source, samples, 0));
+            }
+            None => assert!(records[0].outcome == Outcome::Rework && entropy.failures == 1),
+        }
+    }
+}
+
+#[test]
+fn a_device_that_makes_a_key_that_was_seen_does_not_pass() {
+    let stage = Stage::new(&born_in_device(), 4);
     let boards = (0..3).map(|number| Board::new(number, None).with_fault(Fault::RepeatedKey));
     let supply = Supply::new(boards);
     let (station, _) = stage.open(Disk::default()).unwrap();
@@ -241,14 +332,6 @@ impl Fixture for Broken {
     }
 
     fn write(&mut self, _: &kf_station::image::Image) -> Result<(), FixtureError> {
-        Err(FixtureError::Failed)
-    }
-
-    fn burn(
-        &mut self,
-        _: &[kf_station::recipe::Fuse],
-        _: Option<&kf_key::SecretArray<32>>,
-    ) -> Result<(), FixtureError> {
         Err(FixtureError::Failed)
     }
 

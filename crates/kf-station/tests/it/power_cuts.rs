@@ -92,6 +92,10 @@ fn check(stage: &Stage, disk: &mut Disk, acts: u64) {
     let passed: Vec<_> = records.iter().filter(|record| record.outcome == Outcome::Passed).collect();
     let ids: BTreeSet<_> = passed.iter().map(|record| record.device).collect();
     let keys: BTreeSet<_> = records.iter().filter_map(|record| record.key.map(|key| key.spki_sha256)).collect();
+    for record in records.iter().filter(|record| record.outcome != Outcome::Passed && record.key.is_some()) {
+        let said: Vec<_> = record.checks.iter().map(|check| check.name.as_str()).collect();
+        assert_eq!(said, [kf_station::KEY_DESTROYED], "cut after {acts}");
+    }
     assert_eq!(ids.len(), passed.len(), "a device passed twice, cut after {acts}");
     assert_eq!(keys.len(), records.iter().filter(|record| record.key.is_some()).count(), "a key twice");
     assert_eq!(passed.len(), DEVICES as usize, "cut after {acts}");

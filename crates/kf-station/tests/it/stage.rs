@@ -125,11 +125,38 @@ pub(crate) struct Disk {
     pub(crate) power: Option<Arc<Power>>,
     /// How much of what was not synced is there after a power cut, in quarters.
     pub(crate) quarters: usize,
+    /// Where its space is counted.
+    pub(crate) space: Option<Arc<Space>>,
+}
+
+/// A disk that is full at one act, or for some: for whoever shares it.
+#[derive(Debug)]
+pub(crate) struct Space {
+    acts: AtomicU64,
+    full_from: u64,
+    full_until: u64,
+    pub(crate) free: AtomicU64,
+}
+
+impl Space {
+    /// Full at acts `from` to `until`, counted from 0.
+    pub(crate) fn full_at(from: u64, until: u64) -> Arc<Self> {
+        Arc::new(Self { acts: AtomicU64::new(0), full_from: from, full_until: until, free: AtomicU64::new(u64::MAX) })
+    }
+
+    pub(crate) fn write(&self) -> io::Result<()> {
+        let act = self.acts.fetch_add(1, Ordering::SeqCst);
+        if (self.full_from..self.full_until).contains(&act) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    pub(crate) fn acts(&self) -> u64 {
+        self.acts.load(Ordering::SeqCst)
+    }
 }
 
 impl Disk {
     pub(crate) fn powered(durable: Vec<u8>, power: Arc<Power>, quarters: usize) -> Self {
-        Self { durable, waiting: Vec::new(), power: Some(power), quarters }
+        Self { durable, waiting: Vec::new(), power: Some(power), quarters, space: None }
     }
 
     fn spend(&mut self) -> io::Result<()> {
@@ -152,8 +179,18 @@ impl JournalFile for Disk {
     }
 
     fn append(&mut self, octets: &[u8]) -> io::Result<()> {
+        if let Some(space) = &self.space {
+            space.write().inspect_err(|_full| {
+                // What had room is there.
+                self.durable.extend_from_slice(&octets[..octets.len() / 2]);
+            })?;
+        }
         self.waiting.extend_from_slice(octets);
         self.spend()
+    }
+
+    fn free_octets(&self) -> io::Result<Option<u64>> {
+        Ok(self.space.as_ref().map(|space| space.free.load(Ordering::SeqCst)))
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -183,6 +220,9 @@ pub(crate) struct Stage {
     pub(crate) token: Arc<MemoryToken>,
     pub(crate) authorised: Authorised,
     pub(crate) clock: Arc<TestClock>,
+    /// Names of labels that were spooled, for tests that keep them.
+    #[allow(dead_code, reason = "not in every test program")]
+    pub(crate) spooled: Mutex<std::collections::BTreeSet<String>>,
 }
 
 impl Stage {
@@ -191,8 +231,18 @@ impl Stage {
     }
 
     pub(crate) fn with_token(recipe: &str, count: u32, token: Arc<MemoryToken>) -> Self {
+        Self::authorised_by(recipe, count, token.as_ref(), Arc::clone(&token))
+    }
+
+    /// A stage whose quota is for another token than the one in memory.
+    #[allow(dead_code, reason = "for tokens in hardware")]
+    pub(crate) fn authorised_for(recipe: &str, count: u32, token: Arc<dyn StationToken>) -> Self {
+        Self::authorised_by(recipe, count, token.as_ref(), MemoryToken::new(None))
+    }
+
+    fn authorised_by(recipe: &str, count: u32, by: &dyn StationToken, token: Arc<MemoryToken>) -> Self {
         let recipe = Recipe::parse(recipe).unwrap();
-        let request = station_request(token.as_ref(), "station-1", NOW).unwrap();
+        let request = station_request(by, "station-1", NOW).unwrap();
         let order = Order {
             station: "station-1",
             product_line: &recipe.product_line,
@@ -204,7 +254,8 @@ impl Stage {
         };
         let authorised = authorise(&request, &order).unwrap();
         let target = of_recipe(&recipe).unwrap();
-        Self { recipe, target, token, authorised, clock: Arc::new(TestClock(AtomicU64::new(NOW.0))) }
+        let clock = Arc::new(TestClock(AtomicU64::new(NOW.0)));
+        Self { recipe, target, token, authorised, clock, spooled: Mutex::default() }
     }
 
     pub(crate) fn open_with(
@@ -213,6 +264,17 @@ impl Stage {
         token: Arc<dyn StationToken>,
     ) -> Result<(Station<Disk>, Recovered), StationError> {
         Station::open(self.setup(disk, token, self.recipe.plan().burn_phrase()))
+    }
+
+    /// With labels and token going there.
+    #[allow(dead_code, reason = "not in every test program")]
+    pub(crate) fn open_all(
+        &self,
+        disk: Disk,
+        token: Arc<dyn StationToken>,
+        labels: Arc<dyn LabelSink>,
+    ) -> Result<(Station<Disk>, Recovered), StationError> {
+        Station::open(Setup { labels, ..self.setup(disk, token, self.recipe.plan().burn_phrase()) })
     }
 
     /// With this typed before fuses are burnt.

@@ -60,4 +60,8 @@ impl JournalFile for CutJournal {
         self.file.sync()?;
         if self.goes() { Err(power_off()) } else { Ok(()) }
     }
+
+    fn free_octets(&self) -> io::Result<Option<u64>> {
+        self.file.free_octets()
+    }
 }

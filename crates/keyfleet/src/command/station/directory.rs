@@ -3,7 +3,8 @@
 //! ```text
 //! name                        the station's name
 //! token/                      its keys, sealed under a passphrase, or
-//! pkcs11.json                 which token holds them
+//! pkcs11.json                 which token holds them, or
+//! tpm.json                    which TPM, and token/ what it alone loads
 //! batches/BATCH/quota         the quota as the server signed it
 //! batches/BATCH/server-key    the key under which it was verified
 //! batches/BATCH/journal       what was done
@@ -39,6 +40,13 @@ struct Pkcs11 {
     token: String,
 }
 
+/// Which TPM holds the keys.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InTpm {
+    address: String,
+}
+
 /// A station's directory.
 pub(super) struct StationDirectory {
     path: PathBuf,
@@ -55,6 +63,19 @@ pub(super) fn passphrase(path: &Path) -> Result<SecretBytes, Failure> {
 
 fn local(error: &dyn std::error::Error, remedy: &str) -> Failure {
     Failure::local(crate::failure::chain_of(error), remedy)
+}
+
+#[cfg(feature = "tpm")]
+fn open_tpm(directory: &Path, address: &str, passphrase: SecretBytes) -> Result<Arc<dyn StationToken>, Failure> {
+    match kf_station::token::TpmToken::open(directory, address, passphrase) {
+        Ok(token) => Ok(Arc::new(token)),
+        Err(error) => Err(local(&error, "look at the TPM, its address, and the passphrase of this very station")),
+    }
+}
+
+#[cfg(not(feature = "tpm"))]
+fn open_tpm(_directory: &Path, _address: &str, _passphrase: SecretBytes) -> Result<Arc<dyn StationToken>, Failure> {
+    Err(Failure::usage("this program was built without TPMs", "build it with `--features tpm`"))
 }
 
 impl StationDirectory {
@@ -92,8 +113,14 @@ impl StationDirectory {
                 .map_err(|error| local(&error, "look at the token and at the PIN in the file"))?;
             return Ok(Arc::new(token));
         }
-        let passphrase = &secret;
         let directory = self.path.join("token");
+        let named = self.path.join("tpm.json");
+        if named.exists() {
+            let wrong = |error: serde_json::Error| local(&error, "set the station up again");
+            let InTpm { address } = serde_json::from_slice(&file::read(&named)?).map_err(wrong)?;
+            return open_tpm(&directory, &address, secret);
+        }
+        let passphrase = &secret;
         let token = if directory.join("token.json").exists() {
             SoftwareToken::open(&directory, passphrase)
         } else {
@@ -107,20 +134,29 @@ impl StationDirectory {
 
     /// Keeps this station's keys in a PKCS#11 token; once, before it has any.
     pub(super) fn use_pkcs11(&self, module: &Path, token: &str) -> Result<(), Failure> {
-        if self.path.join("token").exists() {
-            return Err(Failure::usage("this station has its keys in files already", "give it another directory"));
-        }
-        let named = self.path.join("pkcs11.json");
         let wanted = Pkcs11 { module: module.to_owned(), token: token.to_owned() };
-        let octets = serde_json::to_vec(&wanted).unwrap_or_default();
-        if named.exists() {
-            return if file::read(&named)? == octets {
-                Ok(())
-            } else {
-                Err(Failure::usage("this station has another token already", "give it another directory"))
-            };
+        self.use_hardware("pkcs11.json", &serde_json::to_vec(&wanted).unwrap_or_default())
+    }
+
+    /// Keeps this station's keys in a TPM; once, before it has any.
+    pub(super) fn use_tpm(&self, address: &str) -> Result<(), Failure> {
+        let wanted = InTpm { address: address.to_owned() };
+        self.use_hardware("tpm.json", &serde_json::to_vec(&wanted).unwrap_or_default())
+    }
+
+    fn use_hardware(&self, name: &str, octets: &[u8]) -> Result<(), Failure> {
+        let named = self.path.join(name);
+        if !named.exists() {
+            if ["token", "pkcs11.json", "tpm.json"].iter().any(|other| self.path.join(other).exists()) {
+                return Err(Failure::usage("this station has its keys elsewhere already", "give it another directory"));
+            }
+            return file::write_new(&named, octets);
         }
-        file::write_new(&named, &octets)
+        if file::read(&named)? == octets {
+            Ok(())
+        } else {
+            Err(Failure::usage("this station has another token already", "give it another directory"))
+        }
     }
 
     /// Takes a quota in: verified, newer than any before, and then this station's.

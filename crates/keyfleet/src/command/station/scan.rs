@@ -4,10 +4,10 @@
 use std::io::BufRead;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use kf_key::{KeyAlgorithm, SecretArray};
-use kf_station::fixture::{ElementOrder, Fixture, FixtureError, Reading, Verdict};
+use kf_key::KeyAlgorithm;
+use kf_station::fixture::{BurnOrder, Destruction, DeviceNoise, ElementOrder, Fixture, FixtureError, Reading, Verdict};
 use kf_station::image::{Image, Segment};
-use kf_station::recipe::{ChipState, Fuse};
+use kf_station::recipe::ChipState;
 
 /// The most octets of a line: far more than a board number has.
 const MAX_LINE_OCTETS: u64 = 256;
@@ -79,12 +79,16 @@ impl Fixture for Scanned {
         self.inner.personalize(order)
     }
 
+    fn noise(&mut self) -> Result<DeviceNoise, FixtureError> {
+        self.inner.noise()
+    }
+
     fn write(&mut self, image: &Image) -> Result<(), FixtureError> {
         self.inner.write(image)
     }
 
-    fn burn(&mut self, fuses: &[Fuse], unlock: Option<&SecretArray<32>>) -> Result<(), FixtureError> {
-        self.inner.burn(fuses, unlock)
+    fn burn(&mut self, order: &BurnOrder) -> Result<ChipState, FixtureError> {
+        self.inner.burn(order)
     }
 
     fn read_back(&mut self) -> Result<(Vec<Segment>, ChipState), FixtureError> {
@@ -93,6 +97,10 @@ impl Fixture for Scanned {
 
     fn prove(&mut self, message: &[u8]) -> Result<Vec<u8>, FixtureError> {
         self.inner.prove(message)
+    }
+
+    fn destroy(&mut self) -> Result<Destruction, FixtureError> {
+        self.inner.destroy()
     }
 
     fn show(&mut self, verdict: Verdict) {

@@ -163,7 +163,7 @@ impl Books {
         let mut inventory = Inventory::default();
         for number in 1..=shift.boards {
             let board = shift.board(number)?;
-            let Some(key) = shift.target.open(board.segments(), board.unlock()) else {
+            let Some(key) = shift.target.open(board.segments(), board.held()) else {
                 if board.has_passed() {
                     inventory.unknown.push(number);
                 }
