@@ -148,7 +148,13 @@ impl Fleet {
             .because(why)
             .with("reason", revocation.reason);
         let kills = is_authority && revocation.reason.is_permanent();
-        let logged = self.store.revoke(revocation, visibility, consent.with(entry.build())).await?;
+        let audit = consent.with(entry.build());
+        let logged = match revocation.selection {
+            Selection::Authority(authority) if kills => {
+                self.store.revoke_authority(authority, revocation.reason, revocation.at, audit).await?
+            }
+            _ => self.store.revoke(revocation, visibility, audit).await?,
+        };
         let outcome = self.after_status_changes(logged, verify).await;
         if kills {
             self.reload_authorities()?;

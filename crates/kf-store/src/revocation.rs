@@ -232,7 +232,7 @@ pub enum Selection {
     Batch(String),
     /// Those of every device of a facility.
     Facility(FacilityId),
-    /// Everything a CA issued; its own certificate is not counted among them.
+    /// Everything a CA issued; its own certificate is not among them.
     Authority(AuthorityId),
 }
 
@@ -333,8 +333,7 @@ impl RevokedEntry {
 }
 
 impl Store {
-    /// Revokes, holds or releases, in one set-based statement per table; works on a full disk. A CA that is revoked for good
-    /// loses its own certificate in the same commit. Never leaves
+    /// Revokes, holds or releases, in one set-based statement per table; works on a full disk. Never leaves
     /// `visibility`. The log entry is completed with `detail.certificates` and `detail.devices`.
     ///
     /// # Errors
@@ -349,17 +348,39 @@ impl Store {
         let audit = audit.into();
         self.write(Class::Reserved, move |act| {
             require_target(act, &revocation, &visibility)?;
-            let mut revoked = change(act, &revocation, &visibility)?;
-            if let Selection::Authority(authority) = revocation.selection
-                && revocation.reason.is_permanent()
-            {
-                revoked.add(revoke_itself(act, authority, &revocation)?);
-            }
+            let revoked = change(act, &revocation, &visibility)?;
             if revoked.certificates == 0
                 && let Selection::Certificate(serial) = revocation.selection
             {
                 return Err(not_changeable(act, serial, revocation.reason)?);
             }
+            let audit = audit.with_detail("certificates", revoked.certificates);
+            let index = act.log(&audit.with_detail("devices", revoked.devices))?;
+            Ok(Logged { value: revoked, index })
+        })
+        .await
+    }
+
+    /// Revokes everything that a CA issued, and its own certificate, in one commit. Otherwise as [`Store::revoke`].
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Invalid`] for a reason that can be undone.
+    pub async fn revoke_authority(
+        &self,
+        authority: AuthorityId,
+        reason: RevocationReason,
+        at: UnixMillis,
+        audit: impl Into<Audit>,
+    ) -> Result<Logged<Revoked>, StoreError> {
+        let audit = audit.into();
+        let revocation = Revocation { selection: Selection::Authority(authority), profiles: Profiles::All, reason, at };
+        self.write(Class::Reserved, move |act| {
+            if !reason.is_permanent() {
+                return Err(StoreError::Invalid { field: "reason", problem: "a CA is revoked for good" });
+            }
+            require_target(act, &revocation, &Visibility::Fleet)?;
+            let mut revoked = change(act, &revocation, &Visibility::Fleet)?;
+            revoked.add(revoke_itself(act, authority, &revocation)?);
             let audit = audit.with_detail("certificates", revoked.certificates);
             let index = act.log(&audit.with_detail("devices", revoked.devices))?;
             Ok(Logged { value: revoked, index })

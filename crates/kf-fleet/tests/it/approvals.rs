@@ -182,6 +182,8 @@ async fn a_crash_at_any_durable_step_of_an_approval_leaves_decision_and_act_or_n
     let scratch = scratch(false).await;
     let second = scratch.operator("pavel", Role::FleetOperator, &[]).await;
     let moved = scratch.fleet.device_move(&scratch.owner, "thermo-1", "plant-b", "sent there".into()).await.unwrap();
+    // Proposals of one millisecond have no order.
+    scratch.pass(1);
     let authorities = scratch.fleet.authority_list(&scratch.owner, Default::default()).await.unwrap().items;
     let issuing = authorities.into_iter().find(|authority| authority.kind == AuthorityKind::Issuing).unwrap().id;
     let request = RevokeRequest {

@@ -97,6 +97,20 @@ async fn the_cas_own_certificate_survives_the_revocation_of_all_it_issued() {
 }
 
 #[tokio::test]
+async fn a_ca_that_dies_takes_its_own_certificate_and_all_it_issued_with_it_in_one_commit() {
+    let store = fleet().await;
+    enrol(&store, 3).await;
+    let kill = |reason| store.revoke_authority(authority_id(1), reason, NOW, done());
+    let undone = kill(RevocationReason::CertificateHold).await.unwrap_err();
+    assert!(matches!(undone, StoreError::Invalid { field: "reason", .. }), "{undone:?}");
+    let dead = kill(RevocationReason::CaCompromise).await.unwrap().value;
+    assert_eq!((dead.certificates, dead.devices, dead.is_complete()), (4, 3, true));
+    assert_eq!(store.authority(authority_id(1)).unwrap().unwrap().status, CertificateStatus::Revoked);
+    let nobody = store.revoke_authority(authority_id(5), RevocationReason::CaCompromise, NOW, done()).await;
+    assert_eq!(nobody.unwrap_err(), StoreError::NotFound { what: "authority" });
+}
+
+#[tokio::test]
 async fn nobody_revokes_what_they_cannot_see() {
     let store = fleet().await;
     enrol(&store, 6).await;
