@@ -22,7 +22,7 @@ pub(crate) enum Format {
 }
 
 /// Fields whose number is a moment in milliseconds since 1970.
-const MOMENTS: [&str; 37] = [
+const MOMENTS: [&str; 38] = [
     "issued",
     "created",
     "last_seen",
@@ -49,6 +49,7 @@ const MOMENTS: [&str; 37] = [
     "begins",
     "deactivated",
     "destroyed",
+    "key_destroyed",
     "since",
     "opened",
     "closed",

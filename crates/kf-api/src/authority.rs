@@ -46,6 +46,9 @@ pub struct Authority {
     pub not_after: UnixMillis,
     /// Whether its own certificate is good.
     pub status: CertificateStatus,
+    /// When its key was destroyed: it signs nothing any more, and its last CRLs stand for ever.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub key_destroyed: Option<UnixMillis>,
 }
 
 /// An issuing CA to be created.

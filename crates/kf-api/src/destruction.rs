@@ -12,6 +12,14 @@ pub enum DestructionTarget {
         /// Name or id of the device.
         device: String,
     },
+    /// The key of a CA. Its last CRLs, which never expire, are signed first.
+    AuthorityKey {
+        /// Name or id of the CA.
+        authority: String,
+        /// Whether the caller says that certificates of it which are good stay so: nobody can revoke them afterwards.
+        #[serde(default)]
+        certificates_stay: bool,
+    },
     /// A version of an encryption key that is below the minimum.
     EncryptionVersion {
         /// Name or id of the key.
@@ -116,6 +124,18 @@ pub struct FileScan {
     pub rebuilt: bool,
 }
 
+/// A list that a CA signed last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastList {
+    /// Its shard; absent for the full list.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub shard: Option<u16>,
+    /// cRLNumber.
+    pub number: u64,
+    /// SHA-256 of its DER, hexadecimal.
+    pub sha256: String,
+}
+
 /// The receipt of a destruction. It is also a log entry, and proven as one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
@@ -149,6 +169,12 @@ pub struct Receipt {
     /// Result of the verification; absent where nothing was in the database files.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub verification: Option<FileScan>,
+    /// What whoever held the key answered when it was asked for again: of keys in a token or a TPM.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub holder: Option<String>,
+    /// The last CRLs of a CA.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub last_lists: Vec<LastList>,
     /// Backups that could still be opened and held what was wiped.
     pub barred_by: Vec<BackupId>,
     /// Whether something else than backups bars it, as the exceptions say.

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroize as _;
 
 /// A bearer secret on its way to the person who asked for it. Debug prints its name; there is no Clone, no Display and
-/// no comparison. Unlike other secrets it serialises: its whole purpose is to be shown once, in one answer.
+/// no comparison; it is wiped when dropped. Unlike other secrets it serialises: its whole purpose is to be shown once, in one answer.
 pub struct ShownOnce(String);
 
 impl ShownOnce {
@@ -19,6 +20,12 @@ impl ShownOnce {
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl Drop for ShownOnce {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 

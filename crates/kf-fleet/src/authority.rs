@@ -42,6 +42,7 @@ impl Fleet {
         let plan = self.plan_authority(new, permit.visibility())?;
         let authorities = self.authorities();
         let root = authorities.root().ok_or(FleetError::Bug("no root"))?;
+        let root_key = root.signing_key()?;
         if self.store.authority_by_name(&plan.name)?.is_some() {
             return Err(FleetError::conflict(
                 "name",
@@ -55,7 +56,7 @@ impl Fleet {
         let request = plan.request(&self.config.fleet, &key, now, root.issuer.not_after)?;
         let checked = check_issuance(&root.issuer, request)
             .map_err(|refusal| FleetError::invalid("authority", refusal.to_string(), "correct the request"))?;
-        let signed = self.signer.sign_certificate(root.record.key, checked).await?;
+        let signed = self.signer.sign_certificate(root_key, checked).await?;
         let record = plan.record(Some(root.record.id), &key, &signed, now);
         let authority = record.authority.clone();
         let entry = Entry::done(who, "authority.create", now)
@@ -247,6 +248,7 @@ impl Plan {
             not_before: facts.not_before,
             not_after: facts.not_after,
             status: CertificateStatus::Good,
+            key_destroyed: None,
         };
         AuthorityRecord { authority, certificate, der: signed.der.clone(), key }
     }

@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kf_broker::PublishedCrl;
 use kf_key::{AuthorityId, UnixMillis};
 use kf_pki::crl::CrlScope;
+use kf_store::final_crl::FinalCrl;
 use kf_store::revocation::{Revoked, StatusChange};
 
 pub(crate) use board::Board;
 
+use crate::authority::Known;
 use crate::{Fleet, FleetError};
 
 /// A signed CRL as it is served.
@@ -114,6 +116,9 @@ impl Fleet {
                     .unwrap_or_else(PoisonError::into_inner)
                     .insert(known.record.id, Arc::new(Mutex::new(board)));
                 self.fill_board(known.record.id)?;
+                if known.record.key_destroyed.is_some() {
+                    self.close_board(known.record.id)?;
+                }
             }
         }
         Ok(())
@@ -146,6 +151,47 @@ impl Fleet {
                 }
             }
         }
+    }
+
+    /// Signs every list of a CA once more, never to expire. Nothing is published.
+    pub(crate) async fn sign_last_lists(&self, known: &Known) -> Result<Vec<FinalCrl>, FleetError> {
+        let authority = known.record.id;
+        let board = self.board(authority).ok_or(FleetError::Bug("a CA without lists"))?;
+        let shards = known.issuer.shard_count.max(1);
+        let first = self.store.reserve_crl_numbers(authority, shards.saturating_add(1)).await?;
+        let this_update = UnixMillis::from_seconds(self.now().seconds());
+        let mut lists = Vec::with_capacity(usize::from(shards) + 1);
+        for (shard, number) in std::iter::once(None).chain((0..shards).map(Some)).zip(first..) {
+            let scope = shard.map_or(CrlScope::Full, CrlScope::Shard);
+            let draft = locked(&board).last_draft(scope, number, this_update);
+            let draft = draft.map_err(|_reason| FleetError::Bug("last CRL draft"))?;
+            let key = draft.key;
+            let der = self.signer.sign_crl(key, draft.checked).await?;
+            lists.push(FinalCrl { shard, number, this_update, der });
+        }
+        Ok(lists)
+    }
+
+    /// The last lists that the witness has and this registry, being of before, has not.
+    pub(crate) fn last_lists_at_witness(&self, known: &Known) -> Result<Option<Vec<FinalCrl>>, FleetError> {
+        if !self.store.final_crls(known.record.id)?.is_empty() {
+            return Ok(None);
+        }
+        self.fence.last_lists(&known.issuer, self.now())
+    }
+
+    /// Counts the changes of status below a CA.
+    pub(crate) fn status_changes_of(&self, authority: AuthorityId) -> u64 {
+        self.board(authority).map_or(0, |board| locked(&board).changes())
+    }
+
+    /// Serves the last lists from now on.
+    pub(crate) fn close_board(&self, authority: AuthorityId) -> Result<(), FleetError> {
+        let lists = self.store.final_crls(authority)?;
+        if let Some(board) = self.board(authority) {
+            locked(&board).close(lists);
+        }
+        Ok(())
     }
 
     async fn sign_crl(&self, authority: AuthorityId, board: &Mutex<Board>, scope: CrlScope) -> Result<(), FleetError> {

@@ -4,6 +4,8 @@
 //! a start after a crash finishes what was approved; and the fence comes first, so that no registry that is restored later
 //! holds what a receipt says is gone.
 
+mod authority;
+
 use kf_access::{Action, Principal, Target, Visibility, authorize};
 use kf_api::backup::BackupState;
 use kf_api::destruction::{
@@ -35,8 +37,10 @@ pub(crate) struct Terms<'a> {
 
 /// A destruction that was found and allowed.
 struct Found {
-    salts: Salts,
-    facility: FacilityId,
+    /// By its identifier, so that nobody renames it between proposal and approval.
+    target: DestructionTarget,
+    /// The facility whose people may approve it; `None`: only those of the fleet.
+    facility: Option<FacilityId>,
     plan: DestructionPlan,
 }
 
@@ -60,9 +64,9 @@ impl Fleet {
         if dry_run {
             return Ok(DestructionOutcome { proposal: None, plan: found.plan });
         }
-        let act = ProposedAct::Destroy { target: identified(&found)?, station_records_erased, why };
+        let act = ProposedAct::Destroy { target: found.target, station_records_erased, why };
         let control = self.dual_control().always(self.now());
-        let waiting = self.propose(who, act, control, (found.plan.salts, 0), Some(found.facility)).await?;
+        let waiting = self.propose(who, act, control, (found.plan.salts, 0), found.facility).await?;
         let proposal = waiting.and_then(|waiting| waiting.proposal);
         Ok(DestructionOutcome { proposal, plan: found.plan })
     }
@@ -131,6 +135,9 @@ impl Fleet {
                 let salts = Salts::EncryptionVersion(key.id, *version);
                 (salts, describe(salts), key.facility)
             }
+            DestructionTarget::AuthorityKey { authority, certificates_stay } => {
+                return self.find_authority_destruction(who, authority, *certificates_stay);
+            }
         };
         let plan = self.plan_destruction(salts, &target, facility, station_records_erased)?;
         if plan.salts == 0 && matches!(salts, Salts::Device(_)) {
@@ -140,7 +147,7 @@ impl Fleet {
                 "`keyfleet destroy list` shows the receipts",
             ));
         }
-        Ok(Found { salts, facility, plan })
+        Ok(Found { target: identified(salts)?, facility: Some(facility), plan })
     }
 
     /// What a destruction would do, as things stand.
@@ -231,6 +238,14 @@ impl Fleet {
         let ProposedAct::Destroy { target, station_records_erased, why } = &proposal.act else {
             return Err(FleetError::Bug("a destruction that is none"));
         };
+        // Who approves and the background work may come at the same time: the second finds the receipt.
+        let _turn = self.destruction_turn.lock().await;
+        if let Some(receipt) = self.store.destruction_of(proposal.id)? {
+            return Ok(receipt);
+        }
+        if let DestructionTarget::AuthorityKey { authority, .. } = target {
+            return self.finish_authority_destruction(proposal, authority, why).await;
+        }
         let (salts, facility) = self.salts_of(target)?;
         let terms = Terms { salts, facility, station_records_erased: *station_records_erased, why };
         if let Salts::Epoch(facility, epoch) = salts {
@@ -254,14 +269,26 @@ impl Fleet {
         let described = describe(salts);
         let plan = self.plan_destruction(salts, &described, facility, station_records_erased)?;
         let (wiped, verification) = self.wipe(salts, expected, why).await?;
+        // After a crash they may have been wiped before: then the proposal says how many there were.
+        let receipt = self.receipt_of(proposal, plan, why, (wiped.max(expected), verification))?;
+        let entry = self.receipt_entry(&receipt).build();
+        Ok(self.store.record_destruction(receipt, entry).await?.value)
+    }
+
+    fn receipt_of(
+        &self,
+        proposal: &Proposal,
+        plan: DestructionPlan,
+        why: &str,
+        (salts, verification): (u64, Option<FileScan>),
+    ) -> Result<Receipt, FleetError> {
         let now = self.now();
-        let receipt = Receipt {
+        Ok(Receipt {
             id: DestructionId::from_parts(now, kf_crypto::random_array()?),
             proposal: proposal.id,
-            target: described,
-            facility: Some(facility),
-            // After a crash they may have been wiped before: then the proposal says how many there were.
-            salts: wiped.max(expected),
+            target: plan.target,
+            facility: plan.facility,
+            salts,
             result: plan.result,
             method: METHOD.to_owned(),
             technique: plan.technique,
@@ -271,14 +298,14 @@ impl Fleet {
             why: why.to_owned(),
             at: now,
             verification,
+            holder: None,
+            last_lists: Vec::new(),
             barred_by: plan.barred_by,
             barred_otherwise: plan.barred_otherwise,
             exceptions: plan.exceptions,
             settled: None,
             log_index: None,
-        };
-        let entry = self.receipt_entry(&receipt).build();
-        Ok(self.store.record_destruction(receipt, entry).await?.value)
+        })
     }
 
     /// Wipes, and shows that nothing is left in the files: what the witness must know, then the wipe, then the search. How many
@@ -385,6 +412,7 @@ impl Fleet {
                 let key = self.find_encryption_key(key, &Visibility::Fleet)?;
                 (Salts::EncryptionVersion(key.id, *version), key.facility)
             }
+            DestructionTarget::AuthorityKey { .. } => return Err(FleetError::Bug("a CA's key has no salt")),
         })
     }
 
@@ -433,12 +461,14 @@ impl Fleet {
     /// what was approved here.
     pub(crate) async fn keep_destroyed(&self) -> Result<(), FleetError> {
         let (mut devices, mut epochs) = (std::collections::BTreeMap::new(), std::collections::BTreeSet::new());
+        let mut authorities = std::collections::BTreeSet::new();
         let (mut minima, mut versions) = (std::collections::BTreeMap::new(), std::collections::BTreeSet::new());
         self.fence.for_each_line(|line| match line {
             Line::DeviceKey { device, at, state } => drop(devices.insert(device, (at, state))),
             Line::FacilityEpoch { facility, epoch, .. } => drop(epochs.insert((facility, epoch))),
             Line::EncryptionMinimum { key, version, .. } => drop(minima.insert(key, version)),
             Line::EncryptionVersion { key, version, .. } => drop(versions.insert((key, version))),
+            Line::AuthorityKey { authority, .. } => drop(authorities.insert(authority)),
             Line::Certificate { .. }
             | Line::Operator { .. }
             | Line::TokenWithdrawn { .. }
@@ -447,6 +477,9 @@ impl Fleet {
             | Line::BackupRetired { .. } => {}
         })?;
         let why = "the witness knows that it was destroyed: this registry is of before";
+        for authority in authorities {
+            self.end_authority_again(authority, why).await?;
+        }
         for (facility, epoch) in epochs {
             self.bar_again(facility, epoch, why).await?;
         }
@@ -523,8 +556,8 @@ impl Fleet {
 }
 
 /// The target by its identifier, so that nobody renames it between proposal and approval.
-fn identified(found: &Found) -> Result<DestructionTarget, FleetError> {
-    Ok(match found.salts {
+fn identified(salts: Salts) -> Result<DestructionTarget, FleetError> {
+    Ok(match salts {
         Salts::Device(device) => DestructionTarget::DeviceKey { device: device.to_string() },
         Salts::Ownership(_) => return Err(FleetError::Bug("the end of an ownership is proposed as what it is")),
         Salts::Epoch(facility, epoch) => DestructionTarget::FacilityEpoch { facility: facility.to_string(), epoch },

@@ -3,6 +3,7 @@
 //! come back: see [`Line`].
 
 mod book;
+mod last_list;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

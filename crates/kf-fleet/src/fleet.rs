@@ -57,6 +57,8 @@ pub struct Fleet {
     pub(crate) uses: Uses,
     pub(crate) sessions: Sessions,
     pub(crate) order_attempts: OrderAttempts,
+    /// Held while a destruction is carried out.
+    pub(crate) destruction_turn: tokio::sync::Mutex<()>,
     pub(crate) rotation_turn: RotationTurn,
     pub(crate) observed: Observed,
     pub(crate) exchange_keys: ExchangeKeys,
@@ -139,6 +141,7 @@ impl Fleet {
             uses: Uses::default(),
             sessions: Sessions::default(),
             order_attempts: OrderAttempts::default(),
+            destruction_turn: tokio::sync::Mutex::default(),
             rotation_turn: RotationTurn::default(),
             observed: Observed::default(),
             exchange_keys,

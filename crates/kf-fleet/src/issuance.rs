@@ -82,7 +82,7 @@ impl Fleet {
             self.store.record_tbs(pre_image, &order.basis).await?;
         }
         let coming = self.store.announce_issuance();
-        let signed = self.signer.sign_certificate(order.authority.record.key, checked).await?;
+        let signed = self.signer.sign_certificate(order.authority.signing_key()?, checked).await?;
         let entry = issuance_entry(&order, &certificate, self.now());
         let record = Record {
             certificate: certificate.clone(),

@@ -103,6 +103,10 @@ impl Fleet {
             answers.push((cert_id, self.cert_status(issuer, cert_id)?));
         }
         let responder = self.responder(issuer).await.map_err(|error| {
+            if issuer.record.key_destroyed.is_some() {
+                // RFC 5019 section 2.2.3: it is not able to answer for this CA; the last CRL does.
+                return OcspFailure::Unauthorized;
+            }
             tracing::error!(error = %error, "no OCSP responder");
             OcspFailure::TryLater
         })?;

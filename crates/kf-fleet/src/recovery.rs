@@ -70,6 +70,7 @@ impl Book {
             Line::BreakGlassOpened { credential, .. } => drop(book.opened.insert(credential)),
             // Taken care of once the fleet is open.
             Line::DeviceKey { .. }
+            | Line::AuthorityKey { .. }
             | Line::FacilityEpoch { .. }
             | Line::EncryptionMinimum { .. }
             | Line::EncryptionVersion { .. } => {}

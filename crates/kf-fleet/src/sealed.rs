@@ -81,6 +81,14 @@ impl From<SealedRefusal> for Refusal {
     }
 }
 
+/// Stack that is written over after payload keys were used on it: more than the ciphers take.
+const STACK_OCTETS: usize = 64 * 1024;
+
+/// The ciphers of payloads are in pure Rust and leave round keys in frames that are gone.
+fn on_a_wiped_stack<T>(work: impl FnOnce() -> T) -> T {
+    kf_key::with_wiped_stack::<STACK_OCTETS, T>(work)
+}
+
 impl Fleet {
     /// Opens sealed payloads of devices that the caller may see. Each is judged by itself; what is refused says why.
     ///
@@ -158,13 +166,14 @@ impl Fleet {
                     None => return Ok(Err(Refusal::new(NO_SESSION.0, NO_SESSION.1))),
                 },
             };
-            match Opener::new(&application, key_id, sealed) {
+            match on_a_wiped_stack(|| Opener::new(&application, key_id, sealed)) {
                 Ok(opener) => self.openers.keep(sealed, opener),
                 Err(error) => return Ok(Err(error.into())),
             }
         }
         // Another caller's keys may have taken its place in between; then the sender has to wait, not the server.
-        let opened = self.openers.open(sealed, external_aad, plaintext).unwrap_or(Err(OpenError::TooManyFailures));
+        let opened = on_a_wiped_stack(|| self.openers.open(sealed, external_aad, plaintext));
+        let opened = opened.unwrap_or(Err(OpenError::TooManyFailures));
         Ok(opened.map_err(Refusal::from))
     }
 

@@ -18,6 +18,7 @@ mod profile;
 mod revocation;
 mod secret;
 mod serial;
+mod stack;
 mod state;
 mod succession;
 mod time;
@@ -36,6 +37,7 @@ pub use secret::SecretArray;
 #[cfg(feature = "alloc")]
 pub use secret::SecretBytes;
 pub use serial::{ParseSerialError, SerialNumber};
+pub use stack::{wipe_stack, with_wiped_stack};
 pub use state::{IllegalTransition, KeyState, KeyType, UnknownKeyState};
 pub use succession::{IllegalSuccessionTransition, SuccessionState};
 pub use time::UnixMillis;

@@ -6,7 +6,7 @@ pub use verified::VerifiedCrl;
 
 use kf_key::{KeyAlgorithm, RevocationReason, SerialNumber, UnixMillis};
 
-use crate::asn1::{Element, Writer, is_canonical, oid, only, tag, time_of};
+use crate::asn1::{Element, NO_EXPIRY, Writer, is_canonical, oid, only, tag, time_of};
 use crate::certificate::{Extensions, write_authority_key_identifier, write_distribution_point_name, write_extension};
 use crate::issuer::Issuer;
 use crate::public_key::{signed, write_signature_algorithm};
@@ -62,6 +62,10 @@ impl EncodedEntry {
         &self.0
     }
 }
+
+/// The nextUpdate of a last list, after which there is none: 99991231235959Z, the value that RFC 5280 section 4.1.2.5 gives to what
+/// has no end, and that ETSI EN 319 411-1 asks for in the last CRL of a CA.
+pub const NO_NEXT_UPDATE: UnixMillis = NO_EXPIRY;
 
 /// What a CRL covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

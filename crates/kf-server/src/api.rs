@@ -41,13 +41,15 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post, put};
+use bytes::Bytes;
 use http::{HeaderName, Request, StatusCode};
+use kf_key::SecretBytes;
 use serde::Serialize;
 use tower::ServiceExt as _;
 
 use crate::app::App;
 use crate::failure::Failure;
-use crate::reply::{Reply, reply};
+use crate::reply::{Reply, reply, wiped};
 use extract::AppState;
 
 /// The most octets of an answer that is collected before it is sent; every answer of the API is in memory already.
@@ -232,8 +234,34 @@ fn ok<T: Serialize>(value: &T) -> Answer {
 }
 
 /// 201 with JSON.
+///
+/// What is made may come with a secret that is shown once: the body is written in its final size, because one that grows leaves
+/// copies behind, and wiped once it is sent.
 fn created<T: Serialize>(value: &T) -> Answer {
-    json(StatusCode::CREATED, value)
+    let failed = |error| {
+        tracing::error!(%error, "an answer could not be encoded");
+        Failure::internal()
+    };
+    let mut size = Size(0);
+    serde_json::to_writer(&mut size, value).map_err(failed)?;
+    let mut outcome = Ok(());
+    let body = SecretBytes::fill(size.0, |body| outcome = serde_json::to_writer(body, value));
+    outcome.map_err(failed)?;
+    Ok(with_type(StatusCode::CREATED, "application/json", wiped(body)))
+}
+
+/// Counts what is written.
+struct Size(usize);
+
+impl std::io::Write for Size {
+    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+        self.0 = self.0.saturating_add(octets.len());
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// 204.
@@ -250,6 +278,10 @@ fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
 }
 
 fn of(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response {
+    with_type(status, content_type, body.into())
+}
+
+fn with_type(status: StatusCode, content_type: &'static str, body: Bytes) -> Response {
     let mut reply = reply(status, content_type, body);
     // Answers depend on who asks, and some carry a bearer secret once.
     reply.headers_mut().insert(NO_STORE.0, http::HeaderValue::from_static(NO_STORE.1));

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
+use kf_key::SecretBytes;
 
 /// An answer whose length is known.
 pub(crate) type Reply = Response<Full<Bytes>>;
@@ -30,6 +31,20 @@ pub(crate) fn with_header(mut reply: Reply, name: HeaderName, value: &str) -> Re
         reply.headers_mut().insert(name, value);
     }
     reply
+}
+
+/// A body that is lent to the HTTP layer and wiped afterwards.
+pub(crate) fn wiped(body: SecretBytes) -> Bytes {
+    shared(Wiped(body))
+}
+
+struct Wiped(SecretBytes);
+
+impl AsRef<[u8]> for Wiped {
+    fn as_ref(&self) -> &[u8] {
+        // Exposed to be sent to the one client that asked for it, over TLS.
+        self.0.expose()
+    }
 }
 
 /// A body that shares the memory it is made from, and lets it go with the last use.

@@ -15,6 +15,9 @@ use crate::serve::{read_frame, serve};
 use crate::start::{open_backend, start};
 use crate::{SignerConfig, SignerError, hardening};
 
+/// Stack that is written over after the passphrase was read and the root opened.
+const START_OCTETS: usize = 512 * 1024;
+
 /// The first request.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,7 +46,7 @@ fn run() -> Result<(), SignerError> {
     let hello = read_frame(&stream, &mut inbox).map_err(|error| start(&error))?;
     // The server went away before it said anything.
     let Some(hello) = hello else { return Ok(()) };
-    let engine = greet(hello.kind, &hello.body);
+    let engine = kf_key::with_wiped_stack::<START_OCTETS, _>(|| greet(hello.kind, &hello.body));
     let _signals = ignore_signals().map_err(|error| start(&error))?;
     let answer = match &engine {
         Ok(engine) => {

@@ -221,7 +221,8 @@ impl SignerClient {
         Ok(SecretBytes::from_vec(body))
     }
 
-    /// Destroys a registered key: in the token when it is there; the caller destroys the stored handle.
+    /// Destroys a registered key: in the token when it is there; the caller destroys the stored handle. One that the token has no
+    /// more is no error, so that it can be repeated.
     ///
     /// # Errors
     /// [`SignerError`].
@@ -233,6 +234,16 @@ impl SignerClient {
             link.forget(key);
         }
         Ok(())
+    }
+
+    /// Asks the back end for a key again that is not registered any more: an error says that it is gone, or why nobody knows.
+    ///
+    /// # Errors
+    /// [`SignerError`].
+    pub async fn load_anew(&self, key: KeyId, handle: &KeyHandle) -> Result<(), SignerError> {
+        let handle = handle.to_bytes();
+        let request = [key.as_bytes().as_slice(), &prefix(&handle)?, &handle];
+        self.link()?.call(RequestKind::Load, &request).await.map(drop)
     }
 
     /// Asks the signer and its back end whether they work.

@@ -274,7 +274,11 @@ impl Engine {
             return Err(unknown(key));
         }
         if handle.is_hardware() == self.backend.capabilities().is_hardware {
-            self.backend.destroy_key(key, handle.inner()).map_err(back_end)?;
+            match self.backend.destroy_key(key, handle.inner()) {
+                // It went before, and whoever asked did not hear of it.
+                Ok(()) | Err(BackendError::MissingKey { .. }) => {}
+                Err(error) => return Err(back_end(error)),
+            }
         }
         self.keys.write().unwrap_or_else(PoisonError::into_inner).remove(&key);
         Ok(Vec::new())

@@ -18,8 +18,8 @@ const MAX_CRL_NUMBERS: u16 = 1_000;
 macro_rules! columns {
     () => {
         "SELECT a.id, a.name, a.kind, a.issuer, a.facility, a.is_default, a.algorithm, a.key, a.subject, a.shard_count,
-            a.pem, a.not_before, a.not_after, coalesce(c.status, 1)
-            FROM authority a LEFT JOIN certificate c ON c.serial = a.serial"
+            a.pem, a.not_before, a.not_after, coalesce(c.status, 1), k.destroyed
+            FROM authority a LEFT JOIN certificate c ON c.serial = a.serial LEFT JOIN key k ON k.id = a.key"
     };
 }
 
@@ -39,12 +39,13 @@ fn authority_row(row: &Row<'_>) -> rusqlite::Result<Authority> {
         not_before: column::time(row, 11)?,
         not_after: column::time(row, 12)?,
         status: column::coded(row, 13)?,
+        key_destroyed: column::optional_time(row, 14)?,
     })
 }
 
 fn insert(act: &Act<'_>, authority: &Authority, serial: SerialNumber) -> Result<(), StoreError> {
     let Authority { id, name, kind, issuer, facility, is_default, algorithm, key, subject, .. } = authority;
-    let Authority { shard_count, certificate_pem, not_before, not_after, status: _, .. } = authority;
+    let Authority { shard_count, certificate_pem, not_before, not_after, .. } = authority;
     if let Some(facility) = facility {
         act.require_facility(*facility)?;
     }

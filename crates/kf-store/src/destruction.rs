@@ -4,13 +4,14 @@ use kf_access::Visibility;
 use kf_api::destruction::{DestructionResult, FileScan, Receipt};
 use kf_api::proposal::Proposal;
 use kf_api::{Page, PageRequest};
-use kf_key::{BackupId, DestructionId, DeviceId, EncryptionKeyId, FacilityId, ProposalId, UnixMillis};
+use kf_key::{BackupId, DestructionId, DeviceId, EncryptionKeyId, FacilityId, KeyId, ProposalId, UnixMillis};
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row};
 
 use crate::act::{Act, Class};
 use crate::column::{self, Coded, integer, millis};
 use crate::connection::cut_wal;
+use crate::key::KeyMaterial;
 use crate::listing::{BAD_CURSOR, Branch, Listing, next_of, scopes};
 use crate::remnant::Fragments;
 use crate::sql::{self, in_scope, scope};
@@ -183,6 +184,17 @@ impl Store {
         self.read(|connection| {
             let (devices, salts) = wipeable(connection, salts)?.into_iter().unzip();
             Ok(WrappedSalts { devices, salts })
+        })
+    }
+
+    /// The wrapped key, where the registry holds it: to be searched for before and after its end.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn wrapped_key(&self, key: KeyId) -> Result<Option<WrappedSalts>, StoreError> {
+        Ok(match self.key(key)?.map(|found| found.material) {
+            Some(KeyMaterial::Wrapped(octets)) => Some(WrappedSalts { devices: Vec::new(), salts: vec![octets] }),
+            _ => None,
         })
     }
 

@@ -64,7 +64,7 @@ fn illegal(found: KeyState, expected: &str) -> StoreError {
     StoreError::IllegalState { what: "key", found: found.name().into(), expected: expected.into() }
 }
 
-fn state_of(act: &Act<'_>, id: KeyId) -> Result<(KeyState, KeyType), StoreError> {
+pub(crate) fn state_of(act: &Act<'_>, id: KeyId) -> Result<(KeyState, KeyType), StoreError> {
     let sql = "SELECT state, key_type FROM key WHERE id = ?1";
     act.one(sql, [id.as_bytes()], |row| Ok((column::coded(row, 0)?, column::coded(row, 1)?)))?
         .ok_or(StoreError::NotFound { what: "key" })

@@ -34,6 +34,7 @@ pub mod epoch;
 mod error;
 pub mod escrow;
 pub mod facility;
+pub mod final_crl;
 pub mod incident;
 pub mod intent;
 pub mod inventory;

@@ -34,6 +34,16 @@ pub(crate) enum Verb {
         #[command(flatten)]
         terms: Terms,
     },
+    /// Propose to destroy the key of a CA, after it has signed its last CRLs, which never expire
+    AuthorityKey {
+        /// CA (name or id)
+        authority: String,
+        /// Say that certificates of it that have not expired stay as they are: nobody can revoke them afterwards
+        #[arg(long)]
+        certificates_stay: bool,
+        #[command(flatten)]
+        terms: Terms,
+    },
     /// Propose to destroy a version of an encryption key that is below its minimum version
     EncryptionVersion {
         /// Name or id of the key
@@ -82,6 +92,10 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::FacilityEpoch { facility, epoch, terms } => {
             let what = format!("the keys of epoch {epoch} of {facility}");
             propose(context, DestructionTarget::FacilityEpoch { facility, epoch }, &what, terms).await
+        }
+        Verb::AuthorityKey { authority, certificates_stay, terms } => {
+            let what = format!("the key of the CA {authority}, which signs nothing afterwards");
+            propose(context, DestructionTarget::AuthorityKey { authority, certificates_stay }, &what, terms).await
         }
         Verb::EncryptionVersion { key, number: version, terms } => {
             let what = format!("version {version} of {key}");

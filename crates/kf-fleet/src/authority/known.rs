@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kf_api::authority::{Authority, AuthorityKind};
 use kf_api::product_line::ProductLine;
-use kf_key::{AuthorityId, CertificateStatus, FacilityId, SuccessionState};
+use kf_key::{AuthorityId, CertificateStatus, FacilityId, KeyId, SuccessionState};
 use kf_pki::issuer::Issuer;
 use kf_pki::ocsp::IssuerHashes;
 use kf_signer::{KeyFacts, KeyHandle, KeyPurpose, SignerClient};
@@ -20,6 +20,23 @@ pub(crate) struct Known {
     pub(crate) record: Authority,
     pub(crate) issuer: Issuer,
     pub(crate) hashes: IssuerHashes,
+}
+
+impl Known {
+    /// The key to sign with.
+    ///
+    /// # Errors
+    /// [`FleetError::Conflict`] when it is destroyed.
+    pub(crate) fn signing_key(&self) -> Result<KeyId, FleetError> {
+        if self.record.key_destroyed.is_none() {
+            return Ok(self.record.key);
+        }
+        Err(FleetError::conflict(
+            "authority",
+            format!("the key of {} is destroyed: it signs nothing any more", self.record.name),
+            "use another CA; without a root, found a new fleet and enrol the devices there",
+        ))
+    }
 }
 
 /// All CAs of the fleet at one moment.
@@ -42,8 +59,11 @@ impl Authorities {
             let issuer = Issuer::from_certificate(record.id, &stored.der, record.shard_count, base_url)
                 .map_err(|_not_an_issuer| FleetError::Bug("stored authority is no CA"))?;
             let key = store.key(record.key)?.ok_or(FleetError::Bug("authority without key"))?;
-            let facts = KeyFacts { purpose: purpose_of(record.kind), issuer_name: issuer.name.to_vec() };
-            signer.register_key(record.key, handle_of(&key)?, facts);
+            // A CA whose key is destroyed is still asked about what it certified.
+            if key.material != KeyMaterial::Destroyed {
+                let facts = KeyFacts { purpose: purpose_of(record.kind), issuer_name: issuer.name.to_vec() };
+                signer.register_key(record.key, handle_of(&key)?, facts);
+            }
             let hashes = IssuerHashes::of(&issuer);
             by_id.insert(record.id, Arc::new(Known { record, issuer, hashes }));
         }
@@ -111,6 +131,7 @@ impl Authorities {
             known.record.kind == AuthorityKind::Issuing
                 && known.record.status == CertificateStatus::Good
                 && self.lineage.may_issue(known.record.id)
+                && known.record.key_destroyed.is_none()
         })
     }
 

@@ -243,7 +243,7 @@ impl Fleet {
         };
         let checked = check_issuance(&factory.issuer, request)
             .map_err(|refusal| FleetError::invalid("station_request", refusal.to_string(), "correct the request"))?;
-        Ok(self.signer.sign_certificate(factory.record.key, checked).await?)
+        Ok(self.signer.sign_certificate(factory.signing_key()?, checked).await?)
     }
 
     fn terms(

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kf_key::{KeyId, RevocationReason, SerialNumber, UnixMillis};
-use kf_pki::crl::{CheckedCrl, CrlEntry, CrlScope, EncodedEntry, check_crl};
+use kf_pki::crl::{CheckedCrl, CrlEntry, CrlScope, EncodedEntry, NO_NEXT_UPDATE, check_crl};
 use kf_pki::issuer::Issuer;
+use kf_store::final_crl::FinalCrl;
 
 use super::CurrentCrl;
 
@@ -40,6 +41,8 @@ pub(crate) struct Board {
     key: KeyId,
     shards: Vec<(BTreeMap<SerialNumber, Revoked>, Slot)>,
     full: Slot,
+    /// Whether the CA has signed its last lists and its key is destroyed.
+    is_closed: bool,
 }
 
 impl Board {
@@ -47,7 +50,7 @@ impl Board {
     pub(crate) fn new(issuer: Issuer, key: KeyId) -> Self {
         let count = usize::from(issuer.shard_count.max(1));
         let shards = std::iter::repeat_with(Default::default).take(count).collect();
-        Self { issuer, key, shards, full: Slot::default() }
+        Self { issuer, key, shards, full: Slot::default(), is_closed: false }
     }
 
     /// Whether the CA has one shard only, as a root has: its certificates point at the full list.
@@ -83,8 +86,27 @@ impl Board {
         }
     }
 
+    /// Takes the last lists: from now on they are the newest, whatever changes.
+    pub(crate) fn close(&mut self, lists: Vec<FinalCrl>) {
+        self.is_closed = true;
+        for FinalCrl { shard, number, this_update, der } in lists {
+            let scope = shard.map_or(CrlScope::Full, CrlScope::Shard);
+            let Some(slot) = self.slot_mut(scope) else { continue };
+            let crl = CurrentCrl { der: Arc::from(der), number, this_update, next_update: NO_NEXT_UPDATE };
+            slot.current = Some(crl);
+        }
+    }
+
+    /// Counts every change, so that one which came meanwhile is noticed.
+    pub(crate) const fn changes(&self) -> u64 {
+        self.full.changes
+    }
+
     /// Scopes whose list is missing, out of date or past half of its life. The full list counts only when `with_full`.
     pub(crate) fn due(&self, now: UnixMillis, with_full: bool) -> Vec<CrlScope> {
+        if self.is_closed {
+            return Vec::new();
+        }
         let shards = self.shards.iter().zip(0u16..).filter(|((_, slot), _)| slot.is_due(now));
         let mut due: Vec<CrlScope> = shards.map(|(_, index)| CrlScope::Shard(index)).collect();
         if with_full && self.full.is_due(now) {
@@ -104,7 +126,22 @@ impl Board {
         lifetime: u64,
     ) -> Result<Draft, &'static str> {
         self.forget_long_expired(now);
-        let next_update = now.plus(lifetime);
+        let last = self.slot(scope).and_then(|slot| slot.current.as_ref()).map(|crl| crl.this_update);
+        self.draft_of(scope, number, (now, now.plus(lifetime)), last)
+    }
+
+    /// The last list of a scope: it never expires, and leaves out nothing that is known.
+    pub(crate) fn last_draft(&self, scope: CrlScope, number: u64, now: UnixMillis) -> Result<Draft, &'static str> {
+        self.draft_of(scope, number, (now, NO_NEXT_UPDATE), None)
+    }
+
+    fn draft_of(
+        &self,
+        scope: CrlScope,
+        number: u64,
+        (now, next_update): (UnixMillis, UnixMillis),
+        last: Option<UnixMillis>,
+    ) -> Result<Draft, &'static str> {
         let (slot, shards) = match scope {
             CrlScope::Full => (&self.full, self.shards.as_slice()),
             CrlScope::Shard(index) => {
@@ -112,7 +149,6 @@ impl Board {
                 (&shard.1, std::slice::from_ref(shard))
             }
         };
-        let last = slot.current.as_ref().map(|crl| crl.this_update);
         let entries: Vec<&EncodedEntry> = shards
             .iter()
             .flat_map(|(entries, _)| entries.values())
@@ -142,12 +178,9 @@ impl Board {
 
     /// The newest list of a scope, and whether it is fresh: nothing changed since, and its life is not half over.
     pub(crate) fn current(&self, scope: CrlScope, now: UnixMillis) -> Option<(CurrentCrl, bool)> {
-        let slot = match scope {
-            CrlScope::Full => &self.full,
-            CrlScope::Shard(index) => &self.shards.get(usize::from(index))?.1,
-        };
+        let slot = self.slot(scope)?;
         let current = slot.current.clone()?;
-        Some((current, !slot.is_due(now)))
+        Some((current, self.is_closed || !slot.is_due(now)))
     }
 
     /// Whether the scope exists.
@@ -168,6 +201,13 @@ impl Board {
     pub(crate) fn next_update(&self) -> Option<UnixMillis> {
         let slots = self.shards.iter().map(|(_, slot)| slot).chain([&self.full]);
         slots.filter_map(|slot| slot.current.as_ref().map(|crl| crl.next_update)).min()
+    }
+
+    fn slot(&self, scope: CrlScope) -> Option<&Slot> {
+        match scope {
+            CrlScope::Full => Some(&self.full),
+            CrlScope::Shard(index) => self.shards.get(usize::from(index)).map(|(_, slot)| slot),
+        }
     }
 
     fn slot_mut(&mut self, scope: CrlScope) -> Option<&mut Slot> {

@@ -108,6 +108,13 @@ pub(crate) enum Line {
         /// When.
         at: UnixMillis,
     },
+    /// The key of a CA was destroyed.
+    AuthorityKey {
+        /// The CA.
+        authority: AuthorityId,
+        /// When it was about to happen.
+        at: UnixMillis,
+    },
     /// A key epoch of a facility was destroyed.
     FacilityEpoch {
         /// The facility.

@@ -10,7 +10,7 @@ use kf_seal::{
 };
 use kf_store::sealed::SealedKey;
 
-use super::octets;
+use super::{octets, on_a_wiped_stack};
 use crate::entry::Entry;
 use crate::naming::check_text;
 use crate::{Fleet, FleetError};
@@ -79,11 +79,12 @@ impl Fleet {
         let number = self.store.next_seal_boot(boot_floor(now), entry.build()).await?.value;
         let boot = Boot::new(number, kf_crypto::random_array()?).map_err(|_stuck| FleetError::Bug("random source"))?;
         let mut out = vec![0; plaintext.len() + MAX_OVERHEAD_OCTETS];
-        let envelope = Sealer::new(&application, key_id, boot, algorithm)
-            .and_then(|mut sealer| {
+        let sealed = on_a_wiped_stack(|| {
+            Sealer::new(&application, key_id, boot, algorithm).and_then(|mut sealer| {
                 sealer.seal(&plaintext, &external_aad, &mut out).map(|octets| BASE64_STANDARD.encode(octets))
             })
-            .map_err(|_refused| FleetError::Bug("sealing"))?;
+        });
+        let envelope = sealed.map_err(|_refused| FleetError::Bug("sealing"))?;
         Ok(SealAnswer { device: device.id, envelope })
     }
 }

@@ -8,7 +8,7 @@ use kf_key::SecretBytes;
 
 use super::CERTS_ONLY;
 use super::transfer::{self, Wrapping};
-use crate::reply::{Reply, reply, shared, with_header};
+use crate::reply::{Reply, reply, wiped, with_header};
 
 // Fixed: no base64 line contains a hyphen, so it cannot occur in a part.
 const BOUNDARY: &str = "keyfleet-server-key";
@@ -37,17 +37,7 @@ pub(super) fn key_and_certificates(key_pkcs8: &SecretBytes, certificates: &[u8],
             tail = further;
         }
     });
-    with_header(reply(StatusCode::OK, MEDIA_TYPE, shared(Wiped(body))), CACHE_CONTROL, "no-store")
-}
-
-/// Lends the octets to the HTTP layer and wipes them afterwards.
-struct Wiped(SecretBytes);
-
-impl AsRef<[u8]> for Wiped {
-    fn as_ref(&self) -> &[u8] {
-        // Exposed to be sent to the one client that asked for it, over TLS.
-        self.0.expose()
-    }
+    with_header(reply(StatusCode::OK, MEDIA_TYPE, wiped(body)), CACHE_CONTROL, "no-store")
 }
 
 #[cfg(test)]

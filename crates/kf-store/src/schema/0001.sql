@@ -384,6 +384,17 @@ CREATE TABLE authority (
     crl_number INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- What a CA whose key is destroyed has signed last; shard -1 is the full list.
+CREATE TABLE final_crl (
+    id INTEGER PRIMARY KEY,
+    authority BLOB NOT NULL,
+    shard INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    this_update INTEGER NOT NULL,
+    der BLOB NOT NULL,
+    UNIQUE (authority, shard)
+) STRICT;
+
 -- The hot half of a certificate: what status, listings and revocation need.
 CREATE TABLE certificate (
     serial BLOB NOT NULL PRIMARY KEY,

@@ -156,6 +156,7 @@ pub(crate) fn authority(number: u64) -> AuthorityRecord {
         not_before: NOW,
         not_after: NOW.plus(3_650 * UnixMillis::DAY),
         status: CertificateStatus::Good,
+        key_destroyed: None,
     };
     let certificate = Certificate {
         authority: authority.id,
