@@ -180,6 +180,9 @@ pub(crate) enum Noun {
     /// Keys with which the server encrypts for programs
     #[command(subcommand)]
     EncryptionKey(command::encryption_key::Verb),
+    /// What programs store with the server, encrypted under an encryption key
+    #[command(subcommand)]
+    Object(command::object::Verb),
     /// Encrypt a small file under an encryption key
     Encrypt(command::encrypt::Encrypt),
     /// Decrypt what an encryption key encrypted

@@ -32,6 +32,7 @@ pub(crate) mod inventory;
 pub(crate) mod issuance;
 pub(crate) mod key;
 pub(crate) mod man;
+pub(crate) mod object;
 pub(crate) mod open;
 pub(crate) mod operator;
 pub(crate) mod order;

@@ -110,6 +110,7 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         Noun::Relay(relay) => command::relay::run(context, *relay).await,
         Noun::Seal(seal) => command::seal::run(context, seal).await,
         Noun::EncryptionKey(verb) => command::encryption_key::run(context, verb).await,
+        Noun::Object(verb) => command::object::run(context, verb).await,
         Noun::Encrypt(encrypt) => command::encrypt::encrypt(context, encrypt).await,
         Noun::Decrypt(decrypt) => command::encrypt::decrypt(context, decrypt).await,
         Noun::Rewrap(rewrap) => command::rewrap::run(context, rewrap).await,

@@ -22,7 +22,8 @@ pub(crate) enum Format {
 }
 
 /// Fields whose number is a moment in milliseconds since 1970.
-const MOMENTS: [&str; 38] = [
+const MOMENTS: [&str; 39] = [
+    "written",
     "issued",
     "created",
     "last_seen",

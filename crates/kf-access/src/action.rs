@@ -160,6 +160,14 @@ actions! {
     DataDecrypt = "data.decrypt" => [FleetOperator, FacilityOperator, Application];
     /// Bring ciphertexts under the newest version, without seeing what is in them.
     DataRewrap = "data.rewrap" => [Owner, FleetOperator, FacilityOperator, Application];
+    /// Make successors of the server's own keys: wrapping key, log, delivery, orders.
+    ServerKeyManage = "server-key.manage" => [Owner, FleetOperator];
+    /// Store objects under encryption keys, change and delete them.
+    ObjectWrite = "object.write" => [FleetOperator, FacilityOperator, Application];
+    /// Open stored objects: read what is in them.
+    ObjectOpen = "object.open" => [FleetOperator, FacilityOperator, Application];
+    /// See which objects are stored, without what is in them.
+    ObjectRead = "object.read" => [Owner, FleetOperator, FacilityOperator, Auditor, Application];
     /// See escrows.
     EscrowRead = "escrow.read" => [Owner, FleetOperator, Auditor];
     /// Make an escrow known, use its shares, propose a release or approve one.

@@ -27,6 +27,11 @@ pub enum DestructionTarget {
         /// The version.
         version: u32,
     },
+    /// A version of the server's wrapping key under which nothing lies any more.
+    WrappingVersion {
+        /// The version.
+        version: u32,
+    },
     /// The keys of a retired key epoch of a facility.
     FacilityEpoch {
         /// Name or id of the facility.

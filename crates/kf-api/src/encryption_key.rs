@@ -46,6 +46,9 @@ pub struct KeyVersion {
     pub destroyed: Option<UnixMillis>,
     /// Encryptions set aside for it so far, never fewer than there were: they are counted before they happen.
     pub encryptions: u64,
+    /// Stored objects that lie under it now.
+    #[serde(default)]
+    pub objects: u64,
     /// The most encryptions that a key of its algorithm bears (SP 800-38D section 8.3). When they are used up, the next
     /// version takes over by itself.
     pub limit: u64,

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub enum KeyPlace {
     /// In the file that holds the root, sealed.
     RootFile,
+    /// In the file of wrapping keys, sealed under the root.
+    WrappingFile,
     /// In hardware of the server: a token or a TPM.
     Hardware,
     /// In the registry, wrapped under the root.
@@ -28,7 +30,7 @@ pub enum KeyPlace {
 /// A key, with what the policy of the server says of it at this moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InventoryKey {
-    /// What identifies it: `key_…`, `root`, `wrap:…`, `fac_…/EPOCH`, `batch_…`, `dev_…/FACILITY-EPOCH.DEVICE-EPOCH`, `cert:…`.
+    /// What identifies it: `key_…`, `root`, `wrap:VERSION`, `fac_…/EPOCH`, `batch_…`, `dev_…/FACILITY-EPOCH.DEVICE-EPOCH`, `cert:…`.
     pub key: String,
     /// What it is of: a CA, a device, a facility.
     pub name: String,
@@ -66,6 +68,9 @@ pub struct InventoryKey {
     /// How often it protected something, where that is counted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub uses: Option<u64>,
+    /// How many objects or rows it protects at this moment, where that is counted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub protects: Option<u64>,
     /// Whether its successor has taken over.
     pub succeeded: bool,
     /// What the policy says: `good`, `due`, `overdue`, `succeeded`, `processing-only`, `algorithm` or `ended`.

@@ -26,6 +26,7 @@ pub mod facility;
 pub mod incident;
 pub mod inventory;
 pub mod label;
+pub mod object;
 pub mod operator;
 pub mod order;
 pub mod ownership;

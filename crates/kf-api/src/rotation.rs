@@ -13,6 +13,10 @@ pub enum RotationOperation {
     Retire,
     /// Its successor is made; devices move to it by themselves, one exchange each.
     AwaitDevices,
+    /// Its successor is made; the server brings what it protects under it, in the background.
+    Reprotect,
+    /// Nothing is protected by it any more: two people may destroy it.
+    Destroy,
     /// Somebody has to: this server has no mechanism that replaces it.
     ByHand,
 }
@@ -49,6 +53,9 @@ pub struct RotationStep {
     pub operation: RotationOperation,
     /// Why, in words.
     pub because: String,
+    /// How many objects or rows it still protects, where that is counted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub remaining: Option<u64>,
     /// What came of it.
     pub outcome: RotationOutcome,
     /// Why it was refused, and what to do.
@@ -69,6 +76,12 @@ pub struct RotateRequest {
     /// Name or id of the only facility to look at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub facility: Option<String>,
+    /// The only class of keys to look at, as policies call it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// Make successors although none is due: for a class of the server's own keys.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub now: bool,
     /// The most acts of this run, 1 to 10,000; what is left is done by the next.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,

@@ -30,6 +30,7 @@ mod primitives;
 mod real_server;
 mod recovery;
 mod revocation;
+mod rotation;
 mod scratch_fleet;
 mod seal;
 mod station;
@@ -115,6 +116,7 @@ const GROUPS: &[Group] = &[
     Group { name: "revocation", measure: revocation::measure },
     Group { name: "incident", measure: incident::measure },
     Group { name: "recovery", measure: recovery::measure },
+    Group { name: "rotation", measure: rotation::measure },
     Group { name: "batch", measure: batch::measure },
     Group { name: "station", measure: station::measure },
 ];

@@ -23,7 +23,7 @@ use crate::measure::cpu_per_operation;
 /// Rows registered in one call.
 const ROWS: u32 = 10_000;
 /// Issuances in one commit while the store is filled: a loader does not wait for each.
-const GROUP: usize = 4_096;
+pub(crate) const GROUP: usize = 4_096;
 /// Octets of a device's certificate with addresses of CRL and OCSP, P-256.
 const CERTIFICATE_OCTETS: usize = 700;
 
@@ -44,21 +44,34 @@ impl Places {
     }
 }
 
-/// An open registry with devices `device-0` and so on, each with one LDevID.
-pub(crate) struct PopulatedStore {
-    store: Store,
-    places: Places,
-    devices: Vec<(DeviceId, SerialNumber)>,
+async fn register_rows(store: &Store, places: &Places, first: u32, rows: u32) -> Result<Vec<DeviceId>, BenchError> {
+    let mut devices = Vec::new();
+    for number in first..first + rows {
+        let id = DeviceId::from_parts(places.at(number), random()?);
+        devices.push((device(places, id, number), entry(places, "device.register", id.to_string())));
+    }
+    let ids: Vec<DeviceId> = devices.iter().map(|(device, _)| device.id).collect();
+    let registered = store.register_devices(devices).await.map_err(store_error)?;
+    if let Some(other) = registered.iter().find(|row| !matches!(row, Registration::Registered { .. })) {
+        return Err(BenchError::Failed { what: "registering devices", why: format!("{other:?}") });
+    }
+    Ok(ids)
 }
 
-fn store_error(error: StoreError) -> BenchError {
-    BenchError::Failed { what: "the store", why: error.to_string() }
+/// Registers devices `device-0` and so on, without certificates.
+pub(crate) async fn register(store: &Store, places: &Places, count: u32) -> Result<Vec<DeviceId>, BenchError> {
+    let mut ids = Vec::new();
+    for first in (0..count).step_by(usize::try_from(ROWS).unwrap_or(1)) {
+        ids.extend(register_rows(store, places, first, ROWS.min(count - first)).await?);
+    }
+    Ok(ids)
 }
 
-fn entry(places: &Places, act: &str, subject: String) -> AuditEntry {
+/// A log entry of the server's that is about nothing in particular.
+pub(crate) fn plain_entry(act: &str) -> AuditEntry {
     AuditEntry {
         v: 1,
-        at: places.now,
+        at: UnixMillis(0),
         who: Actor {
             id: "server".into(),
             name: "bench".into(),
@@ -68,11 +81,26 @@ fn entry(places: &Places, act: &str, subject: String) -> AuditEntry {
         },
         act: act.to_owned(),
         phase: Phase::Done,
-        facility: Some(places.facility),
-        subjects: vec![subject],
+        facility: None,
+        subjects: Vec::new(),
         why: String::new(),
         detail: std::collections::BTreeMap::new(),
     }
+}
+
+/// An open registry with devices `device-0` and so on, each with one LDevID.
+pub(crate) struct PopulatedStore {
+    store: Store,
+    places: Places,
+    devices: Vec<(DeviceId, SerialNumber)>,
+}
+
+pub(crate) fn store_error(error: StoreError) -> BenchError {
+    BenchError::Failed { what: "the store", why: error.to_string() }
+}
+
+fn entry(places: &Places, act: &str, subject: String) -> AuditEntry {
+    AuditEntry { at: places.now, facility: Some(places.facility), subjects: vec![subject], ..plain_entry(act) }
 }
 
 impl PopulatedStore {
@@ -91,16 +119,7 @@ impl PopulatedStore {
     }
 
     async fn add(&mut self, first: u32, rows: u32) -> Result<(), BenchError> {
-        let mut devices = Vec::new();
-        for number in first..first + rows {
-            let id = DeviceId::from_parts(self.places.at(number), random()?);
-            devices.push((device(&self.places, id, number), entry(&self.places, "device.register", id.to_string())));
-        }
-        let ids: Vec<DeviceId> = devices.iter().map(|(device, _)| device.id).collect();
-        let registered = self.store.register_devices(devices).await.map_err(store_error)?;
-        if let Some(other) = registered.iter().find(|row| !matches!(row, Registration::Registered { .. })) {
-            return Err(BenchError::Failed { what: "registering devices", why: format!("{other:?}") });
-        }
+        let ids = register_rows(&self.store, &self.places, first, rows).await?;
         let mut running = tokio::task::JoinSet::new();
         for (number, device) in (first..).zip(ids) {
             let issuance = issuance(&self.places, device, number)?;
@@ -174,7 +193,7 @@ impl PopulatedStore {
     }
 }
 
-fn finish(ended: Option<Result<Result<(), StoreError>, tokio::task::JoinError>>) -> Result<(), BenchError> {
+pub(crate) fn finish(ended: Option<Result<Result<(), StoreError>, tokio::task::JoinError>>) -> Result<(), BenchError> {
     match ended {
         Some(ended) => ended.map_err(BenchError::failed("a task"))?.map_err(store_error),
         None => Ok(()),

@@ -19,6 +19,7 @@ use kf_signer::{RateCeilings, SignerClient, SignerConfig};
 use tokio::runtime::Runtime;
 
 use crate::error::BenchError;
+use crate::populated_store::Places;
 
 /// The facility of every device.
 pub(crate) const FACILITY: &str = "plant";
@@ -67,7 +68,30 @@ fn configuration() -> FleetConfig {
     }
 }
 
+/// A fleet that is closed, so that its registry may be opened by itself.
+pub(crate) struct ClosedFleet {
+    pub(crate) owner: Principal,
+    pub(crate) signer: SignerClient,
+    pub(crate) directory: DataDir,
+    _folder: tempfile::TempDir,
+}
+
+impl ClosedFleet {
+    /// Opens the fleet; close and drop it before the registry is opened by itself again.
+    pub(crate) fn open(&self, runtime: &Runtime) -> Result<Arc<Fleet>, BenchError> {
+        runtime.block_on(open(&self.directory, &self.signer))
+    }
+}
+
 impl ScratchFleet {
+    /// Closes it.
+    pub(crate) fn close(self, runtime: &Runtime) -> ClosedFleet {
+        let Self { fleet, owner, signer, folder } = self;
+        runtime.block_on(fleet.close());
+        let directory = DataDir::new(folder.path().join("fleet"));
+        ClosedFleet { owner, signer, directory, _folder: folder }
+    }
+
     /// A fleet with one facility and one product line.
     pub(crate) fn create(runtime: &Runtime) -> Result<Self, BenchError> {
         runtime.block_on(Self::create_async(false))
@@ -81,6 +105,16 @@ impl ScratchFleet {
     /// A path in the scratch folder.
     pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Where its devices belong.
+    pub(crate) fn places(&self, runtime: &Runtime) -> Result<Places, BenchError> {
+        runtime.block_on(async {
+            let facility = self.fleet.facility_show(&self.owner, FACILITY).await.map_err(fleet_error)?.id;
+            let line = self.fleet.product_line_show(&self.owner, LINE).await.map_err(fleet_error)?.id;
+            let authority = kf_key::AuthorityId::from_bytes([0; 16]);
+            Ok(Places { facility, line, authority, now: self.fleet.clock().now() })
+        })
     }
 
     /// Opens another data directory with the same root.

@@ -5,10 +5,12 @@ use std::time::Duration;
 use kf_access::{Action, Principal, Target, authorize};
 use kf_api::audit::{AuditFilter, AuditRecord, EventFilter};
 use kf_api::{Page, PageRequest};
+use kf_log::succession::SUCCESSION;
 use kf_log::tile::tile_width;
 use kf_log::{TileKind, TilePath};
 use kf_store::StoreError;
 
+use crate::log_publisher::LOG_LINKS_FACT;
 use crate::naming::shortened;
 use crate::{Fleet, FleetError};
 
@@ -81,7 +83,7 @@ impl Fleet {
         }
     }
 
-    /// A file of the log (`checkpoint`, `tile/…`) as far as the newest checkpoint reaches, for auditors; the path is
+    /// A file of the log (`checkpoint`, `succession`, `tile/…`) as far as the newest checkpoint reaches, for auditors; the path is
     /// checked against the tlog-tiles grammar. The log spans all facilities, so it takes the whole fleet's scope.
     ///
     /// # Errors
@@ -92,6 +94,10 @@ impl Fleet {
         let checkpoint = self.store.checkpoint()?.ok_or(NO_FILE)?;
         if path == "checkpoint" {
             return Ok(checkpoint.note.into_bytes());
+        }
+        if path == SUCCESSION {
+            let links = self.store.fact(LOG_LINKS_FACT)?.ok_or(NO_FILE)?;
+            return Ok(links.into_bytes());
         }
         let tile: TilePath = path.parse().map_err(|_not_a_path| NO_FILE)?;
         let (level, index, width) = match tile.kind() {
@@ -114,6 +120,6 @@ impl Fleet {
     /// The log's public key as a signed-note verifier key. Public.
     #[must_use]
     pub fn audit_verifier_key(&self) -> String {
-        self.log.verifier().to_string()
+        self.log.verifier()
     }
 }

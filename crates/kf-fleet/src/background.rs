@@ -141,6 +141,15 @@ impl Fleet {
         if let Err(error) = self.turn_rotation().await {
             tracing::error!(error = %error, "keys were not rotated by policy");
         }
+        if let Err(error) = self.turn_log_key().await {
+            tracing::error!(error = %error, "the succession of the log's key did not go on");
+        }
+        if let Err(error) = self.turn_objects().await {
+            tracing::error!(error = %error, "stored objects did not go on to the newest version of their key");
+        }
+        if let Err(error) = self.turn_wrapping().await {
+            tracing::error!(error = %error, "rows did not go on to the newest version of the wrapping key");
+        }
         if let Err(error) = self.turn_campaigns().await {
             tracing::error!(error = %error, "campaigns did not go on");
         }

@@ -293,10 +293,16 @@ impl Fleet {
         if !anchors.is_empty() && std::fs::read_to_string(&path).ok().as_ref() != Some(&anchors) {
             write_durably(&path, anchors.as_bytes())?;
         }
-        if !self.dir.verifier_key().exists() {
-            write_durably(&self.dir.verifier_key(), format!("{}\n", self.log.verifier()).as_bytes())?;
+        self.write_verifier_key()
+    }
+
+    /// Writes the newest verifier key, where it is not there yet. Copies of older ones lead to it.
+    pub(crate) fn write_verifier_key(&self) -> Result<(), FleetError> {
+        let (path, text) = (self.dir.verifier_key(), format!("{}\n", self.log.verifier()));
+        if std::fs::read(&path).is_ok_and(|there| there == text.as_bytes()) {
+            return Ok(());
         }
-        Ok(())
+        write_durably(&path, text.as_bytes())
     }
 }
 

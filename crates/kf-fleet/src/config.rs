@@ -167,6 +167,12 @@ impl DataDir {
         self.0.join("registry.sqlite")
     }
 
+    /// The versions of the wrapping key, sealed under the root. Outside the registry, so that no backup holds them.
+    #[must_use]
+    pub fn wrapping_keys(&self) -> PathBuf {
+        self.0.join("wrapping.keys")
+    }
+
     /// The published log: checkpoint and tiles.
     #[must_use]
     pub fn log_dir(&self) -> PathBuf {

@@ -5,6 +5,7 @@
 //! holds what a receipt says is gone.
 
 mod authority;
+mod wrapping;
 
 use kf_access::{Action, Principal, Target, Visibility, authorize};
 use kf_api::backup::BackupState;
@@ -60,6 +61,9 @@ impl Fleet {
             return Err(FleetError::invalid("why", "is missing", "say why the keys are destroyed"));
         }
         let DestructionRequest { target, why, station_records_erased, dry_run } = request;
+        if let DestructionTarget::WrappingVersion { version } = target {
+            return self.destroy_wrapping(who, version, why, dry_run).await;
+        }
         let found = self.find_destruction(who, &target, station_records_erased)?;
         if dry_run {
             return Ok(DestructionOutcome { proposal: None, plan: found.plan });
@@ -96,6 +100,9 @@ impl Fleet {
         target: &DestructionTarget,
         station_records_erased: bool,
     ) -> Result<(), FleetError> {
+        if let DestructionTarget::WrappingVersion { version } = target {
+            return self.wrapping_to_destroy(who, *version).map(drop);
+        }
         self.find_destruction(who, target, station_records_erased).map(drop)
     }
 
@@ -138,6 +145,7 @@ impl Fleet {
             DestructionTarget::AuthorityKey { authority, certificates_stay } => {
                 return self.find_authority_destruction(who, authority, *certificates_stay);
             }
+            DestructionTarget::WrappingVersion { .. } => return Err(FleetError::Bug("a wrapping key has no salts")),
         };
         let plan = self.plan_destruction(salts, &target, facility, station_records_erased)?;
         if plan.salts == 0 && matches!(salts, Salts::Device(_)) {
@@ -216,7 +224,15 @@ impl Fleet {
     /// Backups that can still be opened and hold these salts.
     pub(crate) fn backups_with(&self, salts: Salts) -> Result<Vec<BackupId>, FleetError> {
         let Some(first) = self.store.first_offer(salts)? else { return Ok(Vec::new()) };
-        Ok(self.store.openable_backups(first)?)
+        let mut opening = Vec::new();
+        for id in self.store.openable_backups(first)? {
+            let is_dead = match self.store.backup(id)? {
+                Some(backup) => self.backup_is_dead(&backup)?,
+                None => false,
+            };
+            opening.extend((!is_dead).then_some(id));
+        }
+        Ok(opening)
     }
 
     /// Carries out what was approved. What a disk or a reader hinders now is tried again at every turn.
@@ -246,7 +262,13 @@ impl Fleet {
         if let DestructionTarget::AuthorityKey { authority, .. } = target {
             return self.finish_authority_destruction(proposal, authority, why).await;
         }
+        if let DestructionTarget::WrappingVersion { version } = target {
+            return self.finish_wrapping(proposal, *version, why).await;
+        }
         let (salts, facility) = self.salts_of(target)?;
+        if let Salts::EncryptionVersion(key, version) = salts {
+            self.refuse_objects(&self.encryption_key_again(key)?, version)?;
+        }
         let terms = Terms { salts, facility, station_records_erased: *station_records_erased, why };
         if let Salts::Epoch(facility, epoch) = salts {
             self.fence.add(&[Line::FacilityEpoch { facility, epoch, at: self.now() }])?;
@@ -275,6 +297,7 @@ impl Fleet {
         Ok(self.store.record_destruction(receipt, entry).await?.value)
     }
 
+    /// The receipt of a proposal that was carried out.
     fn receipt_of(
         &self,
         proposal: &Proposal,
@@ -413,6 +436,7 @@ impl Fleet {
                 (Salts::EncryptionVersion(key.id, *version), key.facility)
             }
             DestructionTarget::AuthorityKey { .. } => return Err(FleetError::Bug("a CA's key has no salt")),
+            DestructionTarget::WrappingVersion { .. } => return Err(FleetError::Bug("a wrapping key has no salts")),
         })
     }
 
@@ -435,7 +459,11 @@ impl Fleet {
         }
         for backup in &receipt.barred_by {
             let found = self.store.backup(*backup)?;
-            if found.is_none_or(|found| found.state == BackupState::Openable) {
+            let opens = match found {
+                None => true,
+                Some(found) => found.state == BackupState::Openable && !self.backup_is_dead(&found)?,
+            };
+            if opens {
                 return Ok(());
             }
         }
@@ -444,7 +472,7 @@ impl Fleet {
             .about(receipt.id)
             .about(receipt.proposal)
             .at_facility(receipt.facility)
-            .because("every backup that barred it is retired")
+            .because("every backup that barred it is retired, or opens no more")
             .with("target", &receipt.target)
             .with("result", DestructionResult::Destroyed.name());
         self.store.settle_destruction(receipt.id, now, self.evidence(entry).build()).await?;
@@ -463,12 +491,14 @@ impl Fleet {
         let (mut devices, mut epochs) = (std::collections::BTreeMap::new(), std::collections::BTreeSet::new());
         let mut authorities = std::collections::BTreeSet::new();
         let (mut minima, mut versions) = (std::collections::BTreeMap::new(), std::collections::BTreeSet::new());
+        let mut wrapping = std::collections::BTreeSet::new();
         self.fence.for_each_line(|line| match line {
             Line::DeviceKey { device, at, state } => drop(devices.insert(device, (at, state))),
             Line::FacilityEpoch { facility, epoch, .. } => drop(epochs.insert((facility, epoch))),
             Line::EncryptionMinimum { key, version, .. } => drop(minima.insert(key, version)),
             Line::EncryptionVersion { key, version, .. } => drop(versions.insert((key, version))),
             Line::AuthorityKey { authority, .. } => drop(authorities.insert(authority)),
+            Line::WrappingVersion { version, .. } => drop(wrapping.insert(version)),
             Line::Certificate { .. }
             | Line::Operator { .. }
             | Line::TokenWithdrawn { .. }
@@ -477,6 +507,9 @@ impl Fleet {
             | Line::BackupRetired { .. } => {}
         })?;
         let why = "the witness knows that it was destroyed: this registry is of before";
+        for version in wrapping {
+            self.keep_wrapping_destroyed(version).await?;
+        }
         for authority in authorities {
             self.end_authority_again(authority, why).await?;
         }

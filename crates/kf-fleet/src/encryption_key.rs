@@ -5,6 +5,7 @@
 
 mod data;
 mod material;
+mod object;
 mod uses;
 
 use kf_access::{Action, Permit, Principal, Target, Visibility, authorize};
@@ -17,7 +18,7 @@ use crate::fence::Line;
 use crate::naming::{check_name, check_why};
 use crate::{Fleet, FleetError};
 
-pub(crate) use material::Materials;
+pub(crate) use material::{Materials, material_context};
 pub(crate) use uses::{Meters, Uses};
 
 impl Fleet {
@@ -177,7 +178,20 @@ impl Fleet {
                 ),
             ));
         }
+        self.refuse_objects(&found, version)?;
         Ok(found)
+    }
+
+    /// Nothing is destroyed under which something lies.
+    pub(crate) fn refuse_objects(&self, key: &EncryptionKey, version: u32) -> Result<(), FleetError> {
+        match self.store.objects_under(key.id, version)? {
+            0 => Ok(()),
+            left => Err(FleetError::conflict(
+                "version",
+                format!("{left} stored objects lie under version {version}"),
+                "the server moves them in the background: `keyfleet encryption-key show` says how many are left",
+            )),
+        }
     }
 
     /// A key by name or id, if the caller may do this with it.
@@ -206,7 +220,7 @@ impl Fleet {
     }
 
     /// A key that the caller was allowed to see a moment ago.
-    fn encryption_key_again(&self, id: EncryptionKeyId) -> Result<EncryptionKey, FleetError> {
+    pub(crate) fn encryption_key_again(&self, id: EncryptionKeyId) -> Result<EncryptionKey, FleetError> {
         self.store.encryption_key(id, &Visibility::Fleet)?.ok_or(FleetError::NotFound("encryption key"))
     }
 }

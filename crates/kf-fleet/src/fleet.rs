@@ -30,6 +30,7 @@ use crate::recovery::recover;
 use crate::rotation::RotationTurn;
 use crate::sealed::Openers;
 use crate::session::Sessions;
+use crate::wrapping::{WrappingBook, WrappingSweep};
 use crate::{Clock, DataDir, FleetConfig, FleetError};
 
 /// One fleet, opened. Shared by all surfaces behind an `Arc`.
@@ -64,7 +65,11 @@ pub struct Fleet {
     pub(crate) exchange_keys: ExchangeKeys,
     pub(crate) lines: Lines,
     pub(crate) log: LogPublisher,
+    /// Held while the log's key is succeeded.
+    pub(crate) log_succession: tokio::sync::Mutex<()>,
     pub(crate) fence: FenceKeeper,
+    pub(crate) wrapping: WrappingBook,
+    pub(crate) wrapping_sweep: WrappingSweep,
     pub(crate) brokers: RwLock<Vec<Arc<dyn BrokerConnector>>>,
     pub(crate) broker_queue: BrokerQueue,
     pub(crate) broker_memory: BrokerMemory,
@@ -109,6 +114,8 @@ impl Fleet {
         store: Store,
     ) -> Result<Arc<Self>, FleetError> {
         let policy = dir.rotation_policy(&config)?;
+        let wrapping = WrappingBook::open(&dir, &config)?;
+        wrapping.load(&signer).await?;
         let log = LogPublisher::open(&dir, &config, &store, &signer)?;
         let fence = FenceKeeper::new(config.witness_dir.clone());
         recover(&dir, &store, &signer, &log, &fence, clock.now()).await?;
@@ -147,13 +154,17 @@ impl Fleet {
             exchange_keys,
             lines: Lines::default(),
             log,
+            log_succession: tokio::sync::Mutex::default(),
             fence,
+            wrapping,
+            wrapping_sweep: WrappingSweep::default(),
             brokers: RwLock::default(),
             broker_queue: BrokerQueue::default(),
             broker_memory: BrokerMemory::default(),
             wake: Notify::new(),
         });
         fleet.reconcile().await?;
+        fleet.reconcile_wrapping().await?;
         fleet.load_boards()?;
         fleet.keep_destroyed().await?;
         fleet.raise_unreviewed()?;

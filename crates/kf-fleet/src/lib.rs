@@ -62,6 +62,7 @@ mod status;
 mod store_error;
 mod tls;
 mod vendor;
+mod wrapping;
 
 pub use clock::{Clock, SystemClock, TestClock};
 pub use config::{BrokerConfig, DataDir, FleetConfig, ListenConfig};
@@ -77,3 +78,4 @@ pub use ocsp::{OcspAnswer, Standing};
 pub use restore::{BackupKeys, Restoration, RestoreOptions, check_seal, read_manifest, restore, verify_backup};
 pub use status::Gauge;
 pub use tls::{ClientCertificate, IdentityPlan, ProvedRoot, ServerIdentity};
+pub use wrapping::Rewrapped;

@@ -2,11 +2,14 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use kf_key::{KeyAlgorithm, KeyId};
+use kf_key::{KeyAlgorithm, KeyId, KeyState};
+use kf_log::note::cosign_note;
 use kf_log::proof::prefix_root;
+use kf_log::succession::{Link, SUCCESSION, parse_links};
 use kf_log::tile::{TILE_WIDTH, parse_bundle, parse_tile, tile_width};
-use kf_log::{Checkpoint, HashReader, TileKind, TilePath, VerifierKey};
+use kf_log::{Checkpoint, HashReader, NoteError, TileKind, TilePath, VerifierKey};
 use kf_signer::{KeyFacts, KeyPurpose, SignerClient};
 use kf_store::backup::Missing;
 use kf_store::log::PublishedCheckpoint;
@@ -17,6 +20,10 @@ use crate::{DataDir, Fleet, FleetConfig, FleetError};
 
 /// Name of the fact that holds the id of the log key.
 pub(crate) const LOG_KEY_FACT: &str = "log.key";
+/// The purpose of the log's keys in the registry.
+pub(crate) const LOG_PURPOSE: &str = "log";
+/// Name of the fact that holds the links of its successions, JSON.
+pub(crate) const LOG_LINKS_FACT: &str = "log.links";
 /// Name of the fact that holds the origin of the log.
 pub(crate) const LOG_ORIGIN_FACT: &str = "log.origin";
 const CHECKPOINT: &str = "checkpoint";
@@ -27,10 +34,51 @@ const MAX_MISSING: u64 = 4_000_000;
 pub(crate) struct LogPublisher {
     dir: PathBuf,
     witness: Option<PathBuf>,
-    key: KeyId,
     origin: String,
-    verifier: VerifierKey,
+    keys: RwLock<LogKeys>,
     turn: tokio::sync::Mutex<()>,
+}
+
+/// The keys of the log.
+struct LogKeys {
+    /// Those that sign, the newest first: while a succession is young the one before signs too.
+    signing: Vec<(KeyId, VerifierKey)>,
+    /// Every key that ever signed: kept checkpoints are by one of them.
+    known: Vec<VerifierKey>,
+}
+
+impl LogKeys {
+    fn load(store: &Store, signer: &SignerClient, origin: &str) -> Result<Self, FleetError> {
+        let fact = store.fact(LOG_KEY_FACT)?.ok_or(FleetError::Bug("the registry was not initialised"))?;
+        let current: KeyId = fact.parse().map_err(|_not_an_id| FleetError::Bug("log key id"))?;
+        let (mut signing, mut known) = (Vec::new(), Vec::new());
+        // Newest first; one that is newer than the current one was begun and is not in use yet.
+        for record in store.keys(LOG_PURPOSE)?.into_iter().filter(|key| key.purpose == LOG_PURPOSE && key.id <= current)
+        {
+            let verifier = verifier_of(origin, &record.spki)?;
+            if record.state == KeyState::Active {
+                let facts = KeyFacts { purpose: KeyPurpose::LogCheckpoint, issuer_name: Vec::new() };
+                signer.register_key(record.id, handle_of(&record)?, facts);
+                signing.push((record.id, verifier.clone()));
+            }
+            known.push(verifier);
+        }
+        match signing.first() {
+            Some((first, _)) if *first == current => Ok(Self { signing, known }),
+            _ => Err(FleetError::Bug("no log key")),
+        }
+    }
+
+    fn open(&self, note: &str) -> Result<Checkpoint, NoteError> {
+        let mut outcome = Err(NoteError::Unsigned);
+        for key in &self.known {
+            outcome = Checkpoint::open(note, key);
+            if outcome != Err(NoteError::Unsigned) {
+                break;
+            }
+        }
+        outcome
+    }
 }
 
 /// Reads hashes for proofs from the registry.
@@ -52,26 +100,65 @@ impl LogPublisher {
         store: &Store,
         signer: &SignerClient,
     ) -> Result<Self, FleetError> {
-        let fact = |key| store.fact(key)?.ok_or(FleetError::Bug("the registry was not initialised"));
-        let key: KeyId = fact(LOG_KEY_FACT)?.parse().map_err(|_not_an_id| FleetError::Bug("log key id"))?;
-        let origin = fact(LOG_ORIGIN_FACT)?;
-        let record = store.key(key)?.ok_or(FleetError::Bug("no log key"))?;
-        signer.register_key(
-            key,
-            handle_of(&record)?,
-            KeyFacts { purpose: KeyPurpose::LogCheckpoint, issuer_name: Vec::new() },
-        );
-        let verifier = verifier_of(&origin, &record.spki)?;
+        let origin = store.fact(LOG_ORIGIN_FACT)?.ok_or(FleetError::Bug("the registry was not initialised"))?;
+        let keys = RwLock::new(LogKeys::load(store, signer, &origin)?);
         let witness = config.witness_dir.clone();
-        Ok(Self { dir: dir.log_dir(), witness, key, origin, verifier, turn: tokio::sync::Mutex::new(()) })
+        Ok(Self { dir: dir.log_dir(), witness, origin, keys, turn: tokio::sync::Mutex::new(()) })
+    }
+
+    /// Reads the keys again: one took over, or one ended.
+    pub(crate) fn reload(&self, store: &Store, signer: &SignerClient) -> Result<(), FleetError> {
+        let keys = LogKeys::load(store, signer, &self.origin)?;
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        Ok(())
+    }
+
+    fn keys(&self) -> RwLockReadGuard<'_, LogKeys> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The key in use.
+    pub(crate) fn key(&self) -> KeyId {
+        self.keys().signing.first().map_or(KeyId::from_bytes([0; 16]), |(key, _)| *key)
+    }
+
+    /// Keys that sign and have a successor.
+    pub(crate) fn retiring(&self) -> Vec<KeyId> {
+        self.keys().signing.iter().skip(1).map(|(key, _)| *key).collect()
+    }
+
+    /// The links of its successions, oldest first.
+    pub(crate) fn links(&self, store: &Store) -> Result<Vec<Link>, FleetError> {
+        match store.fact(LOG_LINKS_FACT)? {
+            None => Ok(Vec::new()),
+            Some(text) => parse_links(text.as_bytes()).map_err(|_bug| FleetError::Bug("links of the log")),
+        }
+    }
+
+    /// Writes the links beside the checkpoint, and at the witness, where they differ.
+    pub(crate) fn write_links(&self, store: &Store) -> Result<(), FleetError> {
+        let Some(text) = store.fact(LOG_LINKS_FACT)? else { return Ok(()) };
+        for place in std::iter::once(self.dir.clone()).chain(self.mirror()) {
+            let path = place.join(SUCCESSION);
+            if std::fs::read(&path).is_ok_and(|there| there == text.as_bytes()) {
+                continue;
+            }
+            write_durably(&path, text.as_bytes())?;
+        }
+        Ok(())
     }
 
     pub(crate) const fn has_witness(&self) -> bool {
         self.witness.is_some()
     }
 
-    pub(crate) const fn verifier(&self) -> &VerifierKey {
-        &self.verifier
+    /// The public half of the key in use.
+    pub(crate) fn verifier(&self) -> String {
+        self.keys().signing.first().map_or_else(String::new, |(_, verifier)| verifier.to_string())
     }
 
     /// Compares the registry with the newest checkpoints kept beside it and outside. `Some(why)`: it went back or
@@ -92,7 +179,7 @@ impl LogPublisher {
     }
 
     fn compare_with(&self, store: &Store, path: &Path, note: &str) -> Result<Option<String>, FleetError> {
-        let seen = match Checkpoint::open(note, &self.verifier) {
+        let seen = match self.keys().open(note) {
             Ok(seen) => seen,
             Err(error) => return Ok(Some(format!("{}: {error}", path.display()))),
         };
@@ -131,11 +218,8 @@ impl LogPublisher {
             let from = if mirror.join(CHECKPOINT).exists() { published } else { 0 };
             self.write_tiles(store, &mirror, from, head.size)?;
         }
-        let signature = signer.sign_checkpoint(self.key, &self.origin, head.size, head.root).await?;
-        let checkpoint = Checkpoint { origin: self.origin.clone(), size: head.size, root: head.root };
-        let note = checkpoint
-            .sign(&self.verifier, |_text| Ok::<_, std::convert::Infallible>(signature.to_vec()))
-            .map_err(|_note| FleetError::Bug("the checkpoint's signature does not verify"))?;
+        self.write_links(store)?;
+        let note = self.signed(signer, head.size, head.root).await?;
         if published < head.size {
             store.publish_checkpoint(PublishedCheckpoint { size: head.size, note: note.clone() }).await?;
         }
@@ -145,6 +229,19 @@ impl LogPublisher {
             write_durably(&witness.join(CHECKPOINT), note.as_bytes())?;
         }
         Ok(())
+    }
+
+    /// The checkpoint, signed by every key that signs.
+    async fn signed(&self, signer: &SignerClient, size: u64, root: [u8; 32]) -> Result<String, FleetError> {
+        let signing = self.keys().signing.clone();
+        let text = Checkpoint { origin: self.origin.clone(), size, root }.to_text();
+        let mut note = format!("{text}\n");
+        for (key, verifier) in signing {
+            let signature = signer.sign_checkpoint(key, &self.origin, size, root).await?;
+            note = cosign_note(&note, &verifier, &signature)
+                .map_err(|_note| FleetError::Bug("the checkpoint's signature does not verify"))?;
+        }
+        Ok(note)
     }
 
     /// Where the witness keeps a copy of the published log.
@@ -162,7 +259,7 @@ impl LogPublisher {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(local(&path, &error)),
         };
-        let Ok(seen) = Checkpoint::open(&note, &self.verifier) else { return Ok(None) };
+        let Ok(seen) = self.keys().open(&note) else { return Ok(None) };
         let from = store.tree().size;
         if seen.size <= from || seen.size - from > MAX_MISSING {
             return Ok(None);

@@ -73,7 +73,8 @@ impl Book {
             | Line::AuthorityKey { .. }
             | Line::FacilityEpoch { .. }
             | Line::EncryptionMinimum { .. }
-            | Line::EncryptionVersion { .. } => {}
+            | Line::EncryptionVersion { .. }
+            | Line::WrappingVersion { .. } => {}
         })?;
         Ok(book)
     }

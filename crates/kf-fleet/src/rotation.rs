@@ -6,6 +6,8 @@
 //! are looked at, their devices are not: a device whose own key is due is told at its next exchange.
 
 mod encryption;
+mod log_key;
+mod wrapping;
 
 use kf_access::{Action, Principal, Target, Visibility, authorize};
 use kf_api::PageRequest;
@@ -32,22 +34,25 @@ const EPOCHS_AT_A_TIME: u32 = 1_000;
 const INTERVAL: u64 = UnixMillis::HOUR;
 
 /// Classes of which a key that is due can only be named: no mechanism replaces it here.
-const BY_HAND: [KeyClass; 8] = [
+const BY_HAND: [KeyClass; 6] = [
     KeyClass::FleetRootKey,
-    KeyClass::WrappingKey,
     KeyClass::RootAuthorityKey,
     KeyClass::IssuingAuthorityKey,
-    KeyClass::LogKey,
     KeyClass::DeliveryKey,
     KeyClass::OrderKey,
     KeyClass::BatchAuthorisationKey,
 ];
+
+/// Classes of the server's own keys whose successor is made when somebody wants it.
+const ON_DEMAND: [KeyClass; 2] = [KeyClass::WrappingKey, KeyClass::LogKey];
 
 /// Who carries operations out, and why.
 struct Run<'a> {
     who: &'a Principal,
     why: &'a str,
     dry_run: bool,
+    /// The only class that is looked at.
+    class: Option<KeyClass>,
     /// Acts that may still be made.
     left: u32,
     report: RotationReport,
@@ -72,15 +77,30 @@ impl Fleet {
         };
         let permit = authorize(who, action, Target::Visible)?;
         let report = RotationReport { dry_run: request.dry_run, items: Vec::new(), more: false };
-        let mut run = Run { who, why: &request.why, dry_run: request.dry_run, left: limit, report };
-        self.rotate_facilities(&mut run, facility, permit.visibility()).await?;
-        if !run.report.more {
+        let class = class_of(&request)?;
+        let mut run = Run { who, why: &request.why, dry_run: request.dry_run, class, left: limit, report };
+        if run.wants(KeyClass::FacilityKey) {
+            self.rotate_facilities(&mut run, facility, permit.visibility()).await?;
+        }
+        if !run.report.more && run.wants(KeyClass::DataEncryptionKey) {
             self.rotate_encryption_keys(&mut run, facility, permit.visibility()).await?;
         }
         if facility.is_none() && *permit.visibility() == Visibility::Fleet {
+            self.rotate_server_keys(&mut run, request.now).await?;
             self.name_by_hand(&mut run).await?;
         }
         Ok(run.report)
+    }
+
+    /// The server's own keys. Whoever may not make their successors is shown what is due, and changes nothing.
+    async fn rotate_server_keys(&self, run: &mut Run<'_>, wanted: bool) -> Result<(), FleetError> {
+        if !run.report.more && run.wants(KeyClass::WrappingKey) && (run.dry_run || self.may_manage_server_keys(run)) {
+            self.rotate_wrapping(run, wanted).await?;
+        }
+        if !run.report.more && run.wants(KeyClass::LogKey) && (run.dry_run || self.may_manage_server_keys(run)) {
+            self.rotate_log_key(run, wanted).await?;
+        }
+        Ok(())
     }
 
     async fn rotate_facilities(
@@ -124,6 +144,7 @@ impl Fleet {
                 facility: Some(epoch.facility),
                 operation,
                 because: reason.map_or_else(String::new, |reason| reason.to_string()),
+                remaining: None,
                 outcome: if acts { RotationOutcome::Planned } else { RotationOutcome::Waits },
                 problem: String::new(),
                 proposal: None,
@@ -174,6 +195,9 @@ impl Fleet {
     /// Names what is due and cannot be replaced here.
     async fn name_by_hand(&self, run: &mut Run<'_>) -> Result<(), FleetError> {
         for class in BY_HAND {
+            if !run.wants(class) {
+                continue;
+            }
             let filter = InventoryFilter {
                 class: Some(class.name().to_owned()),
                 due_before: Some(self.now()),
@@ -187,6 +211,7 @@ impl Fleet {
                     facility: key.facility,
                     operation: RotationOperation::ByHand,
                     because: key.because,
+                    remaining: None,
                     outcome: RotationOutcome::Waits,
                     problem: "this server has no mechanism that replaces it".to_owned(),
                     proposal: None,
@@ -204,11 +229,12 @@ impl Fleet {
         }
         let who = Self::server_principal();
         let report = RotationReport { dry_run: false, items: Vec::new(), more: false };
-        let mut run = Run { who: &who, why: "", dry_run: false, left: MAX_ACTS, report };
+        let mut run = Run { who: &who, why: "", dry_run: false, class: None, left: MAX_ACTS, report };
         self.rotate_facilities(&mut run, None, &Visibility::Fleet).await?;
         if !run.report.more {
             self.rotate_encryption_keys(&mut run, None, &Visibility::Fleet).await?;
         }
+        self.rotate_server_keys(&mut run, false).await?;
         for step in &run.report.items {
             match step.outcome {
                 RotationOutcome::Done => tracing::info!(key = step.key, because = step.because, "rotated by policy"),
@@ -267,6 +293,34 @@ impl Fleet {
         self.store.advance_device_epoch(device.id, seen, entry.build()).await?;
         Ok(())
     }
+}
+
+impl Run<'_> {
+    fn wants(&self, class: KeyClass) -> bool {
+        self.class.is_none_or(|only| only == class)
+    }
+}
+
+/// The class that a run is about.
+fn class_of(request: &RotateRequest) -> Result<Option<KeyClass>, FleetError> {
+    let class = match &request.class {
+        None => None,
+        Some(text) => Some(text.parse::<KeyClass>().map_err(|error| {
+            FleetError::invalid("class", error.to_string(), "use one of the names of `keyfleet policy check`")
+        })?),
+    };
+    if request.now && !class.is_some_and(|class| ON_DEMAND.contains(&class)) {
+        let names = ON_DEMAND.map(KeyClass::name).join(", ");
+        return Err(FleetError::invalid(
+            "now",
+            "makes successors of the server's own keys alone",
+            format!(
+                "name one of {names} as the class; a facility has `keyfleet epoch advance`, an encryption key \
+                 `keyfleet encryption-key rotate`"
+            ),
+        ));
+    }
+    Ok(class)
 }
 
 /// When the server last looked, in this life of the process.

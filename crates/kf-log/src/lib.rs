@@ -9,6 +9,7 @@ pub mod entry;
 pub mod hash;
 pub mod note;
 pub mod proof;
+pub mod succession;
 pub mod tile;
 pub mod tree;
 pub mod verify;
@@ -19,7 +20,7 @@ pub use note::{NoteError, SignError, VerifierKey};
 pub use proof::{HashReader, ProofError, ProofFails};
 pub use tile::{TileKind, TilePath};
 pub use tree::Tree;
-pub use verify::{Finding, Report, TileSource, verify_log};
+pub use verify::{Finding, Report, TileSource, trusted_keys, verify_log};
 
 #[cfg(test)]
 mod tests;

@@ -120,6 +120,19 @@ pub fn sign_note<E>(
     Ok(format!("{text}\n\u{2014} {} {blob}\n", key.name))
 }
 
+/// Adds a signature by another key to a note; the signature is checked.
+///
+/// # Errors
+/// [`NoteError`].
+pub fn cosign_note(note: &str, key: &VerifierKey, signature: &[u8]) -> Result<String, NoteError> {
+    let gap = note.rfind("\n\n").ok_or(NoteError::Format)?;
+    let (text, _) = note.split_at_checked(gap + 1).ok_or(NoteError::Format)?;
+    kf_crypto::verify(KeyAlgorithm::Ed25519, &key.public_key, text.as_bytes(), signature)
+        .map_err(|_opaque| NoteError::Signature)?;
+    let blob = STANDARD.encode([&key.id()[..], signature].concat());
+    Ok(format!("{note}\u{2014} {} {blob}\n", key.name))
+}
+
 /// Why a note could not be signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignError<E> {

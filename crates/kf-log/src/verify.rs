@@ -6,6 +6,7 @@ use crate::entry::AuditEntry;
 use crate::hash::{leaf_hash, subtree_root};
 use crate::note::{NoteError, VerifierKey};
 use crate::proof::{self, HashReader};
+use crate::succession::{SUCCESSION, follow, parse_links};
 use crate::tile::{TILE_WIDTH, TileKind, TilePath, parse_bundle, parse_tile, tile_width};
 
 /// The most findings that are listed; a log with more is as broken as can be.
@@ -123,6 +124,8 @@ pub struct Report {
     pub tiles: u64,
     /// Older checkpoints that are prefixes of this log.
     pub consistent: usize,
+    /// How often the key was succeeded between the one that was given and the newest.
+    pub successions: usize,
     /// What is wrong, at most [`MAX_FINDINGS`].
     pub findings: Vec<Finding>,
 }
@@ -141,24 +144,67 @@ impl Report {
 /// # Errors
 /// Only what the source says when it cannot read; everything wrong with the log itself is in the report.
 pub fn verify_log<S: TileSource>(source: &S, key: &VerifierKey, older: &[Checkpoint]) -> Result<Report, S::Error> {
-    let mut report = Report { checkpoint: None, entries: 0, tiles: 0, consistent: 0, findings: Vec::new() };
+    let mut report =
+        Report { checkpoint: None, entries: 0, tiles: 0, consistent: 0, successions: 0, findings: Vec::new() };
     let Some(note) = source.read("checkpoint")? else {
         report.findings.push(Finding::NoCheckpoint);
         return Ok(report);
     };
-    let opened =
-        std::str::from_utf8(&note).map_err(|_not_text| NoteError::Format).and_then(|note| Checkpoint::open(note, key));
+    let Some((keys, proofs)) = chain(source, key, &note)? else {
+        report.findings.push(Finding::Damaged { path: SUCCESSION.to_owned() });
+        return Ok(report);
+    };
+    let newest = keys.last().unwrap_or(key);
+    let opened = std::str::from_utf8(&note)
+        .map_err(|_not_text| NoteError::Format)
+        .and_then(|note| Checkpoint::open(note, newest));
     match opened {
         Err(error) => report.findings.push(Finding::Checkpoint(error)),
         Ok(checkpoint) => {
             let mut check = Check { source, size: checkpoint.size, report: &mut report };
             check.tiles(&checkpoint)?;
             check.bundles()?;
+            // That the announcements are in this log, and not in another that the old key signed.
+            check.older(&checkpoint, &proofs)?;
+            check.report.consistent = 0;
             check.older(&checkpoint, older)?;
+            report.successions = proofs.len();
             report.checkpoint = Some(checkpoint);
         }
     }
     Ok(report)
+}
+
+/// The keys that `key` leads to by the log's own links, `key` first: an older checkpoint may be signed by any of them.
+///
+/// # Errors
+/// Only what the source says when it cannot read. Links that cannot be read lead nowhere.
+pub fn trusted_keys<S: TileSource>(source: &S, key: &VerifierKey) -> Result<Vec<VerifierKey>, S::Error> {
+    let Some(note) = source.read("checkpoint")? else { return Ok(vec![key.clone()]) };
+    Ok(chain(source, key, &note)?.map_or_else(|| vec![key.clone()], |(keys, _)| keys))
+}
+
+type Chain = (Vec<VerifierKey>, Vec<Checkpoint>);
+
+/// The keys and the checkpoints that announce them; `None` when the links cannot be read.
+fn chain<S: TileSource>(source: &S, key: &VerifierKey, note: &[u8]) -> Result<Option<Chain>, S::Error> {
+    let Some(octets) = source.read(SUCCESSION)? else { return Ok(Some((vec![key.clone()], Vec::new()))) };
+    let Ok(links) = parse_links(&octets) else { return Ok(None) };
+    // Only to know how wide the last bundle is: nothing is believed of it here.
+    let size =
+        std::str::from_utf8(note).ok().and_then(|note| Checkpoint::from_text(note).ok()).map_or(0, |said| said.size);
+    let chain = follow(key, &links, |index| {
+        let bundle = index / u64::from(TILE_WIDTH);
+        if index >= size {
+            return Ok(None);
+        }
+        let octets = read_tile(source, TileKind::Entries, bundle, tile_width(size, 0, bundle))?;
+        let place = usize::try_from(index % u64::from(TILE_WIDTH)).unwrap_or(usize::MAX);
+        let entry =
+            octets.as_deref().and_then(|octets| parse_bundle(octets).ok()?.get(place).map(|entry| entry.to_vec()));
+        Ok(entry)
+    })?;
+    Ok(Some(chain))
 }
 
 struct Check<'a, S> {

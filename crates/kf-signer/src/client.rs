@@ -5,6 +5,7 @@ mod derivation;
 mod exchange;
 mod link;
 mod process;
+mod wrapping;
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
@@ -58,6 +59,7 @@ pub struct SignerHealth {
 struct Shared {
     link: RwLock<Option<Arc<Link>>>,
     registered: Mutex<BTreeMap<KeyId, (KeyHandle, KeyFacts)>>,
+    wrapping: wrapping::Registered,
     capabilities: Arc<SignerCapabilities>,
     restarts: AtomicU64,
     /// Zero when the signer runs in this process.
@@ -72,6 +74,7 @@ impl Shared {
         Arc::new(Self {
             link: RwLock::new(Some(link)),
             registered: Mutex::new(BTreeMap::new()),
+            wrapping: wrapping::Registered::default(),
             capabilities: Arc::new(capabilities),
             restarts: AtomicU64::new(0),
             process_id: AtomicU32::new(0),
@@ -130,7 +133,7 @@ impl SignerClient {
         purpose: KeyPurpose,
         algorithm: KeyAlgorithm,
     ) -> Result<GeneratedKey, SignerError> {
-        let link = self.link()?;
+        let link = self.ready().await?;
         let request = [key.as_bytes().as_slice(), &[purpose.code(), algorithm_code(algorithm)]];
         let body = link.call(RequestKind::Generate, &request).await?;
         let mut fields = Fields(&body);
@@ -197,7 +200,7 @@ impl SignerClient {
         signature.try_into().map_err(|_other_length| bug("signature length"))
     }
 
-    /// Wraps a secret of at most 64 KiB under a key derived from the root, bound to `context` (at most 1,024 octets).
+    /// Wraps a secret of at most 64 KiB under the newest version of the wrapping key, bound to `context` (at most 1,024 octets).
     ///
     /// # Errors
     /// [`SignerError`].
@@ -206,7 +209,7 @@ impl SignerClient {
             return Err(too_large(MAX_SECRET_OCTETS));
         }
         // Exposed to the socket, whose other end only the signer has.
-        self.link()?.call(RequestKind::Wrap, &[&prefix(context)?, context, secret.expose()]).await
+        self.ready().await?.call(RequestKind::Wrap, &[&prefix(context)?, context, secret.expose()]).await
     }
 
     /// Unwraps what [`SignerClient::wrap`] made.
@@ -217,7 +220,7 @@ impl SignerClient {
         if wrapped.len() > MAX_SECRET_OCTETS + 64 {
             return Err(SignerError::Wrapped);
         }
-        let body = self.link()?.call(RequestKind::Unwrap, &[&prefix(context)?, context, wrapped]).await?;
+        let body = self.ready().await?.call(RequestKind::Unwrap, &[&prefix(context)?, context, wrapped]).await?;
         Ok(SecretBytes::from_vec(body))
     }
 
@@ -228,7 +231,7 @@ impl SignerClient {
     /// [`SignerError`].
     pub async fn destroy_key(&self, key: KeyId) -> Result<(), SignerError> {
         let handle = self.registered().get(&key).map(|(handle, _)| handle.to_bytes()).ok_or_else(|| unknown(key))?;
-        self.link()?.call(RequestKind::Destroy, &[key.as_bytes(), &handle]).await?;
+        self.ready().await?.call(RequestKind::Destroy, &[key.as_bytes(), &handle]).await?;
         self.registered().remove(&key);
         if let Ok(link) = self.link() {
             link.forget(key);
@@ -299,7 +302,7 @@ impl SignerClient {
 
     /// The link, with `key` loaded at its other end.
     async fn link_with(&self, key: KeyId) -> Result<Arc<Link>, SignerError> {
-        let link = self.link()?;
+        let link = self.ready().await?;
         if link.has(key) {
             return Ok(link);
         }

@@ -6,36 +6,36 @@ mod exchange;
 mod keys;
 mod mixed_session;
 mod order;
+mod wrapping;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use kf_backend::{BackendError, KeyBackend, generate_wrapped, open_wrapped};
-use kf_derive::{FleetRoot, Purpose, SoftwareKey};
-use kf_key::{KeyAlgorithm, KeyId, SecretArray, SecretBytes};
+use kf_key::{KeyAlgorithm, KeyId, SecretBytes};
 use kf_log::Checkpoint;
 
 use crate::content;
 use crate::handle::HandleSeal;
-use crate::protocol::{Fields, MAX_CONTEXT_OCTETS, MAX_SECRET_OCTETS, RequestKind, bug, prefix, too_large};
+use crate::protocol::{Fields, RequestKind, bug, prefix, too_large};
 use crate::{KeyHandle, KeyPurpose, RateCeilings, SignerCapabilities, SignerError, SignerRefusal};
-use derivation::{FacilityKeys, is_salt_context};
+use derivation::FacilityKeys;
+pub(crate) use derivation::salt_context;
 use exchange::Sessions;
 use keys::LoadedKey;
 use mixed_session::MixedSessions;
+use wrapping::WrappingKeys;
 
 /// The most keys loaded at a time.
 const MAX_KEYS: usize = 65_536;
-/// Version and epoch in front of a wrapped secret.
-const WRAP_EPOCH: u32 = 1;
 
 /// Holds the back end and the opened keys.
 pub(crate) struct Engine {
     backend: Arc<dyn KeyBackend>,
     ceilings: RateCeilings,
     handle_seal: HandleSeal,
-    wrapping: OnceLock<SecretArray<32>>,
+    wrapping: WrappingKeys,
     facilities: FacilityKeys,
     sessions: Sessions,
     mixed: MixedSessions,
@@ -56,7 +56,7 @@ impl Engine {
             backend,
             ceilings,
             handle_seal,
-            wrapping: OnceLock::new(),
+            wrapping: WrappingKeys::default(),
             facilities: FacilityKeys::default(),
             sessions: Sessions::default(),
             mixed: MixedSessions::default(),
@@ -98,6 +98,11 @@ impl Engine {
             RequestKind::OpenSession => self.open_session(Fields(body)),
             RequestKind::AcknowledgeSession => self.acknowledge_session(Fields(body)),
             RequestKind::EndSession => self.end_session(Fields(body)),
+            RequestKind::NewWrapping => self.new_wrapping(Fields(body)),
+            RequestKind::LoadWrapping => self.load_wrapping(Fields(body)),
+            RequestKind::ForgetWrapping => self.forget_wrapping(Fields(body)),
+            RequestKind::Rewrap => self.rewrap(Fields(body)),
+            RequestKind::RewrapHandle => self.rewrap_handle(Fields(body)),
             RequestKind::DeriveSession => return self.derive_session(Fields(body)).map(Answer::Secret),
             RequestKind::DeriveSealing => return self.derive_sealing(Fields(body)).map(Answer::Secret),
         };
@@ -120,7 +125,7 @@ impl Engine {
             generate_wrapped(self.backend.as_ref(), key, algorithm)
         }
         .map_err(back_end)?;
-        let handle = self.handle_seal.seal(key, purpose, pair.handle);
+        let handle = self.protect(key, purpose, pair.handle)?;
         self.open(key, &handle, &[])?;
         Ok([prefix(&pair.spki)?.as_slice(), &pair.spki, &handle.to_bytes()].concat())
     }
@@ -142,7 +147,8 @@ impl Engine {
             return loaded.name(issuer_name);
         }
         let purpose = handle.purpose();
-        let opened = match handle.inner() {
+        let inner = self.unprotect(key, handle)?;
+        let opened = match inner.as_ref() {
             kf_backend::KeyHandle::Wrapped { algorithm, sealed } if purpose.may_be_wrapped() => {
                 open_wrapped(self.backend.as_ref(), key, *algorithm, sealed)
             }
@@ -221,52 +227,6 @@ impl Engine {
         loaded.sign_checkpoint(key, size, root, note.as_bytes(), Instant::now())
     }
 
-    fn wrap(&self, mut fields: Fields<'_>) -> Result<Vec<u8>, SignerError> {
-        let context = fields.prefixed().ok_or_else(malformed)?;
-        let secret = fields.rest();
-        if secret.len() > MAX_SECRET_OCTETS {
-            return Err(too_large(MAX_SECRET_OCTETS));
-        }
-        // Salts are made and used here and nowhere else.
-        if is_salt_context(context) {
-            return Err(SignerError::Refused(SignerRefusal::Purpose));
-        }
-        self.wrap_under(context, secret)
-    }
-
-    fn wrap_under(&self, context: &[u8], secret: &[u8]) -> Result<Vec<u8>, SignerError> {
-        let header = wrap_header();
-        let context = wrap_context(&header, context)?;
-        let sealed = kf_crypto::seal(self.wrapping_key()?, &context, secret).map_err(|_opaque| SignerError::Wrapped)?;
-        Ok([header.as_slice(), &sealed].concat())
-    }
-
-    fn unwrap(&self, mut fields: Fields<'_>) -> Result<SecretBytes, SignerError> {
-        let context = fields.prefixed().ok_or_else(malformed)?;
-        if is_salt_context(context) {
-            return Err(SignerError::Refused(SignerRefusal::Purpose));
-        }
-        self.unwrap_under(context, fields.rest())
-    }
-
-    fn unwrap_under(&self, context: &[u8], wrapped: &[u8]) -> Result<SecretBytes, SignerError> {
-        let header = wrap_header();
-        let sealed = wrapped.strip_prefix(header.as_slice()).ok_or(SignerError::Wrapped)?;
-        let context = wrap_context(&header, context)?;
-        kf_crypto::open(self.wrapping_key()?, &context, sealed).map_err(|_opaque| SignerError::Wrapped)
-    }
-
-    /// One HMAC under the root in this life of the process, then kept: a token would do ten thousand a second at most.
-    fn wrapping_key(&self) -> Result<&SecretArray<32>, SignerError> {
-        if let Some(key) = self.wrapping.get() {
-            return Ok(key);
-        }
-        let info = FleetRoot::<SoftwareKey>::wrapping_info(Purpose::WrapRegistry, WRAP_EPOCH)
-            .map_err(|_too_long| bug("wrapping info"))?;
-        let key = self.backend.expand_root(&info).map_err(back_end)?;
-        Ok(self.wrapping.get_or_init(|| key))
-    }
-
     fn destroy(&self, mut fields: Fields<'_>) -> Result<Vec<u8>, SignerError> {
         let key = fields.key().ok_or_else(malformed)?;
         let handle = KeyHandle::from_bytes(fields.rest()).map_err(|_unreadable| unknown(key))?;
@@ -274,7 +234,8 @@ impl Engine {
             return Err(unknown(key));
         }
         if handle.is_hardware() == self.backend.capabilities().is_hardware {
-            match self.backend.destroy_key(key, handle.inner()) {
+            let inner = self.unprotect(key, &handle)?;
+            match self.backend.destroy_key(key, &inner) {
                 // It went before, and whoever asked did not hear of it.
                 Ok(()) | Err(BackendError::MissingKey { .. }) => {}
                 Err(error) => return Err(back_end(error)),
@@ -306,18 +267,6 @@ const fn unknown(key: KeyId) -> SignerError {
 #[allow(clippy::needless_pass_by_value, reason = "fits map_err")]
 pub(crate) fn back_end(error: BackendError) -> SignerError {
     SignerError::Backend(error.to_string())
-}
-
-fn wrap_header() -> [u8; 5] {
-    let [e0, e1, e2, e3] = WRAP_EPOCH.to_be_bytes();
-    [1, e0, e1, e2, e3]
-}
-
-fn wrap_context(header: &[u8], context: &[u8]) -> Result<Vec<u8>, SignerError> {
-    if context.len() > MAX_CONTEXT_OCTETS {
-        return Err(too_large(MAX_CONTEXT_OCTETS));
-    }
-    Ok([header, context].concat())
 }
 
 /// One octet per algorithm on the wire; zero is reserved.

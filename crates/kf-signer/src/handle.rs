@@ -10,8 +10,12 @@ use kf_key::{KeyAlgorithm, KeyId, SecretArray};
 use subtle::ConstantTimeEq;
 
 use crate::KeyPurpose;
+use crate::wrapping::FIRST_VERSION;
 
+/// Of a handle whose private key lies under the root alone.
 const VERSION: u8 = 1;
+/// Of one whose private key lies under a version of the wrapping key besides: the version follows the purpose.
+const VERSION_WRAPPED: u8 = 2;
 const TAG_OCTETS: usize = 32;
 const TEXT_PREFIX: &str = "handle_";
 
@@ -24,6 +28,8 @@ pub struct HandleError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyHandle {
     purpose: KeyPurpose,
+    /// 1: under the root alone.
+    wrapping: u32,
     inner: kf_backend::KeyHandle,
     tag: [u8; TAG_OCTETS],
 }
@@ -47,10 +53,16 @@ impl KeyHandle {
         self.inner.is_hardware()
     }
 
-    /// The stored form: version, purpose, tag, handle of the back end.
+    /// The version of the wrapping key that it lies under; 1 for one that lies under the root alone, or in hardware.
+    #[must_use]
+    pub const fn wrapping_version(&self) -> u32 {
+        self.wrapping
+    }
+
+    /// The stored form: version, purpose, version of the wrapping key (4 octets, unless it is 1), tag, handle of the back end.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        [&[VERSION, self.purpose.code()], self.tag.as_slice(), &self.inner.to_bytes()].concat()
+        [&head(self.purpose, self.wrapping)[..], self.tag.as_slice(), &self.inner.to_bytes()].concat()
     }
 
     /// Reads the stored form. The tag is checked when the key is loaded.
@@ -58,16 +70,30 @@ impl KeyHandle {
     /// # Errors
     /// [`HandleError`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, HandleError> {
-        let [VERSION, purpose, rest @ ..] = bytes else { return Err(HandleError) };
+        let (purpose, wrapping, rest) = match bytes {
+            [VERSION, purpose, rest @ ..] => (purpose, FIRST_VERSION, rest),
+            [VERSION_WRAPPED, purpose, v0, v1, v2, v3, rest @ ..] => {
+                (purpose, u32::from_be_bytes([*v0, *v1, *v2, *v3]), rest)
+            }
+            _ => return Err(HandleError),
+        };
         let purpose = KeyPurpose::from_code(*purpose).ok_or(HandleError)?;
         let (tag, inner) = rest.split_first_chunk::<TAG_OCTETS>().ok_or(HandleError)?;
         let inner = kf_backend::KeyHandle::from_bytes(inner).map_err(|_other| HandleError)?;
-        Ok(Self { purpose, inner, tag: *tag })
+        Ok(Self { purpose, wrapping, inner, tag: *tag })
     }
 
     pub(crate) const fn inner(&self) -> &kf_backend::KeyHandle {
         &self.inner
     }
+}
+
+/// What stands in front of the tag.
+fn head(purpose: KeyPurpose, wrapping: u32) -> Vec<u8> {
+    if wrapping == FIRST_VERSION {
+        return vec![VERSION, purpose.code()];
+    }
+    [&[VERSION_WRAPPED, purpose.code()][..], &wrapping.to_be_bytes()].concat()
 }
 
 /// Text form: `handle_` and the stored form in hexadecimal digits.
@@ -97,17 +123,25 @@ impl HandleSeal {
         backend.expand_root(&info).map(Self)
     }
 
-    pub(crate) fn seal(&self, key: KeyId, purpose: KeyPurpose, inner: kf_backend::KeyHandle) -> KeyHandle {
-        let tag = self.tag(key, purpose, &inner);
-        KeyHandle { purpose, inner, tag }
+    /// The handle of a key whose private part, in `inner`, lies under this version of the wrapping key.
+    pub(crate) fn seal(
+        &self,
+        key: KeyId,
+        purpose: KeyPurpose,
+        wrapping: u32,
+        inner: kf_backend::KeyHandle,
+    ) -> KeyHandle {
+        let tag = self.tag(key, purpose, wrapping, &inner);
+        KeyHandle { purpose, wrapping, inner, tag }
     }
 
     pub(crate) fn is_ours(&self, key: KeyId, handle: &KeyHandle) -> bool {
-        self.tag(key, handle.purpose, &handle.inner).ct_eq(&handle.tag).into()
+        self.tag(key, handle.purpose, handle.wrapping, &handle.inner).ct_eq(&handle.tag).into()
     }
 
-    fn tag(&self, key: KeyId, purpose: KeyPurpose, inner: &kf_backend::KeyHandle) -> [u8; TAG_OCTETS] {
-        let message = [key.as_bytes().as_slice(), &[purpose.code()], &inner.to_bytes()].concat();
+    fn tag(&self, key: KeyId, purpose: KeyPurpose, wrapping: u32, inner: &kf_backend::KeyHandle) -> [u8; TAG_OCTETS] {
+        let head = if wrapping == FIRST_VERSION { vec![purpose.code()] } else { head(purpose, wrapping) };
+        let message = [key.as_bytes().as_slice(), &head, &inner.to_bytes()].concat();
         // Exposed to HMAC.
         kf_crypto::hmac_sha256(self.0.expose(), &message)
     }

@@ -27,6 +27,7 @@ mod rate;
 mod secret_source;
 mod serve;
 mod start;
+mod wrapping;
 
 pub use child::run_signer;
 pub use client::{BatchPlace, DeviceProof};
@@ -38,3 +39,4 @@ pub use error::{SignerError, SignerRefusal};
 pub use handle::{HandleError, KeyHandle};
 pub use kf_backend::{BackendKind, SoftwareBackend};
 pub use purpose::{GeneratedKey, KeyFacts, KeyPurpose, SignerCapabilities};
+pub use wrapping::{FIRST_VERSION, MAX_REWRAPPED, RewrapItem, wrapped_version};

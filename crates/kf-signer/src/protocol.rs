@@ -11,6 +11,8 @@ pub(crate) const MAX_SECRET_OCTETS: usize = 64 * 1024;
 pub(crate) const MAX_CONTEXT_OCTETS: usize = 1024;
 /// The most salts that are opened at once.
 pub(crate) const MAX_SALTS: usize = 1_024;
+/// The most secrets that are wrapped anew at once.
+pub const MAX_REWRAPPED: usize = 1_024;
 /// The most octets of an error's text.
 const MAX_TEXT_OCTETS: usize = 512;
 
@@ -79,6 +81,16 @@ request_kinds! {
     DeriveSession = 22,
     /// session 16.
     EndSession = 23,
+    /// version 4.
+    NewWrapping = 32,
+    /// version 4, what [`Self::NewWrapping`] gave.
+    LoadWrapping = 33,
+    /// version 4.
+    ForgetWrapping = 34,
+    /// Context and wrapped (both prefixed), again and again.
+    Rewrap = 35,
+    /// key 16, handle.
+    RewrapHandle = 36,
 }
 
 impl RequestKind {

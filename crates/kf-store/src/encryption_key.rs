@@ -47,13 +47,14 @@ fn version_row(row: &Row<'_>) -> rusqlite::Result<KeyVersion> {
         destroyed: column::optional_time(row, 4)?,
         encryptions: column::count(row, 5)?,
         limit: ENCRYPTIONS_PER_VERSION,
+        objects: column::count(row, 6)?,
     })
 }
 
 /// A key with its versions.
 fn with_versions(connection: &Connection, mut key: EncryptionKey) -> Result<EncryptionKey, StoreError> {
-    let sql = "SELECT version, state, created, deactivated, destroyed, encryptions FROM encryption_key_version
-        WHERE key = ?1 ORDER BY version DESC LIMIT ?2";
+    let sql = "SELECT version, state, created, deactivated, destroyed, encryptions, (SELECT count(*) FROM object o
+        WHERE o.key = v.key AND o.version = v.version) FROM encryption_key_version v WHERE key = ?1 ORDER BY version DESC LIMIT ?2";
     key.versions = sql::all(connection, sql, (key.id.as_bytes(), SHOWN_VERSIONS), version_row)?;
     Ok(key)
 }

@@ -263,27 +263,4 @@ impl Store {
         })
         .await
     }
-
-    /// Replaces the wrapped octets of a key (another wrapping key), state unchanged.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::IllegalState`] for a destroyed key.
-    pub async fn rewrap_key(
-        &self,
-        id: KeyId,
-        material: KeyMaterial,
-        audit: impl Into<Audit>,
-    ) -> Result<Logged<()>, StoreError> {
-        self.logged(Class::Ordinary, audit.into(), move |act| {
-            let (state, _) = state_of(act, id)?;
-            if state == KeyState::Destroyed || material == KeyMaterial::Destroyed {
-                return Err(illegal(state, "not destroyed"));
-            }
-            let sql = "UPDATE key SET material_kind = ?2, material = ?3 WHERE id = ?1";
-            let (kind, octets) = stored(&material)?;
-            act.execute(sql, (id.as_bytes(), kind, octets))?;
-            Ok(())
-        })
-        .await
-    }
 }

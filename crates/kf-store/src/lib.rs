@@ -42,12 +42,13 @@ pub mod key;
 pub mod label;
 mod listing;
 pub mod log;
+pub mod object;
 pub mod operator;
 pub mod order;
 pub mod ownership;
 pub mod product_line;
 pub mod proposal;
-mod remnant;
+pub mod remnant;
 mod reserve;
 pub mod revocation;
 mod schema;
@@ -57,6 +58,7 @@ mod sql;
 mod store;
 pub mod succession;
 pub mod vendor;
+pub mod wrapping;
 mod writer;
 
 /// The version of the database engine, for evidence.

@@ -98,6 +98,29 @@ impl Store {
     }
 }
 
+/// Searches files for every run of 8 octets of some secrets, as they lie there; a file that is not there holds none.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn search(files: &[PathBuf], secrets: &[Vec<u8>]) -> Result<FileScan, StoreError> {
+    // What all wrapped secrets have in common is left out of a search for them; nothing is in common here.
+    let padded: Vec<Vec<u8>> = secrets.iter().map(|secret| [&[0; COMMON_OCTETS], secret.as_slice()].concat()).collect();
+    let fragments = Fragments::of(&padded);
+    let mut scan = FileScan::default();
+    for path in files {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed(&error)),
+        };
+        let (octets, found) = fragments.search(file).map_err(|error| failed(&error))?;
+        scan.files += 1;
+        scan.octets += octets;
+        scan.fragments_after += found;
+    }
+    Ok(scan)
+}
+
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);

@@ -54,6 +54,14 @@ pub(crate) enum Verb {
         #[command(flatten)]
         terms: Terms,
     },
+    /// Propose to destroy a version of the server's wrapping key under which nothing lies any more
+    WrappingVersion {
+        /// The version
+        #[arg(value_name = "VERSION")]
+        number: u32,
+        #[command(flatten)]
+        terms: Terms,
+    },
     /// List receipts, newest first
     List {
         #[command(flatten)]
@@ -100,6 +108,10 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::EncryptionVersion { key, number: version, terms } => {
             let what = format!("version {version} of {key}");
             propose(context, DestructionTarget::EncryptionVersion { key, version }, &what, terms).await
+        }
+        Verb::WrappingVersion { number: version, terms } => {
+            let what = format!("version {version} of the wrapping key");
+            propose(context, DestructionTarget::WrappingVersion { version }, &what, terms).await
         }
         Verb::List { paging } => {
             let page = PageRequest::default();

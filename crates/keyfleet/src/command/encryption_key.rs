@@ -17,7 +17,7 @@ use crate::output::{Format, Listing, Names, object, raw};
 use kf_client::Method;
 
 const COLUMNS: [&str; 6] = ["name", "facility", "newest_version", "minimum_version", "created", "id"];
-const VERSION_COLUMNS: [&str; 6] = ["version", "state", "encryptions", "limit", "created", "deactivated"];
+const VERSION_COLUMNS: [&str; 7] = ["version", "state", "objects", "encryptions", "limit", "created", "deactivated"];
 
 /// What can be done with encryption keys.
 #[derive(Debug, Subcommand)]

@@ -19,7 +19,7 @@ use crate::output::say;
 const COLUMNS: [&str; 10] =
     ["class", "name", "state", "algorithm", "place", "protection", "age_days", "verdict", "because", "key"];
 /// CSV has every field, because nobody can ask it for more.
-const CSV_COLUMNS: [&str; 23] = [
+const CSV_COLUMNS: [&str; 24] = [
     "key",
     "name",
     "class",
@@ -36,6 +36,7 @@ const CSV_COLUMNS: [&str; 23] = [
     "expires",
     "rotate_at",
     "uses",
+    "protects",
     "verdict",
     "because",
     "facility",

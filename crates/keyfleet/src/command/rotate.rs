@@ -2,12 +2,13 @@
 
 use clap::Args;
 use kf_api::rotation::{RotateRequest, RotationOutcome, RotationReport};
+use kf_rotation::KeyClass;
 
 use crate::api::{Context, names_for};
 use crate::failure::Failure;
 use crate::output::{Format, Listing, object};
 
-const COLUMNS: [&str; 7] = ["name", "class", "operation", "outcome", "because", "problem", "proposal"];
+const COLUMNS: [&str; 8] = ["name", "class", "operation", "outcome", "remaining", "because", "problem", "proposal"];
 
 const EXAMPLES: &str = "\
 The policy decides what is due, the state of the fleet what is left to be done: a run that was cut short is finished by the next
@@ -15,7 +16,10 @@ one, and a second one finds nothing. Devices get their new keys by themselves, a
 
 Examples:
   keyfleet rotate --dry-run
-  keyfleet rotate --facility lyon --why \"yearly rotation\"";
+  keyfleet rotate --facility lyon --why \"yearly rotation\"
+  # A new version of the server's wrapping key, although none is due; and how much still lies under older ones
+  keyfleet rotate --class wrapping-key --now --why \"a custodian left\"
+  keyfleet rotate --class wrapping-key --dry-run";
 
 /// What to rotate.
 #[derive(Debug, Args)]
@@ -24,6 +28,12 @@ pub(crate) struct Rotate {
     /// Only this facility (name or id)
     #[arg(long)]
     facility: Option<String>,
+    /// Only this class of keys, as `keyfleet policy check` lists them
+    #[arg(long)]
+    class: Option<KeyClass>,
+    /// Make a successor although none is due; for a class of the server's own keys
+    #[arg(long, requires = "class")]
+    now: bool,
     /// The most acts of this run, 1 to 10,000
     #[arg(long, value_name = "N")]
     limit: Option<u32>,
@@ -36,9 +46,11 @@ pub(crate) struct Rotate {
 }
 
 pub(crate) async fn run(context: &Context, rotate: Rotate) -> Result<(), Failure> {
-    let Rotate { facility, limit, why, dry_run } = rotate;
+    let Rotate { facility, class, now, limit, why, dry_run } = rotate;
+    let class = class.map(|class| class.name().to_owned());
+    let request = RotateRequest { facility, class, now, limit, dry_run, why };
     let mut api = context.api_within(std::time::Duration::from_secs(600))?;
-    let report: RotationReport = api.post("/v1/rotation", &RotateRequest { facility, limit, dry_run, why }).await?;
+    let report: RotationReport = api.post("/v1/rotation", &request).await?;
     let names = names_for(context.format, &mut api, &COLUMNS).await;
     if context.format == Format::Json {
         object(context.format, &report, &names)?;

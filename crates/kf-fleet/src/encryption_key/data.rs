@@ -62,7 +62,7 @@ fn check_count(items: usize) -> Result<(), FleetError> {
     Err(FleetError::invalid("items", format!("{items} at once"), format!("send 1 to {MAX_DATA_ITEMS}")))
 }
 
-fn blocks(octets: usize) -> u64 {
+pub(super) fn blocks(octets: usize) -> u64 {
     Sealing::blocks(u64::try_from(octets).unwrap_or(u64::MAX))
 }
 
@@ -199,7 +199,7 @@ impl Fleet {
     }
 
     /// The newest version with encryptions set aside, and the use in the log.
-    async fn newest(
+    pub(super) async fn newest(
         &self,
         who: &Principal,
         key: &EncryptionKey,

@@ -57,7 +57,7 @@ impl Materials {
 }
 
 /// What the wrapped octets are bound to: those of another key or version do not open in their place.
-fn context(key: EncryptionKeyId, version: u32) -> Vec<u8> {
+pub(crate) fn material_context(key: EncryptionKeyId, version: u32) -> Vec<u8> {
     [&b"encryption key"[..], key.as_bytes(), &version.to_be_bytes()].concat()
 }
 
@@ -67,7 +67,7 @@ impl Fleet {
         let material = kf_crypto::random_secret::<32>()?;
         // Exposed to be wrapped.
         let material = SecretBytes::from_vec(material.expose().to_vec());
-        Ok(WrappedMaterial(self.signer.wrap(&context(key, version), &material).await?))
+        Ok(WrappedMaterial(self.signer.wrap(&material_context(key, version), &material).await?))
     }
 
     /// The material of a version, from memory or unwrapped.
@@ -80,7 +80,7 @@ impl Fleet {
         if let Some(material) = self.materials.get((key, version)) {
             return Ok(material);
         }
-        let unwrapped = self.signer.unwrap(&context(key, version), &wrapped.0).await?;
+        let unwrapped = self.signer.unwrap(&material_context(key, version), &wrapped.0).await?;
         // Exposed to be moved into memory of its fixed size.
         let octets: &[u8; 32] =
             unwrapped.expose().try_into().map_err(|_other_length| FleetError::Bug("material of another size"))?;

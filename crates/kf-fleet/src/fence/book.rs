@@ -115,6 +115,13 @@ pub(crate) enum Line {
         /// When it was about to happen.
         at: UnixMillis,
     },
+    /// A version of the wrapping key was destroyed.
+    WrappingVersion {
+        /// The version.
+        version: u32,
+        /// When it was about to happen.
+        at: UnixMillis,
+    },
     /// A key epoch of a facility was destroyed.
     FacilityEpoch {
         /// The facility.

@@ -30,6 +30,8 @@ pub(super) struct Row {
     pub(super) spki_sha256: Option<String>,
     /// Encryptions, for keys whose uses are counted.
     pub(super) uses: Option<u64>,
+    /// What lies under it, where that is counted.
+    pub(super) protects: Option<u64>,
 }
 
 /// What a key is used with.
@@ -100,6 +102,7 @@ impl Row {
             certificate: None,
             spki_sha256: None,
             uses: None,
+            protects: None,
         }
     }
 }
@@ -129,6 +132,7 @@ impl Fleet {
             age_days: begun.map(|begun| now.since(begun) / UnixMillis::DAY),
             rotate_at,
             uses: row.uses,
+            protects: row.protects,
             verdict: verdict.name().to_owned(),
             because: verdict.to_string(),
             key: row.key,

@@ -12,9 +12,11 @@ use kf_key::{CertificateProfile, CertificateStatus, FacilityId, KeyId, KeyProtec
 use kf_pki::certificate::PresentedCertificate;
 use kf_pki::request::RequestedKey;
 use kf_rotation::KeyClass;
+use kf_signer::FIRST_VERSION;
 use kf_store::certificate::CertificateQuery;
 use kf_store::inventory::EpochRow;
 use kf_store::key::{KeyMaterial, KeyRecord};
+use kf_store::wrapping::WrappingVersion;
 
 use super::row::{Algorithm, Row};
 use super::{Asked, Reading, bad_cursor};
@@ -26,10 +28,6 @@ pub(super) const TLS: CertificateProfile = CertificateProfile::TlsServer;
 pub(super) const OPERATOR: CertificateProfile = CertificateProfile::Operator;
 pub(super) const AUTHORITY: CertificateProfile = CertificateProfile::IssuingCa;
 
-/// The wrapping keys below the root, by what they wrap.
-const WRAPPING: [(&str, &str); 2] =
-    [("registry", "rows of the registry"), ("signature-keys", "private signature keys")];
-
 impl Fleet {
     /// The root of the symmetric hierarchy, and what wraps under it. Both are as old as the fleet.
     pub(super) fn root_rows(&self) -> Result<Reading, FleetError> {
@@ -38,17 +36,27 @@ impl Fleet {
         let name = self.config.fleet.clone();
         let root = Row::new("root".into(), name, KeyClass::FleetRootKey, KeyState::Active, Algorithm::Hmac);
         let mut rows = vec![Row { place, protection, created: founded, activated: founded, ..root }];
-        for (key, what) in WRAPPING {
-            let row = Row::new(
-                format!("wrap:{key}"),
-                what.to_owned(),
-                KeyClass::WrappingKey,
-                KeyState::Active,
-                Algorithm::Aes,
-            );
-            rows.push(Row { created: founded, activated: founded, protection: KeyProtection::Wrapped, ..row });
+        for version in self.wrapping_versions()? {
+            rows.push(self.wrapping_row(&version)?);
         }
         Ok((rows, None))
+    }
+
+    /// A version of the wrapping key: the first is derived from the root, the others lie sealed in a file of their own.
+    fn wrapping_row(&self, version: &WrappingVersion) -> Result<Row, FleetError> {
+        let WrappingVersion { version: number, state, created, deactivated, .. } = *version;
+        let name = format!("wrapping key version {number}");
+        let row = Row::new(format!("wrap:{number}"), name, KeyClass::WrappingKey, state, Algorithm::Aes);
+        let ended = state == KeyState::Destroyed;
+        Ok(Row {
+            place: if number == FIRST_VERSION { KeyPlace::Derived } else { KeyPlace::WrappingFile },
+            protection: KeyProtection::Wrapped,
+            created: Some(created),
+            activated: Some(created),
+            succeeded: deactivated.is_some(),
+            protects: Some(if ended { 0 } else { self.store.wrapped_under(number)?.total() }),
+            ..row
+        })
     }
 
     /// Key pairs of the registry: CAs, log, delivery, orders, quotas.
@@ -87,6 +95,7 @@ impl Fleet {
             protection,
             created: Some(key.created),
             activated: key.activated,
+            succeeded: class == KeyClass::LogKey && key.id < self.log.key(),
             expires: authority.map(|known| known.record.not_after),
             facility: authority.and_then(|known| known.record.facility),
             spki_sha256: Some(hex::encode(kf_crypto::sha256(&key.spki))),
@@ -254,7 +263,7 @@ fn batch_row(batch: Batch, now: UnixMillis) -> Row {
 }
 
 fn encryption_row(key: &EncryptionKey, version: &KeyVersion) -> Row {
-    let KeyVersion { version: number, state, created, deactivated, encryptions, .. } = version;
+    let KeyVersion { version: number, state, created, deactivated, encryptions, objects, .. } = version;
     let name = format!("{} version {number}", key.name);
     let row = Row::new(format!("{}/{number}", key.id), name, KeyClass::DataEncryptionKey, *state, Algorithm::Aes);
     Row {
@@ -264,6 +273,7 @@ fn encryption_row(key: &EncryptionKey, version: &KeyVersion) -> Row {
         activated: Some(*created),
         succeeded: deactivated.is_some(),
         uses: Some(*encryptions),
+        protects: Some(*objects),
         facility: Some(key.facility),
         ..row
     }

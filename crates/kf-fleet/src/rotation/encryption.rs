@@ -41,6 +41,10 @@ impl Fleet {
     }
 
     async fn rotate_encryption_key(&self, run: &mut Run<'_>, key: &EncryptionKey) -> Result<(), FleetError> {
+        for version in key.versions.iter().filter(|version| version.version < key.newest_version && version.objects > 0)
+        {
+            run.report.items.push(reprotect(key, version));
+        }
         let Some(newest) = key.versions.iter().find(|version| version.version == key.newest_version) else {
             return Ok(());
         };
@@ -64,6 +68,7 @@ impl Fleet {
             facility: Some(key.facility),
             operation: RotationOperation::MakeSuccessor,
             because: reason.to_string(),
+            remaining: None,
             outcome: RotationOutcome::Planned,
             problem: String::new(),
             proposal: None,
@@ -89,6 +94,23 @@ impl Fleet {
         }
         let index = self.rotate_version(run.who, key, why).await?;
         Ok(EpochOutcome { done: true, proposal: None, epoch: None, devices: 0, log_index: Some(index) })
+    }
+}
+
+/// What is left under an older version; the server moves it by itself.
+fn reprotect(key: &EncryptionKey, version: &KeyVersion) -> RotationStep {
+    RotationStep {
+        key: format!("{}/{}", key.id, version.version),
+        name: format!("{} version {}", key.name, version.version),
+        class: KeyClass::DataEncryptionKey.name().to_owned(),
+        facility: Some(key.facility),
+        operation: RotationOperation::Reprotect,
+        because: "its successor has taken over".to_owned(),
+        remaining: Some(version.objects),
+        outcome: RotationOutcome::Waits,
+        problem: String::new(),
+        proposal: None,
+        log_index: None,
     }
 }
 

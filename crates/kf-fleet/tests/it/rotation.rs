@@ -179,7 +179,7 @@ async fn what_cannot_be_replaced_here_is_named_when_it_is_due() {
         .filter(|step| step.operation == RotationOperation::ByHand)
         .map(|step| &step.class)
         .collect();
-    for class in ["log-key", "delivery-key", "order-key", "wrapping-key"] {
+    for class in ["delivery-key", "order-key"] {
         assert!(by_hand.iter().any(|found| *found == class), "{class}: {by_hand:?}");
     }
     assert!(!by_hand.iter().any(|found| *found == "fleet-root-key"), "ten years are not over");

@@ -54,7 +54,7 @@ pub(super) async fn raise_minimum(
 }
 
 /// A batch of data, larger than other bodies.
-async fn batch<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, Failure> {
+pub(super) async fn batch<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, Failure> {
     let (parts, body) = request.into_parts();
     if !body::has_media_type(&parts.headers, "application/json") {
         return Err(Failure::unsupported_media_type("application/json"));

@@ -85,6 +85,20 @@ impl FromRequestParts<AppState> for Named {
     }
 }
 
+/// The variable parts of a path that names something and a thing that belongs to it.
+pub(super) struct Pair(pub(super) String, pub(super) String);
+
+impl FromRequestParts<AppState> for Pair {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Failure> {
+        match Path::<(String, String)>::from_request_parts(parts, state).await {
+            Ok(Path((one, other))) => Ok(Self(one, other)),
+            Err(_) => Err(Failure::not_found()),
+        }
+    }
+}
+
 /// The variable parts of a path that names something and the number of one of its epochs or versions.
 pub(super) struct Numbered {
     pub(super) name: String,

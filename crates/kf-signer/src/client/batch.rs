@@ -46,7 +46,7 @@ impl SignerClient {
             salts.iter().flat_map(|(device, salt)| device.as_bytes().iter().copied().chain(salt.to_octets())).collect();
         let epoch = place.facility_epoch.to_be_bytes();
         let request = [&place.facility.as_bytes()[..], &epoch, place.batch.as_bytes(), &salts_octets];
-        let body = self.link()?.call(RequestKind::OpenSalts, &request).await?;
+        let body = self.ready().await?.call(RequestKind::OpenSalts, &request).await?;
         let mut fields = Fields(&body);
         let mut wrapped = Vec::with_capacity(salts.len());
         for _ in salts {

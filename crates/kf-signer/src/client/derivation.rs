@@ -17,7 +17,7 @@ impl SignerClient {
     /// # Errors
     /// [`SignerError`].
     pub async fn new_device_salt(&self, device: DeviceId) -> Result<Vec<u8>, SignerError> {
-        self.link()?.call(RequestKind::NewSalt, &[device.as_bytes()]).await
+        self.ready().await?.call(RequestKind::NewSalt, &[device.as_bytes()]).await
     }
 
     /// The application key of a service in a device's sealed payloads: a leaf, from which nothing above can be found.
@@ -35,7 +35,7 @@ impl SignerClient {
         }
         let length = prefix(service.as_bytes())?;
         let request = [&place.to_octets()[..], &length, service.as_bytes(), wrapped_salt];
-        secret(self.link()?.call(RequestKind::DeriveSealing, &request).await?)
+        secret(self.ready().await?.call(RequestKind::DeriveSealing, &request).await?)
     }
 
     /// The application key of a service in a mixed session that the device has acknowledged.
@@ -50,7 +50,7 @@ impl SignerClient {
         service: &str,
     ) -> Result<SecretArray<32>, SignerError> {
         let request = [&session[..], device.as_bytes(), service.as_bytes()];
-        secret(self.link()?.call(RequestKind::DeriveSession, &request).await?)
+        secret(self.ready().await?.call(RequestKind::DeriveSession, &request).await?)
     }
 }
 

@@ -69,7 +69,7 @@ impl SignerClient {
         acknowledgement: &[u8],
     ) -> Result<Vec<u8>, SignerError> {
         check(acknowledgement)?;
-        self.link()?.call(RequestKind::AcknowledgeSession, &[&place.to_octets(), acknowledgement]).await
+        self.ready().await?.call(RequestKind::AcknowledgeSession, &[&place.to_octets(), acknowledgement]).await
     }
 
     /// Forgets a mixed session; one that is not there is no error.
@@ -77,7 +77,7 @@ impl SignerClient {
     /// # Errors
     /// [`SignerError`].
     pub async fn end_session(&self, session: &[u8; 16]) -> Result<(), SignerError> {
-        self.link()?.call(RequestKind::EndSession, &[session]).await.map(drop)
+        self.ready().await?.call(RequestKind::EndSession, &[session]).await.map(drop)
     }
 
     async fn prove(&self, kind: RequestKind, given: DeviceProof<'_>) -> Result<Vec<u8>, SignerError> {
@@ -91,7 +91,7 @@ impl SignerClient {
         }
         let (place, spki_length, salt_length) = (place.to_octets(), prefix(spki)?, prefix(wrapped_salt)?);
         let request = [&place[..], &spki_length, spki, &salt_length, wrapped_salt, proof];
-        self.link()?.call(kind, &request).await
+        self.ready().await?.call(kind, &request).await
     }
 
     /// Checks an acknowledgement of the key at `place`; returns the answer. Record it before the answer is sent.
@@ -109,7 +109,7 @@ impl SignerClient {
             return Err(SignerError::Wrapped);
         }
         let (place, length) = (place.to_octets(), prefix(wrapped_salt)?);
-        self.link()?.call(RequestKind::Acknowledge, &[&place, &length, wrapped_salt, acknowledgement]).await
+        self.ready().await?.call(RequestKind::Acknowledge, &[&place, &length, wrapped_salt, acknowledgement]).await
     }
 
     /// Signs an order to a device (COSE_Sign1).

@@ -32,6 +32,8 @@ pub(super) struct Link {
     awaited: Arc<Awaited>,
     next_id: AtomicU64,
     loaded: Mutex<BTreeSet<KeyId>>,
+    /// How many changes of the registered versions of the wrapping key the other end knows.
+    pub(super) wrapping_seen: AtomicU64,
     /// Held while a key is being loaded.
     pub(super) loading: tokio::sync::Mutex<()>,
 }
@@ -77,6 +79,7 @@ impl Link {
             awaited,
             next_id: AtomicU64::new(1),
             loaded: Mutex::new(BTreeSet::new()),
+            wrapping_seen: AtomicU64::new(0),
             loading: tokio::sync::Mutex::new(()),
         };
         Ok((Arc::new(link), Ended(watching)))

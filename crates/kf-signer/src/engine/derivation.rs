@@ -31,7 +31,7 @@ pub(super) fn is_salt_context(context: &[u8]) -> bool {
     context.starts_with(SALT_CONTEXT)
 }
 
-pub(super) fn salt_context(device: DeviceId) -> Vec<u8> {
+pub(crate) fn salt_context(device: DeviceId) -> Vec<u8> {
     [SALT_CONTEXT, device.as_bytes()].concat()
 }
 

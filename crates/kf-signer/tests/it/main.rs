@@ -13,3 +13,4 @@ mod token;
 #[cfg(feature = "tpm")]
 mod tpm;
 mod wire;
+mod wrapping;

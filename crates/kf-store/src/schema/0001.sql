@@ -74,6 +74,19 @@ CREATE TABLE device_key_wiped (
     at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Under which version of the wrapping key each salt lies.
+CREATE INDEX device_key_by_wrapping ON device_key (substr(salt, 2, 4));
+
+-- Versions of the wrapping key. The first is derived from the root; the material of the others is outside the registry.
+CREATE TABLE wrapping_version (
+    version INTEGER PRIMARY KEY,
+    state INTEGER NOT NULL,
+    created INTEGER NOT NULL,
+    deactivated INTEGER,
+    destroyed INTEGER
+) STRICT;
+INSERT INTO wrapping_version (version, state, created) VALUES (1, 2, 0);
+
 -- The epochs of that key that were ever offered to the device. The facility follows from the two epochs.
 CREATE TABLE device_key_epoch (
     device BLOB NOT NULL,
@@ -347,6 +360,20 @@ CREATE TABLE encryption_key_version (
     blocks INTEGER NOT NULL,
     PRIMARY KEY (key, version)
 ) STRICT, WITHOUT ROWID;
+
+-- Objects that programs store, each under a version of an encryption key.
+CREATE TABLE object (
+    key BLOB NOT NULL,
+    name TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    octets INTEGER NOT NULL,
+    created INTEGER NOT NULL,
+    written INTEGER NOT NULL,
+    ciphertext BLOB NOT NULL,
+    UNIQUE (key, name)
+) STRICT;
+CREATE INDEX object_by_version ON object (key, version, name);
 
 CREATE TABLE key (
     id BLOB NOT NULL PRIMARY KEY,

@@ -113,6 +113,10 @@ impl TileSource for Published<'_> {
         if path == "checkpoint" {
             return Ok(Some(self.note.clone().into_bytes()));
         }
+        // A log whose key has no successor has no other files.
+        if path == kf_log::succession::SUCCESSION {
+            return Ok(None);
+        }
         let path: TilePath = path.parse().unwrap();
         Ok(match path.kind() {
             TileKind::Hashes(level) => self.store.log_tile(level, path.index(), path.width()),

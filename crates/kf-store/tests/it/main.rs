@@ -28,3 +28,4 @@ mod revocation;
 mod schema;
 mod sealed;
 mod speed;
+mod wrapping;

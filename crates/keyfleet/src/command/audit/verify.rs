@@ -7,7 +7,8 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use kf_log::{Checkpoint, Report, TilePath, TileSource, VerifierKey, verify_log};
+use kf_log::succession::SUCCESSION;
+use kf_log::{Checkpoint, NoteError, Report, TilePath, TileSource, VerifierKey, trusted_keys, verify_log};
 use serde::Serialize;
 
 use crate::api::{Api, Context};
@@ -62,7 +63,7 @@ struct Verdict {
 
 pub(crate) async fn run(context: &Context, wanted: Verify) -> Result<(), Failure> {
     let key = verifier_key(context, &wanted).await?;
-    let older = wanted.previous.iter().map(|path| older_checkpoint(path, &key)).collect::<Result<Vec<_>, _>>()?;
+    let previous = wanted.previous.clone();
     let override_checkpoint = wanted.checkpoint.as_deref().map(file::read).transpose()?;
     let place = if wanted.server {
         Place::Server { api: RefCell::new(context.api()?), runtime: tokio::runtime::Handle::current() }
@@ -75,6 +76,9 @@ pub(crate) async fn run(context: &Context, wanted: Verify) -> Result<(), Failure
     // The check is pure and blocking; the event loop stays free for the fetches that it waits for.
     let checked = tokio::task::spawn_blocking(move || {
         let source = Source { place, override_checkpoint, kept: RefCell::default() };
+        // A checkpoint that was kept may be signed by any key from the given one on.
+        let keys = trusted_keys(&source, &key)?;
+        let older = previous.iter().map(|path| older_checkpoint(path, &keys)).collect::<Result<Vec<_>, _>>()?;
         let report = verify_log(&source, &key, &older)?;
         Ok::<_, Failure>((report, source.read("checkpoint")?))
     });
@@ -192,8 +196,16 @@ async fn verifier_key(context: &Context, wanted: &Verify) -> Result<VerifierKey,
     })
 }
 
-fn older_checkpoint(path: &Path, key: &VerifierKey) -> Result<Checkpoint, Failure> {
-    Checkpoint::open(&file::read_text(path)?, key).map_err(|error| Failure::LogFault {
+fn older_checkpoint(path: &Path, keys: &[VerifierKey]) -> Result<Checkpoint, Failure> {
+    let note = file::read_text(path)?;
+    let mut outcome = Err(NoteError::Unsigned);
+    for key in keys {
+        outcome = Checkpoint::open(&note, key);
+        if outcome != Err(NoteError::Unsigned) {
+            break;
+        }
+    }
+    outcome.map_err(|error| Failure::LogFault {
         problem: format!("{} is no checkpoint signed by this key: {error}", path.display()),
     })
 }
@@ -228,7 +240,7 @@ impl TileSource for Source {
             return Ok(Some(note.clone()));
         }
         // Paths are made by the check, but what goes into a file name or an address is looked at once more.
-        if path != "checkpoint" && path.parse::<TilePath>().is_err() {
+        if !matches!(path, "checkpoint" | SUCCESSION) && path.parse::<TilePath>().is_err() {
             return Ok(None);
         }
         match &self.place {

@@ -208,6 +208,7 @@ fn properties(key: &InventoryKey) -> Result<Vec<Value>, Failure> {
         "strength_bits",
         "age_days",
         "uses",
+        "protects",
         "verdict",
         "because",
         "facility",

@@ -1,0 +1,142 @@
+//! The log's key is succeeded: whoever has the first key follows, and nobody follows a key that was not announced.
+
+use std::path::Path;
+
+use kf_api::rotation::{RotateRequest, RotationOutcome};
+use kf_fleet::Fleet;
+use kf_key::UnixMillis;
+use kf_log::{Finding, Report, TileSource, VerifierKey, verify_log};
+
+use crate::crash::{copied, killed_child};
+use crate::scratch::Scratch;
+
+/// The published files, as an auditor has them.
+struct Files(std::path::PathBuf);
+
+impl TileSource for Files {
+    type Error = std::convert::Infallible;
+
+    fn read(&self, path: &str) -> Result<Option<Vec<u8>>, Self::Error> {
+        Ok(std::fs::read(self.0.join(path)).ok())
+    }
+}
+
+fn verified(directory: &Path, key: &str) -> Report {
+    verify_log(&Files(directory.join("data/log")), &VerifierKey::from_text(key).unwrap(), &[]).unwrap()
+}
+
+async fn succeed(fleet: &Fleet, who: &kf_fleet::Principal) -> RotationOutcome {
+    let request = RotateRequest { class: Some("log-key".into()), now: true, why: "test".into(), ..Default::default() };
+    fleet.rotate(who, request).await.unwrap().items[0].outcome
+}
+
+#[tokio::test]
+async fn whoever_was_given_the_first_key_follows_every_successor_offline() {
+    let scratch = Scratch::new().await;
+    scratch.fleet.turn().await;
+    let mut keys = vec![scratch.fleet.audit_verifier_key()];
+    for _ in 0..3 {
+        scratch.pass(UnixMillis::DAY);
+        assert_eq!(succeed(&scratch.fleet, &scratch.owner).await, RotationOutcome::Done);
+        scratch.device(&format!("device-{}", keys.len())).await;
+        scratch.fleet.turn().await;
+        keys.push(scratch.fleet.audit_verifier_key());
+        for (number, key) in keys.iter().enumerate() {
+            let report = verified(scratch.dir.path(), key);
+            assert!(report.holds(), "key {number}: {:?}", report.findings);
+            assert_eq!(report.successions, keys.len() - 1 - number);
+        }
+    }
+    scratch.pass(15 * UnixMillis::DAY);
+    scratch.fleet.turn().await;
+    scratch.device("later").await;
+    scratch.fleet.turn().await;
+    let note = std::fs::read_to_string(scratch.dir.path().join("data/log/checkpoint")).unwrap();
+    assert_eq!(
+        note.lines().filter(|line| line.starts_with('\u{2014}')).count(),
+        1,
+        "the old keys sign no more: {note}"
+    );
+    let scratch = scratch.reopen().await;
+    scratch.device("after").await;
+    scratch.fleet.turn().await;
+    assert!(scratch.fleet.status(&scratch.owner).await.is_ok());
+    assert!(verified(scratch.dir.path(), &keys[0]).holds());
+    assert_eq!(std::fs::read_to_string(scratch.dir.path().join("data/log.vkey")).unwrap().trim(), keys[3]);
+}
+
+#[tokio::test]
+async fn a_key_that_was_not_announced_or_is_announced_by_another_log_is_not_followed() {
+    let scratch = Scratch::new().await;
+    scratch.fleet.turn().await;
+    let first = scratch.fleet.audit_verifier_key();
+    succeed(&scratch.fleet, &scratch.owner).await;
+    scratch.pass(15 * UnixMillis::DAY);
+    scratch.fleet.turn().await;
+    scratch.device("later").await;
+    scratch.fleet.turn().await;
+    let log = scratch.dir.path().join("data/log");
+    assert!(verified(scratch.dir.path(), &first).holds());
+    // Without its link, the new key is anybody's.
+    let links = std::fs::read(log.join("succession")).unwrap();
+    std::fs::remove_file(log.join("succession")).unwrap();
+    let alone = verified(scratch.dir.path(), &first);
+    assert!(matches!(&alone.findings[..], [Finding::Checkpoint(_)]), "{:?}", alone.findings);
+    std::fs::write(log.join("succession"), "[]x").unwrap();
+    assert!(!verified(scratch.dir.path(), &first).holds());
+    // A link of a log that names another key at that place: signed by the old key of another fleet.
+    let other = Scratch::new().await;
+    other.fleet.turn().await;
+    succeed(&other.fleet, &other.owner).await;
+    std::fs::copy(other.dir.path().join("data/log/succession"), log.join("succession")).unwrap();
+    assert!(!verified(scratch.dir.path(), &first).holds());
+    std::fs::write(log.join("succession"), &links).unwrap();
+    assert!(verified(scratch.dir.path(), &first).holds());
+}
+
+/// Names the directory in which the child of the test below works.
+const CHILD: &str = "KF_FLEET_LOG_KEY_CHILD";
+
+#[tokio::test]
+async fn a_crash_at_any_durable_step_of_a_succession_is_finished_and_the_log_verifies_at_each() {
+    if let Some(directory) = std::env::var_os(CHILD) {
+        let (fleet, _, owner, _) = Scratch::open_in(Path::new(&directory)).await.unwrap();
+        succeed(&fleet, &owner).await;
+        return;
+    }
+    let scratch = Scratch::new().await;
+    scratch.fleet.turn().await;
+    let first = scratch.fleet.audit_verifier_key();
+    let closed = scratch.closed().await;
+    let test = "log_key::a_crash_at_any_durable_step_of_a_succession_is_finished_and_the_log_verifies_at_each";
+    let mut crashes = 0;
+    for when in 1..200 {
+        let directory = copied(closed.path());
+        let killed = killed_child(test, (CHILD, directory.path()), when).await;
+        let survivor = Scratch::at(directory).await;
+        assert!(
+            survivor
+                .fleet
+                .status(&survivor.owner)
+                .await
+                .unwrap()
+                .warnings
+                .iter()
+                .all(|warning| !warning.contains("fenced"))
+        );
+        survivor.fleet.turn().await;
+        survivor.device("after").await;
+        survivor.fleet.turn().await;
+        let report = verified(survivor.dir.path(), &first);
+        assert!(report.holds() && report.successions <= 1, "crash {when}: {:?}", report.findings);
+        if survivor.fleet.audit_verifier_key() == first {
+            succeed(&survivor.fleet, &survivor.owner).await;
+        }
+        assert_ne!(survivor.fleet.audit_verifier_key(), first, "crash {when}");
+        if !killed {
+            break;
+        }
+        crashes += 1;
+    }
+    assert!((12..190).contains(&crashes), "too few durable steps were hit, or no end of them: {crashes}");
+}
