@@ -9,8 +9,8 @@
 //! | `Overwritten` | the same was done, on a medium that remaps addresses: copies may remain in cells that no address leads to |
 //! | `CryptoErased` | what remains anywhere is ciphertext, and the key that it was wrapped under was revoked by the chip and does not unwrap any more |
 //!
-//! Not covered: copies in RAM (secrets are wiped when dropped, but stack frames of a cryptographic library are not), and
-//! whoever read the memory before.
+//! Copies in RAM: secrets are wiped when dropped, but stack frames of a cryptographic library are not; a firmware calls
+//! [`kf_key::wipe_stack`] between acts. Not covered: registers, and whoever read the memory before.
 
 use crate::entropy::Nonce;
 use crate::identity::Slot;

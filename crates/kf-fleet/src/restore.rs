@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use kf_age::{Identity, OpenError};
 use kf_api::backup::BackupManifest;
-use kf_key::SecretBytes;
+use kf_key::{SecretBytes, with_wiped_stack};
 use kf_store::backup::inspect;
 use serde::Serialize;
 
@@ -20,6 +20,8 @@ use crate::{DataDir, FleetConfig, FleetError};
 
 /// The most octets of a manifest or its seal.
 const MAX_MANIFEST_OCTETS: u64 = 64 * 1024;
+/// Octets of stack that are written over after backups and keys were opened: the ciphers leave pieces of the identities there.
+const STACK_OCTETS: usize = 128 * 1024;
 /// The most octets of a sealed backup key.
 const MAX_KEY_OCTETS: usize = 4_096;
 
@@ -34,6 +36,10 @@ impl BackupKeys {
     /// # Errors
     /// [`FleetError::Invalid`] for what is no identity, and for a key that none of them opens.
     pub fn open(sealed: &[Vec<u8>], identities: &[SecretBytes]) -> Result<Self, FleetError> {
+        with_wiped_stack::<STACK_OCTETS, _>(|| Self::opened(sealed, identities))
+    }
+
+    fn opened(sealed: &[Vec<u8>], identities: &[SecretBytes]) -> Result<Self, FleetError> {
         let invalid = |field: &str, problem: String, remedy: &str| FleetError::invalid(field, problem, remedy);
         let mut people = Vec::new();
         for file in identities {
@@ -169,7 +175,9 @@ fn open_file(from: &Path, name: &str, keys: &BackupKeys, to: &Path) -> Result<()
     let file = File::create(to).map_err(|error| local(to, &error))?;
     let mut writer = BufWriter::new(file);
     let identities: Vec<&Identity> = keys.0.iter().collect();
-    kf_age::open(&identities, io::BufReader::new(sealed), &mut writer).map_err(|error| match error {
+    let reader = io::BufReader::new(sealed);
+    let opened = with_wiped_stack::<STACK_OCTETS, _>(|| kf_age::open(&identities, reader, &mut writer));
+    opened.map_err(|error| match error {
         OpenError::Identity => refused(
             format!("{name}: none of the keys given opens it"),
             "give the key of its version, see `key_version` in its manifest",

@@ -8,4 +8,4 @@ mod nor;
 mod translation;
 
 pub use nor::{FlashFault, NorFlash};
-pub use translation::{SECTOR_OCTETS, TranslatedFlash};
+pub use translation::{CardShape, SECTOR_OCTETS, TranslatedFlash};

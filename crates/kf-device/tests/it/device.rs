@@ -67,6 +67,12 @@ const CUTOFFS: Cutoffs = match Cutoffs::new(Assessment { alphabet: Alphabet::Oct
     Err(_) => panic!("the assessment is out of range"),
 };
 
+/// Noise that has passed its start-up test.
+pub(crate) fn source(seed: u64) -> Step_<Source<TestNoise, Healthy>> {
+    let profile = Profile { source: SourceId(*b"test-noise-v1..."), state: NoiseState::PhysicalOn, cutoffs: CUTOFFS };
+    Source::new(TestNoise(seed), profile).start_up().map_err(|failed| stop(failed.error))
+}
+
 /// One power-on.
 pub(crate) struct Device<'a> {
     pub(crate) store: Store<&'a mut Chip>,
@@ -77,9 +83,7 @@ pub(crate) struct Device<'a> {
 
 impl<'a> Device<'a> {
     pub(crate) fn start(chip: &'a mut Chip, server: &Server, seed: u64) -> Step_<Self> {
-        let profile =
-            Profile { source: SourceId(*b"test-noise-v1..."), state: NoiseState::PhysicalOn, cutoffs: CUTOFFS };
-        let source = Source::new(TestNoise(seed), profile).start_up().map_err(|failed| stop(failed.error))?;
+        let source = source(seed)?;
         let mut store = Store::open(chip, Checksum).map_err(stop)?;
         let source = source.compare_with_last_start(&mut store).map_err(stop)?;
         Ok(Self { store, source, wrap: wrap(), anchor: server.anchor() })

@@ -14,3 +14,4 @@ mod payloads;
 mod power;
 mod refusals;
 mod server;
+mod translated;

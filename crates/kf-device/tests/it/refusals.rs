@@ -225,9 +225,10 @@ fn ratchet_record(chip: &Chip) -> [u8; 16] {
     cells[at + head.len()..at + head.len() + 16].try_into().unwrap()
 }
 
-struct Slotted {
-    key: Option<Wrap>,
-    lies: bool,
+/// A chip whose slot can be cleared.
+pub(crate) struct Slotted {
+    pub(crate) key: Option<Wrap>,
+    pub(crate) lies: bool,
 }
 
 impl WrapKey for Slotted {

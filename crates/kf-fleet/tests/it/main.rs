@@ -18,6 +18,7 @@ mod exchange;
 mod incident;
 mod inventory;
 mod log_key;
+mod memory;
 mod object;
 mod order;
 mod ownership;

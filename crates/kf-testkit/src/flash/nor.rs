@@ -12,8 +12,8 @@ pub struct NorFlash {
     block_octets: usize,
     /// Erases of each block.
     wear: Vec<u32>,
-    /// Erases that a block survives.
-    endurance: u32,
+    /// Erases that each block survives.
+    endurance: Vec<u32>,
     operations: u64,
     cut_after: Option<u64>,
     is_off: bool,
@@ -43,10 +43,16 @@ impl NorFlash {
     /// Blank flash whose blocks survive `endurance` erases.
     #[must_use]
     pub fn new(blocks: usize, block_octets: usize, endurance: u32) -> Self {
+        Self::with_endurance(block_octets, vec![endurance; blocks])
+    }
+
+    /// Blank flash with a block for each number of erases that it survives.
+    #[must_use]
+    pub fn with_endurance(block_octets: usize, endurance: Vec<u32>) -> Self {
         Self {
-            octets: vec![0xff; blocks * block_octets],
+            octets: vec![0xff; endurance.len() * block_octets],
             block_octets,
-            wear: vec![0; blocks],
+            wear: vec![0; endurance.len()],
             endurance,
             operations: 0,
             cut_after: None,
@@ -112,7 +118,8 @@ impl NorFlash {
     pub fn erase(&mut self, block: usize) -> Result<(), FlashFault> {
         let is_torn = self.begin()?;
         let worn_out = FlashFault::WornOut { block };
-        let wear = self.wear.get_mut(block).filter(|wear| **wear < self.endurance).ok_or(worn_out)?;
+        let endurance = self.endurance.get(block).copied().unwrap_or_default();
+        let wear = self.wear.get_mut(block).filter(|wear| **wear < endurance).ok_or(worn_out)?;
         *wear += 1;
         let octets = self.octets.chunks_mut(self.block_octets).nth(block).ok_or(worn_out)?;
         let done = if is_torn { octets.len() / 2 } else { octets.len() };

@@ -13,12 +13,32 @@ const PAGE_OCTETS: usize = SECTOR_OCTETS + SPARE_OCTETS;
 const SPARE_OCTETS: usize = 16;
 /// Blocks that are kept free, so that there is room to move pages to.
 const RESERVED_BLOCKS: usize = 2;
+/// After so many collections the wear is looked at.
+const LEVELLING_PAUSE: u64 = 16;
+/// By how many erases the most worn block may be ahead of the least worn.
+const MAX_WEAR_SPREAD: u32 = 8;
+
+/// What a card is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct CardShape {
+    /// Blocks, those that are bad from the factory among them.
+    pub blocks: usize,
+    /// Pages of a block.
+    pub pages_per_block: usize,
+    /// Sectors that it shows.
+    pub sectors: usize,
+    /// Erases that a good block survives at least; some survive twice as many.
+    pub endurance: u32,
+    /// Of a thousand blocks so many are bad from the factory.
+    pub bad_per_mille: u32,
+}
 
 /// Sectors on flash, page-mapped: every write goes to another place, and the old one stays until its block is collected.
 ///
 /// Writing puts the sector with a sequence number and a checksum into the next free page. When free blocks run out, the
-/// block with the fewest pages in use is emptied and erased; among free blocks the least worn one is taken. A block that
-/// cannot be erased any more is left as it is. After a power cut [`TranslatedFlash::mount`] finds the newest whole copy of
+/// block with the fewest pages in use is emptied and erased; among free blocks the least worn one is taken; and now and
+/// then what lies still in a little worn block moves to another, so that its block takes part. A block that cannot be
+/// erased any more is left as it is. After a power cut [`TranslatedFlash::mount`] finds the newest whole copy of
 /// every sector. Trimming only forgets, and only until the next mount.
 #[derive(Clone)]
 pub struct TranslatedFlash {
@@ -29,7 +49,10 @@ pub struct TranslatedFlash {
     /// The sector of each page in use.
     owners: Vec<Option<usize>>,
     free_blocks: Vec<usize>,
+    /// Blocks of the factory's list, which are never touched.
+    factory_bad: Vec<usize>,
     bad_blocks: Vec<usize>,
+    collections: u64,
     /// The next page to be written, if its block has one left.
     head: Option<usize>,
     sequence: u64,
@@ -45,18 +68,48 @@ impl TranslatedFlash {
         let room = blocks.saturating_sub(RESERVED_BLOCKS + 1) * pages_per_block;
         assert!(sectors < room, "{sectors} sectors do not fit: at most {room}");
         let flash = NorFlash::new(blocks, pages_per_block * PAGE_OCTETS, endurance);
-        Self::with_map(flash, pages_per_block, sectors, (0..blocks).collect())
+        Self { free_blocks: (0..blocks).collect(), ..Self::with_map(flash, pages_per_block, sectors) }
     }
 
-    fn with_map(flash: NorFlash, pages_per_block: usize, sectors: usize, free_blocks: Vec<usize>) -> Self {
+    /// A card as it leaves the factory. Which of its blocks are bad, how much each of the others endures, and in which
+    /// order they come into use, follow from `seed`.
+    ///
+    /// # Panics
+    /// When the good blocks have no room for the sectors and the reserve.
+    #[must_use]
+    pub fn manufactured(shape: CardShape, seed: u64) -> Self {
+        let CardShape { blocks, pages_per_block, sectors, endurance, bad_per_mille } = shape;
+        let mut random = Random(seed);
+        let mut bad = Vec::new();
+        let mut draw = |block: usize| {
+            if random.below(1_000) < bad_per_mille {
+                bad.push(block);
+                return 0;
+            }
+            endurance.saturating_add(random.below(endurance.saturating_add(1)))
+        };
+        let flash = NorFlash::with_endurance(pages_per_block * PAGE_OCTETS, (0..blocks).map(&mut draw).collect());
+        let mut free: Vec<usize> = (0..blocks).filter(|block| !bad.contains(block)).collect();
+        let room = free.len().saturating_sub(RESERVED_BLOCKS + 1) * pages_per_block;
+        assert!(sectors < room, "{sectors} sectors do not fit: at most {room}");
+        for at in (1..free.len()).rev() {
+            let other = usize::try_from(random.below(u32::try_from(at + 1).unwrap_or(1))).unwrap_or(0);
+            free.swap(at, other);
+        }
+        Self { free_blocks: free, factory_bad: bad, ..Self::with_map(flash, pages_per_block, sectors) }
+    }
+
+    fn with_map(flash: NorFlash, pages_per_block: usize, sectors: usize) -> Self {
         let pages = flash.blocks() * pages_per_block;
         Self {
             flash,
             pages_per_block,
             map: vec![None; sectors],
             owners: vec![None; pages],
-            free_blocks,
+            free_blocks: Vec::new(),
+            factory_bad: Vec::new(),
             bad_blocks: Vec::new(),
+            collections: 0,
             head: None,
             sequence: 0,
         }
@@ -67,7 +120,8 @@ impl TranslatedFlash {
     pub fn mount(self) -> Self {
         let (mut flash, pages_per_block, sectors) = (self.flash, self.pages_per_block, self.map.len());
         flash.power_on();
-        let mut mounted = Self::with_map(flash, pages_per_block, sectors, Vec::new());
+        let mut mounted = Self::with_map(flash, pages_per_block, sectors);
+        mounted.factory_bad = self.factory_bad;
         let mut newest = vec![0_u64; sectors];
         for page in 0..mounted.owners.len() {
             let Some((sector, sequence)) = mounted.page(page).and_then(read_spare) else { continue };
@@ -77,13 +131,26 @@ impl TranslatedFlash {
             mounted.assign(sector, page);
         }
         let is_blank = |block: &usize| mounted.block(*block).iter().all(|octet| *octet == 0xff);
-        mounted.free_blocks = (0..mounted.flash.blocks()).filter(is_blank).collect();
+        mounted.free_blocks =
+            (0..mounted.flash.blocks()).filter(|block| !mounted.factory_bad.contains(block)).filter(is_blank).collect();
         mounted
     }
 
     /// The raw flash below, to look at what is left, to wear it out, and to cut its power.
     pub const fn flash(&mut self) -> &mut NorFlash {
         &mut self.flash
+    }
+
+    /// How many sectors there are.
+    #[must_use]
+    pub const fn sectors(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Blocks that were bad from the factory.
+    #[must_use]
+    pub fn factory_bad_blocks(&self) -> &[usize] {
+        &self.factory_bad
     }
 
     /// Blocks that can no longer be erased.
@@ -105,6 +172,11 @@ impl TranslatedFlash {
     /// [`FlashFault::PowerCut`]; [`FlashFault::WornOut`] when no block is left to write to.
     pub fn write(&mut self, sector: usize, contents: &[u8; SECTOR_OCTETS]) -> Result<(), FlashFault> {
         while self.head.is_none() && self.free_blocks.len() <= RESERVED_BLOCKS {
+            if self.collections % LEVELLING_PAUSE == LEVELLING_PAUSE - 1
+                && let Some(still) = self.lagging_block()
+            {
+                self.collect(still)?;
+            }
             self.collect_one()?;
         }
         self.append(sector, contents)
@@ -130,7 +202,7 @@ impl TranslatedFlash {
                 let is_written = self.page(page).is_some_and(|octets| octets.iter().any(|octet| *octet != 0xff));
                 is_written && self.owners.get(page).is_some_and(Option::is_none)
             };
-            if !self.bad_blocks.contains(&block) && self.pages_of(block).any(is_stale) {
+            if !self.is_bad(block) && self.pages_of(block).any(is_stale) {
                 self.collect(block)?;
             }
         }
@@ -183,7 +255,7 @@ impl TranslatedFlash {
 
     /// Empties and erases the block with the fewest pages in use, the least worn of several.
     fn collect_one(&mut self) -> Result<(), FlashFault> {
-        let is_candidate = |block: &usize| !self.free_blocks.contains(block) && !self.bad_blocks.contains(block);
+        let is_candidate = |block: &usize| !self.free_blocks.contains(block) && !self.is_bad(*block);
         let in_use = |block: usize| self.pages_of(block).filter(|page| self.owner(*page).is_some()).count();
         let victim = (0..self.flash.blocks())
             .filter(is_candidate)
@@ -192,7 +264,22 @@ impl TranslatedFlash {
         self.collect(victim.ok_or(FlashFault::WornOut { block: self.flash.blocks() })?)
     }
 
+    fn is_bad(&self, block: usize) -> bool {
+        self.bad_blocks.contains(&block) || self.factory_bad.contains(&block)
+    }
+
+    /// A block in use that has fallen behind in wear.
+    fn lagging_block(&self) -> Option<usize> {
+        let good = || (0..self.flash.blocks()).filter(|block| !self.is_bad(*block));
+        let most = good().map(|block| self.flash.wear(block)).max()?;
+        good()
+            .filter(|block| !self.free_blocks.contains(block))
+            .min_by_key(|block| self.flash.wear(*block))
+            .filter(|block| self.flash.wear(*block) + MAX_WEAR_SPREAD < most)
+    }
+
     fn collect(&mut self, block: usize) -> Result<(), FlashFault> {
+        self.collections += 1;
         for page in self.pages_of(block) {
             let Some(sector) = self.owner(page) else { continue };
             let contents = self.read(sector);
@@ -232,6 +319,18 @@ fn read_spare(page: &[u8]) -> Option<(usize, u64)> {
         return None;
     }
     Some((usize::try_from(u32::from_le_bytes(*sector)).ok()?, u64::from_le_bytes(*sequence)))
+}
+
+/// splitmix64: repeatable from its seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u32) -> u32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        u32::try_from((mixed ^ (mixed >> 31)) % u64::from(end.max(1))).unwrap_or(0)
+    }
 }
 
 /// FNV-1a, enough to tell a torn page from a whole one.

@@ -73,3 +73,49 @@ fn what_was_trimmed_reads_as_zeroes_and_may_come_back() {
     assert_eq!(flash.read(5), [0; SECTOR_OCTETS]);
     assert_eq!(flash.mount().read(5), contents(5));
 }
+
+const SHAPE: CardShape = CardShape { blocks: 40, pages_per_block: 8, sectors: 200, endurance: 60, bad_per_mille: 50 };
+
+#[test]
+fn a_seed_makes_the_same_card_again_and_another_seed_another_one() {
+    let lived = |seed| {
+        let mut card = TranslatedFlash::manufactured(SHAPE, seed);
+        (0..900_usize).for_each(|round| card.write(round * 7 % 200, &contents(5)).unwrap());
+        (card.factory_bad_blocks().to_vec(), card.flash().raw().to_vec())
+    };
+    assert_eq!(lived(3), lived(3));
+    assert_ne!(lived(3), lived(4));
+    let bad: usize = (0..50).map(|seed| lived_bad(seed).len()).sum();
+    assert!((60..140).contains(&bad), "50 per mille of 2,000 blocks: {bad}");
+}
+
+fn lived_bad(seed: u64) -> Vec<usize> {
+    TranslatedFlash::manufactured(SHAPE, seed).factory_bad_blocks().to_vec()
+}
+
+#[test]
+fn a_block_that_is_bad_from_the_factory_is_never_written_also_not_after_a_mount() {
+    let seed = (0..).find(|seed| lived_bad(*seed).len() > 2).unwrap();
+    let mut card = TranslatedFlash::manufactured(SHAPE, seed);
+    for round in 0..2_000_usize {
+        card.write(round * 37 % 200, &contents(1)).unwrap();
+        if round % 500 == 0 {
+            card = card.mount();
+        }
+    }
+    for block in card.factory_bad_blocks().to_vec() {
+        assert!(card.block(block).iter().all(|octet| *octet == 0xff), "block {block}");
+    }
+}
+
+#[test]
+fn what_lies_still_is_moved_so_that_its_block_wears_as_the_others_do() {
+    let shape = CardShape { endurance: 1_000, bad_per_mille: 0, ..SHAPE };
+    let mut card = TranslatedFlash::manufactured(shape, 1);
+    (0..200).for_each(|sector| card.write(sector, &contents(2)).unwrap());
+    (0..20_000_usize).for_each(|round| card.write(round % 5, &contents(3)).unwrap());
+    let wear: Vec<u32> = (0..shape.blocks).map(|block| card.flash().wear(block)).collect();
+    let (least, most) = (wear.iter().min().unwrap(), wear.iter().max().unwrap());
+    assert!(least + 2 * MAX_WEAR_SPREAD >= *most, "{wear:?}");
+    assert!((5..200).all(|sector| card.read(sector) == contents(2)), "and nothing is lost by it");
+}
