@@ -92,6 +92,18 @@ pub(crate) fn octets_bar(octets: u64) -> ProgressBar {
     }
 }
 
+/// A bar for work on rows, where somebody looks.
+pub(crate) fn count_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    if !io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    match ProgressStyle::with_template("{bar:40} {pos}/{len} rows, {eta} left") {
+        Ok(style) => bar.with_style(style),
+        Err(_bad_template) => bar,
+    }
+}
+
 /// A bar for work on devices, where somebody looks.
 pub(crate) fn devices_bar() -> ProgressBar {
     let bar = ProgressBar::new(0);

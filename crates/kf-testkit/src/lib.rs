@@ -12,6 +12,7 @@ mod flash;
 mod foreign_authority;
 mod https_server;
 mod memory;
+mod postgres;
 mod process;
 mod python;
 mod scenario;
@@ -25,6 +26,7 @@ pub use flash::{CardShape, FlashFault, NorFlash, SECTOR_OCTETS, TranslatedFlash}
 pub use foreign_authority::{Day, ForeignAuthority, IssuedIdentity};
 pub use https_server::{Answer, ClientCheck, HttpsServer, Received};
 pub use memory::{KnownSecret, MemoryFinding, MemoryReport, search_memory};
+pub use postgres::Postgres;
 pub use process::Running;
 pub use python::Python;
 pub use scenario::{Scenario, run_scenarios};

@@ -51,6 +51,8 @@ const PACKAGES: &[(&str, Probe)] = &[
     ("zbar-tools", Probe::Tool("zbarimg")),
     ("librsvg2-bin", Probe::Tool("rsvg-convert")),
     ("poppler-utils", Probe::Tool("pdftoppm")),
+    ("postgresql-15", Probe::Package),
+    ("postgresql-client-15", Probe::Tool("psql")),
 ];
 
 /// What building and running the firmware takes. The compiler and the source of `core` must be of one version, which

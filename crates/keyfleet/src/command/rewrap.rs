@@ -1,6 +1,7 @@
-//! `keyfleet rewrap`: brings the ciphertexts in files under the newest version of their key. The files are streamed; what
-//! is around the ciphertexts stays as it is. The server sees the ciphertexts, this host no plaintext.
+//! `keyfleet rewrap`: brings the ciphertexts in files, or in a column of PostgreSQL, under the newest version of their key. All of it
+//! is streamed; what is around the ciphertexts stays as it is. The server sees the ciphertexts, this host no plaintext.
 
+mod postgres;
 mod scan;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use serde::Serialize;
 use crate::api::{Api, Context, segment};
 use crate::command::encrypt::refused;
 use crate::failure::Failure;
-use crate::output::{Format, Names, object, octets_bar, say};
+use crate::output::{Format, Names, count_bar, object, octets_bar, say};
 use scan::{Piece, Scanner};
 
 /// The most ciphertexts, and the most octets of them, in one call; the most octets that wait for their answer.
@@ -34,7 +35,10 @@ or the new one, and the same command goes on with the next.
 Examples:
   keyfleet rewrap patients export.csv archive/*.jsonl --dry-run
   keyfleet rewrap patients export.csv archive/*.jsonl
-  pg_dump clinic | keyfleet rewrap patients - > clinic.sql";
+  pg_dump clinic | keyfleet rewrap patients - > clinic.sql
+  # A column, while programs go on writing to it; each ciphertext is bound to the key of its row
+  keyfleet rewrap patients --postgres 'host=db.example dbname=clinic user=keys' --tls-ca ca.pem \\
+    --table patients --column record --external-aad 'patient {key}'";
 
 /// What to bring under the newest version.
 #[derive(Debug, Args)]
@@ -43,9 +47,9 @@ pub(crate) struct Rewrap {
     /// Name or id of the encryption key
     key: String,
     /// Files, replaced in place; `-` alone: from standard input to standard output
-    #[arg(value_name = "FILE", required = true)]
+    #[arg(value_name = "FILE", required_unless_present = "postgres", conflicts_with = "postgres")]
     files: Vec<PathBuf>,
-    /// What the ciphertexts are bound to
+    /// What the ciphertexts are bound to; with --postgres, `{key}` stands for the key of the row
     #[arg(long, value_name = "TEXT", default_value = "")]
     external_aad: String,
     /// Only count the ciphertexts of each version; ask the server for nothing but the key, change nothing
@@ -54,6 +58,8 @@ pub(crate) struct Rewrap {
     /// Leave ciphertexts that are refused as they are, instead of leaving the whole file as it is
     #[arg(long)]
     keep_refused: bool,
+    #[command(flatten)]
+    column: postgres::Column,
 }
 
 /// What was found and done.
@@ -61,6 +67,7 @@ pub(crate) struct Rewrap {
 struct Report {
     /// The version that everything is to be under.
     newest_version: u32,
+    #[serde(skip_serializing_if = "is_zero")]
     files: u64,
     /// Ciphertexts of the key.
     ciphertexts: u64,
@@ -76,11 +83,17 @@ struct Report {
     by_version: BTreeMap<u32, u64>,
 }
 
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 /// Work on one key.
 struct Work {
     api: Api,
+    format: Format,
     key: EncryptionKey,
     external_aad: String,
+    external_aad_text: String,
     dry_run: bool,
     keep_refused: bool,
     report: Report,
@@ -88,7 +101,7 @@ struct Work {
 }
 
 pub(crate) async fn run(context: &Context, rewrap: Rewrap) -> Result<(), Failure> {
-    let Rewrap { key, files, external_aad, dry_run, keep_refused } = rewrap;
+    let Rewrap { key, files, external_aad, dry_run, keep_refused, column } = rewrap;
     let is_stream = files.iter().any(|file| file == Path::new("-"));
     if is_stream && files.len() > 1 {
         return Err(Failure::usage("`-` stands among other files", "give `-` alone, or files alone"));
@@ -98,13 +111,19 @@ pub(crate) async fn run(context: &Context, rewrap: Rewrap) -> Result<(), Failure
     let total = files.iter().filter_map(|file| fs::metadata(file).ok()).map(|metadata| metadata.len()).sum();
     let mut work = Work {
         api,
+        format: context.format,
         report: Report { newest_version: key.newest_version, ..Report::default() },
         key,
-        external_aad: BASE64_STANDARD.encode(external_aad),
+        external_aad: BASE64_STANDARD.encode(&external_aad),
+        external_aad_text: external_aad,
         dry_run,
         keep_refused,
         bar: octets_bar(total),
     };
+    if column.postgres.is_some() {
+        work.bar = count_bar();
+        return postgres::run(&mut work, column).await;
+    }
     for file in &files {
         if let Err(failure) = work.file(file, is_stream).await {
             work.bar.abandon();
@@ -124,9 +143,19 @@ pub(crate) async fn run(context: &Context, rewrap: Rewrap) -> Result<(), Failure
             {other_keys} of other keys"
         ));
     } else {
-        object(context.format, &flat(context.format, &work.report)?, &Names::new())?;
+        object(context.format, &flat(context.format, &work.report, &work.report)?, &Names::new())?;
     }
-    match work.report.refused {
+    none_refused(&work.report)
+}
+
+/// Prints what came of it.
+fn end<T: Serialize>(format: Format, whole: &T, ciphertexts: &Report) -> Result<(), Failure> {
+    object(format, &flat(format, whole, ciphertexts)?, &Names::new())?;
+    none_refused(ciphertexts)
+}
+
+fn none_refused(report: &Report) -> Result<(), Failure> {
+    match report.refused {
         0 => Ok(()),
         refused => Err(Failure::InTheWay {
             problem: format!("{refused} ciphertexts were refused and stay as they are"),
@@ -136,8 +165,8 @@ pub(crate) async fn run(context: &Context, rewrap: Rewrap) -> Result<(), Failure
 }
 
 /// Tables show the versions in one line.
-fn flat(format: Format, report: &Report) -> Result<serde_json::Value, Failure> {
-    let mut value = crate::output::to_value(report)?;
+fn flat<T: Serialize>(format: Format, whole: &T, report: &Report) -> Result<serde_json::Value, Failure> {
+    let mut value = crate::output::to_value(whole)?;
     if format == Format::Table {
         let versions: Vec<String> =
             report.by_version.iter().map(|(version, count)| format!("{version}: {count}")).collect();
@@ -225,6 +254,18 @@ impl Work {
             if parsed.key == self.key.id && parsed.version < self.key.newest_version)
     }
 
+    /// Counts a ciphertext as it was found.
+    fn count(&mut self, piece: &Piece) {
+        let Piece::Ciphertext { parsed, .. } = piece else { return };
+        if parsed.key != self.key.id {
+            self.report.other_keys += 1;
+            return;
+        }
+        self.report.ciphertexts += 1;
+        *self.report.by_version.entry(parsed.version).or_default() += 1;
+        self.report.newest += u64::from(parsed.version >= self.key.newest_version);
+    }
+
     /// Passes pieces on, those that are of older versions as the server gives them back.
     async fn pass(&mut self, path: &Path, pieces: Vec<Piece>, output: &mut impl Write) -> Result<(), Failure> {
         let older = pieces.iter().filter(|piece| self.is_older(piece)).filter_map(|piece| match piece {
@@ -238,19 +279,15 @@ impl Work {
         for piece in pieces {
             let octets = match piece {
                 Piece::Other(octets) => octets,
-                Piece::Ciphertext { text, parsed, .. } if parsed.key != self.key.id => {
-                    self.report.other_keys += 1;
-                    text.into_bytes()
-                }
-                Piece::Ciphertext { offset, text, parsed } => {
-                    self.report.ciphertexts += 1;
-                    *self.report.by_version.entry(parsed.version).or_default() += 1;
-                    let is_newest = parsed.version >= self.key.newest_version;
-                    self.report.newest += u64::from(is_newest);
-                    if is_newest || self.dry_run {
-                        text.into_bytes()
-                    } else {
-                        self.changed(path, offset, text, answers.next())?.into_bytes()
+                ciphertext => {
+                    self.count(&ciphertext);
+                    let is_older = self.is_older(&ciphertext);
+                    match ciphertext {
+                        Piece::Ciphertext { offset, text, .. } if is_older && !self.dry_run => {
+                            self.changed(path, offset, text, answers.next())?.into_bytes()
+                        }
+                        Piece::Ciphertext { text, .. } => text.into_bytes(),
+                        Piece::Other(octets) => octets,
                     }
                 }
             };

@@ -30,6 +30,7 @@ mod migration;
 mod ownership;
 mod refusals;
 mod rewrap;
+mod rewrap_postgres;
 mod rollover;
 mod rotation;
 mod sealed;

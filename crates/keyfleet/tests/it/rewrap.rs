@@ -10,7 +10,7 @@ use crate::console::{Fleet, Succeeds as _, json as json_of};
 use crate::fleet::{sign_up, sign_up_for};
 
 /// A fleet with a key, and a program that uses it as `clinic.toml`.
-fn with_key() -> Fleet {
+pub(crate) fn with_key() -> Fleet {
     let fleet = Fleet::start(&[]).with_device();
     fleet.run(&["encryption-key", "create", "patients", "--facility", "lyon"]).succeeds();
     fleet.run(&["encryption-key", "create", "staff", "--facility", "lyon"]).succeeds();
@@ -18,18 +18,18 @@ fn with_key() -> Fleet {
     fleet
 }
 
-fn encrypted(fleet: &Fleet, key: &str, text: &str) -> String {
+pub(crate) fn encrypted(fleet: &Fleet, key: &str, text: &str) -> String {
     fs::write(fleet.path("plain"), text).unwrap();
     let encrypt = ["encrypt", key, "plain", "--external-aad", "clinic"];
     fleet.run_as("clinic.toml", &encrypt).expect_success().stdout_text().trim().to_owned()
 }
 
-fn decrypted(fleet: &Fleet, ciphertext: &str) -> String {
+pub(crate) fn decrypted(fleet: &Fleet, ciphertext: &str) -> String {
     fs::write(fleet.path("cipher"), ciphertext).unwrap();
     fleet.run_as("clinic.toml", &["decrypt", "cipher", "--external-aad", "clinic"]).expect_success().stdout_text()
 }
 
-fn version(ciphertext: &str) -> u32 {
+pub(crate) fn version(ciphertext: &str) -> u32 {
     ciphertext.parse::<Ciphertext>().unwrap().version
 }
 
