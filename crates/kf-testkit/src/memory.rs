@@ -17,7 +17,6 @@ const PAGE_OCTETS: usize = 4096;
 const FILTER_BITS: u32 = 20;
 
 /// A secret that is known to the test.
-#[derive(Clone)]
 pub struct KnownSecret {
     name: String,
     octets: Vec<u8>,
