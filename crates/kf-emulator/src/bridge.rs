@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use kf_testkit::{KnownSecret, MemoryReport, search_memory};
+
 use crate::flash_chip::{Answer, FlashChip};
 use crate::fuses::Fuses;
 use crate::machine::{Machine, MachineError};
@@ -48,6 +50,8 @@ pub(crate) enum Command {
     Destroy,
     /// Noise state 1, place of the device key 24, certificate.
     Show,
+    /// Fetches the order that waits, obeys and answers it. Gives the report.
+    Orders,
 }
 
 impl Command {
@@ -59,6 +63,7 @@ impl Command {
             Self::Exchange => 6,
             Self::Destroy => 8,
             Self::Show => 9,
+            Self::Orders => 10,
         }
     }
 }
@@ -93,18 +98,20 @@ impl Board {
         let machine = Arc::new(Mutex::new(Machine::start(image)?));
         let noise = Noise::new(self.source);
         let fuses = self.fuses.clone();
-        let mut running = Running { board: self, machine, noise };
+        let mut running = Running { board: self, machine, noise, watched: None, seen: Vec::new() };
         let evidence = running.exchange(&fuses)?;
         Ok((running, evidence))
     }
 }
 
 /// A device whose power is on. Dropping it is pulling the plug.
-#[derive(Debug)]
 pub(crate) struct Running<'b> {
     board: &'b mut Board,
     machine: Arc<Mutex<Machine>>,
     noise: Noise,
+    /// What its memory is searched for whenever it waits for the modem.
+    watched: Option<Vec<KnownSecret>>,
+    seen: Vec<MemoryReport>,
 }
 
 impl Running<'_> {
@@ -116,6 +123,24 @@ impl Running<'_> {
         let now = now_millis().to_be_bytes();
         let arguments: Vec<&[u8]> = std::iter::once(now.as_slice()).chain(arguments.iter().copied()).collect();
         self.exchange(&[vec![command.code()], fields(&arguments)?].concat())
+    }
+
+    /// Searches the device's memory from now on whenever it waits for the modem, which is in the middle of an act.
+    pub(crate) fn watch(&mut self, known: Vec<KnownSecret>) {
+        self.watched = Some(known);
+    }
+
+    /// What was found so.
+    pub(crate) fn seen(&self) -> &[MemoryReport] {
+        &self.seen
+    }
+
+    /// Searches the memory of the process that runs the device, and so the device's: between two acts, when nothing else was begun.
+    ///
+    /// # Errors
+    /// [`BridgeError::Frame`].
+    pub(crate) fn search(&self, known: &[KnownSecret]) -> Result<MemoryReport, BridgeError> {
+        Ok(search_memory(self.machine()?.process(), known))
     }
 
     fn machine(&self) -> Result<MutexGuard<'_, Machine>, BridgeError> {
@@ -140,7 +165,12 @@ impl Running<'_> {
                 }
                 b'E' => status(self.board.flash.erase(number(rest, 0)?)?)?,
                 b'N' => self.noise.samples()?,
-                b'H' => modem::carry(&self.machine, self.board.server.as_ref(), &self.board.runtime, rest)?,
+                b'H' => {
+                    if let Some(known) = &self.watched {
+                        self.seen.push(self.search(known)?);
+                    }
+                    modem::carry(&self.machine, self.board.server.as_ref(), &self.board.runtime, rest)?
+                }
                 _ => return Err(BridgeError::Frame),
             };
             self.machine()?.send(&answer)?;

@@ -62,6 +62,13 @@ pub(crate) enum Verb {
         /// The envelope
         file: PathBuf,
     },
+    /// Fetch the order that waits, obey it and answer it
+    Orders {
+        #[command(flatten)]
+        device: Device,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
     /// Destroy every key
     Destroy {
         #[command(flatten)]
@@ -158,6 +165,10 @@ pub(crate) fn run(verb: Verb) -> Result<(), Box<dyn Error>> {
         Verb::Open { device, service, file } => {
             let plaintext = tell(&device, None, Command::Open, &[service.as_bytes(), &std::fs::read(file)?])?;
             Ok(std::io::stdout().lock().write_all(&plaintext)?)
+        }
+        Verb::Orders { device, server } => {
+            let report = tell(&device, Some(server.read()?), Command::Orders, &[])?;
+            Ok(say(if report.is_empty() { "no order waits" } else { "obeyed, and the server has the signed report" })?)
         }
         Verb::Destroy { device } => match tell(&device, None, Command::Destroy, &[])?.as_slice() {
             [1] => Ok(say("every key is erased, and its cells were read back")?),

@@ -11,7 +11,7 @@ use kf_device::certificate::Certificate;
 use kf_entropy::{Evidence, NoiseState as Declared};
 use kf_key::DeviceId;
 
-use crate::bridge::{Board, BridgeError, Command};
+use crate::bridge::{Board, BridgeError, Command, Running};
 use crate::flash_chip::Random;
 use crate::fuses::{Fuses, NoiseState};
 use crate::remains::Remains;
@@ -81,7 +81,7 @@ pub(crate) fn run(keyfleet: &Path, image: &Path, seed: u64) -> Outcome<Vec<Row>>
         rows: Vec::new(),
     };
     life.refuse_bad_noise(device)?;
-    let stages: [Stage; 8] = [
+    let stages: [Stage; 9] = [
         ("birth", Life::be_born),
         ("first messages", |life| life.talk("first")),
         ("commands", Life::obey),
@@ -89,6 +89,7 @@ pub(crate) fn run(keyfleet: &Path, image: &Path, seed: u64) -> Outcome<Vec<Row>>
         ("rotation", Life::rotate),
         ("later messages", |life| life.talk("second")),
         ("late message", Life::refuse_superseded),
+        ("a look into its memory", Life::look_into_memory),
         ("death", Life::die),
     ];
     for (name, stage) in stages {
@@ -126,14 +127,19 @@ impl Life {
         self.rows.push(Row { what: what.to_owned(), found, limit: String::new(), holds, target: None });
     }
 
-    /// Does it with the power cut at random, until it is done without a cut.
     fn despite_cuts(&mut self, command: Command, arguments: &[&[u8]]) -> Outcome<Vec<u8>> {
+        self.repeat(|running| running.tell(command, arguments))
+    }
+
+    /// Does it with the power cut at random, until it is done without a cut. Keys that come and go meanwhile are known afterwards.
+    fn repeat<T>(&mut self, act: impl Fn(&mut Running<'_>) -> Result<T, BridgeError>) -> Outcome<T> {
         for attempt in 1..=MAX_CUTS {
             let operations = self.random.below(attempt * 24);
             let torn = Random(self.random.next());
             self.board.flash.cut_after(operations, torn);
-            let done = self.board.start(&self.image).and_then(|(mut running, _)| running.tell(command, arguments));
+            let done = self.board.start(&self.image).and_then(|(mut running, _)| act(&mut running));
             self.board.flash.power_on();
+            self.remains.collect(self.board.flash.cells())?;
             match done {
                 Err(BridgeError::PowerCut) => self.cuts += 1,
                 other => return Ok(other?),
@@ -209,6 +215,7 @@ impl Life {
             let ask = [b"".as_slice(), &[1]];
             let done = self.board.start(&self.image).and_then(|(mut running, _)| running.tell(Command::Enrol, &ask));
             self.board.flash.power_on();
+            self.remains.collect(self.board.flash.cells())?;
             match done {
                 Err(BridgeError::PowerCut) => self.cuts += 1,
                 other => return Ok(other?.as_slice() != before),

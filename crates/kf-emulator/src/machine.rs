@@ -75,6 +75,11 @@ impl Machine {
         Ok(Self { emulator, to_firmware, from_firmware, pending: std::collections::VecDeque::new() })
     }
 
+    /// The emulator's process.
+    pub(crate) fn process(&self) -> u32 {
+        self.emulator.id()
+    }
+
     /// Sends one frame.
     ///
     /// # Errors

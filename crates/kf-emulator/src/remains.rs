@@ -6,17 +6,26 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use kf_derive::{FusedKey, SoftwareKey};
+use kf_derive::{AeadAlgorithm, DeviceKey, FusedKey, Sender, SoftwareKey};
+use kf_device::sealed::kf_seal::SESSION;
 use kf_device::storage::{Checksum, Flash, Geometry, Medium, RecordId, Store};
 use kf_device::wrap::{WRAPPED_OCTETS, What, WrapKey as _, Wrapped};
 use kf_key::{DeviceId, SecretArray};
+use kf_testkit::KnownSecret;
 
 use crate::flash_chip::{SECTOR_OCTETS, SECTORS, WORD_OCTETS};
 use crate::fuses::Fuses;
 
 const FRAGMENT_OCTETS: usize = 8;
+/// The most octets of a secret that `keyfleet image` looks for.
+const MAX_SECRET_OCTETS: usize = 4096;
+/// Names of what is looked for in memory.
+pub(crate) const KEY: &str = "key";
+pub(crate) const CHIP: &str = "chip";
 
 /// Where the SDK keeps wrapped keys. Its ids never change, because devices in the field keep them.
 const KEYS: [(RecordId, What); 5] = [
@@ -96,6 +105,58 @@ impl Remains {
         // Exposed to the search.
         let in_the_clear = self.keys.iter().map(|key| count(key.expose())).sum();
         Found { in_the_clear, stored: self.stored.iter().map(|stored| count(stored)).sum() }
+    }
+
+    /// What is to be looked for in the device's memory: every key that it stored, the keys below them that it derived for these
+    /// services and boots, and the chip's own, which is always there.
+    ///
+    /// # Errors
+    /// When the chip's key cannot be read.
+    pub(crate) fn in_memory<'b>(
+        &self,
+        folder: &Path,
+        services: &[&[u8]],
+        boots: impl Iterator<Item = &'b [u8; 16]> + Clone,
+    ) -> Outcome<Vec<KnownSecret>> {
+        let chip = Fuses::chip_key(folder)?;
+        // Exposed to the search, here and below.
+        let mut known = vec![KnownSecret::new(CHIP, chip.expose())];
+        for key in &self.keys {
+            known.push(KnownSecret::new(KEY, key.expose()));
+            let copy = || SoftwareKey::new(SecretArray::fill(|octets| *octets = *key.expose()));
+            // What is no device key has no keys below it, and those of nothing are found nowhere.
+            let session = || DeviceKey::from_keyed_hmac(copy()).session(SESSION, 0);
+            known.push(KnownSecret::new(KEY, session()?.into_secret().expose()));
+            for service in services {
+                let application = session()?.application(service, 0)?;
+                for boot in boots.clone() {
+                    let sealing = application.boot(boot, Sender::Device, AeadAlgorithm::Aes128Ccm)?;
+                    known.push(KnownSecret::new(KEY, sealing.expose()));
+                }
+                known.push(KnownSecret::new(KEY, application.into_secret().expose()));
+            }
+        }
+        Ok(known)
+    }
+
+    /// Writes what is looked for into files, as hexadecimal text: every key as it is, and as it lies wrapped.
+    ///
+    /// # Errors
+    /// Of the files.
+    pub(crate) fn write(&self, folder: &Path) -> Outcome<Vec<String>> {
+        std::fs::create_dir_all(folder)?;
+        // Exposed to files of a test that are thrown away.
+        let all = self.keys.iter().map(|key| key.expose().to_vec()).chain(self.stored.iter().cloned());
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut arguments = Vec::new();
+        for (number, octets) in all.enumerate() {
+            let path = folder.join(format!("key-{number}"));
+            let octets = octets.get(..octets.len().min(MAX_SECRET_OCTETS)).unwrap_or_default();
+            options.open(&path)?.write_all(hex::encode(octets).as_bytes())?;
+            arguments.extend(["--secret".to_owned(), format!("key-{number}={}", path.display())]);
+        }
+        Ok(arguments)
     }
 
     /// Whether the search sees eight octets of a key, at an odd place, in `cells`.

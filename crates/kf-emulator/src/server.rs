@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -15,12 +15,16 @@ pub(crate) enum ServerError {
     #[error("cannot run {program}")]
     Start { program: PathBuf, source: std::io::Error },
     #[error("`keyfleet {arguments}` failed: {said}")]
-    Failed { arguments: String, said: String },
+    Failed { arguments: String, code: Option<i32>, said: String },
     #[error("keyfleet printed something else than it does: {0}")]
     Form(String),
     #[error("a file of the fleet")]
     File(#[from] std::io::Error),
 }
+
+/// Who approves.
+const SECOND: &str = "second";
+const SECOND_PROFILE: &str = "second.toml";
 
 /// A fleet in a folder that is thrown away, served on a port of the kernel's choice.
 #[derive(Debug)]
@@ -75,6 +79,39 @@ impl Fleet {
     pub(crate) fn json(&self, arguments: &[&str]) -> Result<Value, ServerError> {
         let text = self.run(&[&["--format", "json"], arguments].concat())?;
         serde_json::from_str(&text).map_err(|_form| ServerError::Form(text))
+    }
+
+    /// Proposes what takes two people, which is why it is not done yet; the proposal.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub(crate) fn propose(&self, arguments: &[&str]) -> Result<String, ServerError> {
+        let arguments = [&["--data", "fleet", "--format", "json"], arguments].concat();
+        let output = output(&self.program, self.folder.path(), &arguments)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let outcome: Value = serde_json::from_str(&text).map_err(|_form| ServerError::Form(text.clone()))?;
+        outcome.get("proposal").and_then(Value::as_str).map(str::to_owned).ok_or(ServerError::Form(text))
+    }
+
+    /// Signs up a second person, who approves what the owner proposes.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub(crate) fn sign_up_second(&self) -> Result<(), ServerError> {
+        self.run(&["operator", "create", SECOND, "--role", "fleet-operator"])?;
+        self.run(&["token", "create", SECOND, "--out", "second.token"])?;
+        let root = self.path("fleet/root.pem");
+        let profile = format!("server = {:?}\nroot = {root:?}\ntoken_file = \"second.token\"\n", self.url);
+        private(&self.path(SECOND_PROFILE), &profile)
+    }
+
+    /// Approves a proposal as the second person.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub(crate) fn approve(&self, proposal: &str) -> Result<(), ServerError> {
+        let arguments = ["--profile", SECOND_PROFILE, "proposal", "approve", proposal];
+        run(&self.program, self.folder.path(), &arguments).map(drop)
     }
 
     /// A file in the folder, which is also the current directory of every run.
@@ -151,14 +188,18 @@ fn command(program: &Path, folder: &Path) -> Command {
     command
 }
 
-fn run(program: &Path, folder: &Path, arguments: &[&str]) -> Result<String, ServerError> {
-    let output = command(program, folder)
+fn output(program: &Path, folder: &Path, arguments: &[&str]) -> Result<Output, ServerError> {
+    command(program, folder)
         .args(arguments)
         .output()
-        .map_err(|source| ServerError::Start { program: program.to_owned(), source })?;
+        .map_err(|source| ServerError::Start { program: program.to_owned(), source })
+}
+
+fn run(program: &Path, folder: &Path, arguments: &[&str]) -> Result<String, ServerError> {
+    let output = output(program, folder, arguments)?;
     if output.status.success() {
         return String::from_utf8(output.stdout).map_err(|_not_utf8| ServerError::Form("no text".to_owned()));
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(ServerError::Failed { arguments: arguments.join(" "), said })
+    Err(ServerError::Failed { arguments: arguments.join(" "), code: output.status.code(), said })
 }

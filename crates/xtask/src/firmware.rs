@@ -102,14 +102,17 @@ pub(crate) fn run_all(arguments: &Arguments) -> Result<()> {
     check(arguments)
 }
 
-/// The same, as a step of the test command.
+/// The same, as a step of the test command. The emulator's host and the server are those of the step that built the workspace: two
+/// packages by themselves would be built anew, with what they use, because their features are fewer.
 ///
 /// # Errors
 /// As [`run_all`].
 pub(crate) fn step() -> Result<()> {
     let formatting = ["fmt", "--manifest-path", "firmware/Cargo.toml", "--all", "--check"];
     run(cargo().args(formatting), "run `cargo fmt --manifest-path firmware/Cargo.toml --all`")?;
-    run_all(&Arguments { build_only: false, update: false, seed: Some(SEED_OF_TESTS), format: "text".to_owned() })
+    prerequisites::install_for_firmware()?;
+    build()?;
+    check(&Arguments { build_only: false, update: false, seed: Some(SEED_OF_TESTS), format: "text".to_owned() })
 }
 
 fn check(arguments: &Arguments) -> Result<()> {

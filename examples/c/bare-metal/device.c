@@ -253,11 +253,19 @@ static void inject(fields *frame) {
 /* The field of a service as a text. */
 static int take_service(fields *frame, char service[49]) { return take_text(frame, service); }
 
-/* Service, plaintext: gives the envelope. One sealer for as long as the service and the device key are the same. */
+/* One sealer for as long as the service and the device key are the same. */
+static kf_sealer sealer;
+static kf_key_place sealed_at;
+static char sealed_for[49];
+
+/* Ends what this boot seals with. */
+static void forget(void) {
+  kf_sealer_wipe(&sealer);
+  sealed_for[0] = 0;
+}
+
+/* Service, plaintext: gives the envelope. */
 static void seal(fields *frame) {
-  static kf_sealer sealer;
-  static kf_key_place sealed_at;
-  static char sealed_for[49];
   char service[49];
   kf_key_place place;
   size_t length;
@@ -310,15 +318,14 @@ static void exchange_key(void) {
   result_length = 24;
 }
 
-/* Order: carries it out and gives the signed report. */
-static void obey(uint64_t now, fields *frame) {
+/* Carries an order out and gives the signed report. */
+static void carry_out(uint64_t now, const uint8_t *message, size_t length) {
   static kf_order order;
-  size_t length;
-  const uint8_t *message = field_next(frame, &length);
   uint8_t act, erasure;
   REQUIRE(message != NULL && fuses.has_orders, KF_MISSING);
   DO(kf_order_accept(&order, &device, fuses.orders, message, length, now, &act));
   if (act == KF_WIPE) {
+    forget();
     DO(kf_order_wipe(&order, &device, now, result, &result_length, &erasure));
   } else {
     keep_certificate(now, NULL, 0, 1);
@@ -328,10 +335,40 @@ static void obey(uint64_t now, fields *frame) {
   kf_order_end(&order);
 }
 
+/* Order: carries it out and gives the signed report. */
+static void obey(uint64_t now, fields *frame) {
+  size_t length;
+  const uint8_t *message = field_next(frame, &length);
+  carry_out(now, message, length);
+}
+
+/* Asks the server for the order that waits, carries it out and sends the signed report, which it gives; nothing when none waits. A device
+ * that was wiped has only its report left to send. */
+static void fetch_order(uint64_t now) {
+  uint32_t retry_after;
+  uint8_t *body;
+  size_t body_length;
+  if (kf_wipe_report(&device, result, &result_length) != KF_OK || result_length == 0) {
+    static uint8_t order[KF_MESSAGE_OCTETS];
+    kf_request question = {0, "/v1/device/orders", NULL, NULL, NULL, 0, KF_SEND, KF_GET, KF_IN_USE, 0};
+    uint16_t status = ask(&question, &retry_after, &body, &body_length);
+    result_length = 0;
+    if (status == 204) return;
+    REQUIRE(status == 200 && body_length <= sizeof order, KF_REFUSED);
+    memcpy(order, body, body_length);
+    carry_out(now, order, body_length);
+  }
+  if (failed == NULL) {
+    kf_request report = {0, "/v1/device/orders/outcome", "application/cbor", NULL, result, result_length, KF_SEND, KF_POST, KF_NO_IDENTITY, 0};
+    REQUIRE(ask(&report, &retry_after, &body, &body_length) / 100 == 2, KF_REFUSED);
+  }
+}
+
 /* Destroys every key. Gives 1 when everything was erased and read back. */
 static void destroy(void) {
   static const uint8_t targets[4] = {KF_DEVICE_KEYS, KF_RATCHET_KEY, KF_IDENTITY_A, KF_IDENTITY_B};
   size_t i;
+  forget();
   result[0] = 1;
   for (i = 0; i < sizeof targets; i++) {
     uint8_t erasure;
@@ -361,7 +398,8 @@ static void show(void) {
   result_length += 25;
 }
 
-static void run(size_t length) {
+/* In a frame of its own, so that nothing of a command stays in the frame of the loop. */
+static void __attribute__((noinline)) run(size_t length) {
   fields frame = {command + 1, length - 1};
   const uint8_t *time;
   uint64_t now;
@@ -378,8 +416,15 @@ static void run(size_t length) {
     case 7: obey(now, &frame); break;
     case 8: destroy(); break;
     case 9: show(); break;
+    case 10: fetch_order(now); break;
     default: did("the command", KF_ARGUMENT);
   }
+}
+
+/* Writes over the stack below: frames that are gone keep what the ciphers of a command left in them. 64 KiB are more than the deepest uses. */
+static void __attribute__((noinline)) wipe_stack(void) {
+  volatile uint32_t area[16 * 1024];
+  for (size_t at = 0; at < sizeof area / sizeof area[0]; at++) area[at] = 0;
 }
 
 static void answer_command(void) {
@@ -424,6 +469,7 @@ int main(void) {
   if (failed != NULL) return 1;
   for (;;) {
     run(line_receive(command, sizeof command));
+    wipe_stack();
     answer_command();
   }
 }

@@ -55,6 +55,11 @@ impl<'l> Device<'l> {
         Ok((Self { line, fuses, store, source, sealer: None }, evidence))
     }
 
+    /// Ends what this boot seals with.
+    pub(crate) fn forget(&mut self) {
+        self.sealer = None;
+    }
+
     pub(crate) fn held(&mut self) -> Result<Option<HeldKey>, Text> {
         HeldKey::load(&mut self.store, &self.fuses.chip, self.fuses.device).or_text("device key")
     }
@@ -128,7 +133,7 @@ pub(crate) fn destroy(
     _fields: &mut Fields<'_>,
     result: &mut [u8],
 ) -> Result<usize, Text> {
-    device.sealer = None;
+    device.forget();
     let targets = [Target::DeviceKeys, Target::Ratchet, Target::Identity(Slot::A), Target::Identity(Slot::B)];
     let mut all_read_back = true;
     for target in targets {

@@ -22,13 +22,13 @@ use board::line::{Line, MAX_FRAME_OCTETS};
 use device::Device;
 use fields::Fields;
 use fuses::Fuses;
-use kf_key::UnixMillis;
+use kf_key::{UnixMillis, wipe_stack};
 use text::Text;
 
 /// What a command does: reads its fields, writes its result, says how long it is, or why it failed.
 type Act = for<'l> fn(&mut Device<'l>, UnixMillis, &mut Fields<'_>, &mut [u8]) -> Result<usize, Text>;
 
-const COMMANDS: [(u8, Act); 8] = [
+const COMMANDS: [(u8, Act); 9] = [
     (2, enrol::enrol),
     (3, device::inject),
     (4, device::seal),
@@ -37,7 +37,11 @@ const COMMANDS: [(u8, Act); 8] = [
     (7, rotate::obey),
     (8, device::destroy),
     (9, device::show),
+    (10, rotate::fetch),
 ];
+
+/// Stack that is written over after each command: more than the deepest of them uses.
+const STACK_OCTETS: usize = 64 * 1024;
 
 /// Ends of a command on the line.
 const DONE: u8 = b'D';
@@ -60,6 +64,7 @@ fn main() -> ! {
     };
     loop {
         let done = receive(&line, &mut command).and_then(|frame| run(&mut device, frame, &mut result));
+        wipe_stack::<STACK_OCTETS>();
         match done.as_ref().map(|length| result.get(..*length).unwrap_or_default()) {
             Ok(result) => line.borrow_mut().send(&[&[DONE], result]),
             Err(reason) => line.borrow_mut().send(&[&[FAILED], reason.as_bytes()]),
@@ -71,6 +76,8 @@ fn receive<'a>(line: &RefCell<Line>, buffer: &'a mut [u8]) -> Result<&'a [u8], T
     line.borrow_mut().receive(buffer).map(|frame| &*frame).map_err(|_too_long| Text::of("the command is too long"))
 }
 
+/// In a frame of its own, so that nothing of a command stays in the frame of the loop.
+#[inline(never)]
 fn run(device: &mut Device<'_>, frame: &[u8], result: &mut [u8]) -> Result<usize, Text> {
     let (code, rest) = frame.split_first().ok_or(Text::of("the command is empty"))?;
     let mut fields = Fields::new(rest);

@@ -7,7 +7,7 @@ use kf_flash::flash_encryption::FlashCipher;
 use kf_flash::nvs::{Partition, RemnantKind, remnants};
 use kf_flash::scan::{FindingKind, NamedSecret, Scanner, Secrets};
 use kf_key::{SecretArray, SecretBytes};
-use kf_testkit::{SECTOR_OCTETS, TranslatedFlash};
+use kf_testkit::{CardShape, SECTOR_OCTETS, TranslatedFlash};
 
 use crate::chip_flash::{ChipFlash, key, start};
 
@@ -146,6 +146,29 @@ fn overwriting_35_times_and_trimming_leave_a_key_on_a_card() {
         assert_eq!(card.read(0), [0; SECTOR_OCTETS], "as far as any program can see it is gone");
         assert_eq!(card.copies(OLD), 1, "after {overwrites} overwrites");
         assert_eq!(found(card.flash().raw(), &[("old", OLD)]), ["old"]);
+    }
+}
+
+/// How many copies of a key there are on a card that is so full, after it was overwritten 35 times and so many other sectors
+/// were written.
+fn copies_after(percent: usize, seed: u64, writes: usize) -> usize {
+    let shape = CardShape { blocks: 113, pages_per_block: 8, sectors: 469, endurance: 10_000, bad_per_mille: 20 };
+    let mut card = TranslatedFlash::manufactured(shape, seed);
+    let others = 1..469 * percent / 100;
+    others.clone().for_each(|sector| card.write(sector, &[0x11; SECTOR_OCTETS]).unwrap());
+    card.write(0, &sector_with(OLD)).unwrap();
+    (0..35_u8).for_each(|number| card.write(0, &[number; SECTOR_OCTETS]).unwrap());
+    others.cycle().take(writes).for_each(|sector| card.write(sector, &[0x12; SECTOR_OCTETS]).unwrap());
+    card.copies(OLD)
+}
+
+#[test]
+fn a_key_overwritten_35_times_outlives_many_unrelated_writes_on_any_card_and_fewer_the_fuller_it_is() {
+    for (percent, outlives) in [(10, 300), (50, 150), (90, 60)] {
+        for seed in 0..3 {
+            assert_eq!(copies_after(percent, seed, outlives), 1, "{percent} % full, seed {seed}");
+            assert_eq!(copies_after(percent, seed, 3_000), 0, "{percent} % full, seed {seed}");
+        }
     }
 }
 
