@@ -22,7 +22,7 @@ pub(crate) enum Format {
 }
 
 /// Fields whose number is a moment in milliseconds since 1970.
-const MOMENTS: [&str; 39] = [
+const MOMENTS: [&str; 40] = [
     "written",
     "issued",
     "created",
@@ -62,6 +62,7 @@ const MOMENTS: [&str; 39] = [
     "ends",
     "recorded",
     "withdrawn",
+    "as_of",
 ];
 
 /// Fields that come first when one object is shown.

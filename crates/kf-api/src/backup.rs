@@ -57,6 +57,9 @@ pub struct Backup {
     /// When it was retired.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub retired: Option<UnixMillis>,
+    /// Why it is a full one, although an increment was asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub full_because: Option<String>,
 }
 
 /// A file of a backup.
@@ -75,16 +78,21 @@ pub struct BackupFile {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackupManifest {
-    /// Format version: 1.
+    /// Format version: 2.
     pub v: u8,
     /// Identifier.
     pub id: BackupId,
+    /// What it builds on; absent for a full backup.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub base: Option<BackupBase>,
     /// Name of the fleet.
     pub fleet: String,
     /// Origin of the fleet's log, which no other fleet has.
     pub origin: String,
     /// When it was begun.
     pub created: UnixMillis,
+    /// The time of the newest act in it.
+    pub as_of: UnixMillis,
     /// Program and version.
     pub tool: String,
     /// Schema version of the registry.
@@ -97,11 +105,51 @@ pub struct BackupManifest {
     pub key_version: u32,
     /// The public half of that key.
     pub recipient: String,
+    /// The registry that it gives back, in clear.
+    pub registry: RegistryFile,
     /// The files.
     pub files: Vec<BackupFile>,
 }
 
-/// A backup is asked for, or retired.
+/// The file of a registry, in clear.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryFile {
+    /// Its octets.
+    pub octets: u64,
+    /// SHA-256 of them, hexadecimal.
+    pub sha256: String,
+}
+
+/// What an increment builds on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupBase {
+    /// The backup before it.
+    pub backup: BackupId,
+    /// The full backup with which its chain begins.
+    pub full: BackupId,
+    /// Its number in the chain; the first increment on a full backup is 1.
+    pub number: u32,
+    /// SHA-256 of the registry that the backup before it gives back, hexadecimal.
+    pub registry_sha256: String,
+    /// Pages that changed since, all of which it holds.
+    pub pages: u64,
+}
+
+/// A backup is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewBackup {
+    /// Why, for the log.
+    #[serde(default)]
+    pub why: String,
+    /// Only what changed since the newest backup; a full one where there is none to build on.
+    #[serde(default)]
+    pub incremental: bool,
+}
+
+/// A backup is retired, or a restored registry accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackupRequest {
@@ -115,6 +163,9 @@ pub struct BackupRequest {
 pub struct BackupOutcome {
     /// The proposal that waits for a second person.
     pub proposal: ProposalId,
+    /// Increments that build on the backup and are retired with it, the newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub increments: Vec<BackupId>,
 }
 
 /// What is known of a registry that was restored from before, until two people accept it.

@@ -101,6 +101,9 @@ pub enum ProposedAct {
     RetireBackup {
         /// Which.
         backup: BackupId,
+        /// Increments that build on it, of which the same is said.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        increments: Vec<BackupId>,
         /// Why, for the log.
         why: String,
     },

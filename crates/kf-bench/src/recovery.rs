@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use kf_age::Identity;
-use kf_api::backup::NewBackupKey;
+use kf_api::backup::{NewBackup, NewBackupKey};
 use kf_api::revocation::{RevocationTarget, RevokeRequest};
 use kf_fleet::{BackupKeys, DataDir, RestoreOptions, restore};
 use kf_key::{RevocationReason, SecretBytes};
@@ -36,7 +36,7 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let (backup, backup_seconds) = runtime.block_on(async {
         fleet.fleet.backup_key_create(&fleet.owner, new).await.map_err(fleet_error)?;
         let begun = Instant::now();
-        let backup = fleet.fleet.backup_create(&fleet.owner, String::new()).await.map_err(fleet_error)?;
+        let backup = fleet.fleet.backup_create(&fleet.owner, NewBackup::default()).await.map_err(fleet_error)?;
         Ok::<_, BenchError>((backup, begun.elapsed().as_secs_f64()))
     })?;
     let request = RevokeRequest {
@@ -57,6 +57,7 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let identity = SecretBytes::fill(text.len(), |place| place.copy_from_slice(text.expose()));
     let options = RestoreOptions {
         from: backup.directory.into(),
+        at: None,
         keys: BackupKeys::open(&[], &[identity]).map_err(fleet_error)?,
         witness: None,
         accept_loss: true,

@@ -1,31 +1,37 @@
-//! Backups: made while the server works, sealed to a key of which the server has the public half alone, listed, retired.
+//! Backups: made while the server works, sealed to a key of which the server has the public half alone, listed, retired. A full one
+//! holds the registry; an increment holds the pages that changed since the backup before it.
 //!
 //! A backup is known before it is made, to the registry and to the witness: what is destroyed from then on is barred by it. It
 //! appears under its name when it is whole, and is recorded then; a start after a crash finishes or removes what is between.
 
+mod making;
+mod pages;
+
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use kf_access::{Action, Principal, Target, authorize};
 use kf_age::Recipient;
-use kf_api::backup::{Backup, BackupFile, BackupKey, BackupManifest, BackupOutcome, BackupState, NewBackupKey};
+use kf_api::backup::{Backup, BackupKey, BackupManifest, BackupOutcome, BackupState, NewBackup, NewBackupKey};
 use kf_api::proposal::ProposedAct;
 use kf_api::{Page, PageRequest};
-use kf_crypto::Sha256;
-use kf_key::{BackupId, ProposalId, SecretBytes};
-use kf_store::backup::inspect;
+use kf_key::{BackupId, ProposalId};
 
 use crate::entry::Entry;
 use crate::fence::Line;
-use crate::log_publisher::{LOG_ORIGIN_FACT, local, write_durably};
+use crate::log_publisher::{local, write_durably};
 use crate::naming::check_why;
 use crate::{Fleet, FleetError};
+
+pub(crate) use making::{MAX_INCREMENTS, digest_of};
 
 /// The names in the directory of a backup.
 pub(crate) const MANIFEST: &str = "manifest.json";
 pub(crate) const SEAL: &str = "manifest.seal";
 pub(crate) const REGISTRY: &str = "registry.sqlite.age";
+/// What changed since the backup before, in the place of the registry.
+pub(crate) const INCREMENT: &str = "registry.sqlite-wal.age";
 pub(crate) const CONFIG: &str = "keyfleet.toml.age";
 /// What the manifest's digest is wrapped for, by the signer under the root.
 pub(crate) const SEAL_CONTEXT: &[u8] = b"backup manifest";
@@ -89,11 +95,13 @@ impl Fleet {
         self.store.backup(id)?.ok_or(FleetError::NotFound("backup"))
     }
 
-    /// Makes a backup while everything goes on, sealed to the newest backup key.
+    /// Makes a backup while everything goes on, sealed to the newest backup key: a full one, or the increment to the newest. Where there
+    /// is none that it could build on, an increment is a full one, and says why.
     ///
     /// # Errors
     /// [`FleetError::Conflict`] without a backup key, [`FleetError::Local`] for a directory that cannot be written.
-    pub async fn backup_create(&self, who: &Principal, why: String) -> Result<Backup, FleetError> {
+    pub async fn backup_create(&self, who: &Principal, new: NewBackup) -> Result<Backup, FleetError> {
+        let NewBackup { why, incremental } = new;
         check_why(&why)?;
         authorize(who, Action::BackupCreate, Target::Fleet)?;
         let key = self.store.backup_keys()?.into_iter().next().ok_or_else(|| {
@@ -103,6 +111,13 @@ impl Fleet {
                 "make one with `keyfleet backup key create`",
             )
         })?;
+        // One at a time: the copy and what is known of its pages have one place.
+        let _turn = self.backup_turn.lock().await;
+        let (base, full_because) = match incremental.then(|| self.base_under(&key)).transpose()? {
+            None => (None, None),
+            Some(Ok(base)) => (Some(base), None),
+            Some(Err(why)) => (None, Some(why)),
+        };
         let now = self.now();
         let id = BackupId::from_parts(now, kf_crypto::random_array()?);
         let place = self.backups_dir().join(id.to_string());
@@ -114,11 +129,12 @@ impl Fleet {
             directory: place.display().to_string(),
             manifest: None,
             retired: None,
+            full_because,
         };
         let entry = |act: &str| Entry::done(who, act, now).about(id).because(&why).with("key_version", key.version);
         self.store.keep_backup(backup.clone(), self.evidence(entry("backup.begin")).build()).await?;
         self.fence.add(&[Line::Backup { backup: id, key_version: key.version, at: now }])?;
-        match self.make_backup(&backup, &key).await {
+        match self.make_backup(&backup, &key, base).await {
             Ok(manifest) => {
                 let backup = Backup { manifest: Some(manifest), ..backup };
                 let entry = described(entry("backup.create"), &backup);
@@ -136,51 +152,6 @@ impl Fleet {
         self.config.backup_dir.clone().unwrap_or_else(|| self.dir.backups())
     }
 
-    /// Everything up to the moment when the backup appears under its name.
-    async fn make_backup(&self, backup: &Backup, key: &BackupKey) -> Result<BackupManifest, FleetError> {
-        let recipient: Recipient = key.recipient.parse().map_err(|_detail| FleetError::Bug("a stored recipient"))?;
-        let (partial, copy) = (partial_of(backup), self.copy_path());
-        let config = toml::to_string_pretty(&self.config).map_err(|_bug| FleetError::Bug("configuration"))?;
-        let store = self.store.clone();
-        let origin = store.fact(LOG_ORIGIN_FACT)?.ok_or(FleetError::Bug("no log origin"))?;
-        let (fleet, backup_id, key) = (self.config.fleet.clone(), backup.id, key.clone());
-        let (created, directory) = (backup.created, partial.clone());
-        let made = tokio::task::spawn_blocking(move || {
-            remove_if_there(&copy)?;
-            std::fs::create_dir_all(&directory).map_err(|error| local(&directory, &error))?;
-            store.copy_to(&copy)?;
-            let facts = inspect(&copy)?;
-            let file = File::open(&copy).map_err(|error| local(&copy, &error))?;
-            let registry = seal_file(&recipient, file, &directory, REGISTRY)?;
-            remove_if_there(&copy)?;
-            let config = seal_file(&recipient, config.as_bytes(), &directory, CONFIG)?;
-            Ok::<_, FleetError>(BackupManifest {
-                v: 1,
-                id: backup_id,
-                fleet,
-                origin,
-                created,
-                tool: format!("keyfleet {}, SQLite {}", env!("CARGO_PKG_VERSION"), kf_store::engine_version()),
-                schema: facts.schema,
-                log_size: facts.log_size,
-                log_root: hex::encode(facts.log_root),
-                key_version: key.version,
-                recipient: key.recipient,
-                files: vec![registry, config],
-            })
-        });
-        let manifest = made.await.map_err(|_panic| FleetError::Bug("the backup ended early"))??;
-        let text = serde_json::to_vec_pretty(&manifest).map_err(|_bug| FleetError::Bug("manifest"))?;
-        let digest = SecretBytes::from_vec(kf_crypto::sha256(&text).to_vec());
-        let seal = self.signer.wrap(SEAL_CONTEXT, &digest).await?;
-        write_durably(&partial.join(MANIFEST), &text)?;
-        write_durably(&partial.join(SEAL), hex::encode(seal).as_bytes())?;
-        let place = PathBuf::from(&backup.directory);
-        std::fs::rename(&partial, &place).map_err(|error| local(&place, &error))?;
-        sync_dir(&self.backups_dir())?;
-        Ok(manifest)
-    }
-
     /// The copy that is sealed; it lies beside the registry, and is as well protected.
     fn copy_path(&self) -> PathBuf {
         self.dir.path().join("registry.backup-copy")
@@ -190,6 +161,10 @@ impl Fleet {
         remove_if_there(&self.copy_path())?;
         for place in [partial_of(&backup), PathBuf::from(&backup.directory)] {
             remove_dir_if_there(&place)?;
+        }
+        remove_if_there(&self.new_pages_path())?;
+        if Self::is_index_of(&self.pages_path(), backup.id)? {
+            remove_if_there(&self.pages_path())?;
         }
         let now = self.now();
         let entry =
@@ -209,6 +184,9 @@ impl Fleet {
             let manifest = text.and_then(|text| serde_json::from_slice::<BackupManifest>(&text).ok());
             match manifest.filter(|manifest| manifest.id == backup.id) {
                 Some(manifest) => {
+                    if Self::is_index_of(&self.new_pages_path(), backup.id)? {
+                        self.adopt_pages()?;
+                    }
                     let backup = Backup { manifest: Some(manifest), ..backup };
                     let entry = Entry::done(&Self::server_principal(), "backup.create", self.now())
                         .about(backup.id)
@@ -221,12 +199,14 @@ impl Fleet {
         }
         // Whatever the registry says: a copy in clear is left by a crash only.
         remove_if_there(&self.copy_path())?;
+        remove_if_there(&self.new_pages_path())?;
         self.finish_backup_retirements().await?;
         // A crash may have come between the last retirement and what it settles.
         self.settle_destructions().await
     }
 
-    /// Proposes that a backup is retired: that no copy of it is left, or that none can be opened any more.
+    /// Proposes that a backup is retired, with the increments that build on it: that no copy of them is left, or that none can be
+    /// opened any more.
     ///
     /// # Errors
     /// [`FleetError::NotFound`], [`FleetError::Conflict`] for one that is retired, [`FleetError::Denied`].
@@ -235,12 +215,21 @@ impl Fleet {
         if why.trim().is_empty() {
             return Err(FleetError::invalid("why", "is missing", "say what became of the copies, or of the key"));
         }
-        self.backup_to_retire(who, id)?;
+        let backup = self.backup_to_retire(who, id)?;
+        let increments: Vec<BackupId> = match &backup.manifest {
+            None => Vec::new(),
+            Some(BackupManifest { base: None, .. }) => self.store.increments_after(id, 0)?,
+            Some(BackupManifest { base: Some(base), .. }) => self.store.increments_after(base.full, base.number)?,
+        }
+        .into_iter()
+        .map(|increment| increment.id)
+        .collect();
         let control = self.dual_control().always(self.now());
-        let act = ProposedAct::RetireBackup { backup: id, why };
+        let act = ProposedAct::RetireBackup { backup: id, increments: increments.clone(), why };
         let waiting = self.propose(who, act, control, (0, 0), None).await?;
         let proposal = waiting.and_then(|waiting| waiting.proposal);
-        Ok(BackupOutcome { proposal: proposal.ok_or(FleetError::Bug("retiring asked for no second person"))? })
+        let proposal = proposal.ok_or(FleetError::Bug("retiring asked for no second person"))?;
+        Ok(BackupOutcome { proposal, increments })
     }
 
     /// The backup, if the caller may retire it and it is not retired.
@@ -258,9 +247,14 @@ impl Fleet {
         let open = self.store.open_backup_retirements()?;
         let any = !open.is_empty();
         for proposal in open {
-            let ProposedAct::RetireBackup { backup, why } = &proposal.act else { continue };
-            let backup = self.store.backup(*backup)?.ok_or(FleetError::NotFound("backup"))?;
-            self.retire_backup(backup, proposal.id, why).await?;
+            let ProposedAct::RetireBackup { backup, increments, why } = &proposal.act else { continue };
+            // The backup itself last: while it is not retired, its proposal is open.
+            for id in increments.iter().chain([backup]) {
+                let backup = self.store.backup(*id)?.ok_or(FleetError::NotFound("backup"))?;
+                if backup.state == BackupState::Openable {
+                    self.retire_backup(backup, proposal.id, why).await?;
+                }
+            }
         }
         if any { self.settle_destructions().await } else { Ok(()) }
     }
@@ -309,6 +303,9 @@ impl Fleet {
 fn described(mut entry: Entry, backup: &Backup) -> Entry {
     if let Some(manifest) = &backup.manifest {
         entry = entry.with("log_size", manifest.log_size).with("recipient", &manifest.recipient);
+        if let Some(base) = &manifest.base {
+            entry = entry.with("builds_on", base.backup).with("increment", base.number);
+        }
         for file in &manifest.files {
             entry = entry.with(&file.name, format!("{} octets, sha256 {}", file.octets, file.sha256));
         }
@@ -341,57 +338,4 @@ fn remove_dir_if_there(path: &Path) -> Result<(), FleetError> {
 
 pub(crate) fn sync_dir(path: &Path) -> Result<(), FleetError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(|error| local(path, &error))
-}
-
-/// Counts and digests what passes.
-struct Digesting<W> {
-    to: W,
-    octets: u64,
-    digest: Sha256,
-}
-
-impl<W: Write> Write for Digesting<W> {
-    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
-        let written = self.to.write(octets)?;
-        self.digest.update(octets.get(..written).unwrap_or_default());
-        self.octets += u64::try_from(written).unwrap_or(0);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
-    }
-}
-
-/// Seals a file durably, and reads back what is on the disk: the digest is of that.
-fn seal_file(recipient: &Recipient, from: impl Read, directory: &Path, name: &str) -> Result<BackupFile, FleetError> {
-    let path = directory.join(name);
-    let file = File::create(&path).map_err(|error| local(&path, &error))?;
-    let mut to = Digesting { to: io::BufWriter::new(file), octets: 0, digest: Sha256::new() };
-    kf_age::seal(std::slice::from_ref(recipient), from, &mut to).map_err(|error| FleetError::Local {
-        path: path.display().to_string(),
-        problem: match error {
-            kf_age::SealError::Io(error) => error.to_string(),
-            other => other.to_string(),
-        },
-    })?;
-    let Digesting { to, octets, digest } = to;
-    let file = to.into_inner().map_err(|error| local(&path, error.error()))?;
-    file.sync_all().map_err(|error| local(&path, &error))?;
-    let sha256 = hex::encode(digest.finish());
-    if digest_of(&path)? != (octets, sha256.clone()) {
-        return Err(FleetError::Local {
-            path: path.display().to_string(),
-            problem: "what was written does not read back; look at the disk".to_owned(),
-        });
-    }
-    Ok(BackupFile { name: name.to_owned(), octets, sha256 })
-}
-
-/// Octets of a file and their SHA-256.
-pub(crate) fn digest_of(path: &Path) -> Result<(u64, String), FleetError> {
-    let mut file = File::open(path).map_err(|error| local(path, &error))?;
-    let mut sink = Digesting { to: io::sink(), octets: 0, digest: Sha256::new() };
-    io::copy(&mut file, &mut sink).map_err(|error| local(path, &error))?;
-    Ok((sink.octets, hex::encode(sink.digest.finish())))
 }

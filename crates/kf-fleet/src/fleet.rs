@@ -58,6 +58,8 @@ pub struct Fleet {
     pub(crate) uses: Uses,
     pub(crate) sessions: Sessions,
     pub(crate) order_attempts: OrderAttempts,
+    /// Held while a backup is made.
+    pub(crate) backup_turn: tokio::sync::Mutex<()>,
     /// Held while a destruction is carried out.
     pub(crate) destruction_turn: tokio::sync::Mutex<()>,
     pub(crate) rotation_turn: RotationTurn,
@@ -148,6 +150,7 @@ impl Fleet {
             uses: Uses::default(),
             sessions: Sessions::default(),
             order_attempts: OrderAttempts::default(),
+            backup_turn: tokio::sync::Mutex::default(),
             destruction_turn: tokio::sync::Mutex::default(),
             rotation_turn: RotationTurn::default(),
             observed: Observed::default(),
@@ -163,19 +166,25 @@ impl Fleet {
             broker_memory: BrokerMemory::default(),
             wake: Notify::new(),
         });
-        fleet.reconcile().await?;
-        fleet.reconcile_wrapping().await?;
-        fleet.load_boards()?;
-        fleet.keep_destroyed().await?;
-        fleet.raise_unreviewed()?;
-        if let Err(error) = fleet.finish_ownerships().await {
+        fleet.take_up().await?;
+        Ok(fleet)
+    }
+
+    /// What a start does before anything is served: finishes what was begun, and destroys again what the witness knows to be.
+    async fn take_up(&self) -> Result<(), FleetError> {
+        self.reconcile().await?;
+        self.reconcile_wrapping().await?;
+        self.load_boards()?;
+        self.keep_destroyed().await?;
+        self.raise_unreviewed()?;
+        if let Err(error) = self.finish_ownerships().await {
             // A registry that is fenced or full takes this up again with its turns; it still revokes and answers.
             tracing::error!(error = %error, "devices that leave are not through with it");
         }
-        fleet.reconcile_backups().await?;
-        fleet.write_public_files()?;
-        fleet.sign_due_crls().await;
-        Ok(fleet)
+        self.reconcile_backups().await?;
+        self.write_public_files()?;
+        self.sign_due_crls().await;
+        Ok(())
     }
 
     /// Adds a broker to keep revoked devices out of.

@@ -75,7 +75,10 @@ pub use fleet::Fleet;
 pub use init::{InitOptions, Initialised, init};
 pub use kf_access::Principal;
 pub use ocsp::{OcspAnswer, Standing};
-pub use restore::{BackupKeys, Restoration, RestoreOptions, check_seal, read_manifest, restore, verify_backup};
+pub use restore::{
+    BackupKeys, Restoration, RestoreOptions, RestorePoint, Verified, check_seal, read_manifest, restore, verify_backup,
+    verify_backups,
+};
 pub use status::Gauge;
 pub use tls::{ClientCertificate, IdentityPlan, ProvedRoot, ServerIdentity};
 pub use wrapping::Rewrapped;

@@ -27,6 +27,8 @@ pub(crate) const LOG_LINKS_FACT: &str = "log.links";
 /// Name of the fact that holds the origin of the log.
 pub(crate) const LOG_ORIGIN_FACT: &str = "log.origin";
 const CHECKPOINT: &str = "checkpoint";
+/// Where the witness keeps a copy of the published log.
+const MIRROR: &str = "log";
 /// The most entries that are put back into the log of a restored registry: some two gibibytes.
 const MAX_MISSING: u64 = 4_000_000;
 
@@ -246,7 +248,7 @@ impl LogPublisher {
 
     /// Where the witness keeps a copy of the published log.
     fn mirror(&self) -> Option<PathBuf> {
-        self.witness.as_ref().map(|witness| witness.join("log"))
+        self.witness.as_ref().map(|witness| witness.join(MIRROR))
     }
 
     /// What the witness has of the log beyond the registry: entries from `size` on, if they are all there and lead to its
@@ -307,6 +309,15 @@ fn write_tile(place: &Path, kind: TileKind, index: u64, width: u16, octets: &[u8
         let _ = std::fs::remove_dir_all(partial);
     }
     Ok(())
+}
+
+/// The entries that a witness has from `from` up to `to`, not compared with anything; `None` when one is missing, or for more than
+/// would ever be put back.
+pub(crate) fn read_mirrored(witness: &Path, from: u64, to: u64) -> Result<Option<Vec<Vec<u8>>>, FleetError> {
+    if to.saturating_sub(from) > MAX_MISSING {
+        return Ok(None);
+    }
+    read_entries(&witness.join(MIRROR), from, to)
 }
 
 /// The entries from `from` up to `to` of a published log; `None` when one is missing.

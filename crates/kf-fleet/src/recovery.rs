@@ -178,7 +178,8 @@ async fn read_marker(dir: &DataDir, signer: &SignerClient) -> Result<Option<Back
     Ok(Some(manifest))
 }
 
-fn count_acts(entries: &[Vec<u8>], lost: &mut BTreeMap<String, u64>) {
+/// Counts entries by what they say was done.
+pub(crate) fn count_acts(entries: &[Vec<u8>], lost: &mut BTreeMap<String, u64>) {
     for entry in entries {
         let act =
             serde_json::from_slice::<kf_log::AuditEntry>(entry).map_or_else(|_| "unknown".into(), |entry| entry.act);
@@ -255,6 +256,7 @@ async fn keep_backups(store: &Store, book: &Book, now: UnixMillis) -> Result<(),
             directory: String::new(),
             manifest: None,
             retired: None,
+            full_because: None,
         };
         let backup = Backup { state, retired: is_retired.then_some(now), ..known.unwrap_or(fresh) };
         let entry =
@@ -310,6 +312,7 @@ fn restored_from(store: &Store, manifest: &BackupManifest) -> Result<Backup, Fle
         directory,
         manifest: Some(manifest.clone()),
         retired: None,
+        full_because: None,
     })
 }
 
@@ -347,7 +350,8 @@ impl Fleet {
         let control = self.dual_control().always(self.now());
         let waiting = self.propose(who, ProposedAct::AcceptRestored { why }, control, (0, 0), None).await?;
         let proposal = waiting.and_then(|waiting| waiting.proposal);
-        Ok(BackupOutcome { proposal: proposal.ok_or(FleetError::Bug("accepting asked for no second person"))? })
+        let proposal = proposal.ok_or(FleetError::Bug("accepting asked for no second person"))?;
+        Ok(BackupOutcome { proposal, increments: Vec::new() })
     }
 
     /// Asks whether the caller may accept, and whether there is something that can be accepted.

@@ -1,22 +1,35 @@
-//! Restore: from the directory of a backup to a data directory that a server starts from. Works without a server.
+//! Restore: from the directory of a backup, or of many, to a data directory that a server starts from. Works without a server.
+//!
+//! A full backup is opened, and the increments on it one after the other, each laid beside the copy as its write-ahead log, which
+//! SQLite takes up.
 //!
 //! What can be checked without the root is checked first: lengths, digests, origin, the witness. What only the root can tell, that the
 //! manifest is of this fleet, the next start checks before it serves anything ([`crate::recovery`]).
 
+mod chain;
+mod verify;
+
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use kf_age::{Identity, OpenError};
 use kf_api::backup::BackupManifest;
-use kf_key::{SecretBytes, with_wiped_stack};
-use kf_store::backup::inspect;
+use kf_key::{BackupId, SecretBytes, with_wiped_stack};
+use kf_store::StoreError;
+use kf_store::backup::{inspect, take_up};
 use serde::Serialize;
 
-use crate::backup::{CONFIG, MANIFEST, REGISTRY, SEAL, digest_of, sync_dir};
-use crate::log_publisher::{local, write_durably};
-use crate::recovery::Marker;
+use crate::backup::{CONFIG, INCREMENT, MANIFEST, REGISTRY, SEAL, digest_of, sync_dir};
+use crate::fence::FenceKeeper;
+use crate::log_publisher::{local, read_mirrored, write_durably};
+use crate::recovery::{Marker, count_acts};
 use crate::{DataDir, FleetConfig, FleetError};
+
+use chain::Found;
+pub use chain::RestorePoint;
+pub use verify::{Verified, verify_backup, verify_backups};
 
 /// The most octets of a manifest or its seal.
 const MAX_MANIFEST_OCTETS: u64 = 64 * 1024;
@@ -75,8 +88,10 @@ impl BackupKeys {
 /// How to restore.
 #[derive(Debug)]
 pub struct RestoreOptions {
-    /// The directory of the backup.
+    /// The directory of a backup, or the one in which backups lie: then the newest of them.
     pub from: PathBuf,
+    /// The newest of them that does not lie beyond this point.
+    pub at: Option<RestorePoint>,
     /// What opens it.
     pub keys: BackupKeys,
     /// The witness, where it is not where the backup's configuration says.
@@ -92,11 +107,17 @@ pub struct RestoreOptions {
 pub struct Restoration {
     /// Whether it was done.
     pub done: bool,
-    /// What the backup says of itself.
+    /// What the backup says of itself: `as_of` and `log_size` are the point that it comes to.
     pub manifest: BackupManifest,
+    /// The backups that were opened for it, the full one first.
+    pub chain: Vec<BackupId>,
     /// Acts that the witness has seen since, the recording of the backup itself aside; absent without a witness.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entries_since: Option<u64>,
+    /// The same by kind, as far as the witness keeps the log: these are lost, but for what stops something.
+    pub lost: BTreeMap<String, u64>,
+    /// What the fence knows to have stopped after that point, by kind: a start stops it again.
+    pub stopped_since: BTreeMap<&'static str, u64>,
     /// What to know and do before the server starts.
     pub notes: Vec<String>,
 }
@@ -125,9 +146,9 @@ pub fn read_manifest(from: &Path) -> Result<(String, BackupManifest, String), Fl
             "it was changed, or was written by a newer version; use another copy",
         )
     })?;
-    if manifest.v != 1 {
+    if manifest.v != 2 {
         return Err(refused(
-            format!("{MANIFEST} is of version {}; this program reads version 1", manifest.v),
+            format!("{MANIFEST} is of version {}; this program reads version 2", manifest.v),
             "use the program that made it, or a newer one",
         ));
     }
@@ -153,7 +174,7 @@ pub async fn check_seal(signer: &kf_signer::SignerClient, from: &Path) -> Result
 /// Whether the files are those of the manifest: nothing cut off, nothing changed.
 fn check_files(from: &Path, manifest: &BackupManifest) -> Result<(), FleetError> {
     const ANOTHER: &str = "use another copy of this backup, or another backup";
-    for name in [REGISTRY, CONFIG] {
+    for name in [sealed_registry(manifest), CONFIG] {
         let file = manifest.files.iter().find(|file| file.name == name);
         let file = file.ok_or_else(|| refused(format!("{name} is not in its manifest"), ANOTHER))?;
         let path = from.join(name);
@@ -166,6 +187,11 @@ fn check_files(from: &Path, manifest: &BackupManifest) -> Result<(), FleetError>
         }
     }
     Ok(())
+}
+
+/// The file of a backup in which the registry is, or what changed of it.
+const fn sealed_registry(manifest: &BackupManifest) -> &'static str {
+    if manifest.base.is_some() { INCREMENT } else { REGISTRY }
 }
 
 /// Opens one file of a backup durably.
@@ -188,36 +214,60 @@ fn open_file(from: &Path, name: &str, keys: &BackupKeys, to: &Path) -> Result<()
     writer.flush().and_then(|()| writer.get_ref().sync_all()).map_err(|error| local(to, &error))
 }
 
-/// Checks a backup as far as that is possible without the root, in a scratch directory that is removed.
-///
-/// # Errors
-/// [`FleetError::Invalid`] naming what is wrong with it, [`FleetError::Local`].
-pub fn verify_backup(from: &Path, keys: &BackupKeys, scratch: &Path) -> Result<BackupManifest, FleetError> {
-    let (_, manifest, _) = read_manifest(from)?;
-    check_files(from, &manifest)?;
-    std::fs::create_dir_all(scratch).map_err(|error| local(scratch, &error))?;
-    let (registry, config) = (scratch.join("registry.verifying"), scratch.join("config.verifying"));
-    let outcome = open_file(from, REGISTRY, keys, &registry)
-        .and_then(|()| check_registry(&registry, &manifest))
-        .and_then(|()| open_file(from, CONFIG, keys, &config))
-        .and_then(|()| read_config(&config).map(drop));
-    for path in [&registry, &config] {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(local(path, &error)),
-            _ => {}
-        }
+/// What lies beside an SQLite file of this name.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn remove_if_there(path: &Path) -> Result<(), FleetError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(local(path, &error)),
+        _ => Ok(()),
     }
-    outcome.map(|()| manifest)
+}
+
+/// Opens a full backup at `to`, or an increment over the one before it, which is there.
+fn open_link(link: &Found, keys: &BackupKeys, to: &Path) -> Result<(), FleetError> {
+    let Some(base) = &link.manifest.base else { return open_file(&link.directory, REGISTRY, keys, to) };
+    let id = link.manifest.id;
+    open_file(&link.directory, INCREMENT, keys, &beside(to, "-wal"))?;
+    const ANOTHER: &str = "use another copy of this increment, or restore to a point before it";
+    match take_up(to) {
+        Ok(pages) if pages == base.pages => Ok(()),
+        Ok(pages) => Err(refused(format!("{pages} of the {} pages of {id} can be taken up", base.pages), ANOTHER)),
+        Err(StoreError::Corrupt { what }) => Err(refused(format!("{id} cannot be taken up: {what}"), ANOTHER)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Opens the registry of a chain at `to`, and checks that it is the one of its last manifest.
+fn open_registry(chain: &[Found], keys: &BackupKeys, to: &Path) -> Result<(), FleetError> {
+    // What an attempt that was cut short left beside it would be taken for its own.
+    for suffix in ["-wal", "-shm", "-journal"] {
+        remove_if_there(&beside(to, suffix))?;
+    }
+    for link in chain {
+        open_link(link, keys, to)?;
+    }
+    let last = chain.last().ok_or(FleetError::Bug("a chain without a backup"))?;
+    check_registry(to, &last.manifest)
 }
 
 fn check_registry(path: &Path, manifest: &BackupManifest) -> Result<(), FleetError> {
+    const PUT_TOGETHER: &str = "somebody put them together; use another backup";
+    let (octets, sha256) = digest_of(path)?;
+    if (octets, &sha256) != (manifest.registry.octets, &manifest.registry.sha256) {
+        return Err(refused("the registry in it is not the one of its manifest", PUT_TOGETHER));
+    }
     let facts = inspect(path)?;
     let is_same = facts.origin.as_deref() == Some(&manifest.origin)
         && (facts.log_size, hex::encode(facts.log_root)) == (manifest.log_size, manifest.log_root.clone());
     if is_same {
         return Ok(());
     }
-    Err(refused("the registry in it is not the one of its manifest", "somebody put them together; use another backup"))
+    Err(refused("the registry in it is not the one of its manifest", PUT_TOGETHER))
 }
 
 fn read_config(path: &Path) -> Result<FleetConfig, FleetError> {
@@ -235,8 +285,9 @@ fn read_config(path: &Path) -> Result<FleetConfig, FleetError> {
 /// [`FleetError::Conflict`] where there is a fleet, and for a backup that is older than the witness unless the loss is accepted;
 /// [`FleetError::Invalid`] naming what is wrong with the backup; [`FleetError::Local`].
 pub fn restore(dir: &DataDir, options: &RestoreOptions) -> Result<Restoration, FleetError> {
-    let RestoreOptions { from, keys, witness, accept_loss, dry_run } = options;
-    let (text, manifest, seal) = read_manifest(from)?;
+    let RestoreOptions { from, at, keys, witness, accept_loss, dry_run } = options;
+    let (chain, passed_over) = chain::resolve(from, *at)?;
+    let last = chain.last().ok_or(FleetError::Bug("a chain without a backup"))?;
     if dir.database().exists() && dir.config_file().exists() {
         return Err(FleetError::conflict(
             "data",
@@ -244,56 +295,90 @@ pub fn restore(dir: &DataDir, options: &RestoreOptions) -> Result<Restoration, F
             "restore into an empty directory, or move the registry away; nothing was changed",
         ));
     }
-    check_files(from, &manifest)?;
-    check_verifier(dir, &manifest)?;
+    for link in &chain {
+        check_files(&link.directory, &link.manifest)?;
+    }
+    check_verifier(dir, &last.manifest)?;
     std::fs::create_dir_all(dir.path()).map_err(|error| local(dir.path(), &error))?;
     let (registry, config) = (dir.path().join("registry.restoring"), dir.path().join("keyfleet.restoring"));
-    open_file(from, REGISTRY, keys, &registry)?;
-    check_registry(&registry, &manifest)?;
-    open_file(from, CONFIG, keys, &config)?;
+    open_registry(&chain, keys, &registry)?;
+    open_file(&last.directory, CONFIG, keys, &config)?;
     let has_config = dir.config_file().exists();
     let settings = if has_config { dir.load_config()? } else { read_config(&config)? };
     let witness = witness.clone().or_else(|| settings.witness_dir.clone());
-    let entries_since = compare_witness(witness.as_deref(), &manifest)?;
+    let entries_since = compare_witness(witness.as_deref(), &last.manifest)?;
     if entries_since.is_some_and(|since| since > 0) && !accept_loss && !dry_run {
-        return Err(FleetError::conflict(
-            "backup",
-            format!(
-                "it is older than the fence: the witness has seen {} acts since",
-                entries_since.unwrap_or_default()
-            ),
-            "restore a newer one, or give --accept-loss: what was revoked or destroyed since stays so, the rest is lost",
-        ));
+        return Err(older_than_the_fence(entries_since.unwrap_or_default()));
     }
-    let notes = notes(&settings, dir, entries_since);
+    let mut notes = notes(&settings, dir, entries_since);
+    notes.extend(passed_over);
+    let mut restoration = Restoration {
+        done: false,
+        manifest: last.manifest.clone(),
+        chain: chain.iter().map(|link| link.manifest.id).collect(),
+        entries_since,
+        lost: lost_since(witness.as_deref(), &last.manifest, entries_since)?,
+        stopped_since: FenceKeeper::new(witness).stopped_since(last.manifest.as_of)?,
+        notes,
+    };
     if *dry_run {
         for path in [&registry, &config] {
             std::fs::remove_file(path).map_err(|error| local(path, &error))?;
         }
-        return Ok(Restoration { done: false, manifest, entries_since, notes });
+        return Ok(restoration);
     }
-    let marker = Marker { manifest: text, seal };
+    take_place(dir, last, (&registry, &config), has_config)?;
+    restoration.done = true;
+    Ok(restoration)
+}
+
+/// Gives what was opened its names, so that the next start finds a fleet and knows what it is from.
+fn take_place(
+    dir: &DataDir,
+    last: &Found,
+    (registry, config): (&Path, &Path),
+    has_config: bool,
+) -> Result<(), FleetError> {
+    let marker = Marker { manifest: last.text.clone(), seal: last.seal.clone() };
     let marker = serde_json::to_vec(&marker).map_err(|_bug| FleetError::Bug("marker"))?;
     write_durably(&dir.restored_marker(), &marker)?;
     for suffix in ["-wal", "-shm"] {
         // What another registry left beside the place of this one would be taken for its own.
-        let mut path = dir.database().into_os_string();
-        path.push(suffix);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(local(Path::new(&path), &error)),
-            _ => {}
-        }
+        remove_if_there(&beside(&dir.database(), suffix))?;
     }
-    std::fs::rename(&registry, dir.database()).map_err(|error| local(&registry, &error))?;
+    std::fs::rename(registry, dir.database()).map_err(|error| local(registry, &error))?;
     sync_dir(dir.path())?;
     if has_config {
-        std::fs::remove_file(&config).map_err(|error| local(&config, &error))?;
+        std::fs::remove_file(config).map_err(|error| local(config, &error))?;
     } else {
         // Last: a directory without a configuration holds no fleet.
-        std::fs::rename(&config, dir.config_file()).map_err(|error| local(&config, &error))?;
+        std::fs::rename(config, dir.config_file()).map_err(|error| local(config, &error))?;
     }
-    sync_dir(dir.path())?;
-    Ok(Restoration { done: true, manifest, entries_since, notes })
+    sync_dir(dir.path())
+}
+
+fn older_than_the_fence(since: u64) -> FleetError {
+    FleetError::conflict(
+        "backup",
+        format!("it is older than the fence: the witness has seen {since} acts since"),
+        "restore a newer one, or give --accept-loss: what was revoked or destroyed since stays so, the rest is lost",
+    )
+}
+
+/// What happened after a point, by kind, as far as the witness keeps the log.
+fn lost_since(
+    witness: Option<&Path>,
+    manifest: &BackupManifest,
+    since: Option<u64>,
+) -> Result<BTreeMap<String, u64>, FleetError> {
+    let mut lost = BTreeMap::new();
+    let (Some(witness), Some(since)) = (witness, since.filter(|since| *since > 0)) else { return Ok(lost) };
+    // The first entry after every backup says that it is whole.
+    let from = manifest.log_size + 1;
+    if let Some(entries) = read_mirrored(witness, from, from.saturating_add(since))? {
+        count_acts(&entries, &mut lost);
+    }
+    Ok(lost)
 }
 
 /// A verifier key that lies in the directory already says of which fleet it is.

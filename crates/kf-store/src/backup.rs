@@ -1,6 +1,6 @@
 //! Copies of the registry, the list of those that were made, and what a registry does that was restored from one.
 
-use std::path::Path;
+mod copy;
 
 use kf_access::Visibility;
 use kf_api::backup::{Backup, BackupKey, Restored};
@@ -10,15 +10,17 @@ use kf_api::{Page, PageRequest};
 use kf_key::{BackupId, CertificateProfile, CertificateStatus, DeviceId, OperatorId, RevocationReason, TokenId};
 use kf_log::hash::leaf_hash;
 use kf_log::{AuditEntry, Tree};
+use rusqlite::Row;
 use rusqlite::types::Value;
-use rusqlite::{Connection, OpenFlags, Row};
 
 use crate::act::{Act, Class};
 use crate::certificate::issuance;
 use crate::column::{self, Coded};
 use crate::listing::{BAD_CURSOR, Branch, Listing, next_of};
 use crate::revocation::{Profiles, Revocation, Selection, StatusChange};
-use crate::{Audit, Logged, Store, StoreError, log, schema, setting, sql};
+use crate::{Audit, Logged, Store, StoreError, setting, sql};
+
+pub use copy::{CopyFacts, inspect, take_up};
 
 /// The setting that says what a restored registry has lost.
 const RESTORED: &str = "restored";
@@ -38,37 +40,6 @@ fn keep(act: &Act<'_>, backup: &Backup) -> Result<(), StoreError> {
         ON CONFLICT (id) DO UPDATE SET state = excluded.state, record = excluded.record";
     act.execute(sql, (backup.id.as_bytes(), backup.key_version, backup.state.code(), write(backup)?))?;
     Ok(())
-}
-
-/// What a copy of a registry holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CopyFacts {
-    /// Schema version.
-    pub schema: u32,
-    /// Entries of its log.
-    pub log_size: u64,
-    /// RFC 6962 root over them.
-    pub log_root: [u8; 32],
-    /// Origin of its log.
-    pub origin: Option<String>,
-}
-
-/// Looks into a copy that no server has open: whether the engine finds it whole, its log against its tree.
-///
-/// # Errors
-/// [`StoreError::Corrupt`], [`StoreError::NewerSchema`].
-pub fn inspect(path: &Path) -> Result<CopyFacts, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    let schema = schema::of_copy(&connection)?;
-    let said: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if said != "ok" {
-        return Err(StoreError::Corrupt { what: said });
-    }
-    let tree = log::load_tree(&connection)?;
-    let sql = "SELECT value FROM setting WHERE key = 'fact:log.origin'";
-    let origin = sql::one(&connection, sql, [], |row| row.get(0))?;
-    Ok(CopyFacts { schema, log_size: tree.size(), log_root: tree.root(), origin })
 }
 
 /// Entries of the log that a witness has and the registry has not, checked against a checkpoint.
@@ -97,19 +68,6 @@ fn disable(act: &Act<'_>, operator: OperatorId, found: &mut Restored) -> Result<
 }
 
 impl Store {
-    /// Writes a copy of the registry as it is at one moment, without pausing anybody: pages that hold rows, and nothing of
-    /// what was deleted. The file must not be there.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Full`].
-    pub fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(self.path(), flags)?;
-        let to = path.to_str().ok_or(StoreError::Invalid { field: "path", problem: "is not UTF-8" })?;
-        connection.execute("VACUUM INTO ?1", [to])?;
-        Ok(())
-    }
-
     /// Makes a key version known: the next number. The private half is nowhere here.
     ///
     /// # Errors
@@ -193,6 +151,17 @@ impl Store {
             let next = next_of(&mut items, rows, |last: &Backup| last.id.to_string());
             Ok(Page { items, next })
         })
+    }
+
+    /// Backups that can still be opened and build on the full one `full` after its increment `number`, the newest first, at most 1,000.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn increments_after(&self, full: BackupId, number: u32) -> Result<Vec<Backup>, StoreError> {
+        let sql = "SELECT record FROM backup WHERE state = 1 AND json_extract(record, '$.manifest.base.full') = ?1
+            AND json_extract(record, '$.manifest.base.number') > ?2
+            ORDER BY json_extract(record, '$.manifest.base.number') DESC LIMIT 1000";
+        self.read(|connection| sql::all(connection, sql, (full.to_string(), number), backup_row))
     }
 
     /// Backups that were begun and neither finished nor retired, at most 1,000.

@@ -1,11 +1,11 @@
 //! `keyfleet backup`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use kf_age::{Identity, Recipient};
 use kf_api::PageRequest;
-use kf_api::backup::{Backup, BackupKey, BackupOutcome, BackupRequest, NewBackupKey, Restored};
+use kf_api::backup::{Backup, BackupKey, BackupOutcome, BackupRequest, NewBackup, NewBackupKey, Restored};
 use kf_key::BackupId;
 
 use super::restore::{Keys, scratch_directory};
@@ -16,7 +16,9 @@ use crate::failure::Failure;
 use crate::file;
 use crate::output::{Format, Listing, Names, object, say};
 
-const COLUMNS: [&str; 5] = ["id", "state", "key_version", "created", "directory"];
+const COLUMNS: [&str; 7] =
+    ["id", "state", "key_version", "created", "manifest.as_of", "manifest.base.backup", "directory"];
+const VERIFIED_COLUMNS: [&str; 6] = ["id", "number", "as_of", "log_size", "problem", "directory"];
 const KEY_COLUMNS: [&str; 4] = ["version", "recipient", "created", "sealed_to"];
 
 /// What can be done with backups.
@@ -27,6 +29,9 @@ pub(crate) enum Verb {
     Key(KeyVerb),
     /// Make a backup while the server works
     Create {
+        /// Only what changed since the newest backup; a full one where there is none to build on
+        #[arg(long)]
+        incremental: bool,
         /// Why, for the log; at most 500 characters
         #[arg(long, default_value = "")]
         why: String,
@@ -41,14 +46,14 @@ pub(crate) enum Verb {
         /// Identifier, `bkp_...`
         id: BackupId,
     },
-    /// Open a copy of a backup and check all of it, without a server
+    /// Open a copy of a backup, or of many, and check all of it, without a server
     Verify {
-        /// The directory of the backup
+        /// The directory of a backup, or the one in which they lie
         directory: PathBuf,
         #[command(flatten)]
         keys: Keys,
     },
-    /// Propose to retire a backup: no copy is left, or none can be opened any more
+    /// Propose to retire a backup and the increments on it: no copy is left, or none can be opened any more
     Retire {
         /// Identifier, `bkp_...`
         id: BackupId,
@@ -98,11 +103,15 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
             listing.rows(&page.items, &Names::new())?;
             listing.end(None)
         }
-        Verb::Create { why } => {
+        Verb::Create { incremental, why } => {
             // A large registry takes its time, and is copied while everything goes on.
             let mut api = context.api_within(std::time::Duration::from_secs(3_600))?;
-            let made: Backup = api.post("/v1/backups", &BackupRequest { why }).await?;
-            object(context.format, &made, &Names::new())
+            let made: Backup = api.post("/v1/backups", &NewBackup { why, incremental }).await?;
+            object(context.format, &made, &Names::new())?;
+            if let Some(why) = &made.full_because {
+                say(&format!("note: it is a full one: {why}"));
+            }
+            Ok(())
         }
         Verb::List { paging } => {
             let page = PageRequest::default();
@@ -112,17 +121,14 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
             let found: Backup = context.api()?.get(&format!("/v1/backups/{id}")).await?;
             object(context.format, &found, &Names::new())
         }
-        Verb::Verify { directory, keys } => {
-            let scratch = scratch_directory()?;
-            let manifest = kf_fleet::verify_backup(&directory, &keys.open()?, scratch.path())?;
-            object(context.format, &manifest, &Names::new())?;
-            say(
-                "it opens, and holds what its manifest says; that it is of your fleet is checked by the root when it is restored",
-            );
-            Ok(())
-        }
+        Verb::Verify { directory, keys } => verify(context, &directory, &keys),
         Verb::Retire { id, why, yes } => {
-            ask::consent(yes, &format!("this proposes to remove {id} and to say that no copy of it can be opened"))?;
+            ask::consent(
+                yes,
+                &format!(
+                    "this proposes to remove {id} and every increment on it, and to say that no copy of them can be opened"
+                ),
+            )?;
             propose(context, &format!("/v1/backups/{id}/retire"), why).await
         }
         Verb::Restored => match context.api()?.get::<Option<Restored>>("/v1/restored").await? {
@@ -141,6 +147,31 @@ async fn propose(context: &Context, path: &str, why: String) -> Result<(), Failu
     let outcome: BackupOutcome = context.api()?.post(path, &BackupRequest { why }).await?;
     object(context.format, &outcome, &Names::new())?;
     Err(waiting(&outcome.proposal))
+}
+
+/// One backup, or all that lie in a directory.
+fn verify(context: &Context, directory: &Path, keys: &Keys) -> Result<(), Failure> {
+    let (scratch, keys) = (scratch_directory()?, keys.open()?);
+    if directory.join("manifest.json").exists() {
+        let manifest = kf_fleet::verify_backup(directory, &keys, scratch.path())?;
+        object(context.format, &manifest, &Names::new())?;
+    } else {
+        let rows = kf_fleet::verify_backups(directory, &keys, scratch.path())?;
+        let mut listing = Listing::new(context.format, &VERIFIED_COLUMNS);
+        listing.rows(&rows, &Names::new())?;
+        listing.end(None)?;
+        let bad = rows.iter().filter(|row| row.problem.is_some()).count();
+        if bad > 0 {
+            return Err(Failure::local(
+                format!("{bad} of {} backups cannot be restored", rows.len()),
+                "replace them by good copies, or make a full backup now",
+            ));
+        }
+    }
+    say(
+        "it opens, and holds what its manifest says; that it is of your fleet is checked by the root when it is restored",
+    );
+    Ok(())
 }
 
 /// The private half is made here and leaves sealed; the file is written before the server hears of the key, so that no backup

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use kf_fleet::{BackupKeys, RestoreOptions};
+use kf_fleet::{BackupKeys, Clock as _, RestoreOptions, RestorePoint, SystemClock};
 
 use crate::api::Context;
 use crate::failure::Failure;
 use crate::file;
+use crate::moment;
 use crate::output::{Names, object, say};
 
 /// What opens a backup.
@@ -34,9 +35,15 @@ impl Keys {
 /// How to restore.
 #[derive(Debug, Args)]
 pub(crate) struct Restore {
-    /// The directory of the backup, `bkp_...`
+    /// The directory of a backup, `bkp_...`, or the one in which backups lie: then the newest of them
     #[arg(long, value_name = "DIR")]
     from: PathBuf,
+    /// The newest of them with nothing in it that happened later: a date, a moment, or a distance back from now (12h)
+    #[arg(long, value_name = "WHEN", conflicts_with = "at_entry")]
+    at: Option<String>,
+    /// The newest of them with at most so many entries of the log
+    #[arg(long, value_name = "ENTRIES")]
+    at_entry: Option<u64>,
     #[command(flatten)]
     keys: Keys,
     /// The witness, where it is not where the configuration in the backup says
@@ -50,10 +57,20 @@ pub(crate) struct Restore {
     dry_run: bool,
 }
 
+impl Restore {
+    fn point(&self) -> Result<Option<RestorePoint>, Failure> {
+        let Some(text) = &self.at else { return Ok(self.at_entry.map(RestorePoint::Entry)) };
+        let moment = moment::parse_past(text, SystemClock.now())
+            .map_err(|expected| Failure::usage(format!("--at: {expected}"), "see `keyfleet restore --help`"))?;
+        Ok(Some(RestorePoint::Time(moment)))
+    }
+}
+
 pub(crate) fn run(context: &Context, restore: &Restore) -> Result<(), Failure> {
     let dir = context.data_dir()?;
     let options = RestoreOptions {
         from: restore.from.clone(),
+        at: restore.point()?,
         keys: restore.keys.open()?,
         witness: restore.witness_dir.clone(),
         accept_loss: restore.accept_loss,

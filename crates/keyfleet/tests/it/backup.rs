@@ -60,3 +60,37 @@ fn a_fleet_whose_host_is_lost_comes_back_from_a_backup_and_its_sealed_root() {
     assert_eq!(accept.code, Some(6), "{}", accept.text());
     fleet.run(&["audit", "verify"]).succeeds();
 }
+
+#[test]
+fn a_chain_of_backups_is_checked_as_a_whole_and_gives_back_any_of_its_points() {
+    let mut fleet = Fleet::initialised(&[]).served().with_device();
+    let alice = person(&fleet, "alice");
+    fleet.run(&["backup", "key", "create", "--recipient", &alice, "--out", "key.age"]).succeeds();
+    let full = fleet.json(&["backup", "create", "--incremental"]);
+    assert!(full["full_because"].as_str().unwrap().contains("no earlier backup"), "{full}");
+    fleet.run(&["facility", "create", "nice"]).succeeds();
+    let next = fleet.json(&["backup", "create", "--incremental", "--why", "hourly"]);
+    assert_eq!(next["manifest"]["base"]["backup"], full["id"]);
+    let listed = fleet.run(&["backup", "list"]).expect_success().stdout_text();
+    assert!(listed.contains(full["id"].as_str().unwrap()), "{listed}");
+    fleet.stop();
+    fs::rename(fleet.data().join("backups"), fleet.path("tapes")).unwrap();
+    fs::rename(fleet.data(), fleet.path("burnt")).unwrap();
+    let keys = ["--key", "key.age", "--identity", "alice.key"];
+    let verify = [&["backup", "verify", "tapes"][..], &keys].concat();
+    let rows = json(&fleet.run(&[&verify[..], &["--format", "json"]].concat()));
+    assert_eq!(rows["items"].as_array().unwrap().len(), 2, "{rows}");
+    let restore = [&["restore", "--from", "tapes", "--dry-run", "--format", "json"][..], &keys].concat();
+    let newest = json(&fleet.run(&restore));
+    assert_eq!(newest["chain"], serde_json::json!([full["id"], next["id"]]));
+    let entries = full["manifest"]["log_size"].to_string();
+    let before = json(&fleet.run(&[&restore[..], &["--at-entry", &entries]].concat()));
+    assert_eq!(before["chain"], serde_json::json!([full["id"]]));
+    let none = fleet.run(&[&restore[..], &["--at", "2020-01-01"]].concat());
+    assert!(none.code != Some(0) && none.text().contains("none lies before that point"), "{}", none.text());
+    let unreadable = fleet.run(&[&restore[..], &["--at", "yesterday"]].concat());
+    assert_eq!(unreadable.code, Some(2), "{}", unreadable.text());
+    fs::remove_file(fleet.path("tapes").join(full["id"].as_str().unwrap()).join("manifest.json")).unwrap();
+    let broken = fleet.run(&verify);
+    assert!(broken.code != Some(0) && broken.text().contains("a link is missing"), "{}", broken.text());
+}

@@ -202,6 +202,7 @@ mod tests {
             directory: String::new(),
             manifest: None,
             retired: None,
+            full_because: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! `fence.jsonl`: a line for each thing that a restored registry must not bring back. Lines are added and never changed; a
 //! last line without its end is what a crash left, and was never relied upon.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -140,6 +141,38 @@ impl From<&StatusChange> for Line {
     }
 }
 
+impl Line {
+    /// What this line stops, and when; `None` for what only says that something exists, or goes on again.
+    const fn stops(&self) -> Option<(&'static str, UnixMillis)> {
+        Some(match self {
+            Self::DeviceKey { at, .. } => ("keys of devices", *at),
+            Self::Certificate { stopped: Some((at, _)), .. } => ("certificates", *at),
+            Self::EncryptionMinimum { at, .. } => ("minimum versions of encryption keys", *at),
+            Self::EncryptionVersion { at, .. } => ("versions of encryption keys", *at),
+            Self::Operator { enabled: false, at, .. } => ("operators", *at),
+            Self::TokenWithdrawn { at, .. } => ("tokens", *at),
+            Self::BreakGlassOpened { at, .. } => ("break-glass credentials", *at),
+            Self::AuthorityKey { at, .. } => ("keys of CAs", *at),
+            Self::WrappingVersion { at, .. } => ("versions of the wrapping key", *at),
+            Self::FacilityEpoch { at, .. } => ("key epochs", *at),
+            Self::Certificate { stopped: None, .. }
+            | Self::Operator { enabled: true, .. }
+            | Self::Backup { .. }
+            | Self::BackupRetired { .. } => return None,
+        })
+    }
+
+    /// What it is about, where a later line about the same takes its place.
+    fn subject(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::DeviceKey { device, .. } => Some([&b"d"[..], device.as_bytes()].concat()),
+            Self::Certificate { serial, .. } => Some([&b"c"[..], serial.as_bytes()].concat()),
+            Self::Operator { operator, .. } => Some([&b"o"[..], operator.as_bytes()].concat()),
+            _ => None,
+        }
+    }
+}
+
 /// A line with the version of its format.
 #[derive(Serialize, Deserialize)]
 struct Versioned {
@@ -190,6 +223,22 @@ impl FenceKeeper {
             waiting.clear();
         }
         Ok(())
+    }
+
+    /// How much was stopped after a moment and is stopped still, by kind.
+    pub(crate) fn stopped_since(&self, moment: UnixMillis) -> Result<BTreeMap<&'static str, u64>, FleetError> {
+        let (mut last, mut counts) = (BTreeMap::new(), BTreeMap::new());
+        let mut count = |stops: Option<(&'static str, UnixMillis)>| {
+            if let Some((kind, _)) = stops.filter(|(_, at)| *at > moment) {
+                *counts.entry(kind).or_default() += 1;
+            }
+        };
+        self.for_each_line(|line| match line.subject() {
+            Some(subject) => drop(last.insert(subject, line.stops())),
+            None => count(line.stops()),
+        })?;
+        last.into_values().for_each(count);
+        Ok(counts)
     }
 
     /// Calls `each` for every line, oldest first.
@@ -303,6 +352,20 @@ mod tests {
             assert!(error.to_string().contains("line 2"), "{error}");
             std::fs::write(&path, good).unwrap();
         }
+    }
+
+    #[test]
+    fn what_stopped_after_a_moment_is_counted_once_and_not_what_goes_on_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let keeper = FenceKeeper::new(Some(directory.path().into()));
+        let operator = OperatorId::from_bytes([5; 16]);
+        let enabled = |enabled, at| Line::Operator { operator, enabled, at: UnixMillis(at) };
+        keeper.add(&[line(1), line(4), line(9), line(9)]).unwrap();
+        keeper.add(&[enabled(false, 8)]).unwrap();
+        assert_eq!(keeper.stopped_since(UnixMillis(4)).unwrap(), [("keys of devices", 1), ("operators", 1)].into());
+        keeper.add(&[enabled(true, 9)]).unwrap();
+        assert_eq!(keeper.stopped_since(UnixMillis(4)).unwrap(), [("keys of devices", 1)].into());
+        assert_eq!(keeper.stopped_since(UnixMillis(9)).unwrap(), [].into());
     }
 
     #[test]

@@ -18,6 +18,7 @@ use kf_store::proposal::ProposalChange;
 use kf_store::{Options, Store};
 use kf_testkit::Tool;
 
+use crate::backup::nightly;
 use crate::crash::{copied, killed_child};
 use crate::destruction::{approve, receipts};
 use crate::rollback::copy;
@@ -218,7 +219,7 @@ async fn backed_up(scratch: &Scratch) -> (Backup, BackupIdentity) {
     let (key, alice) = (BackupIdentity::generate(), BackupIdentity::generate());
     let new = NewBackupKey { recipient: key.recipient().to_string(), sealed_to: vec![alice.recipient().to_string()] };
     scratch.fleet.backup_key_create(&scratch.owner, new).await.unwrap();
-    (scratch.fleet.backup_create(&scratch.owner, "nightly".into()).await.unwrap(), key)
+    (scratch.fleet.backup_create(&scratch.owner, nightly()).await.unwrap(), key)
 }
 
 #[tokio::test]

@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use kf_age::Identity;
-use kf_api::backup::{Backup, BackupState, NewBackupKey};
+use kf_api::backup::{Backup, BackupState, NewBackup, NewBackupKey};
 use kf_api::destruction::DestructionResult;
 use kf_api::operator::{Role, Token, TokenRequest};
 use kf_api::proposal::{ProposalDecision, ProposalState};
 use kf_api::revocation::{RevocationTarget, RevokeRequest};
 use kf_api::status::Issuance;
-use kf_fleet::{BackupKeys, DataDir, FleetError, Principal, Restoration, RestoreOptions, restore, verify_backup};
+use kf_fleet::{
+    BackupKeys, DataDir, FleetError, Principal, Restoration, RestoreOptions, RestorePoint, restore, verify_backup,
+};
 use kf_key::{CertificateStatus, DeviceState, ProposalId, RevocationReason, SecretBytes, SerialNumber};
 use kf_store::proposal::ProposalChange;
 use kf_testkit::Tool;
@@ -20,21 +22,26 @@ use crate::exchange::Firmware;
 use crate::rollback::copy;
 use crate::scratch::{Scratch, fresh_csr};
 
+/// What a full backup is asked for with.
+pub(crate) fn nightly() -> NewBackup {
+    NewBackup { why: "nightly".into(), incremental: false }
+}
+
 /// A fleet with a backup key, whose private half the test has.
-struct Rig {
-    scratch: Scratch,
-    key: Identity,
-    pavel: Principal,
+pub(crate) struct Rig {
+    pub(crate) scratch: Scratch,
+    pub(crate) key: Identity,
+    pub(crate) pavel: Principal,
 }
 
 impl Rig {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::over(Scratch::new().await).await
     }
 
-    async fn over(scratch: Scratch) -> Self {
+    pub(crate) async fn over(scratch: Scratch) -> Self {
         let (key, alice) = (Identity::generate(), Identity::generate());
-        let none = scratch.fleet.backup_create(&scratch.owner, String::new()).await.unwrap_err();
+        let none = scratch.fleet.backup_create(&scratch.owner, NewBackup::default()).await.unwrap_err();
         assert!(none.to_string().contains("there is none"), "{none}");
         let new =
             NewBackupKey { recipient: key.recipient().to_string(), sealed_to: vec![alice.recipient().to_string()] };
@@ -43,20 +50,20 @@ impl Rig {
         Self { scratch, key, pavel }
     }
 
-    async fn backup(&self) -> Backup {
-        self.scratch.fleet.backup_create(&self.scratch.owner, "nightly".into()).await.unwrap()
+    pub(crate) async fn backup(&self) -> Backup {
+        self.scratch.fleet.backup_create(&self.scratch.owner, nightly()).await.unwrap()
     }
 
-    async fn approve(&self, proposal: ProposalId) {
+    pub(crate) async fn approve(&self, proposal: ProposalId) {
         approve(&self.scratch, &self.pavel, proposal).await;
     }
 
-    fn keys(&self) -> BackupKeys {
+    pub(crate) fn keys(&self) -> BackupKeys {
         keys(&self.key)
     }
 
     /// The fleet as it is after its host burnt down: the root and the witness are left, and the backups.
-    async fn lost(self) -> (tempfile::TempDir, Identity, Principal) {
+    pub(crate) async fn lost(self) -> (tempfile::TempDir, Identity, Principal) {
         self.scratch.fleet.turn().await;
         let closed = self.scratch.closed().await;
         std::fs::rename(closed.path().join("data/backups"), closed.path().join("backups")).unwrap();
@@ -65,19 +72,34 @@ impl Rig {
     }
 }
 
-async fn approve(scratch: &Scratch, who: &Principal, proposal: ProposalId) {
+pub(crate) async fn approve(scratch: &Scratch, who: &Principal, proposal: ProposalId) {
     let yes = ProposalDecision { approve: true, why: "agreed".into() };
     scratch.fleet.proposal_decide(who, proposal, yes).await.unwrap();
 }
 
-fn keys(key: &Identity) -> BackupKeys {
+pub(crate) fn keys(key: &Identity) -> BackupKeys {
     let file = key.to_file();
     BackupKeys::open(&[], &[SecretBytes::fill(file.len(), |place| place.copy_from_slice(file.expose()))]).unwrap()
 }
 
-fn restored(from: &Path, directory: &Path, key: &Identity, accept_loss: bool) -> Result<Restoration, FleetError> {
+pub(crate) fn restored(
+    from: &Path,
+    directory: &Path,
+    key: &Identity,
+    accept_loss: bool,
+) -> Result<Restoration, FleetError> {
+    restored_at((from, None), directory, key, accept_loss)
+}
+
+pub(crate) fn restored_at(
+    (from, at): (&Path, Option<RestorePoint>),
+    directory: &Path,
+    key: &Identity,
+    accept_loss: bool,
+) -> Result<Restoration, FleetError> {
     let options = RestoreOptions {
         from: from.into(),
+        at,
         keys: keys(key),
         witness: Some(directory.join("witness")),
         accept_loss,
@@ -86,7 +108,7 @@ fn restored(from: &Path, directory: &Path, key: &Identity, accept_loss: bool) ->
     restore(&DataDir::new(directory.join("data")), &options)
 }
 
-async fn revoke(scratch: &Scratch, serial: SerialNumber, reason: RevocationReason) {
+pub(crate) async fn revoke(scratch: &Scratch, serial: SerialNumber, reason: RevocationReason) {
     let request = RevokeRequest {
         target: RevocationTarget::Certificate(serial),
         reason,
@@ -97,11 +119,11 @@ async fn revoke(scratch: &Scratch, serial: SerialNumber, reason: RevocationReaso
     assert!(scratch.fleet.revoke(&scratch.owner, request).await.unwrap().done);
 }
 
-async fn status_of(scratch: &Scratch, serial: SerialNumber) -> CertificateStatus {
+pub(crate) async fn status_of(scratch: &Scratch, serial: SerialNumber) -> CertificateStatus {
     scratch.fleet.certificate_show(&scratch.owner, serial).await.unwrap().certificate.status
 }
 
-fn place(backup: &Backup) -> PathBuf {
+pub(crate) fn place(backup: &Backup) -> PathBuf {
     PathBuf::from(&backup.directory)
 }
 
@@ -267,7 +289,7 @@ async fn a_restored_backup_resurrects_nothing_and_is_accepted_by_two_people() {
 }
 
 /// Somebody with a token, whom a restored registry would let in again.
-async fn leaver(scratch: &Scratch, name: &str, role: Role) -> (String, Token, SecretBytes) {
+pub(crate) async fn leaver(scratch: &Scratch, name: &str, role: Role) -> (String, Token, SecretBytes) {
     scratch.operator(name, role, &[]).await;
     let request = TokenRequest { operator: name.into(), lifetime_days: None };
     let made = scratch.fleet.token_create(&scratch.owner, request).await.unwrap();
@@ -278,12 +300,12 @@ async fn leaver(scratch: &Scratch, name: &str, role: Role) -> (String, Token, Se
     (name.to_owned(), token, text)
 }
 
-async fn is_enabled(scratch: &Scratch, name: &str) -> bool {
+pub(crate) async fn is_enabled(scratch: &Scratch, name: &str) -> bool {
     let all = scratch.fleet.operator_list(&scratch.owner, Default::default()).await.unwrap().items;
     all.into_iter().find(|operator| operator.name == name).unwrap().enabled
 }
 
-async fn disable(scratch: &Scratch, name: &str, enabled: bool) {
+pub(crate) async fn disable(scratch: &Scratch, name: &str, enabled: bool) {
     scratch.fleet.operator_enable(&scratch.owner, name, enabled, "left".into()).await.unwrap();
 }
 
@@ -476,7 +498,7 @@ async fn a_crash_at_any_durable_step_of_shutting_somebody_out_leaves_no_way_back
 async fn a_crash_at_any_durable_step_of_a_backup_leaves_a_whole_one_or_none() {
     if let Some(directory) = std::env::var_os(CHILD) {
         let (fleet, _, owner, _) = Scratch::open_in(Path::new(&directory)).await.unwrap();
-        fleet.backup_create(&owner, "nightly".into()).await.unwrap();
+        fleet.backup_create(&owner, nightly()).await.unwrap();
         return;
     }
     let rig = Rig::new().await;
@@ -505,7 +527,7 @@ async fn a_crash_at_any_durable_step_of_a_backup_leaves_a_whole_one_or_none() {
         let partial = std::fs::read_dir(data.join("backups")).into_iter().flatten();
         let partial = partial.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with('.'));
         assert_eq!(partial.count(), 0, "crash {when}");
-        survivor.fleet.backup_create(&survivor.owner, "again".into()).await.unwrap();
+        survivor.fleet.backup_create(&survivor.owner, nightly()).await.unwrap();
         if !killed {
             break;
         }

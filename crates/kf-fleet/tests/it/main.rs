@@ -16,6 +16,7 @@ mod enrolment;
 mod escrow;
 mod exchange;
 mod incident;
+mod increment;
 mod inventory;
 mod log_key;
 mod memory;

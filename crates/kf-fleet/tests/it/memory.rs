@@ -10,6 +10,7 @@ use kf_fleet::{BackupKeys, DataDir, RestoreOptions, restore};
 use kf_key::SecretBytes;
 use kf_testkit::{KnownSecret, search_memory};
 
+use crate::backup::nightly;
 use crate::crash::SPAWNING;
 use crate::scratch::Scratch;
 
@@ -31,6 +32,7 @@ fn child(directory: &Path) {
         BackupKeys::open(&[read(&directory.join("key.sealed")).expose().to_vec()], &[read(&directory.join("alice"))]);
     let options = RestoreOptions {
         from: std::fs::read_dir(directory.join("backups")).unwrap().next().unwrap().unwrap().path(),
+        at: None,
         keys: keys.unwrap(),
         witness: None,
         accept_loss: true,
@@ -53,7 +55,7 @@ async fn what_opened_a_backup_is_in_memory_no_more_once_it_is_restored() {
     let (key, alice) = (Identity::generate(), Identity::generate());
     let new = NewBackupKey { recipient: key.recipient().to_string(), sealed_to: vec![alice.recipient().to_string()] };
     scratch.fleet.backup_key_create(&scratch.owner, new).await.unwrap();
-    scratch.fleet.backup_create(&scratch.owner, "nightly".into()).await.unwrap();
+    scratch.fleet.backup_create(&scratch.owner, nightly()).await.unwrap();
     let closed = scratch.closed().await;
     std::fs::rename(closed.path().join("data/backups"), closed.path().join("backups")).unwrap();
     let kept: [u8; 32] = kf_crypto::random_array().unwrap();

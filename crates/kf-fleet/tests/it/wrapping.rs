@@ -15,6 +15,7 @@ use kf_api::rotation::{RotateRequest, RotationOperation, RotationOutcome, Rotati
 use kf_fleet::{Fleet, FleetError, Principal};
 use kf_key::{KeyState, UnixMillis};
 
+use crate::backup::nightly;
 use crate::crash::{copied, killed_child};
 use crate::destruction::{approve, decommission, of_device, receipts};
 use crate::exchange::Firmware;
@@ -191,7 +192,7 @@ async fn a_destroyed_version_ends_what_it_wrapped_in_every_backup_and_the_receip
     assert_eq!((first.result, first.barred_otherwise), (DestructionResult::Barred, true));
     assert!(first.exceptions.iter().any(|exception| exception.contains("derived from the root")), "{first:?}");
     scratch.pass(UnixMillis::HOUR);
-    let backup = scratch.fleet.backup_create(&scratch.owner, "nightly".into()).await.unwrap();
+    let backup = scratch.fleet.backup_create(&scratch.owner, nightly()).await.unwrap();
     scratch.pass(UnixMillis::HOUR);
     decommission(&scratch, "thermo-1").await;
     let proposal = scratch.fleet.destroy(&scratch.owner, of_device("thermo-1")).await.unwrap().proposal.unwrap();

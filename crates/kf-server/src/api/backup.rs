@@ -1,7 +1,7 @@
 //! Backups, their keys, and the acceptance of a registry that was restored.
 
 use axum::extract::State;
-use kf_api::backup::{BackupRequest, NewBackupKey};
+use kf_api::backup::{BackupRequest, NewBackup, NewBackupKey};
 use kf_api::{Page, PageRequest};
 
 use super::extract::{AppState, Asked, Caller, Json, Named};
@@ -27,12 +27,8 @@ pub(super) async fn list(
     ok(&app(&state)?.fleet.backup_list(&who, page).await?)
 }
 
-pub(super) async fn create(
-    State(state): State<AppState>,
-    Caller(who): Caller,
-    Json(request): Json<BackupRequest>,
-) -> Answer {
-    created(&app(&state)?.fleet.backup_create(&who, request.why).await?)
+pub(super) async fn create(State(state): State<AppState>, Caller(who): Caller, Json(new): Json<NewBackup>) -> Answer {
+    created(&app(&state)?.fleet.backup_create(&who, new).await?)
 }
 
 pub(super) async fn show(State(state): State<AppState>, Caller(who): Caller, id: Named) -> Answer {
