@@ -85,6 +85,68 @@ impl Default for CampaignPlan {
     }
 }
 
+/// Numbers of a plan that are to change; those that are absent stay as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlanChange {
+    /// See [`CampaignPlan::canary`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<u32>,
+    /// See [`CampaignPlan::wave`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wave: Option<u32>,
+    /// See [`CampaignPlan::per_minute`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_minute: Option<u32>,
+    /// See [`CampaignPlan::jitter_seconds`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jitter_seconds: Option<u32>,
+    /// See [`CampaignPlan::soak_seconds`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soak_seconds: Option<u32>,
+    /// See [`CampaignPlan::patience_seconds`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience_seconds: Option<u32>,
+    /// See [`CampaignPlan::max_failed_percent`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_failed_percent: Option<u8>,
+    /// See [`CampaignPlan::min_done_percent`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_done_percent: Option<u8>,
+}
+
+impl PlanChange {
+    /// The plan with these numbers in it.
+    #[must_use]
+    pub fn applied_to(&self, plan: &CampaignPlan) -> CampaignPlan {
+        CampaignPlan {
+            canary: self.canary.unwrap_or(plan.canary),
+            wave: self.wave.unwrap_or(plan.wave),
+            per_minute: self.per_minute.unwrap_or(plan.per_minute),
+            jitter_seconds: self.jitter_seconds.unwrap_or(plan.jitter_seconds),
+            soak_seconds: self.soak_seconds.unwrap_or(plan.soak_seconds),
+            patience_seconds: self.patience_seconds.unwrap_or(plan.patience_seconds),
+            max_failed_percent: self.max_failed_percent.unwrap_or(plan.max_failed_percent),
+            min_done_percent: self.min_done_percent.unwrap_or(plan.min_done_percent),
+        }
+    }
+}
+
+/// Another plan for a campaign that is a draft, paused or stopped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CampaignEdit {
+    /// What changes.
+    pub plan: PlanChange,
+    /// The version that the caller looked at; the change is refused when it is another by now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// Why, for the log.
+    pub why: String,
+    /// Say what it would take then, change nothing.
+    pub dry_run: bool,
+}
+
 /// A campaign to be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -126,8 +188,10 @@ pub struct Campaign {
     pub reason: String,
     /// Of whom.
     pub filter: CampaignFilter,
-    /// How. It does not change once the campaign has begun.
+    /// How. It changes only while nobody is asked.
     pub plan: CampaignPlan,
+    /// Which plan this is: 1 as it was made, one more with each change.
+    pub version: u32,
     /// The algorithm that new identity keys are to have.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub algorithm: Option<KeyAlgorithm>,
@@ -183,11 +247,18 @@ pub struct CampaignProgress {
     pub failed: u64,
     /// Barred, or with nothing to replace.
     pub skipped: u64,
+    /// Asked, and taken back before they came for it.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub taken_back: u64,
     /// What it waits for: `choosing`, `jitter`, `rate`, `answers`, `soak`, `gate` or `catching-up`.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub waits_for: String,
     /// The devices that were asked and have not answered, by when they were last heard of.
     pub unheard: SilenceByAge,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A campaign with its progress.
@@ -221,6 +292,56 @@ pub struct CampaignEstimate {
     pub longest_seconds: u64,
 }
 
+/// The load within a length of time, on average.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoadPoint {
+    /// Seconds after the start.
+    pub from_seconds: u64,
+    /// How long.
+    pub seconds: u64,
+    /// The wave that is under way when it begins.
+    pub wave: u64,
+    /// Requests in a second.
+    pub requests_per_second: f64,
+    /// Signatures in a second: of the signer and of TLS handshakes.
+    pub signatures_per_second: f64,
+}
+
+/// The load that a campaign will bring, against what this server can bear.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CampaignLoad {
+    /// The most requests in a second, where devices come when they like.
+    pub peak_requests_per_second: f64,
+    /// The most signatures in a second then.
+    pub peak_signatures_per_second: f64,
+    /// Requests in a second where every device acts as soon as it is asked, as over a broker.
+    pub pushed_requests_per_second: f64,
+    /// Signatures in a second then.
+    pub pushed_signatures_per_second: f64,
+    /// Requests in a second that the configuration says this server can bear.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub capacity_requests_per_second: Option<f64>,
+    /// Signatures in a second that the configuration says, or that were measured just now on one core.
+    pub capacity_signatures_per_second: f64,
+    /// `configured` or `measured`.
+    pub capacity_from: String,
+    /// Whether even what is pushed at once stays within both.
+    pub fits: bool,
+    /// Whether so many devices sleep that a gate is expected to stay shut until somebody opens it.
+    pub waits_at_gate: bool,
+    /// In order, the whole campaign; at most 48.
+    pub points: Vec<LoadPoint>,
+}
+
+/// What a campaign would take from here on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CampaignForecast {
+    /// In all.
+    pub estimate: CampaignEstimate,
+    /// Over time.
+    pub load: CampaignLoad,
+}
+
 /// What keys and signatures of one algorithm weigh: octets of objects that were made to be weighed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AlgorithmSizes {
@@ -250,8 +371,25 @@ pub struct AlgorithmSizes {
     pub fleet_renewal: u64,
 }
 
-/// What making, starting or changing a campaign came to.
+/// What rolling a campaign back comes to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollback {
+    /// Devices that are not asked any more, because their turn never came.
+    pub never_asked: u64,
+    /// Devices that were asked and have not come for it: they notice nothing.
+    pub taken_back: u64,
+    /// Devices that have come for it and not answered: they may still do what they were asked.
+    pub may_still_act: u64,
+    /// Devices that have done it. They stay as they are.
+    pub stay: u64,
+    /// Why these stay.
+    pub because: String,
+    /// What can be done about them.
+    pub next: String,
+}
+
+/// What making, starting or changing a campaign came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CampaignOutcome {
     /// Whether it was carried out; otherwise it waits for a second person, or was only looked at.
     pub done: bool,
@@ -263,9 +401,15 @@ pub struct CampaignOutcome {
     /// What it would take, as counted now.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub estimate: Option<CampaignEstimate>,
+    /// Of a dry run: the load over time.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub load: Option<CampaignLoad>,
     /// Of a dry run that is about certificates: what each algorithm weighs.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub sizes: Vec<AlgorithmSizes>,
+    /// Of rolling back: what it comes to, as counted now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rollback: Option<Rollback>,
     /// Index of the log entry.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub log_index: Option<u64>,
@@ -283,6 +427,10 @@ pub enum CampaignAct {
     Resume,
     /// Give it up: nobody further is asked, and its open orders are withdrawn.
     Abort,
+    /// Give it up, and take back what it has asked of devices that have not come for it.
+    RollBack,
+    /// Remove a draft.
+    Delete,
 }
 
 /// A change of a campaign.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::{CancelBatch, NewBatch};
 use crate::break_glass::NewBreakGlass;
+use crate::campaign::CampaignPlan;
 use crate::destruction::DestructionTarget;
 use crate::device::Departure;
 use crate::order::OrderAct;
@@ -94,6 +95,26 @@ pub enum ProposedAct {
         state: CampaignState,
         /// Its wave then.
         wave: u32,
+        /// The version of its plan then.
+        version: u32,
+        /// Why, for the log.
+        why: String,
+    },
+    /// A campaign that has begun, and pauses, gets another plan.
+    EditCampaign {
+        /// Id of the campaign.
+        campaign: String,
+        /// The version of its plan when this was proposed; no other is replaced.
+        version: u32,
+        /// The whole plan as it is to be.
+        plan: CampaignPlan,
+        /// Why, for the log.
+        why: String,
+    },
+    /// A campaign is given up, and what it asked is taken back.
+    RollBackCampaign {
+        /// Id of the campaign.
+        campaign: String,
         /// Why, for the log.
         why: String,
     },

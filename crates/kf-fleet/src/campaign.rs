@@ -1,17 +1,19 @@
 //! Campaigns: making, starting, stopping and looking at them. What happens in between is in `turn`.
 
+mod change;
+mod estimate;
 mod size;
 mod turn;
 
 use kf_access::{Action, Control, Principal, Stake, Target, Visibility, authorize};
 use kf_api::campaign::{
-    Campaign, CampaignAct, CampaignActRequest, CampaignEstimate, CampaignKind, CampaignMember, CampaignOutcome,
-    CampaignPlan, CampaignProgress, CampaignStatus, MemberFilter, NewCampaign,
+    Campaign, CampaignAct, CampaignActRequest, CampaignKind, CampaignMember, CampaignOutcome, CampaignPlan,
+    CampaignProgress, CampaignStatus, MemberFilter, NewCampaign,
 };
 use kf_api::proposal::ProposedAct;
 use kf_api::{Page, PageRequest};
 use kf_key::{CampaignId, CampaignState, KeyAlgorithm, MemberState, UnixMillis};
-use kf_rotation::campaign::{CampaignFacts, Decision, Plan, PlanNumbers, Tally, decide, estimate};
+use kf_rotation::campaign::{CampaignFacts, Decision, Plan, PlanNumbers, Tally, decide};
 use kf_store::campaign::{CampaignChange, Count, StoredCampaign};
 use kf_store::device::DeviceQuery;
 
@@ -22,17 +24,13 @@ use crate::{Fleet, FleetError};
 
 pub(crate) use turn::Observed;
 
-/// How soon a device asks for news, in the estimate: the agent's default for its device key.
-const ANSWER_SECONDS: u64 = 86_400;
-/// Requests of one device: hello, proof and acknowledgement.
-const KEY_REQUESTS: u64 = 3;
-/// Requests of one device: the order, its receipt, the enrolment, the proof of the new certificate, the outcome, and an
-/// exchange.
-const CERTIFICATE_REQUESTS: u64 = 5 + KEY_REQUESTS;
-/// Requests of one device: the poll that tells it, the CA certificates, and the poll that proves.
-const TRUST_REQUESTS: u64 = 3;
-/// A device that was not heard of for so long counts as asleep in an estimate.
-const ASLEEP: u64 = 30 * UnixMillis::DAY;
+/// Where a campaign stood when somebody agreed to what is to be done with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) state: CampaignState,
+    pub(crate) wave: u32,
+    pub(crate) version: u32,
+}
 
 /// A plan within the limits.
 pub(crate) fn checked(plan: CampaignPlan) -> Result<Plan, FleetError> {
@@ -88,6 +86,7 @@ impl Fleet {
             algorithm: new.algorithm,
             why: new.why,
             facility,
+            version: 1,
             created: now,
             started: None,
             ended: None,
@@ -101,7 +100,11 @@ impl Fleet {
                 CampaignKind::Certificate => self.algorithm_sizes(devices)?,
                 CampaignKind::DeviceKey | CampaignKind::TrustAnchor => Vec::new(),
             };
-            return Ok(CampaignOutcome { done: false, proposal: None, campaign, estimate, sizes, log_index: None });
+            let load = match &estimate {
+                Some(estimate) => Some(self.load_of(campaign.kind, &plan, estimate)?),
+                None => None,
+            };
+            return Ok(CampaignOutcome { estimate, load, sizes, ..looked_at(campaign) });
         }
         let entry = campaign_entry(who, "campaign.create", &campaign, now)
             .because(&campaign.why)
@@ -109,14 +112,7 @@ impl Fleet {
             .with("algorithm", campaign.algorithm.map_or("as before", KeyAlgorithm::name))
             .with("plan", serde_json::to_string(&campaign.plan).unwrap_or_default());
         let logged = self.store.insert_campaign(campaign.clone(), entry.build()).await?;
-        Ok(CampaignOutcome {
-            done: true,
-            proposal: None,
-            campaign,
-            estimate,
-            sizes: Vec::new(),
-            log_index: Some(logged.index),
-        })
+        Ok(CampaignOutcome { estimate, ..outcome(campaign, logged.index) })
     }
 
     /// Campaigns that the caller may see, newest first.
@@ -155,7 +151,7 @@ impl Fleet {
         Ok(self.store.members(stored.campaign.id, filter.state, permit.visibility(), &page)?)
     }
 
-    /// Starts, pauses, resumes or gives up a campaign.
+    /// Starts, pauses, resumes, gives up, rolls back or deletes a campaign.
     ///
     /// # Errors
     /// [`FleetError::NotFound`], [`FleetError::Denied`], [`FleetError::Conflict`] when it is no step of its life.
@@ -188,6 +184,8 @@ impl Fleet {
             CampaignAct::Abort => {
                 self.change_campaign(who, found, CampaignState::Aborted, request, &Consent::NotNeeded).await
             }
+            CampaignAct::RollBack => self.roll_back_or_propose(who, found, request).await,
+            CampaignAct::Delete => self.delete_campaign(who, found, request).await,
         }
     }
 
@@ -198,23 +196,18 @@ impl Fleet {
         campaign: &Campaign,
         request: CampaignActRequest,
     ) -> Result<CampaignOutcome, FleetError> {
-        let estimate = self.estimate_of(campaign, &checked(campaign.plan)?).await?;
-        let outcome = CampaignOutcome {
-            done: false,
-            proposal: None,
-            campaign: campaign.clone(),
-            estimate: Some(estimate),
-            sizes: Vec::new(),
-            log_index: None,
-        };
+        let plan = checked(campaign.plan)?;
+        let estimate = self.estimate_of(campaign, &plan).await?;
+        let outcome = CampaignOutcome { estimate: Some(estimate), ..looked_at(campaign.clone()) };
         if request.dry_run {
-            return Ok(outcome);
+            return Ok(CampaignOutcome { load: Some(self.load_of(campaign.kind, &plan, &estimate)?), ..outcome });
         }
-        let seen = (campaign.state, campaign.wave);
+        let seen = Seen { state: campaign.state, wave: campaign.wave, version: campaign.version };
         let act = ProposedAct::StartCampaign {
             campaign: campaign.id.to_string(),
-            state: seen.0,
-            wave: seen.1,
+            state: seen.state,
+            wave: seen.wave,
+            version: seen.version,
             why: request.why.clone(),
         };
         let control = self.campaign_control(campaign, estimate.devices);
@@ -244,20 +237,22 @@ impl Fleet {
         &self,
         who: &Principal,
         campaign: &str,
-        seen: (CampaignState, u32),
+        seen: Seen,
         why: &str,
         consent: &Consent,
     ) -> Result<CampaignOutcome, FleetError> {
         let found = self.managed_campaign(who, campaign)?.campaign;
-        // Consent to begin is no consent to go past a gate later on, nor that of one wave to go past the next.
-        if (found.state, found.wave) != seen {
+        // Consent to begin is no consent to go past a gate later on, nor that of one wave to go past the next, nor that of one
+        // plan to another.
+        if (Seen { state: found.state, wave: found.wave, version: found.version }) != seen {
             return Err(FleetError::conflict(
                 "campaign",
                 format!(
-                    "`{}` is {} in wave {}, and stood elsewhere when this was proposed",
+                    "`{}` is {} in wave {} of version {}, and stood elsewhere when this was proposed",
                     found.name,
                     found.state.name(),
-                    found.wave
+                    found.wave,
+                    found.version
                 ),
                 "look at it with `keyfleet campaign show`, and propose again what is still wanted",
             ));
@@ -283,22 +278,14 @@ impl Fleet {
             return Err(not_a_step(campaign, to.name()));
         }
         if request.dry_run {
-            let campaign = Campaign { state: to, ..campaign.clone() };
-            let sizes = Vec::new();
-            return Ok(CampaignOutcome {
-                done: false,
-                proposal: None,
-                campaign,
-                estimate: None,
-                sizes,
-                log_index: None,
-            });
+            return Ok(looked_at(Campaign { state: to, ..campaign.clone() }));
         }
         let now = self.now();
         let act = match (campaign.state, to) {
             (CampaignState::Draft, CampaignState::Running) => "campaign.start",
             (_, CampaignState::Running) => "campaign.resume",
             (_, CampaignState::Paused) => "campaign.pause",
+            (_, CampaignState::RolledBack) => "campaign.roll-back",
             _ => "campaign.abort",
         };
         let entry = self.evidence(campaign_entry(who, act, campaign, now)).because(&request.why);
@@ -340,41 +327,6 @@ impl Fleet {
         })
     }
 
-    /// Counts the devices that match now, page by page, and says what they would take.
-    async fn estimate_of(&self, campaign: &Campaign, plan: &Plan) -> Result<CampaignEstimate, FleetError> {
-        let now = self.now();
-        let (mut devices, mut asleep, mut after) = (0, 0, None);
-        loop {
-            let page = self.store.devices(&self.campaign_query(campaign, after)?, &Visibility::Fleet)?;
-            for device in page.items.iter().filter(|device| device.state.may_enrol()) {
-                devices += 1;
-                asleep += u64::from(device.last_seen.is_none_or(|seen| now.since(seen) > ASLEEP));
-            }
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
-            // Others have their turn: a large fleet has many pages.
-            tokio::task::yield_now().await;
-        }
-        let requests = match campaign.kind {
-            CampaignKind::DeviceKey => KEY_REQUESTS,
-            CampaignKind::Certificate => CERTIFICATE_REQUESTS,
-            CampaignKind::TrustAnchor => TRUST_REQUESTS,
-        };
-        let found = estimate(plan, devices, ANSWER_SECONDS);
-        Ok(CampaignEstimate {
-            devices,
-            asleep,
-            waves: found.waves,
-            peak_per_minute: found.peak_per_minute,
-            peak_requests_per_minute: found.peak_per_minute.saturating_mul(requests),
-            requests: devices.saturating_mul(requests),
-            expected_seconds: found.expected_seconds,
-            longest_seconds: found.longest_seconds,
-        })
-    }
-
     fn campaign_progress(&self, stored: &StoredCampaign) -> Result<CampaignProgress, FleetError> {
         let campaign = &stored.campaign;
         let plan = checked(campaign.plan)?;
@@ -398,6 +350,7 @@ impl Fleet {
             done: of(MemberState::Done),
             failed: of(MemberState::Failed),
             skipped: of(MemberState::Skipped),
+            taken_back: of(MemberState::TakenBack),
             waits_for,
             unheard: self.store.unheard_members(campaign.id, now)?,
         })
@@ -467,15 +420,28 @@ pub(crate) fn campaign_entry(who: &Principal, act: &str, campaign: &Campaign, at
     Entry::done(who, act, at).about(campaign.id).at_facility(campaign.facility).with("name", &campaign.name)
 }
 
-const fn outcome(campaign: Campaign, log_index: u64) -> CampaignOutcome {
-    let sizes = Vec::new();
-    CampaignOutcome { done: true, proposal: None, campaign, estimate: None, sizes, log_index: Some(log_index) }
+/// Nothing was done.
+const fn looked_at(campaign: Campaign) -> CampaignOutcome {
+    CampaignOutcome {
+        done: false,
+        proposal: None,
+        campaign,
+        estimate: None,
+        load: None,
+        sizes: Vec::new(),
+        rollback: None,
+        log_index: None,
+    }
+}
+
+fn outcome(campaign: Campaign, log_index: u64) -> CampaignOutcome {
+    CampaignOutcome { done: true, log_index: Some(log_index), ..looked_at(campaign) }
 }
 
 fn not_a_step(campaign: &Campaign, what: &str) -> FleetError {
     FleetError::conflict(
         "campaign",
         format!("`{}` is {}: it cannot be {what}", campaign.name, campaign.state.name()),
-        "look with `keyfleet campaign show`; a campaign that has begun is not changed, and one that has ended is made anew",
+        "look with `keyfleet campaign show`; one that has ended is made anew",
     )
 }

@@ -45,6 +45,12 @@ pub struct FleetConfig {
     /// nobody holds. Otherwise people do, with `keyfleet rotate`.
     #[serde(default)]
     pub rotation_automatic: bool,
+    /// Requests in a second that this server is known to bear, for `campaign estimate`; not judged when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub campaign_requests_per_second: Option<u32>,
+    /// Signatures in a second that it is known to bear; measured on one core at each estimate when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub campaign_signatures_per_second: Option<u32>,
     /// Days after which a drill is overdue, and every status says so; 0 for never. Default 180.
     #[serde(default = "default_drill_days")]
     pub drill_days: u32,

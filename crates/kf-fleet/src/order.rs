@@ -193,7 +193,12 @@ impl Fleet {
                 .about(order.id)
                 .about(device.id)
                 .at_facility(Some(device.facility));
-            self.store.deliver_order(order.id, now, entry.build()).await?;
+            match self.store.deliver_order(order.id, now, entry.build()).await {
+                Ok(_) => {}
+                // It was withdrawn in between: what was taken back is not handed out.
+                Err(StoreError::IllegalState { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(Some(message))
     }

@@ -10,6 +10,7 @@ use kf_store::Audit;
 use kf_store::proposal::ProposalChange;
 
 use crate::break_glass::is_behind_glass;
+use crate::campaign::Seen;
 use crate::entry::Entry;
 use crate::naming::check_why;
 use crate::revocation::nothing_done;
@@ -148,7 +149,9 @@ impl Fleet {
             ProposedAct::AdvanceDeviceEpoch { device, .. } => {
                 self.epoch_device(who, device, Action::EpochAdvance)?;
             }
-            ProposedAct::StartCampaign { campaign, .. } => {
+            ProposedAct::StartCampaign { campaign, .. }
+            | ProposedAct::EditCampaign { campaign, .. }
+            | ProposedAct::RollBackCampaign { campaign, .. } => {
                 self.managed_campaign(who, campaign)?;
             }
             ProposedAct::OrderDevice { device, .. } => {
@@ -212,8 +215,15 @@ impl Fleet {
             ProposedAct::CancelBatch { batch, request, why } => {
                 self.carry_out_cancellation(who, batch, request, why, consent).await.map(drop)
             }
-            ProposedAct::StartCampaign { campaign, state, wave, why } => {
-                self.carry_out_campaign(who, campaign, (*state, *wave), why, consent).await.map(drop)
+            ProposedAct::StartCampaign { campaign, state, wave, version, why } => {
+                let seen = Seen { state: *state, wave: *wave, version: *version };
+                self.carry_out_campaign(who, campaign, seen, why, consent).await.map(drop)
+            }
+            ProposedAct::EditCampaign { campaign, version, plan, why } => {
+                self.carry_out_edit(who, campaign, (*version, *plan), why, consent).await.map(drop)
+            }
+            ProposedAct::RollBackCampaign { campaign, why } => {
+                self.carry_out_rollback(who, campaign, why, consent).await.map(drop)
             }
             ProposedAct::RetireEpoch { facility, epoch, why } => {
                 self.carry_out_retirement(who, facility, *epoch, why, consent).await.map(drop)
@@ -373,6 +383,8 @@ const fn act_name(act: &ProposedAct) -> &'static str {
         ProposedAct::RetireAuthority { .. } => "authority.retire",
         ProposedAct::OrderDevice { .. } => "order.create",
         ProposedAct::StartCampaign { .. } => "campaign.start",
+        ProposedAct::EditCampaign { .. } => "campaign.edit",
+        ProposedAct::RollBackCampaign { .. } => "campaign.roll-back",
         ProposedAct::Destroy { .. } => "key.destroy",
         ProposedAct::EndOwnership { .. } => "ownership.end",
         ProposedAct::CreateBreakGlass { .. } => "break-glass.create",

@@ -7,6 +7,8 @@
 
 use kf_key::UnixMillis;
 
+pub mod load;
+
 /// How a campaign goes about it. Made by [`Plan::checked`] only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -227,8 +229,9 @@ const BURST: u64 = 2 * UnixMillis::SECOND;
 #[must_use]
 pub fn decide(plan: &Plan, facts: &CampaignFacts, now: UnixMillis) -> Decision {
     let CampaignFacts { tally, waiting, .. } = facts;
-    // What the wave will have in the end: its size, or all who are left.
-    let size = u64::from(plan.size(facts.wave)).min(tally.taken().saturating_add(*waiting));
+    // What the wave will have in the end: its size, or all who are left. A plan that was changed to smaller waves does not give
+    // back who was taken.
+    let size = u64::from(plan.size(facts.wave)).max(tally.taken()).min(tally.taken().saturating_add(*waiting));
     let failed = tally.failed.saturating_sub(facts.forgiven);
     if failed > 0 && failed * 100 > u64::from(plan.max_failed_percent) * size {
         return Decision::Stop { failed, of: size };

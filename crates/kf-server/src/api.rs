@@ -121,6 +121,8 @@ routes! {
     get    "/v1/campaigns/{campaign}"           => campaign::show, "operator";
     get    "/v1/campaigns/{campaign}/devices"   => campaign::members, "operator";
     post   "/v1/campaigns/{campaign}/act"       => campaign::act, "operator";
+    get    "/v1/campaigns/{campaign}/estimate"  => campaign::estimate, "operator";
+    put    "/v1/campaigns/{campaign}/plan"      => campaign::edit, "operator";
     post   "/v1/rotation"                       => rotation::rotate, "operator";
     get    "/v1/inventory"                      => inventory::list, "operator";
     get    "/v1/destructions"                   => destruction::list, "operator";

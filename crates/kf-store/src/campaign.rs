@@ -5,6 +5,7 @@
 //! acknowledged, the order that it answered. Tallies are kept, not counted.
 
 mod member;
+mod rollback;
 
 use kf_access::Visibility;
 use kf_api::campaign::{Campaign, CampaignFilter, CampaignPlan};
@@ -19,11 +20,12 @@ use crate::sql::{self, in_scope, scope};
 use crate::{Audit, Logged, Store, StoreError};
 
 pub use member::{Ended, Evidence, MAX_MEMBERS, OpenMember, Release};
+pub use rollback::{Asked, Outstanding, Revocable};
 
 macro_rules! columns {
     () => {
         "SELECT id, name, kind, state, reason, filter, plan, why, facility, created, started, ended, wave, begins,
-            chosen_after, chosen, forgiven, gate_open, last_release, settled, algorithm FROM campaign"
+            chosen_after, chosen, forgiven, gate_open, last_release, settled, algorithm, version FROM campaign"
     };
 }
 
@@ -72,6 +74,19 @@ pub struct CampaignChange {
     pub at: UnixMillis,
 }
 
+/// Another plan for a campaign that asks nobody at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanEdit {
+    /// The campaign.
+    pub id: CampaignId,
+    /// The state the caller saw.
+    pub seen: CampaignState,
+    /// The version the caller saw.
+    pub version: u32,
+    /// The whole plan as it is to be.
+    pub plan: CampaignPlan,
+}
+
 fn campaign_row(row: &Row<'_>) -> rusqlite::Result<StoredCampaign> {
     Ok(StoredCampaign {
         campaign: Campaign {
@@ -82,6 +97,7 @@ fn campaign_row(row: &Row<'_>) -> rusqlite::Result<StoredCampaign> {
             reason: row.get(4)?,
             filter: column::json::<CampaignFilter>(row, 5)?,
             plan: column::json::<CampaignPlan>(row, 6)?,
+            version: row.get(21)?,
             algorithm: column::optional_coded(row, 20)?,
             why: row.get(7)?,
             facility: column::optional_id(row, 8)?,
@@ -139,8 +155,8 @@ impl Store {
             let filter = serde_json::to_string(filter).map_err(|_detail| unwritable("filter"))?;
             let plan = serde_json::to_string(plan).map_err(|_detail| unwritable("plan"))?;
             let sql = "INSERT INTO campaign (id, name, kind, state, reason, filter, plan, why, facility, created, wave,
-                chosen, forgiven, gate_open, settled, algorithm)
-                VALUES (?1, ?2, ?3, ?4, '', ?5, ?6, ?7, ?8, ?9, 0, 0, 0, 0, 0, ?10)";
+                chosen, forgiven, gate_open, settled, algorithm, version)
+                VALUES (?1, ?2, ?3, ?4, '', ?5, ?6, ?7, ?8, ?9, 0, 0, 0, 0, 0, ?10, 1)";
             let state = CampaignState::Draft.code();
             let facility = facility.as_ref().map(FacilityId::as_bytes);
             let (created, algorithm) = (millis(*created), algorithm.map(Coded::code));
@@ -174,13 +190,56 @@ impl Store {
             let ended = to.is_final().then_some(millis(*at));
             let goes_on = *to == CampaignState::Running && *seen == CampaignState::Stopped;
             let forgiven = if goes_on { failures(act, *id, stored.campaign.wave)? } else { stored.forgiven };
+            // What is to be taken back is left to do, also of one that had been given up and settled.
             let sql = "UPDATE campaign SET state = ?2, reason = ?3, started = coalesce(started, ?4), ended = ?5,
-                forgiven = ?6, gate_open = ?7 WHERE id = ?1";
+                forgiven = ?6, gate_open = ?7, settled = 0 WHERE id = ?1";
             let started = (*to == CampaignState::Running).then_some(millis(*at));
             let gate_open = goes_on || stored.gate_open;
             let params = (id.as_bytes(), to.code(), reason, started, ended, column::integer(forgiven), gate_open);
             act.execute(sql, params)?;
             Ok(found(act, *id)?.campaign)
+        })
+        .await
+    }
+
+    /// Gives a campaign that asks nobody at the moment another plan, and its next version.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::IllegalState`] when it is not as the caller saw it, or asks devices.
+    pub async fn edit_campaign(&self, edit: PlanEdit, audit: impl Into<Audit>) -> Result<Logged<Campaign>, StoreError> {
+        self.logged(Class::Ordinary, audit.into(), move |act| {
+            let PlanEdit { id, seen, version, plan } = &edit;
+            let stored = require(act, *id, *seen)?;
+            if !seen.is_editable() {
+                return Err(StoreError::IllegalState {
+                    what: "campaign",
+                    found: seen.name().into(),
+                    expected: "draft, paused or stopped".into(),
+                });
+            }
+            if stored.campaign.version != *version {
+                return Err(StoreError::IllegalState {
+                    what: "version of the campaign",
+                    found: stored.campaign.version.to_string(),
+                    expected: version.to_string(),
+                });
+            }
+            let plan = serde_json::to_string(plan).map_err(|_detail| unwritable("plan"))?;
+            act.execute("UPDATE campaign SET plan = ?2, version = version + 1 WHERE id = ?1", (id.as_bytes(), plan))?;
+            Ok(found(act, *id)?.campaign)
+        })
+        .await
+    }
+
+    /// Removes a draft. What has begun is kept for good: it has asked devices.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::IllegalState`] when it is no draft (any more).
+    pub async fn delete_campaign(&self, id: CampaignId, audit: impl Into<Audit>) -> Result<Logged<()>, StoreError> {
+        self.logged(Class::Ordinary, audit.into(), move |act| {
+            require(act, id, CampaignState::Draft)?;
+            act.execute("DELETE FROM campaign WHERE id = ?1", [id.as_bytes()])?;
+            Ok(())
         })
         .await
     }
@@ -225,13 +284,15 @@ impl Store {
         .await
     }
 
-    /// Notes that nothing is left of a campaign that was given up.
+    /// Notes that nothing is left to do of a campaign that was given up or rolled back.
     ///
     /// # Errors
-    /// [`StoreError::IllegalState`] when it was not given up.
+    /// [`StoreError::IllegalState`] when it was neither.
     pub async fn settle_campaign(&self, id: CampaignId, audit: impl Into<Audit>) -> Result<Logged<()>, StoreError> {
         self.logged(Class::Reserved, audit.into(), move |act| {
-            require(act, id, CampaignState::Aborted)?;
+            if found(act, id)?.campaign.state != CampaignState::RolledBack {
+                require(act, id, CampaignState::Aborted)?;
+            }
             act.execute("UPDATE campaign SET settled = 1 WHERE id = ?1", [id.as_bytes()])?;
             Ok(())
         })
@@ -276,13 +337,14 @@ impl Store {
     }
 
     /// Campaigns in which something may happen: running ones, those whose devices may still answer, and those that were given
-    /// up and have orders left.
+    /// up or rolled back and have something left.
     ///
     /// # Errors
     /// See [`StoreError`].
     pub fn live_campaigns(&self, limit: u32) -> Result<Vec<StoredCampaign>, StoreError> {
-        // The codes of running, paused, stopped; aborted.
-        let sql = concat!(columns!(), " WHERE state IN (2, 3, 4) OR (state = 5 AND settled = 0) ORDER BY id LIMIT ?1");
+        // The codes of running, paused, stopped; aborted and rolled back.
+        let sql =
+            concat!(columns!(), " WHERE state IN (2, 3, 4) OR (state IN (5, 7) AND settled = 0) ORDER BY id LIMIT ?1");
         self.read(|connection| sql::all(connection, sql, [limit], campaign_row))
     }
 

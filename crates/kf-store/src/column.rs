@@ -66,8 +66,8 @@ coded! {
     DeviceKeyState: 1 Offered 2 Held 3 Superseded;
     CampaignKind: 1 DeviceKey 2 Certificate 3 TrustAnchor;
     SuccessionState: 1 Prepared 2 Switched 3 Retired 4 Closed;
-    CampaignState: 1 Draft 2 Running 3 Paused 4 Stopped 5 Aborted 6 Completed;
-    MemberState: 1 Waiting 2 Offered 3 Done 4 Failed 5 Skipped;
+    CampaignState: 1 Draft 2 Running 3 Paused 4 Stopped 5 Aborted 6 Completed 7 RolledBack;
+    MemberState: 1 Waiting 2 Offered 3 Done 4 Failed 5 Skipped 6 TakenBack;
     BatchState: 1 Open 2 Cancelled 3 Compromised;
     IncidentState: 1 Open 2 Closed;
     Outcome: 1 Passed 2 Scrapped 3 Rework;

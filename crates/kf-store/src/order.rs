@@ -63,6 +63,11 @@ fn end(act: &Act<'_>, id: OrderId, to: OrderState, at: UnixMillis) -> Result<(),
     Ok(())
 }
 
+/// Withdraws an order that is open: part of rolling a campaign back.
+pub(crate) fn cancel(act: &Act<'_>, id: OrderId, at: UnixMillis) -> Result<(), StoreError> {
+    end(act, id, OrderState::Cancelled, at)
+}
+
 /// Adds an order that was signed; part of a campaign's release as well.
 pub(crate) fn insert(act: &Act<'_>, order: &Order, message: &[u8]) -> Result<(), StoreError> {
     if message.is_empty() || message.len() > MAX_MESSAGE_OCTETS {
@@ -180,6 +185,13 @@ impl Store {
     ) -> Result<Option<u64>, StoreError> {
         let audit = audit.into();
         self.write(Class::Reserved, move |act| {
+            let sql = "SELECT state FROM device_order WHERE id = ?1";
+            let state = act.one(sql, [id.as_bytes()], |row| column::coded::<OrderState>(row, 0))?;
+            match state {
+                None => return Err(StoreError::NotFound { what: "order" }),
+                Some(OrderState::Open) => {}
+                Some(other) => return Err(illegal(other, "open")),
+            }
             let sql = "UPDATE device_order SET delivered = ?2 WHERE id = ?1 AND delivered IS NULL";
             if act.execute(sql, (id.as_bytes(), millis(at)))? == 0 {
                 return Ok(None);

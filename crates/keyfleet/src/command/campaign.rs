@@ -1,14 +1,17 @@
 //! `keyfleet campaign`: a change taken to many devices, a few first, then in waves.
 
+mod forecast;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use kf_api::PageRequest;
 use kf_api::campaign::{
-    Campaign, CampaignAct, CampaignActRequest, CampaignFilter, CampaignKind, CampaignMember, CampaignOutcome,
-    CampaignPlan, CampaignStatus, MemberFilter, NewCampaign,
+    Campaign, CampaignAct, CampaignActRequest, CampaignEdit, CampaignFilter, CampaignForecast, CampaignKind,
+    CampaignMember, CampaignOutcome, CampaignPlan, CampaignStatus, MemberFilter, NewCampaign, PlanChange,
 };
-use kf_client::KeyShare;
+
+use kf_client::{KeyShare, Method};
 use kf_key::{CampaignState, KeyAlgorithm, MemberState};
 use kf_rotation::Period;
 use serde::Serialize;
@@ -19,7 +22,7 @@ use crate::api::{Api, Context, Paging, list, names_for, segment};
 use crate::failure::Failure;
 use crate::output::{Format, Listing, Names, devices_bar, object, say, to_value};
 
-const COLUMNS: [&str; 7] = ["name", "kind", "state", "wave", "created", "ended", "id"];
+const COLUMNS: [&str; 8] = ["name", "kind", "state", "wave", "version", "created", "ended", "id"];
 const SIZE_COLUMNS: [&str; 10] = [
     "algorithm",
     "request",
@@ -33,6 +36,8 @@ const SIZE_COLUMNS: [&str; 10] = [
     "fleet_renewal",
 ];
 const MEMBER_COLUMNS: [&str; 6] = ["name", "state", "wave", "offered", "ended", "last_seen"];
+/// A large fleet is counted for an estimate.
+const COUNTING: Duration = Duration::from_secs(600);
 /// How often `show --follow` asks.
 const FOLLOW: Duration = Duration::from_secs(2);
 
@@ -45,7 +50,11 @@ Examples:
   keyfleet campaign create keys-2027 --kind device-key --facility lyon --dry-run
   keyfleet campaign create keys-2027 --kind device-key --facility lyon --canary 20 --wave 2000
   keyfleet campaign start keys-2027 --why \"yearly\"
-  keyfleet campaign show keys-2027 --follow";
+  keyfleet campaign show keys-2027 --follow
+  # More slowly
+  keyfleet campaign pause keys-2027
+  keyfleet campaign edit keys-2027 --wave 500 --per-minute 60 --why \"the uplink is full\"
+  keyfleet campaign resume keys-2027";
 
 /// What can be done with campaigns.
 #[derive(Debug, Subcommand)]
@@ -61,6 +70,17 @@ pub(crate) enum Verb {
     Resume(Change),
     /// Give it up: nobody further is asked, and its open orders are withdrawn; final
     Abort(Change),
+    /// Change the plan of a draft, or of a campaign that is paused or stopped; what is done stays
+    Edit(Box<Edit>),
+    /// Say what a campaign would take from here on: time, requests, and load over time
+    Estimate {
+        /// Name or id
+        campaign: String,
+    },
+    /// Give it up, and take back what it has asked of devices that have not come for it; final
+    Rollback(Change),
+    /// Remove a draft; what has begun is given up and kept
+    Delete(Change),
     /// Show a campaign and how far it has come
     Show {
         /// Name or id
@@ -71,7 +91,7 @@ pub(crate) enum Verb {
         /// List its devices instead
         #[arg(long, conflicts_with = "follow")]
         devices: bool,
-        /// Only devices whose part stands so: waiting, offered, done, failed or skipped
+        /// Only devices whose part stands so: waiting, offered, done, failed, skipped or taken-back
         #[arg(long, requires = "devices")]
         state: Option<StateArgument>,
         #[command(flatten)]
@@ -139,6 +159,46 @@ pub(crate) struct Create {
     dry_run: bool,
 }
 
+/// Another plan. What is not given stays.
+#[derive(Debug, Args)]
+pub(crate) struct Edit {
+    /// Name or id
+    campaign: String,
+    /// Devices of the first wave
+    #[arg(long, value_name = "N")]
+    canary: Option<u32>,
+    /// Devices of each further wave
+    #[arg(long, value_name = "N")]
+    wave: Option<u32>,
+    /// Devices that are asked within a minute at most
+    #[arg(long, value_name = "N")]
+    per_minute: Option<u32>,
+    /// Each wave begins up to so much late
+    #[arg(long, value_name = "PERIOD", value_parser = seconds)]
+    jitter: Option<u32>,
+    /// Between the last question of a wave and the next wave
+    #[arg(long, value_name = "PERIOD", value_parser = seconds)]
+    soak: Option<u32>,
+    /// After so much a device that was asked counts as silent
+    #[arg(long, value_name = "PERIOD", value_parser = seconds)]
+    patience: Option<u32>,
+    /// Percent of a wave that may fail; one device more stops the campaign
+    #[arg(long, value_name = "PERCENT")]
+    max_failed: Option<u8>,
+    /// Percent of a wave that must be done before the next one begins
+    #[arg(long, value_name = "PERCENT")]
+    min_done: Option<u8>,
+    /// Only if this is still its version, as `show` says it
+    #[arg(long, value_name = "VERSION")]
+    seen: Option<u32>,
+    /// Why, for the log; at most 500 characters
+    #[arg(long, default_value = "")]
+    why: String,
+    /// Say what it would take then, change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
 /// A change of a campaign.
 #[derive(Debug, Args)]
 pub(crate) struct Change {
@@ -176,6 +236,8 @@ pub(crate) enum StateArgument {
     Failed,
     /// Barred, or with nothing to replace
     Skipped,
+    /// Asked, and taken back before it came for it
+    TakenBack,
 }
 
 impl From<StateArgument> for MemberState {
@@ -186,6 +248,7 @@ impl From<StateArgument> for MemberState {
             StateArgument::Done => Self::Done,
             StateArgument::Failed => Self::Failed,
             StateArgument::Skipped => Self::Skipped,
+            StateArgument::TakenBack => Self::TakenBack,
         }
     }
 }
@@ -206,6 +269,14 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Pause(change) => act(context, CampaignAct::Pause, change).await,
         Verb::Resume(change) => act(context, CampaignAct::Resume, change).await,
         Verb::Abort(change) => act(context, CampaignAct::Abort, change).await,
+        Verb::Rollback(change) => act(context, CampaignAct::RollBack, change).await,
+        Verb::Delete(change) => act(context, CampaignAct::Delete, change).await,
+        Verb::Edit(edit) => self::edit(context, *edit).await,
+        Verb::Estimate { campaign } => {
+            let path = format!("{}/estimate", path(&campaign));
+            let found: CampaignForecast = context.api_within(COUNTING)?.get(&path).await?;
+            forecast::print(context, &found)
+        }
         Verb::Show { campaign, devices: true, state, paging, .. } => {
             let path = format!("{}/devices", path(&campaign));
             let filter = MemberFilter { state: state.map(Into::into), ..MemberFilter::default() };
@@ -256,14 +327,23 @@ async fn create(context: &Context, create: Create) -> Result<(), Failure> {
         why,
         dry_run,
     };
-    // A large fleet is counted for the estimate.
-    let mut outcome: CampaignOutcome =
-        context.api_within(Duration::from_secs(600))?.post("/v1/campaigns", &new).await?;
-    if context.format != Format::Table || outcome.sizes.is_empty() {
+    let outcome: CampaignOutcome = context.api_within(COUNTING)?.post("/v1/campaigns", &new).await?;
+    outcome_of(context, outcome)
+}
+
+/// An outcome; for people, what is a table in it as one.
+fn outcome_of(context: &Context, mut outcome: CampaignOutcome) -> Result<(), Failure> {
+    if context.format != Format::Table {
         return show(context, &outcome, &Names::new());
     }
-    let sizes = std::mem::take(&mut outcome.sizes);
+    let (sizes, load) = (std::mem::take(&mut outcome.sizes), outcome.load.take());
     show(context, &outcome, &Names::new())?;
+    if let Some(load) = load {
+        forecast::load(context, &load)?;
+    }
+    if sizes.is_empty() {
+        return Ok(());
+    }
     say("\noctets of each algorithm, measured; `throughout`: where the CAs have it too");
     let mut listing = Listing::new(context.format, &SIZE_COLUMNS);
     listing.rows(&sizes, &Names::new())?;
@@ -277,10 +357,34 @@ async fn create(context: &Context, create: Create) -> Result<(), Failure> {
 async fn act(context: &Context, act: CampaignAct, change: Change) -> Result<(), Failure> {
     let Change { campaign, why, dry_run } = change;
     let request = CampaignActRequest { act, why, dry_run };
-    let mut api = context.api_within(Duration::from_secs(600))?;
+    let mut api = context.api_within(COUNTING)?;
     let outcome: CampaignOutcome = api.post(&format!("{}/act", path(&campaign)), &request).await?;
-    show(context, &outcome, &Names::new())?;
-    outcome.proposal.as_ref().map_or(Ok(()), |proposal| Err(waiting(proposal)))
+    told(context, outcome)
+}
+
+async fn edit(context: &Context, edit: Edit) -> Result<(), Failure> {
+    let Edit { campaign, canary, wave, per_minute, jitter, soak, patience, max_failed, min_done, .. } = edit;
+    let plan = PlanChange {
+        canary,
+        wave,
+        per_minute,
+        jitter_seconds: jitter,
+        soak_seconds: soak,
+        patience_seconds: patience,
+        max_failed_percent: max_failed,
+        min_done_percent: min_done,
+    };
+    let change = CampaignEdit { plan, version: edit.seen, why: edit.why, dry_run: edit.dry_run };
+    let mut api = context.api_within(COUNTING)?;
+    let outcome: CampaignOutcome = api.send(Method::PUT, &format!("{}/plan", path(&campaign)), &change).await?;
+    told(context, outcome)
+}
+
+/// Shows an outcome; what waits for a second person is no success to a script.
+fn told(context: &Context, outcome: CampaignOutcome) -> Result<(), Failure> {
+    let proposal = outcome.proposal;
+    outcome_of(context, outcome)?;
+    proposal.as_ref().map_or(Ok(()), |proposal| Err(waiting(proposal)))
 }
 
 /// One object; for people, what is nested in it as `key=value`.
@@ -296,7 +400,7 @@ pub(super) fn show<T: Serialize>(context: &Context, item: &T, names: &Names) -> 
 /// Numbers that are nested become texts, which a table shows side by side; a campaign in an answer stands beside the rest.
 fn flatten(name: &str, value: Value, fields: &mut Map<String, Value>) {
     match value {
-        Value::Object(inner) if name.is_empty() || matches!(name, "campaign" | "succession") => {
+        Value::Object(inner) if name.is_empty() || matches!(name, "campaign" | "succession" | "rollback") => {
             inner.into_iter().for_each(|(key, value)| flatten(&key, value, fields));
         }
         Value::Object(inner) => {

@@ -127,6 +127,43 @@ fn agents_get_new_device_keys_and_new_certificates_a_canary_first_and_one_that_s
 }
 
 #[test]
+fn a_campaign_is_estimated_changed_and_rolled_back_and_an_agent_that_was_off_keeps_its_key() {
+    let (fleet, mut agents) = site();
+    create(&fleet, "keys", "device-key", &[]);
+    let forecast = fleet.json(&["campaign", "estimate", "keys"]);
+    assert_eq!(forecast["estimate"]["devices"], 3, "{forecast}");
+    assert!(!forecast["load"]["points"].as_array().unwrap().is_empty(), "{forecast}");
+    let shown = fleet.run(&["campaign", "estimate", "keys"]);
+    assert!(shown.text().contains("signatures a second (measured)"), "{}", shown.text());
+    let change =
+        ["campaign", "edit", "keys", "--canary", "3", "--min-done", "0", "--why", "all at once", "--seen", "1"];
+    assert_eq!(fleet.json(&change)["campaign"]["version"], 2);
+    let again = fleet.run(&change);
+    assert!(again.code != Some(0) && again.text().contains("version 2 by now"), "{}", again.text());
+
+    drop(agents.pop());
+    fleet.run(&["campaign", "start", "keys"]).succeeds();
+    let status = || fleet.json(&["campaign", "show", "keys"]);
+    (0..MOST_ASKED).map(|_| status()).find(|found| found["progress"]["done"] == 2).expect("two of three are done");
+    let running = fleet.run(&["campaign", "edit", "keys", "--wave", "1"]);
+    assert!(running.text().contains("campaign pause"), "{}", running.text());
+    assert!(fleet.run(&["campaign", "delete", "keys"]).text().contains("campaign abort"));
+    let rolled = fleet.json(&["campaign", "rollback", "keys", "--why", "the firmware cannot"]);
+    assert_eq!((rolled["rollback"]["taken_back"].clone(), rolled["rollback"]["stay"].clone()), (1.into(), 2.into()));
+    let end = (0..MOST_ASKED).map(|_| status()).find(|found| found["progress"]["taken_back"] == 1);
+    assert_eq!(end.expect("one is taken back")["state"], "rolled-back");
+    agents.push(fleet.tool().start(&["agent", "run", "--config", "thermo-0003.toml"]));
+    let epochs = ["thermo-0001", "thermo-0002", "thermo-0003"]
+        .map(|name| fleet.json(&["epoch", "show", "--device", name])["device_epoch"].as_u64().unwrap());
+    assert_eq!(epochs, [2, 2, 1]);
+
+    create(&fleet, "mistake", "device-key", &[]);
+    fleet.run(&["campaign", "delete", "mistake"]).succeeds();
+    assert_eq!(fleet.run(&["campaign", "show", "mistake"]).code, Some(3));
+    fleet.run(&["audit", "verify", "--server"]).succeeds();
+}
+
+#[test]
 fn rotate_does_what_the_policy_asks_for_and_the_check_of_the_fleet_names_it_before() {
     let mut fleet = Fleet::start(&[]).with_device();
     let due = |fleet: &Fleet| fleet.json(&["policy", "check", "--fleet"])["items"].as_array().unwrap().len();

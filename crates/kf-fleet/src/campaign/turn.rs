@@ -62,6 +62,13 @@ impl Fleet {
         if stored.campaign.state == CampaignState::Aborted {
             return self.withdraw_campaign_orders(&stored.campaign).await;
         }
+        if stored.campaign.state == CampaignState::RolledBack {
+            // What was done before counts as done; then what nobody has come for, then what somebody has.
+            if self.observe_members(&stored.campaign).await? || self.take_parts_back(&stored.campaign).await? {
+                return Ok(());
+            }
+            return self.withdraw_campaign_orders(&stored.campaign).await;
+        }
         // Answers count whether it runs or is paused.
         if self.observe_members(&stored.campaign).await? || stored.campaign.state != CampaignState::Running {
             return Ok(());
@@ -114,6 +121,10 @@ impl Fleet {
             for one in &mut ended {
                 self.judge_algorithm(one, algorithm)?;
             }
+        }
+        if campaign.state == CampaignState::RolledBack {
+            // Orders that were withdrawn after they had been fetched stay visible as open: they may still be obeyed.
+            ended.retain(|one| one.to != MemberState::Skipped);
         }
         if ended.is_empty() {
             return Ok(false);

@@ -17,9 +17,9 @@ use kf_key::{CampaignState, KeyAlgorithm, MemberState, UnixMillis};
 use crate::exchange::{Chip, Firmware, pin};
 use crate::scratch::{HERE, Identity, Scratch, csr, field_of, issued};
 
-const SECOND: u64 = UnixMillis::SECOND;
+pub(crate) const SECOND: u64 = UnixMillis::SECOND;
 
-fn plan() -> CampaignPlan {
+pub(crate) fn plan() -> CampaignPlan {
     CampaignPlan {
         canary: 1,
         wave: 3,
@@ -32,7 +32,7 @@ fn plan() -> CampaignPlan {
     }
 }
 
-fn new(kind: CampaignKind) -> NewCampaign {
+pub(crate) fn new(kind: CampaignKind) -> NewCampaign {
     NewCampaign {
         name: "keys".into(),
         kind,
@@ -44,28 +44,28 @@ fn new(kind: CampaignKind) -> NewCampaign {
     }
 }
 
-async fn act(scratch: &Scratch, act: CampaignAct) -> Result<CampaignOutcome, FleetError> {
+pub(crate) async fn act(scratch: &Scratch, act: CampaignAct) -> Result<CampaignOutcome, FleetError> {
     let request = CampaignActRequest { act, why: "test".into(), dry_run: false };
     scratch.fleet.campaign_act(&scratch.owner, "keys", request).await
 }
 
-async fn status(scratch: &Scratch) -> CampaignStatus {
+pub(crate) async fn status(scratch: &Scratch) -> CampaignStatus {
     scratch.fleet.campaign_show(&scratch.owner, "keys").await.unwrap()
 }
 
 /// One turn of the background work, a little later.
-async fn turn(scratch: &Scratch) {
+pub(crate) async fn turn(scratch: &Scratch) {
     scratch.pass(2 * SECOND);
     scratch.fleet.turn().await;
 }
 
-async fn turns(scratch: &Scratch, count: usize) {
+pub(crate) async fn turns(scratch: &Scratch, count: usize) {
     for _ in 0..count {
         turn(scratch).await;
     }
 }
 
-async fn devices(scratch: &Scratch, count: usize) -> Vec<Firmware> {
+pub(crate) async fn devices(scratch: &Scratch, count: usize) -> Vec<Firmware> {
     let mut devices = Vec::new();
     for number in 0..count {
         let mut device = Firmware::enrolled(scratch, &format!("thermo-{number}")).await;
@@ -76,13 +76,13 @@ async fn devices(scratch: &Scratch, count: usize) -> Vec<Firmware> {
 }
 
 /// The devices whose turn has come and who have not answered.
-async fn asked(scratch: &Scratch) -> Vec<kf_key::DeviceId> {
+pub(crate) async fn asked(scratch: &Scratch) -> Vec<kf_key::DeviceId> {
     let filter = MemberFilter { state: Some(MemberState::Offered), ..MemberFilter::default() };
     let page = scratch.fleet.campaign_members(&scratch.owner, "keys", filter).await.unwrap();
     page.items.into_iter().map(|member| member.device).collect()
 }
 
-async fn acts_about(scratch: &Scratch, subject: &str, act: &str) -> usize {
+pub(crate) async fn acts_about(scratch: &Scratch, subject: &str, act: &str) -> usize {
     let history = scratch.fleet.device_show(&scratch.owner, subject).await.unwrap();
     history.events.iter().filter(|event| event.entry["act"] == act).count()
 }
@@ -213,7 +213,7 @@ async fn barred_devices_are_skipped_sleeping_ones_are_shown_by_age_and_both_cloc
 }
 
 #[tokio::test]
-async fn a_campaign_that_has_begun_is_paused_and_given_up_and_never_changed() {
+async fn a_campaign_that_has_begun_is_paused_and_given_up_for_good() {
     let scratch = Scratch::new().await;
     let mut fleet = devices(&scratch, 4).await;
     scratch.fleet.campaign_create(&scratch.owner, new(CampaignKind::DeviceKey)).await.unwrap();
@@ -257,7 +257,7 @@ async fn campaigns_of_a_facility_are_its_operators_and_a_number_out_of_range_is_
 }
 
 /// A device that obeys an order to rotate as the agent does: a new certified key, and the signed answer.
-async fn obey(scratch: &Scratch, identity: &mut Identity, outcome: OrderOutcome) -> bool {
+pub(crate) async fn obey(scratch: &Scratch, identity: &mut Identity, outcome: OrderOutcome) -> bool {
     obey_with(scratch, identity, outcome, KeyAlgorithm::P256).await
 }
 

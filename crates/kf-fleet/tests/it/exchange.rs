@@ -60,7 +60,7 @@ impl Firmware {
     }
 
     /// As far as the key is stored, and not acknowledged.
-    async fn receive(&mut self, scratch: &Scratch) -> Result<(AwaitDone, Message), FleetError> {
+    pub(crate) async fn receive(&mut self, scratch: &Scratch) -> Result<(AwaitDone, Message), FleetError> {
         let (waiting, proof) = self.prove(scratch).await;
         let delivery = scratch.fleet.device_exchange(proof.as_bytes()).await?;
         let delivered = waiting.open(&delivery, self.held.as_ref()).unwrap();

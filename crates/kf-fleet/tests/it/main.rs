@@ -8,6 +8,7 @@ mod batch;
 mod break_glass;
 mod broker;
 mod campaign;
+mod campaign_change;
 mod crash;
 mod destruction;
 mod drill;

@@ -90,6 +90,17 @@ fn devices_that_are_silent_open_no_gate_and_fail_nothing() {
 }
 
 #[test]
+fn a_wave_that_is_larger_than_its_changed_plan_is_judged_by_its_own_size_and_takes_nobody_further() {
+    let smaller = Plan::checked(PlanNumbers { wave: 4, ..numbers() }).unwrap();
+    let taken = wave(2, Tally { offered: 2, done: 6, ..Tally::default() });
+    let facts = CampaignFacts { oldest_open: Some(START), ..taken };
+    assert_eq!(waits(decide(&smaller, &facts, at(1))), Pause::Answers);
+    let thirty = Plan::checked(PlanNumbers { wave: 2, max_failed_percent: 30, ..numbers() }).unwrap();
+    let failed = wave(2, Tally { done: 9, failed: 1, ..Tally::default() });
+    assert_eq!(waits(decide(&thirty, &failed, at(1))), Pause::Soak, "one of ten, not one of two");
+}
+
+#[test]
 fn a_last_wave_is_as_large_as_what_is_left() {
     let last = CampaignFacts { waiting: 1, ..wave(3, Tally { offered: 2, ..Tally::default() }) };
     assert_eq!(decide(&plan(), &last, at(60)), Decision::Release { count: 1 });

@@ -775,7 +775,8 @@ impl Campaign {
                 }
                 MemberState::Done => tally.done += 1,
                 MemberState::Failed => tally.failed += 1,
-                MemberState::Skipped => tally.skipped += 1,
+                // The simulated year rolls nothing back.
+                MemberState::Skipped | MemberState::TakenBack => tally.skipped += 1,
             }
         }
         tally

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use kf_api::PageRequest;
-use kf_api::campaign::{CampaignActRequest, MemberFilter, NewCampaign};
+use kf_api::campaign::{CampaignActRequest, CampaignEdit, MemberFilter, NewCampaign};
 
 use super::extract::{AppState, Asked, Caller, Json, Named};
 use super::{Answer, app, created, ok};
@@ -39,4 +39,17 @@ pub(super) async fn act(
     Json(request): Json<CampaignActRequest>,
 ) -> Answer {
     ok(&app(&state)?.fleet.campaign_act(&who, &campaign, request).await?)
+}
+
+pub(super) async fn estimate(State(state): State<AppState>, Caller(who): Caller, Named(campaign): Named) -> Answer {
+    ok(&app(&state)?.fleet.campaign_estimate(&who, &campaign).await?)
+}
+
+pub(super) async fn edit(
+    State(state): State<AppState>,
+    Caller(who): Caller,
+    Named(campaign): Named,
+    Json(edit): Json<CampaignEdit>,
+) -> Answer {
+    ok(&app(&state)?.fleet.campaign_edit(&who, &campaign, edit).await?)
 }

@@ -173,6 +173,8 @@ fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static st
         row("get", "/v1/campaigns/{campaign}", "/v1/campaigns/none", None, Refused),
         row("get", "/v1/campaigns/{campaign}/devices", "/v1/campaigns/none/devices", None, Refused),
         row("post", "/v1/campaigns/{campaign}/act", "/v1/campaigns/none/act", Some(r#"{"act":"start"}"#), Refused),
+        row("get", "/v1/campaigns/{campaign}/estimate", "/v1/campaigns/none/estimate", None, Refused),
+        row("put", "/v1/campaigns/{campaign}/plan", "/v1/campaigns/none/plan", Some(r#"{"plan":{"wave":5}}"#), Refused),
         row("post", "/v1/rotation", "/v1/rotation", Some(r#"{"facility":"factory-a"}"#), Refused),
         row("get", "/v1/inventory", "/v1/inventory", None, Silent),
         row("get", "/v1/destructions", "/v1/destructions", None, Silent),

@@ -333,6 +333,8 @@ async fn found(scratch: &Path, http: SocketAddr, clock: &Arc<TestClock>) -> (Arc
         ocsp_lifetime_seconds: 3_600,
         rotation_policy_file: None,
         rotation_automatic: false,
+        campaign_requests_per_second: None,
+        campaign_signatures_per_second: None,
         drill_days: 180,
         alarm_command: None,
         broker: Vec::new(),

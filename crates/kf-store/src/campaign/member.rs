@@ -10,7 +10,7 @@ use rusqlite::Row;
 
 use super::{found, require};
 use crate::act::{Act, Class};
-use crate::column::{self, Coded, integer, millis};
+use crate::column::{self, Coded, count, integer, millis};
 use crate::listing::{BAD_CURSOR, next_of};
 use crate::sql::{self, in_scope, scope};
 use crate::{Audit, Logged, Store, StoreError};
@@ -92,14 +92,24 @@ pub struct Ended {
     pub declined: bool,
 }
 
-fn counted(act: &Act<'_>, campaign: CampaignId, wave: u32, state: MemberState, by: i64) -> Result<(), StoreError> {
+pub(super) fn counted(
+    act: &Act<'_>,
+    campaign: CampaignId,
+    wave: u32,
+    state: MemberState,
+    by: i64,
+) -> Result<(), StoreError> {
     let sql = "INSERT INTO campaign_count (campaign, wave, state, count) VALUES (?1, ?2, ?3, ?4)
         ON CONFLICT (campaign, wave, state) DO UPDATE SET count = count + excluded.count";
     act.execute(sql, (campaign.as_bytes(), wave, state.code(), by))?;
     Ok(())
 }
 
-fn member(act: &Act<'_>, campaign: CampaignId, device: DeviceId) -> Result<Option<(MemberState, u32)>, StoreError> {
+pub(super) fn member(
+    act: &Act<'_>,
+    campaign: CampaignId,
+    device: DeviceId,
+) -> Result<Option<(MemberState, u32)>, StoreError> {
     let sql = "SELECT state, wave FROM campaign_device WHERE campaign = ?1 AND device = ?2";
     act.one(sql, (campaign.as_bytes(), device.as_bytes()), |row| Ok((column::coded(row, 0)?, row.get(1)?)))
 }
@@ -323,7 +333,7 @@ impl Store {
             FROM campaign_device WHERE campaign = ?1 AND state = 2 AND (?2 IS NULL OR wave = ?2)";
         let found = self.read(|connection| {
             sql::one(connection, sql, (campaign.as_bytes(), wave, millis(until)), |row| {
-                Ok((column::count(row, 0)?, column::optional_time(row, 1)?))
+                Ok((count(row, 0)?, column::optional_time(row, 1)?))
             })
         })?;
         Ok(found.unwrap_or_default())
@@ -351,6 +361,19 @@ impl Store {
             })?;
             Ok(ages)
         })
+    }
+
+    /// Devices whose turn has not come, and how many of them were not heard of since `since`.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn waiting_and_asleep(&self, campaign: CampaignId, since: UnixMillis) -> Result<(u64, u64), StoreError> {
+        let sql = "SELECT count(*), count(*) FILTER (WHERE d.last_seen IS NULL OR d.last_seen < ?2)
+            FROM campaign_device m JOIN device d ON d.id = m.device WHERE m.campaign = ?1 AND m.state = 1";
+        let found = self.read(|connection| {
+            sql::one(connection, sql, (campaign.as_bytes(), millis(since)), |row| Ok((count(row, 0)?, count(row, 1)?)))
+        })?;
+        Ok(found.unwrap_or_default())
     }
 
     /// The orders of a campaign that are open, to be withdrawn with it.

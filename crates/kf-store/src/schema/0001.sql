@@ -307,7 +307,8 @@ CREATE TABLE campaign (
     gate_open INTEGER NOT NULL,
     last_release INTEGER,
     settled INTEGER NOT NULL,
-    algorithm INTEGER
+    algorithm INTEGER,
+    version INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX campaign_by_state ON campaign (state, id);
 
