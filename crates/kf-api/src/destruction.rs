@@ -39,6 +39,90 @@ pub enum DestructionTarget {
         /// The epoch.
         epoch: u32,
     },
+    /// Keys that this server does not hold, and that people have destroyed: what they state is what the receipt says.
+    Elsewhere {
+        /// Name or id of the facility that they belonged to, if it was one.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        facility: Option<String>,
+        /// What was done.
+        statement: Statement,
+    },
+}
+
+/// What people say of keys that they destroyed where this server does not reach: the fields that SP 800-88r2 section 4.6 asks
+/// of a certificate of sanitization. Each text has 1 to 500 characters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Statement {
+    /// Which keys.
+    pub keys: HeldElsewhere,
+    /// What they were in: kind, maker, model and serial number, or where it was kept.
+    pub holder: String,
+    /// How thoroughly.
+    pub method: Sanitization,
+    /// How.
+    pub technique: String,
+    /// With which tool, and its version.
+    pub tool: String,
+    /// Who did it.
+    pub carried_out_by: String,
+    /// When.
+    pub carried_out: UnixMillis,
+    /// How it was verified, and what that showed.
+    pub verification: String,
+    /// Who verified it: somebody else.
+    pub verified_by: String,
+}
+
+/// Keys that this server does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeldElsewhere {
+    /// The fleet root key, or a copy of it.
+    FleetRoot,
+    /// Shares of an escrow.
+    EscrowShare,
+    /// The keys of a factory station, and what it kept of batches.
+    Station,
+    /// The keys of a device that no order reaches.
+    Device,
+    /// An operator's key or API token.
+    Operator,
+    /// The key of a recipient of backups.
+    BackupRecipient,
+    /// A key that programs were given: a data key, or one that they kept.
+    Application,
+    /// Disks and other media of this server, and copies of them.
+    Media,
+}
+
+impl HeldElsewhere {
+    /// The name used in answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FleetRoot => "fleet-root",
+            Self::EscrowShare => "escrow-share",
+            Self::Station => "station",
+            Self::Device => "device",
+            Self::Operator => "operator",
+            Self::BackupRecipient => "backup-recipient",
+            Self::Application => "application",
+            Self::Media => "media",
+        }
+    }
+}
+
+/// The methods of SP 800-88r2 section 3.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sanitization {
+    /// Against whoever uses the ordinary interfaces.
+    Clear,
+    /// Against a laboratory; what held the keys can be used again.
+    Purge,
+    /// Against a laboratory; what held the keys is no more.
+    Destroy,
 }
 
 /// A destruction is asked for.
@@ -66,6 +150,8 @@ pub enum DestructionResult {
     Destroyed,
     /// The server derives and opens them no more; what would bring them back exists elsewhere, and the receipt says where.
     Barred,
+    /// People say that the keys are gone. The server never held them, and saw nothing of it.
+    Stated,
 }
 
 impl DestructionResult {
@@ -75,6 +161,7 @@ impl DestructionResult {
         match self {
             Self::Destroyed => "destroyed",
             Self::Barred => "barred",
+            Self::Stated => "stated",
         }
     }
 }
@@ -174,7 +261,8 @@ pub struct Receipt {
     /// Result of the verification; absent where nothing was in the database files.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub verification: Option<FileScan>,
-    /// What whoever held the key answered when it was asked for again: of keys in a token or a TPM.
+    /// What whoever held the key answered when it was asked for again: of keys in a token or a TPM. Of keys elsewhere, how
+    /// people verified it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub holder: Option<String>,
     /// The last CRLs of a CA.

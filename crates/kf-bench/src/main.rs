@@ -15,6 +15,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool: standard output is its product")]
 
 mod batch;
+mod campaign;
 mod derivation;
 mod error;
 mod figure;

@@ -12,7 +12,7 @@ use kf_api::operator::{Credential, Role};
 use kf_api::product_line::{EnrolmentPolicy, NewProductLine};
 use kf_backend::SoftwareBackend;
 use kf_crypto::{PrivateKey, random_secret};
-use kf_fleet::{DataDir, Fleet, FleetConfig, FleetError, InitOptions, ListenConfig, SystemClock, init};
+use kf_fleet::{Clock, DataDir, Fleet, FleetConfig, FleetError, InitOptions, ListenConfig, SystemClock, init};
 use kf_key::{CertificateProfile, KeyAlgorithm, SecretBytes, SerialNumber};
 use kf_pki::request::make_request;
 use kf_signer::{RateCeilings, SignerClient, SignerConfig};
@@ -81,7 +81,7 @@ pub(crate) struct ClosedFleet {
 impl ClosedFleet {
     /// Opens the fleet; close and drop it before the registry is opened by itself again.
     pub(crate) fn open(&self, runtime: &Runtime) -> Result<Arc<Fleet>, BenchError> {
-        runtime.block_on(open(&self.directory, &self.signer))
+        runtime.block_on(open(&self.directory, &self.signer, Arc::new(SystemClock)))
     }
 }
 
@@ -96,12 +96,17 @@ impl ScratchFleet {
 
     /// A fleet with one facility and one product line.
     pub(crate) fn create(runtime: &Runtime) -> Result<Self, BenchError> {
-        runtime.block_on(Self::create_async(false))
+        runtime.block_on(Self::create_async(false, Arc::new(SystemClock)))
+    }
+
+    /// As [`ScratchFleet::create`], by another clock.
+    pub(crate) fn with_clock(runtime: &Runtime, clock: Arc<dyn Clock>) -> Result<Self, BenchError> {
+        runtime.block_on(Self::create_async(false, clock))
     }
 
     /// As [`ScratchFleet::create`], with a witness in the same folder.
     pub(crate) fn with_witness(runtime: &Runtime) -> Result<Self, BenchError> {
-        runtime.block_on(Self::create_async(true))
+        runtime.block_on(Self::create_async(true, Arc::new(SystemClock)))
     }
 
     /// A path in the scratch folder.
@@ -121,10 +126,10 @@ impl ScratchFleet {
 
     /// Opens another data directory with the same root.
     pub(crate) fn opened_at(&self, runtime: &Runtime, directory: &DataDir) -> Result<Arc<Fleet>, BenchError> {
-        runtime.block_on(open(directory, &self.signer))
+        runtime.block_on(open(directory, &self.signer, Arc::new(SystemClock)))
     }
 
-    async fn create_async(has_witness: bool) -> Result<Self, BenchError> {
+    async fn create_async(has_witness: bool, clock: Arc<dyn Clock>) -> Result<Self, BenchError> {
         let folder = tempfile::tempdir().map_err(BenchError::io("a scratch folder"))?;
         let witness_dir = has_witness.then(|| folder.path().join("witness"));
         let directory = DataDir::new(folder.path().join("fleet"));
@@ -134,6 +139,7 @@ impl ScratchFleet {
             root_ca_per_minute: u32::MAX,
             issuing_ca_per_minute: u32::MAX,
             log_per_minute: u32::MAX,
+            order_per_minute: u32::MAX,
             ..RateCeilings::default()
         };
         let signer = SignerClient::in_process(Arc::new(backend), ceilings).map_err(BenchError::failed("the signer"))?;
@@ -143,8 +149,8 @@ impl ScratchFleet {
             algorithm: KeyAlgorithm::P256,
             root_lifetime_hours: 24 * 365 * 20,
         };
-        init(&directory, signer.clone(), Arc::new(SystemClock), options).await.map_err(fleet_error)?;
-        let fleet = open(&directory, &signer).await?;
+        init(&directory, signer.clone(), Arc::clone(&clock), options).await.map_err(fleet_error)?;
+        let fleet = open(&directory, &signer, clock).await?;
         let credential = Credential::Certificate;
         let owner = Principal::new("owner".to_owned(), "owner".to_owned(), Role::Owner, [], credential);
         let facility = NewFacility { name: FACILITY.to_owned(), description: String::new() };
@@ -212,9 +218,9 @@ impl ScratchFleet {
     }
 }
 
-async fn open(directory: &DataDir, signer: &SignerClient) -> Result<Arc<Fleet>, BenchError> {
+async fn open(directory: &DataDir, signer: &SignerClient, clock: Arc<dyn Clock>) -> Result<Arc<Fleet>, BenchError> {
     let config = directory.load_config().map_err(fleet_error)?;
-    Fleet::open(directory.clone(), config, signer.clone(), Arc::new(SystemClock)).await.map_err(fleet_error)
+    Fleet::open(directory.clone(), config, signer.clone(), clock).await.map_err(fleet_error)
 }
 
 /// A PKCS#10 request with a fresh key, DER; an empty name for us, who take none from it.

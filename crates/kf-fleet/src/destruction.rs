@@ -5,6 +5,7 @@
 //! holds what a receipt says is gone.
 
 mod authority;
+mod elsewhere;
 mod wrapping;
 
 use kf_access::{Action, Principal, Target, Visibility, authorize};
@@ -145,6 +146,9 @@ impl Fleet {
             DestructionTarget::AuthorityKey { authority, certificates_stay } => {
                 return self.find_authority_destruction(who, authority, *certificates_stay);
             }
+            DestructionTarget::Elsewhere { facility, statement } => {
+                return self.find_elsewhere(who, facility.as_deref(), statement);
+            }
             DestructionTarget::WrappingVersion { .. } => return Err(FleetError::Bug("a wrapping key has no salts")),
         };
         let plan = self.plan_destruction(salts, &target, facility, station_records_erased)?;
@@ -264,6 +268,9 @@ impl Fleet {
         }
         if let DestructionTarget::WrappingVersion { version } = target {
             return self.finish_wrapping(proposal, *version, why).await;
+        }
+        if let DestructionTarget::Elsewhere { facility, statement } = target {
+            return self.finish_elsewhere(proposal, (facility.as_deref(), statement), why).await;
         }
         let (salts, facility) = self.salts_of(target)?;
         if let Salts::EncryptionVersion(key, version) = salts {
@@ -436,6 +443,7 @@ impl Fleet {
                 (Salts::EncryptionVersion(key.id, *version), key.facility)
             }
             DestructionTarget::AuthorityKey { .. } => return Err(FleetError::Bug("a CA's key has no salt")),
+            DestructionTarget::Elsewhere { .. } => return Err(FleetError::Bug("what is elsewhere has no salt here")),
             DestructionTarget::WrappingVersion { .. } => return Err(FleetError::Bug("a wrapping key has no salts")),
         })
     }

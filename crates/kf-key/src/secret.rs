@@ -79,7 +79,8 @@ impl<const N: usize> SecretArray<N> {
 
 impl<const N: usize> Drop for SecretArray<N> {
     fn drop(&mut self) {
-        self.0.zeroize();
+        // As a slice, which the crate wipes at once; an array it wipes octet by octet.
+        self.0.as_mut_slice().zeroize();
     }
 }
 
@@ -102,7 +103,7 @@ impl SecretBytes {
             return Self(bytes.into_boxed_slice());
         }
         let exact = Box::from(bytes.as_slice());
-        bytes.zeroize();
+        bytes.as_mut_slice().zeroize();
         Self(exact)
     }
 
@@ -141,7 +142,8 @@ impl SecretBytes {
 #[cfg(feature = "alloc")]
 impl Drop for SecretBytes {
     fn drop(&mut self) {
-        self.0.zeroize();
+        // As a slice, which the crate wipes at once; a box it wipes octet by octet.
+        self.0.as_mut().zeroize();
     }
 }
 

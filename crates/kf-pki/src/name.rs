@@ -49,24 +49,33 @@ fn string_tag(oid: &ObjectIdentifier) -> u8 {
 /// `None` when `der` is not a Name.
 #[must_use]
 pub fn to_rfc4514(der: &[u8]) -> Option<String> {
-    let mut rdns = only(der, tag::SEQUENCE)?.elements();
-    let mut parts = Vec::new();
-    while !rdns.is_empty() {
-        let mut attributes = rdns.expect(tag::SET)?.elements();
-        let mut joined = Vec::new();
+    let mut elements = only(der, tag::SEQUENCE)?.elements();
+    let mut rdns = Vec::new();
+    while !elements.is_empty() {
+        rdns.push(elements.expect(tag::SET)?);
+        if rdns.len() > MAX_RDNS {
+            return None;
+        }
+    }
+    let mut text = String::with_capacity(der.len());
+    for (place, rdn) in rdns.iter().rev().enumerate() {
+        if place > 0 {
+            text.push(',');
+        }
+        let mut attributes = rdn.elements();
+        let mut is_first = true;
         while !attributes.is_empty() {
             let mut fields = attributes.expect(tag::SEQUENCE)?.elements();
             let (kind, value) = (fields.expect(tag::OID)?, fields.any()?);
             fields.end()?;
-            joined.push(attribute_text(kind.value, &value)?);
-        }
-        parts.push(joined.join("+"));
-        if parts.len() > MAX_RDNS {
-            return None;
+            if !is_first {
+                text.push('+');
+            }
+            is_first = false;
+            push_attribute(&mut text, kind.value, &value)?;
         }
     }
-    parts.reverse();
-    Some(parts.join(","))
+    Some(text)
 }
 
 /// What a Name calls a device: its serialNumber (IEEE 802.1AR section 8.6), else its common name. `None` when it has neither,
@@ -103,7 +112,7 @@ pub(crate) fn is_name(der: &[u8]) -> bool {
     to_rfc4514(der).is_some()
 }
 
-fn attribute_text(kind: &[u8], value: &Element<'_>) -> Option<String> {
+fn push_attribute(out: &mut String, kind: &[u8], value: &Element<'_>) -> Option<()> {
     let keyword = [
         (oid::COMMON_NAME, "CN"),
         (oid::SERIAL_NUMBER, "serialNumber"),
@@ -120,18 +129,26 @@ fn attribute_text(kind: &[u8], value: &Element<'_>) -> Option<String> {
         .then(|| core::str::from_utf8(value.value).ok())
         .flatten();
     match (keyword, text) {
-        (Some(keyword), Some(text)) => Some(format!("{keyword}={}", escaped(text))),
+        (Some(keyword), Some(text)) => {
+            out.push_str(keyword);
+            out.push('=');
+            push_escaped(out, text);
+        }
         _ => {
             let oid = ObjectIdentifier::from_bytes(kind).ok()?;
             let digits: String = value.der.iter().map(|octet| format!("{octet:02x}")).collect();
-            Some(format!("{oid}=#{digits}"))
+            out.push_str(&format!("{oid}=#{digits}"));
         }
     }
+    Some(())
 }
 
 /// RFC 4514 section 2.4.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
+fn push_escaped(out: &mut String, text: &str) {
+    if text.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'.' | b'_' | b':')) {
+        out.push_str(text);
+        return;
+    }
     let last = text.chars().count().saturating_sub(1);
     for (position, character) in text.chars().enumerate() {
         let special = matches!(character, '"' | '+' | ',' | ';' | '<' | '>' | '\\')
@@ -149,7 +166,6 @@ fn escaped(text: &str) -> String {
         }
         out.push(character);
     }
-    out
 }
 
 #[cfg(test)]

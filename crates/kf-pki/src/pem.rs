@@ -7,18 +7,22 @@ const MAX_BLOCKS: usize = 64;
 /// The most octets of a text that is read.
 const MAX_TEXT_OCTETS: usize = 1024 * 1024;
 
-/// Octets in a line of 64 characters (RFC 7468 section 2).
-const LINE_OCTETS: usize = 48;
+/// Characters in a line (RFC 7468 section 2).
+const LINE: usize = 64;
 
 /// PEM of DER with label `CERTIFICATE`. Public, so it need not take the same time for every content, which makes
 /// [`encode`] ten times as slow.
 #[must_use]
 pub fn certificate(der: &[u8]) -> String {
-    let mut pem = String::with_capacity(64 + der.len().div_ceil(LINE_OCTETS) * 65);
+    let digits = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut pem = String::with_capacity(64 + digits.len().div_ceil(LINE) * (LINE + 1));
     pem.push_str("-----BEGIN CERTIFICATE-----\n");
-    for line in der.chunks(LINE_OCTETS) {
-        base64::engine::general_purpose::STANDARD.encode_string(line, &mut pem);
+    let mut rest = digits.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(LINE));
+        pem.push_str(line);
         pem.push('\n');
+        rest = after;
     }
     pem.push_str("-----END CERTIFICATE-----\n");
     pem

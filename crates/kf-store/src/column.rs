@@ -75,7 +75,7 @@ coded! {
     ConflictKind: 1 OutsideQuota 2 MadeTwice 3 SameKey 4 SameAddress 5 SameSerial 6 ClonedStation 7 OtherQuota
         8 BeforeQuota 9 AfterExpiry 10 ClockWentBack 11 BatchCancelled 12 UnknownRecipe 13 AfterScrap 14 Certificate
         15 BadKey 16 UnsafeNotAllowed 17 Salt;
-    DestructionResult: 1 Destroyed 2 Barred;
+    DestructionResult: 1 Destroyed 2 Barred 3 Stated;
     BackupState: 1 Openable 2 Retired;
     ProposalState: 1 Waiting 2 Done 3 Cancelled 4 Expired 5 Failed;
 }

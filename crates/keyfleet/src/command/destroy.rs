@@ -1,14 +1,18 @@
 //! `keyfleet destroy`.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use kf_api::PageRequest;
-use kf_api::destruction::{DestructionOutcome, DestructionRequest, DestructionTarget, Receipt};
+use kf_api::destruction::{
+    DestructionOutcome, DestructionRequest, DestructionTarget, HeldElsewhere, Receipt, Sanitization, Statement,
+};
+use kf_fleet::{Clock as _, SystemClock};
 use kf_key::DestructionId;
 
 use super::revoke::waiting;
 use crate::api::{Context, Paging, list};
 use crate::ask;
 use crate::failure::Failure;
+use crate::moment;
 use crate::output::{Names, object};
 
 const COLUMNS: [&str; 6] = ["id", "target", "salts", "result", "approved_by", "at"];
@@ -62,6 +66,13 @@ pub(crate) enum Verb {
         #[command(flatten)]
         terms: Terms,
     },
+    /// Propose a receipt for keys that people have destroyed where this server does not reach, on their word
+    Elsewhere {
+        #[command(flatten)]
+        statement: Box<Stated>,
+        #[command(flatten)]
+        terms: Terms,
+    },
     /// List receipts, newest first
     List {
         #[command(flatten)]
@@ -72,6 +83,108 @@ pub(crate) enum Verb {
         /// Identifier, `dst_...`
         id: DestructionId,
     },
+}
+
+/// What SP 800-88r2 section 4.6 asks of a certificate of sanitization.
+#[derive(Debug, Args)]
+pub(crate) struct Stated {
+    /// Which keys
+    #[arg(long, value_enum)]
+    keys: Keys,
+    /// What they were in: kind, maker, model and serial number, or where it was kept
+    #[arg(long, value_name = "TEXT")]
+    holder: String,
+    /// How thoroughly (SP 800-88r2 section 3.1)
+    #[arg(long, value_enum)]
+    method: Method,
+    /// How
+    #[arg(long, value_name = "TEXT")]
+    technique: String,
+    /// With which tool, and its version
+    #[arg(long, value_name = "TEXT")]
+    tool: String,
+    /// Who did it
+    #[arg(long, value_name = "NAME")]
+    carried_out_by: String,
+    /// When: a date, a moment, or how long ago (2d, 3h)
+    #[arg(long, value_name = "WHEN")]
+    carried_out: String,
+    /// How it was verified, and what that showed
+    #[arg(long, value_name = "TEXT")]
+    verification: String,
+    /// Who verified it: somebody else
+    #[arg(long, value_name = "NAME")]
+    verified_by: String,
+    /// The facility that they belonged to, whose people may then approve it
+    #[arg(long)]
+    facility: Option<String>,
+}
+
+/// Keys that this server does not hold.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Keys {
+    /// The fleet root key, or a copy of it
+    FleetRoot,
+    /// Shares of an escrow
+    EscrowShare,
+    /// The keys of a factory station, and what it kept of batches
+    Station,
+    /// The keys of a device that no order reaches
+    Device,
+    /// An operator's key or API token
+    Operator,
+    /// The key of a recipient of backups
+    BackupRecipient,
+    /// A key that programs were given
+    Application,
+    /// Disks and other media of this server, and copies of them
+    Media,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Method {
+    /// Against whoever uses the ordinary interfaces
+    Clear,
+    /// Against a laboratory; what held the keys can be used again
+    Purge,
+    /// Against a laboratory; what held the keys is no more
+    Destroy,
+}
+
+impl Stated {
+    fn into_target(self) -> Result<DestructionTarget, Failure> {
+        let keys = match self.keys {
+            Keys::FleetRoot => HeldElsewhere::FleetRoot,
+            Keys::EscrowShare => HeldElsewhere::EscrowShare,
+            Keys::Station => HeldElsewhere::Station,
+            Keys::Device => HeldElsewhere::Device,
+            Keys::Operator => HeldElsewhere::Operator,
+            Keys::BackupRecipient => HeldElsewhere::BackupRecipient,
+            Keys::Application => HeldElsewhere::Application,
+            Keys::Media => HeldElsewhere::Media,
+        };
+        let method = match self.method {
+            Method::Clear => Sanitization::Clear,
+            Method::Purge => Sanitization::Purge,
+            Method::Destroy => Sanitization::Destroy,
+        };
+        let carried_out = moment::parse_past(&self.carried_out, SystemClock.now()).map_err(|problem| {
+            let what = format!("--carried-out {}: {problem}", self.carried_out);
+            Failure::usage(what, "for example --carried-out 2d")
+        })?;
+        let statement = Statement {
+            keys,
+            holder: self.holder,
+            method,
+            technique: self.technique,
+            tool: self.tool,
+            carried_out_by: self.carried_out_by,
+            carried_out,
+            verification: self.verification,
+            verified_by: self.verified_by,
+        };
+        Ok(DestructionTarget::Elsewhere { facility: self.facility, statement })
+    }
 }
 
 /// What every destruction needs.
@@ -94,24 +207,28 @@ pub(crate) struct Terms {
 pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::DeviceKey { device, terms } => {
-            let what = format!("every key of {device}");
+            let what = format!("destroy every key of {device}");
             propose(context, DestructionTarget::DeviceKey { device }, &what, terms).await
         }
         Verb::FacilityEpoch { facility, epoch, terms } => {
-            let what = format!("the keys of epoch {epoch} of {facility}");
+            let what = format!("destroy the keys of epoch {epoch} of {facility}");
             propose(context, DestructionTarget::FacilityEpoch { facility, epoch }, &what, terms).await
         }
         Verb::AuthorityKey { authority, certificates_stay, terms } => {
-            let what = format!("the key of the CA {authority}, which signs nothing afterwards");
+            let what = format!("destroy the key of the CA {authority}, which signs nothing afterwards");
             propose(context, DestructionTarget::AuthorityKey { authority, certificates_stay }, &what, terms).await
         }
         Verb::EncryptionVersion { key, number: version, terms } => {
-            let what = format!("version {version} of {key}");
+            let what = format!("destroy version {version} of {key}");
             propose(context, DestructionTarget::EncryptionVersion { key, version }, &what, terms).await
         }
         Verb::WrappingVersion { number: version, terms } => {
-            let what = format!("version {version} of the wrapping key");
+            let what = format!("destroy version {version} of the wrapping key");
             propose(context, DestructionTarget::WrappingVersion { version }, &what, terms).await
+        }
+        Verb::Elsewhere { statement, terms } => {
+            let what = format!("record that people destroyed what {} held", statement.holder);
+            propose(context, statement.into_target()?, &what, terms).await
         }
         Verb::List { paging } => {
             let page = PageRequest::default();
@@ -127,7 +244,7 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
 async fn propose(context: &Context, target: DestructionTarget, what: &str, terms: Terms) -> Result<(), Failure> {
     let Terms { why, station_records_erased, dry_run, yes } = terms;
     if !dry_run {
-        ask::consent(yes, &format!("this proposes to destroy {what}"))?;
+        ask::consent(yes, &format!("this proposes to {what}"))?;
     }
     let request = DestructionRequest { target, why, station_records_erased, dry_run };
     let outcome: DestructionOutcome = context.api()?.post("/v1/destructions", &request).await?;

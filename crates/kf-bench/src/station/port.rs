@@ -1,7 +1,7 @@
 //! A port of the line: writes images where the measurement wants them, and plays the device.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write as _};
+use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ use crate::error::BenchError;
 /// Where images go.
 pub(super) enum Output {
     /// One behind the other into one file.
-    Pack(Mutex<BufWriter<File>>),
+    Pack(Mutex<File>),
     /// A file each.
     Files(PathBuf),
     /// Nowhere: the port itself is the measurement.
@@ -29,21 +29,21 @@ pub(super) enum Output {
 impl Output {
     pub(super) fn pack(path: &Path) -> Result<Self, BenchError> {
         let file = File::create(path).map_err(BenchError::io("a file for images"))?;
-        Ok(Self::Pack(Mutex::new(BufWriter::with_capacity(1 << 20, file))))
+        Ok(Self::Pack(Mutex::new(file)))
     }
 
     /// Writes the image of the device of this number.
     pub(super) fn write(&self, number: u32, image: &Image) -> std::io::Result<()> {
         // Exposed to be written: what the vendor's tool sends to a chip.
-        let parts = image.segments.iter().map(|segment| segment.octets.expose());
+        let mut parts = image.segments.iter().map(|segment| segment.octets.expose());
         match self {
             Self::Pack(file) => {
                 let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                parts.into_iter().try_for_each(|part| file.write_all(part))
+                parts.try_for_each(|part| file.write_all(part))
             }
             Self::Files(folder) => {
-                let parts: Vec<&[u8]> = parts.collect();
-                fs::write(folder.join(format!("{number:06}.bin")), parts.concat())
+                let mut file = File::create_new(folder.join(format!("{number:06}.bin")))?;
+                parts.try_for_each(|part| file.write_all(part))
             }
             Self::Nothing => Ok(()),
         }

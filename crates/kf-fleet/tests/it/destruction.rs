@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use kf_api::destruction::{DestructionRequest, DestructionResult, DestructionTarget, Receipt};
+use kf_api::destruction::{
+    DestructionRequest, DestructionResult, DestructionTarget, HeldElsewhere, Receipt, Sanitization, Statement,
+};
 use kf_api::device::{DeviceAct, DeviceActRequest};
 use kf_api::epoch::EpochState;
 use kf_api::operator::Role;
@@ -212,4 +214,55 @@ async fn a_crash_at_any_durable_step_of_a_destruction_is_finished_by_the_next_st
         crashes += 1;
     }
     assert!((8..190).contains(&crashes), "too few durable steps were hit, or no end of them: {crashes}");
+}
+
+fn stated(scratch: &Scratch) -> Statement {
+    Statement {
+        keys: HeldElsewhere::Station,
+        holder: "station 3, token SoftHSM 1234".into(),
+        method: Sanitization::Purge,
+        technique: "both halves of every pair deleted, state directory removed".into(),
+        tool: "pkcs11-tool 0.23".into(),
+        carried_out_by: "Ana".into(),
+        carried_out: scratch.clock_now().minus(UnixMillis::DAY),
+        verification: "the token lists no object".into(),
+        verified_by: "Ben".into(),
+    }
+}
+
+fn elsewhere(facility: Option<&str>, statement: Statement) -> DestructionRequest {
+    let target = DestructionTarget::Elsewhere { facility: facility.map(str::to_owned), statement };
+    DestructionRequest { target, ..of_device("") }
+}
+
+#[tokio::test]
+async fn what_people_destroyed_elsewhere_has_a_receipt_that_says_it_is_their_word() {
+    let scratch = Scratch::new().await;
+    for (field, statement) in [
+        ("verification", Statement { verification: " ".into(), ..stated(&scratch) }),
+        ("holder", Statement { holder: "x".repeat(501), ..stated(&scratch) }),
+        ("tool", Statement { tool: "a\nb".into(), ..stated(&scratch) }),
+        ("verified_by", Statement { verified_by: "ANA ".into(), ..stated(&scratch) }),
+        ("carried_out", Statement { carried_out: scratch.clock_now().plus(1), ..stated(&scratch) }),
+    ] {
+        let refused = scratch.fleet.destroy(&scratch.owner, elsewhere(None, statement)).await.unwrap_err();
+        assert_eq!(field_of(&refused), field, "{refused}");
+    }
+    let berta = scratch.operator("berta", Role::FacilityOperator, &["plant-b"]).await;
+    assert!(scratch.fleet.destroy(&berta, elsewhere(None, stated(&scratch))).await.is_err());
+    assert!(scratch.fleet.destroy(&berta, elsewhere(Some("plant-a"), stated(&scratch))).await.is_err());
+    let proposal = propose(&scratch, elsewhere(Some("plant-a"), stated(&scratch))).await;
+    assert!(approve(&scratch, &scratch.owner, proposal).await.is_err(), "it takes two");
+    assert!(receipts(&scratch).await.is_empty());
+    let pavel = scratch.operator("pavel", Role::FacilityOperator, &["plant-a"]).await;
+    approve(&scratch, &pavel, proposal).await.unwrap();
+    let scratch = scratch.reopen().await;
+    let [receipt] = receipts(&scratch).await.try_into().unwrap();
+    assert_eq!((receipt.result, receipt.salts, receipt.proposal), (DestructionResult::Stated, 0, proposal));
+    assert_eq!(receipt.target, "elsewhere station: station 3, token SoftHSM 1234");
+    assert_eq!(receipt.tool, "pkcs11-tool 0.23");
+    assert!(receipt.method.starts_with("purge"));
+    assert_eq!(receipt.holder.as_deref(), Some("the token lists no object (verified by Ben)"));
+    assert!(receipt.exceptions[0].contains("saw nothing of it"), "{:?}", receipt.exceptions);
+    assert!(receipt.log_index.is_some() && receipt.settled.is_none() && receipt.verification.is_none());
 }
