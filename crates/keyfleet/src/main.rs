@@ -9,6 +9,7 @@ mod arguments;
 mod ask;
 mod command;
 mod demo;
+mod dumps;
 mod failure;
 mod file;
 mod moment;
@@ -25,6 +26,9 @@ use crate::arguments::{Arguments, Encoding, Noun};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
+    if let Err(failure) = dumps::forbid() {
+        return failure.report();
+    }
     let arguments = Arguments::parse();
     let format = match arguments.format.format(&arguments.noun) {
         Ok(format) => format,

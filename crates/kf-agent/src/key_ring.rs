@@ -76,6 +76,7 @@ impl KeyRing {
     pub(crate) fn forget(&self) {
         locked(&self.0.device).take();
         locked(&self.0.session).take();
+        self.vault().forget();
         self.changed();
     }
 

@@ -158,6 +158,8 @@ pub(crate) struct Vault {
     wrapping: SecretArray<32>,
     wrap: FusedKey<SoftwareKey>,
     source: Source<Kernel, Healthy>,
+    /// The device was wiped: nothing is opened or made any more.
+    is_forgotten: bool,
 }
 
 impl std::fmt::Debug for Vault {
@@ -178,9 +180,19 @@ impl Vault {
     /// [`VaultError`]: a damaged journal is never taken for an empty one.
     pub(crate) fn open(state_dir: &Path, wrapping: SecretArray<32>) -> Result<Self, VaultError> {
         let wrap = FusedKey::new(SoftwareKey::new(copy(&wrapping)));
-        let mut vault = Self { path: state_dir.join(VAULT), journal: None, wrapping, wrap, source: kernel()? };
+        let (path, source) = (state_dir.join(VAULT), kernel()?);
+        let mut vault = Self { path, journal: None, wrapping, wrap, source, is_forgotten: false };
         vault.opened()?;
         Ok(vault)
+    }
+
+    /// Forgets what everything in the journal is wrapped under: the device was wiped, and others still hold this vault.
+    pub(crate) fn forget(&mut self) {
+        self.journal = None;
+        self.is_forgotten = true;
+        let nothing = || SecretArray::fill(|octets: &mut [u8; 32]| octets.fill(0));
+        self.wrapping = nothing();
+        self.wrap = FusedKey::new(SoftwareKey::new(nothing()));
     }
 
     fn integrity(&self) -> Authenticated {
@@ -192,6 +204,9 @@ impl Vault {
     }
 
     fn opened(&mut self) -> Result<&mut Journal, VaultError> {
+        if self.is_forgotten {
+            return Err(VaultError::State("the device was wiped"));
+        }
         if self.journal.is_none() {
             let mut options = OpenOptions::new();
             let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&self.path);

@@ -33,12 +33,28 @@ impl std::fmt::Debug for PrivateKey {
     }
 }
 
+/// Stack that is written over after a key was made, read or written: the provider leaves limbs of scalars in frames that are gone,
+/// and what is moved to the heap later takes them along. More than it uses for curves, and for lattices.
+const STACK_OCTETS: usize = 16 * 1024;
+const ML_DSA_STACK_OCTETS: usize = 256 * 1024;
+
+fn on_a_wiped_stack<T>(algorithm: KeyAlgorithm, work: impl FnOnce() -> T) -> T {
+    match ml_dsa(algorithm) {
+        None => kf_key::with_wiped_stack::<STACK_OCTETS, T>(work),
+        Some(_) => kf_key::with_wiped_stack::<ML_DSA_STACK_OCTETS, T>(work),
+    }
+}
+
 impl PrivateKey {
     /// A fresh key.
     ///
     /// # Errors
     /// [`CryptoError`] for RSA, which we never generate, and when the random source fails.
     pub fn generate(algorithm: KeyAlgorithm) -> Result<Self, CryptoError> {
+        on_a_wiped_stack(algorithm, || Self::drawn(algorithm))
+    }
+
+    fn drawn(algorithm: KeyAlgorithm) -> Result<Self, CryptoError> {
         let inner = match algorithm {
             KeyAlgorithm::P256 => {
                 EcdsaKeyPair::generate(&signature::ECDSA_P256_SHA256_ASN1_SIGNING).map(Inner::P256).ok()
@@ -60,6 +76,10 @@ impl PrivateKey {
     /// # Errors
     /// [`CryptoError`] when the bytes are not a key of this algorithm.
     pub fn from_pkcs8(algorithm: KeyAlgorithm, pkcs8: &SecretBytes) -> Result<Self, CryptoError> {
+        on_a_wiped_stack(algorithm, || Self::read(algorithm, pkcs8))
+    }
+
+    fn read(algorithm: KeyAlgorithm, pkcs8: &SecretBytes) -> Result<Self, CryptoError> {
         // Exposed to the provider, which keeps its own copy and clears it on drop.
         let der = pkcs8.expose();
         let inner = match algorithm {
@@ -101,6 +121,10 @@ impl PrivateKey {
     /// # Errors
     /// [`CryptoError`] when the provider cannot encode it.
     pub fn to_pkcs8(&self) -> Result<SecretBytes, CryptoError> {
+        on_a_wiped_stack(self.algorithm(), || self.written())
+    }
+
+    fn written(&self) -> Result<SecretBytes, CryptoError> {
         let document = match &self.0 {
             Inner::P256(pair) | Inner::P384(pair) => pair.to_pkcs8v1(),
             Inner::Ed25519(pair) => pair.to_pkcs8v1(),

@@ -12,6 +12,10 @@ use kf_key::SecretBytes;
 pub const MAX_CLAIM_OCTETS: usize = 512;
 
 const PREFIX: &str = "keyfleet:claim?";
+/// The most octets of one octet, percent-encoded.
+const ENCODED_OCTETS: usize = 3;
+/// More than `&`, the name of a hash, `=` and its digits.
+const MAX_HASH_OCTETS: usize = 80;
 
 /// A claim, read.
 #[derive(Debug)]
@@ -45,18 +49,7 @@ pub enum ClaimError {
 /// Writes a claim URI.
 #[must_use]
 pub fn claim_uri(server: &str, device: &str, code: &ShownOnce, root_sha256: &[u8; 32]) -> ShownOnce {
-    let mut uri = String::from(PREFIX);
-    // Exposed to become part of the URI, which is shown once as well.
-    let values = [("server", server), ("device", device), ("code", code.expose())];
-    for (name, value) in values {
-        uri.push_str(name);
-        uri.push('=');
-        encode(value, &mut uri);
-        uri.push('&');
-    }
-    uri.push_str("root=");
-    uri.push_str(&hex::encode(root_sha256));
-    ShownOnce::new(uri)
+    write(server, device, code, &[("root", root_sha256)])
 }
 
 /// As [`claim_uri`], for a device whose key is known when the label is printed.
@@ -68,9 +61,31 @@ pub fn claim_uri_of_key(
     root_sha256: &[u8; 32],
     key_sha256: &[u8; 32],
 ) -> ShownOnce {
-    // Exposed to become part of the longer URI, which is shown once as well.
-    let uri = claim_uri(server, device, code, root_sha256).expose().to_owned();
-    ShownOnce::new(format!("{uri}&key={}", hex::encode(key_sha256)))
+    write(server, device, code, &[("root", root_sha256), ("key", key_sha256)])
+}
+
+fn write(server: &str, device: &str, code: &ShownOnce, hashes: &[(&str, &[u8; 32])]) -> ShownOnce {
+    // Exposed to become part of the URI, which is shown once as well.
+    let values = [("server", server), ("device", device), ("code", code.expose())];
+    // Room for all of it: a text that grows leaves copies of the code behind.
+    let octets = values.iter().map(|(name, value)| name.len() + ENCODED_OCTETS * value.len() + 2).sum::<usize>();
+    let mut uri = String::with_capacity(PREFIX.len() + octets + hashes.len() * MAX_HASH_OCTETS);
+    uri.push_str(PREFIX);
+    for (name, value) in values {
+        uri.push_str(name);
+        uri.push('=');
+        encode(value, &mut uri);
+        uri.push('&');
+    }
+    for (number, (name, hash)) in hashes.iter().enumerate() {
+        if number > 0 {
+            uri.push('&');
+        }
+        uri.push_str(name);
+        uri.push('=');
+        uri.push_str(&hex::encode(hash));
+    }
+    ShownOnce::new(uri)
 }
 
 /// Reads a claim URI.

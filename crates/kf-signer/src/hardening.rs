@@ -28,22 +28,20 @@ pub(crate) fn harden() -> Result<(), HardeningError> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(failed("RLIMIT_CORE"))?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed("PR_SET_DUMPABLE"))?;
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(failed("PR_SET_PDEATHSIG"))?;
-    lock_memory();
+    if !lock_memory() {
+        tracing::warn!("memory is not locked and may be swapped out: raise RLIMIT_MEMLOCK (LimitMEMLOCK=infinity)");
+    }
     Ok(())
 }
 
-fn lock_memory() {
+/// Locks what this process has and will have, where the limit allows it.
+pub(crate) fn lock_memory() -> bool {
     let limit = getrlimit(Resource::Memlock);
     // The soft limit may be raised up to the hard one without a privilege; if not, the check below says so.
     let _raised = setrlimit(Resource::Memlock, Rlimit { current: limit.maximum, maximum: limit.maximum });
     let is_enough = getrlimit(Resource::Memlock).current.is_none_or(|octets| octets >= LOCKABLE_OCTETS);
-    if !is_enough && !has_cap_ipc_lock() {
-        tracing::warn!("memory is not locked and may be swapped out: raise RLIMIT_MEMLOCK (LimitMEMLOCK=infinity)");
-        return;
-    }
-    if let Err(error) = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT) {
-        tracing::warn!(%error, "memory is not locked and may be swapped out");
-    }
+    let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    (is_enough || has_cap_ipc_lock()) && mlockall(all).is_ok()
 }
 
 fn has_cap_ipc_lock() -> bool {

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use kf_api::ShownOnce;
 use kf_enrol::claim::claim_uri_of_key;
 use kf_enrol::code::EnrolmentCode;
+use kf_key::SecretBytes;
 use qrcode::{Color, EcLevel, QrCode};
 use serde::{Deserialize, Serialize};
 
@@ -48,13 +49,36 @@ pub struct Label {
     code: ShownOnce,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
+struct Store<'a> {
+    sku: &'a str,
+    name: &'a str,
+    claim: &'a str,
+    code: &'a str,
+}
+
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
     sku: String,
     name: String,
-    claim: String,
-    code: String,
+    claim: ShownOnce,
+    code: ShownOnce,
+}
+
+/// Counts what is written.
+#[derive(Default)]
+struct Size(usize);
+
+impl io::Write for Size {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.saturating_add(octets.len());
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Label {
@@ -85,23 +109,23 @@ impl Label {
         &self.claim
     }
 
-    /// As it lies in the spool.
-    fn to_stored(&self) -> Vec<u8> {
-        let stored = Stored {
-            sku: self.sku.clone(),
-            name: self.name.clone(),
-            // Exposed to the spool, mode 0600: the label is printed from there.
-            claim: self.claim.expose().to_owned(),
-            code: self.code.expose().to_owned(),
-        };
-        serde_json::to_vec(&stored).unwrap_or_default()
+    /// As it lies in the spool. Written in its final size: a text that grows leaves copies of the code behind.
+    fn to_stored(&self) -> io::Result<SecretBytes> {
+        // Exposed to the spool, mode 0600: the label is printed from there.
+        let (claim, code) = (self.claim.expose(), self.code.expose());
+        let stored = Store { sku: &self.sku, name: &self.name, claim, code };
+        let mut size = Size::default();
+        serde_json::to_writer(&mut size, &stored)?;
+        let mut written = Ok(());
+        let octets = SecretBytes::fill(size.0, |octets| written = serde_json::to_writer(octets, &stored));
+        written.map(|()| octets).map_err(io::Error::from)
     }
 
     /// Reads a label from the spool.
     #[must_use]
     pub fn from_stored(octets: &[u8]) -> Option<Self> {
         let Stored { sku, name, claim, code } = serde_json::from_slice(octets).ok()?;
-        Some(Self { sku, name, claim: ShownOnce::new(claim), code: ShownOnce::new(code) })
+        Some(Self { sku, name, claim, code })
     }
 
     /// The QR code: dark modules, row by row, without quiet zone.
@@ -224,7 +248,9 @@ impl LabelDirectory {
         paths.sort();
         paths.truncate(MAX_LABELS);
         let read = |path: &PathBuf| {
-            Label::from_stored(&fs::read(path)?)
+            let stored = SecretBytes::from_vec(fs::read(path)?);
+            // Exposed to be read.
+            Label::from_stored(stored.expose())
                 .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{} is no label", path.display())))
         };
         paths.iter().map(read).collect()
@@ -240,7 +266,8 @@ impl LabelSink for LabelDirectory {
     fn spool(&self, label: &Label) -> io::Result<()> {
         let path = self.path("spool", &label.name);
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-        file.write_all(&label.to_stored())?;
+        // Exposed to the file.
+        file.write_all(label.to_stored()?.expose())?;
         file.sync_all()?;
         File::open(self.0.join("spool"))?.sync_all()
     }

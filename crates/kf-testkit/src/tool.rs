@@ -24,6 +24,9 @@ const WITHOUT_INHERITED_FILES: &str = r#"for file in /proc/self/fd/*; do
     if [ "$number" -gt 2 ]; then exec {number}>&-; fi
 done
 exec "$0" "$@""#;
+/// The kernel writes the memory of a program that ends by a fault to a file, as long as the program does not object.
+const WITH_CORE_DUMPS: &str = r#"ulimit -c unlimited || exit 71
+exec "$0" "$@""#;
 
 /// The Debian package that brings a program.
 fn debian_package(program: &str) -> &str {
@@ -54,7 +57,8 @@ pub struct Tool {
     environment: Vec<(OsString, OsString)>,
     directory: Option<PathBuf>,
     deadline: Duration,
-    inherits_files: bool,
+    /// What bash does before the program begins.
+    prelude: Option<&'static str>,
 }
 
 /// What a program left behind.
@@ -89,13 +93,20 @@ impl Tool {
     #[must_use]
     pub fn at(path: &Path) -> Self {
         let (environment, directory) = (Vec::new(), None);
-        Self { path: path.to_owned(), environment, directory, deadline: DEFAULT_DEADLINE, inherits_files: true }
+        Self { path: path.to_owned(), environment, directory, deadline: DEFAULT_DEADLINE, prelude: None }
     }
 
     /// Closes whatever the child inherits, beside its standard streams, before the program begins. Needs bash.
     #[must_use]
     pub const fn without_inherited_files(mut self) -> Self {
-        self.inherits_files = false;
+        self.prelude = Some(WITHOUT_INHERITED_FILES);
+        self
+    }
+
+    /// Lifts the limit on core dumps for the child. Needs bash, and a hard limit that allows it.
+    #[must_use]
+    pub const fn with_core_dumps(mut self) -> Self {
+        self.prelude = Some(WITH_CORE_DUMPS);
         self
     }
 
@@ -167,12 +178,13 @@ impl Tool {
     }
 
     fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
-        let mut command = if self.inherits_files {
-            Command::new(&self.path)
-        } else {
-            let mut shell = Command::new("bash");
-            shell.arg("-c").arg(WITHOUT_INHERITED_FILES).arg(&self.path);
-            shell
+        let mut command = match self.prelude {
+            None => Command::new(&self.path),
+            Some(prelude) => {
+                let mut shell = Command::new("bash");
+                shell.arg("-c").arg(prelude).arg(&self.path);
+                shell
+            }
         };
         command.args(arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -234,9 +234,18 @@ fn read(path: &Path, label: &str) -> Result<Vec<u8>, BackendError> {
     Ok(content)
 }
 
+/// Overwrites the file before it is removed: what is left of it then on a disk that does not remap opens nothing.
 fn destroy(path: &Path, label: &str) -> Result<(), BackendError> {
-    fs::remove_file(path).and_then(|()| sync_directory(path)).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => BackendError::MissingKey { label: label.to_owned() },
-        _ => fault(&error),
+    let overwrite = || {
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        let octets = usize::try_from(file.metadata()?.len()).unwrap_or(MAX_BLOB_OCTETS);
+        file.write_all(&vec![0; octets])?;
+        file.sync_all()
+    };
+    overwrite().and_then(|()| fs::remove_file(path)).and_then(|()| sync_directory(path)).map_err(|error| {
+        match error.kind() {
+            io::ErrorKind::NotFound => BackendError::MissingKey { label: label.to_owned() },
+            _ => fault(&error),
+        }
     })
 }

@@ -3,7 +3,6 @@
 mod brokers;
 pub(crate) mod unlock;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -98,16 +97,7 @@ fn start_log(format: LogFormat) {
     }
 }
 
-/// The server holds short-lived keys of its own (TLS, OCSP): no core dump, no ptrace by others of this user.
-fn forbid_dumps() -> Result<(), Failure> {
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    setrlimit(Resource::Core, none)
-        .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
-        .map_err(|errno| Failure::local(format!("the process cannot be kept out of dumps: {errno}"), "see prctl(2)"))
-}
-
 async fn until_stopped(dir: DataDir, config: FleetConfig) -> Result<(), Failure> {
-    forbid_dumps()?;
     // Bound first: a port in use is found before anybody types a passphrase.
     let https = bind(&config.listen.https, "--listen").await?;
     let http = bind(&config.listen.http, "--listen-http").await?;

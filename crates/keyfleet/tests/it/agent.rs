@@ -33,10 +33,10 @@ fn extra_rights(directory: &Path) {
 }
 
 /// An agent, its broker, and a relay behind it.
-struct Site {
-    fleet: Fleet,
+pub(crate) struct Site {
+    pub(crate) fleet: Fleet,
     broker: Running,
-    agent: Running,
+    pub(crate) agent: Running,
     port: u16,
 }
 
@@ -65,7 +65,12 @@ fn configuration(fleet: &Fleet, port: u16, session: &str) -> String {
 }
 
 impl Site {
-    fn start(session: &str) -> Self {
+    pub(crate) fn start(session: &str) -> Self {
+        Self::start_with(session, |tool| tool)
+    }
+
+    /// The same, the agent's program as `prepare` makes it.
+    pub(crate) fn start_with(session: &str, prepare: impl Fn(Tool) -> Tool) -> Self {
         let mut fleet = Fleet::start(&[]).with_device();
         // Before the server knows the broker: it would end their sessions there to give them the rights of devices.
         for name in ["relay", "spy"] {
@@ -80,21 +85,21 @@ impl Site {
         sign_up(&fleet, "bert", "fleet-operator");
         fleet.run(&["code", "create", "thermo-0001", "--out", "code"]).succeeds();
         private(&fleet.path("agent.toml"), &configuration(&fleet, port, session));
-        let agent = fleet.tool().start(&["agent", "run", "--config", "agent.toml"]);
+        let agent = prepare(fleet.tool()).start(&["agent", "run", "--config", "agent.toml"]);
         let mut site = Self { fleet, broker, agent, port };
         site.events(&["device-key", "connected"]);
         site
     }
 
     /// Waits for an event of the agent.
-    fn event(&mut self, name: &str) -> Value {
+    pub(crate) fn event(&mut self, name: &str) -> Value {
         let wanted = format!("\"event\":\"{name}\"");
         let line = self.agent.wait_for_line(|line| line.contains(&wanted));
         serde_json::from_str(&line).unwrap()
     }
 
     /// Waits for events in whichever order.
-    fn events(&mut self, names: &[&str]) -> Vec<Value> {
+    pub(crate) fn events(&mut self, names: &[&str]) -> Vec<Value> {
         let mut awaited: Vec<String> = names.iter().map(|name| format!("\"event\":\"{name}\"")).collect();
         let mut found = Vec::new();
         while !awaited.is_empty() {
@@ -106,13 +111,13 @@ impl Site {
     }
 
     /// Hands a message to the agent, as any program may.
-    fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: &str) {
         let mut socket = UnixStream::connect(self.fleet.path("messages.sock")).unwrap();
         writeln!(socket, "{text}").unwrap();
     }
 
     /// Has two people order something.
-    fn order(&self, act: &str) {
+    pub(crate) fn order(&self, act: &str) {
         let order = ["order", "create", "--device", "thermo-0001", "--act", act, "--why", "test", "--yes"];
         let waits = self.fleet.run(&[&order[..], &["--format", "json"]].concat());
         let waits: Value = serde_json::from_slice(&waits.stdout).unwrap();

@@ -47,9 +47,18 @@ impl Fleet {
 
     /// Only `init`.
     pub(crate) fn initialised(extra: &[&str]) -> Self {
+        Self::founded("correct horse battery staple", extra)
+    }
+
+    /// Only `init`, under a passphrase of the test's own.
+    pub(crate) fn with_passphrase(passphrase: &str) -> Self {
+        Self::founded(passphrase, &[])
+    }
+
+    fn founded(passphrase: &str, extra: &[&str]) -> Self {
         let scratch = scratch();
         let fleet = Self { scratch, http: String::new(), server: None };
-        private(&fleet.path("passphrase"), "correct horse battery staple");
+        private(&fleet.path("passphrase"), passphrase);
         let data = fleet.data();
         let mut arguments = vec!["init", "--data", data.to_str().unwrap(), "--passphrase-file", "passphrase"];
         // The address baked into certificates is not known yet: it is only read by tests that ask for it.
@@ -72,6 +81,11 @@ impl Fleet {
         );
         self.server = Some(server);
         self
+    }
+
+    /// The process of the server.
+    pub(crate) fn server_id(&self) -> u32 {
+        self.server.as_ref().unwrap().id()
     }
 
     /// The data directory.

@@ -5,22 +5,25 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use kf_testkit::{Output, Python, SoftHsm, Tool};
+use kf_testkit::{Output, Python, Running, SoftHsm, Tool};
 use serde_json::Value;
 
 use crate::console::{Fleet, Succeeds as _, private};
 use crate::sealed::server;
 
+/// What the station's keys are sealed under.
+pub(crate) const STATION_PASSPHRASE: &str = "heron-plinth-4-dulcet-ravel-oak";
+
 /// A station at work for a server.
-struct LineUp {
-    fleet: Fleet,
+pub(crate) struct LineUp {
+    pub(crate) fleet: Fleet,
     /// What must be typed, for a recipe that burns.
     phrase: Option<String>,
 }
 
 impl LineUp {
     /// A batch of four devices by this recipe, whose product line is `thermo`.
-    fn authorised(recipe: &str, more: &[&str]) -> Self {
+    pub(crate) fn authorised(recipe: &str, more: &[&str]) -> Self {
         Self::with_keys_in(&[], recipe, more)
     }
 
@@ -30,7 +33,7 @@ impl LineUp {
         fleet.run(&["facility", "create", "lyon"]).succeeds();
         fleet.run(&["product-line", "create", "thermo"]).succeeds();
         fs::write(fleet.path("recipe.toml"), recipe).unwrap();
-        private(&fleet.path("pass"), "correct horse battery staple\n");
+        private(&fleet.path("pass"), &format!("{STATION_PASSPHRASE}\n"));
         let request = ["station", "request", "--state", "station", "--name", "line-1", "--passphrase-file", "pass"];
         let files = ["--out", "station.request", "--public-key-out", "station.pem"];
         fleet.tool().run(&[&request[..], &files, keys].concat()).succeeds();
@@ -48,8 +51,17 @@ impl LineUp {
 
     /// `station run`, with JSON events and the books at the end.
     fn run(&self, tool: Tool, more: &[&str]) -> Output {
+        tool.run(&Self::arguments(more))
+    }
+
+    /// The same, left running.
+    pub(crate) fn start(&self, tool: Tool, more: &[&str]) -> Running {
+        tool.start(&Self::arguments(more))
+    }
+
+    fn arguments<'a>(more: &[&'a str]) -> Vec<&'a str> {
         let run = ["--format", "json", "station", "run", "recipe.toml", "--state", "station", "--quota", "quota.cose"];
-        tool.run(&[&run[..], &["--server-key", "server.pem", "--passphrase-file", "pass"], more].concat())
+        [&run[..], &["--server-key", "server.pem", "--passphrase-file", "pass"], more].concat()
     }
 
     /// Hands the records in; the server must take all of them.

@@ -26,6 +26,7 @@ mod image;
 mod incident;
 mod inventory;
 mod line;
+mod memory;
 mod migration;
 mod ownership;
 mod refusals;

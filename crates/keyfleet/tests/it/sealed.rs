@@ -4,7 +4,7 @@
 use std::fs;
 
 use kf_crypto::PrivateKey;
-use kf_derive::{DeviceKey, Sender};
+use kf_derive::{DeviceKey, Sender, SoftwareKey};
 use kf_exchange::{AwaitChallenge, Ephemeral, IdentityKey, KeyPlace, PublicKey, Purpose, signature_from_der};
 use kf_key::{DeviceId, KeyAlgorithm, SecretArray, SecretBytes};
 use kf_seal::{Boot, KeyId, MAX_ENVELOPE_OCTETS, Opener, Replay, SESSION, SealAlgorithm, Sealed, Sealer, Service};
@@ -27,10 +27,11 @@ impl IdentityKey for Chip {
 }
 
 /// A device that enrolled and fetched its key.
-struct Device {
+pub(crate) struct Device {
     id: DeviceId,
     place: KeyPlace,
     key: DeviceKey,
+    secret: SecretArray<32>,
 }
 
 fn pem_key(fleet: &Fleet, name: &str, label: &str) -> Vec<u8> {
@@ -60,7 +61,7 @@ pub(crate) fn server(fleet: &Fleet) -> String {
 
 impl Device {
     /// Enrols `thermo-0001` and exchanges keys, as firmware does.
-    fn start(fleet: &Fleet) -> Self {
+    pub(crate) fn start(fleet: &Fleet) -> Self {
         certified(fleet, "thermo", &["--profile", "ldevid", "--device", "thermo-0001"]);
         let chip = pem_key(fleet, "thermo.key", "PRIVATE KEY");
         let chip = Chip(PrivateKey::from_pkcs8(KeyAlgorithm::P256, &SecretBytes::from_vec(chip)).unwrap());
@@ -81,7 +82,9 @@ impl Device {
         let place = delivered.place();
         let (key, done, acknowledgement) = delivered.acknowledge().unwrap();
         done.finish(&post(fleet, acknowledgement.as_bytes())).unwrap();
-        Self { id, place, key }
+        let secret = key.into_secret();
+        let key = SecretArray::fill(|octets| *octets = *secret.expose());
+        Self { id, place, key: DeviceKey::from_keyed_hmac(SoftwareKey::new(key)), secret }
     }
 
     fn key_id(&self, sender: Sender, service: &str) -> KeyId {
@@ -94,7 +97,18 @@ impl Device {
         self.key.session(SESSION, 0).unwrap().application(service.as_bytes(), 0).unwrap()
     }
 
-    fn sealer(&self, number: u32) -> Sealer {
+    /// The key as it was delivered.
+    pub(crate) fn secret(&self) -> &SecretArray<32> {
+        &self.secret
+    }
+
+    /// What lies below it for the telemetry.
+    pub(crate) fn below(&self) -> [(&'static str, SecretArray<32>); 2] {
+        let session = self.key.session(SESSION, 0).unwrap().into_secret();
+        [("session key", session), ("application key", self.application("telemetry").into_secret())]
+    }
+
+    pub(crate) fn sealer(&self, number: u32) -> Sealer {
         let boot = Boot::new(number, kf_crypto::random_array().unwrap()).unwrap();
         let key_id = self.key_id(Sender::Device, "telemetry");
         Sealer::new(&self.application("telemetry"), key_id, boot, SealAlgorithm::Aes128Ccm).unwrap()
@@ -102,7 +116,7 @@ impl Device {
 }
 
 /// Seals to a file.
-fn seal(fleet: &Fleet, sealer: &mut Sealer, plaintext: &str, external_aad: &str, file: &str) -> Vec<u8> {
+pub(crate) fn seal(fleet: &Fleet, sealer: &mut Sealer, plaintext: &str, external_aad: &str, file: &str) -> Vec<u8> {
     let mut out = vec![0; MAX_ENVELOPE_OCTETS];
     let envelope = sealer.seal(plaintext.as_bytes(), external_aad.as_bytes(), &mut out).unwrap();
     fs::write(fleet.path(file), envelope).unwrap();

@@ -94,5 +94,5 @@ async fn what_opened_a_backup_is_in_memory_no_more_once_it_is_restored() {
     assert!(running.wait().unwrap().success());
     assert!(found.count("kept") > 0, "the search sees what is there");
     let left: Vec<_> = found.findings.iter().filter(|finding| finding.secret != "kept").collect();
-    assert!(left.is_empty(), "{left:x?}");
+    assert!(left.is_empty(), "{left:?}");
 }

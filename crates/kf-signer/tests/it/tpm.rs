@@ -47,6 +47,32 @@ async fn the_same_requests_run_over_a_tpm_and_survive_its_absence() {
 }
 
 #[tokio::test]
+async fn a_key_in_a_tpm_is_destroyed_with_its_file_and_asked_for_again_it_is_gone() {
+    let (tpm, directory) = (SoftwareTpm::new(), scratch());
+    let signer = SignerClient::spawn(tpm_command(&tpm, &directory, "13572468", true)).await.unwrap();
+    let made = Hierarchy::make(&signer, KeyAlgorithm::P256).await;
+    let (key, handle) = (made.issuing_key.key, made.issuing_key.handle.clone());
+    let files = || std::fs::read_dir(directory.path().join("tpm")).unwrap().count();
+    let before = files();
+    signer.load_anew(key, &handle).await.unwrap();
+    let sign = async || {
+        let checked = device(&made.issuing, &made.root_key.spki, 3);
+        signer.sign_certificate(key, checked).await
+    };
+    sign().await.unwrap();
+    signer.destroy_key(key).await.unwrap();
+    assert!(sign().await.is_err(), "it signs no more");
+    assert_eq!(files(), before - 1);
+    let gone = signer.load_anew(key, &handle).await.unwrap_err();
+    assert!(gone.to_string().contains("holds no key labelled"), "{gone}");
+    // Whoever did not hear of it asks again.
+    made.register(&signer);
+    signer.destroy_key(key).await.unwrap();
+    let root = signer.load_anew(made.root_key.key, &made.root_key.handle).await;
+    assert_eq!(root, Ok(()), "its neighbour is there");
+}
+
+#[tokio::test]
 async fn a_wrong_pin_of_the_tpm_is_reported_without_the_pin() {
     let (tpm, directory) = (SoftwareTpm::new(), scratch());
     SignerClient::spawn(tpm_command(&tpm, &directory, "13572468", true)).await.unwrap().shutdown().await;

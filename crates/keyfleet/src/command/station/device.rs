@@ -1,6 +1,8 @@
 //! `keyfleet station device`: one device whose key is born in hardware, as a fixture's program. It runs where that hardware is: on
 //! the station, or on the device itself behind `ssh`.
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -100,9 +102,16 @@ impl Place {
 
 pub(super) fn run(device: &Device) -> Result<ExitCode, Failure> {
     let mut fixture = open(device)?;
-    serve(fixture.as_mut(), std::io::stdin().lock(), std::io::stdout().lock())
+    // Without the buffers of the standard streams, which would keep keys that pass.
+    let (input, output) = (file_of(std::io::stdin())?, file_of(std::io::stdout())?);
+    serve(fixture.as_mut(), input, output)
         .map(|()| ExitCode::SUCCESS)
         .map_err(|error| Failure::local(error.to_string(), "let a station start it: `keyfleet station run --device`"))
+}
+
+fn file_of(stream: impl AsFd) -> Result<File, Failure> {
+    let owned = stream.as_fd().try_clone_to_owned();
+    owned.map(File::from).map_err(|error| Failure::file("use", Path::new("the standard streams"), error))
 }
 
 fn open(device: &Device) -> Result<Box<dyn Fixture>, Failure> {

@@ -178,6 +178,9 @@ fn work(
     recipe: Recipe,
     [state, quota, key, passphrase]: [&PathBuf; 4],
 ) -> Result<ExitCode, Failure> {
+    if !kf_signer::ceremony::lock_memory() {
+        say("memory is not locked and may be swapped out, with the keys of devices in it: raise LimitMEMLOCK");
+    }
     let station = StationDirectory::open(state)?;
     let token = station.create_or_open_token(directory::passphrase(passphrase)?)?;
     let batch = station.take(token.as_ref(), &file::read(quota)?, &server_key(key)?, SystemClock.now())?;
