@@ -9,7 +9,7 @@ use kf_seal::{KeyId, SealAlgorithm, Sealer, Service};
 use tokio::sync::watch;
 
 use crate::config::SealingSession;
-use crate::vault::{Vault, VaultError};
+use crate::vault::{Vault, VaultError, on_a_wiped_stack};
 
 /// A mixed session that both sides have.
 pub(crate) struct AgreedSession {
@@ -91,6 +91,10 @@ impl KeyRing {
 
     /// A sealer of a fresh boot, and the number of that boot; `None` as long as there is no key or no session.
     pub(crate) fn sealer(&self, wanted: Sealing) -> Result<Option<(Sealer, u32)>, VaultError> {
+        on_a_wiped_stack(|| self.make_sealer(wanted))
+    }
+
+    fn make_sealer(&self, wanted: Sealing) -> Result<Option<(Sealer, u32)>, VaultError> {
         let Sealing { service, algorithm, session } = wanted;
         let Some(device) = *locked(&self.0.device) else { return Ok(None) };
         let mut vault = self.vault();

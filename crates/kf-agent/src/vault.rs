@@ -91,6 +91,14 @@ impl<K> From<OrderError<io::Error, K>> for VaultError {
     }
 }
 
+/// Stack that is written over after keys were used on it: the SDK's ciphers are in pure Rust and leave pieces in frames that are
+/// gone, and what is moved to the heap later takes them along.
+const STACK_OCTETS: usize = if cfg!(debug_assertions) { 256 * 1024 } else { 64 * 1024 };
+
+pub(crate) fn on_a_wiped_stack<T>(work: impl FnOnce() -> T) -> T {
+    kf_key::with_wiped_stack::<STACK_OCTETS, T>(work)
+}
+
 /// A file that behaves as erase-block memory.
 #[derive(Debug)]
 pub(crate) struct FileFlash(File);
@@ -182,7 +190,7 @@ impl Vault {
         let wrap = FusedKey::new(SoftwareKey::new(copy(&wrapping)));
         let (path, source) = (state_dir.join(VAULT), kernel()?);
         let mut vault = Self { path, journal: None, wrapping, wrap, source, is_forgotten: false };
-        vault.opened()?;
+        on_a_wiped_stack(|| vault.opened().map(|_journal| ()))?;
         Ok(vault)
     }
 
@@ -248,9 +256,9 @@ impl Vault {
         &mut self,
         work: impl FnOnce(&mut Journal, &FusedKey<SoftwareKey>, &mut Source<Kernel, Healthy>) -> Result<T, VaultError>,
     ) -> Result<T, VaultError> {
-        self.opened()?;
+        on_a_wiped_stack(|| self.opened().map(|_journal| ()))?;
         let Some(journal) = &mut self.journal else { return Err(VaultError::Damaged) };
-        let outcome = work(journal, &self.wrap, &mut self.source);
+        let outcome = on_a_wiped_stack(|| work(journal, &self.wrap, &mut self.source));
         if matches!(outcome, Err(VaultError::Disk(_) | VaultError::Damaged)) {
             self.journal = None;
         }
@@ -264,7 +272,7 @@ impl Vault {
 
     /// Begins an exchange.
     pub(crate) fn begin(&mut self, purpose: Purpose) -> Result<(AwaitChallenge<Ephemeral>, Message), VaultError> {
-        begin(purpose, &mut self.source).map_err(|error| match error {
+        on_a_wiped_stack(|| begin(purpose, &mut self.source)).map_err(|error| match error {
             BeginError::Entropy(_) => VaultError::Random,
             BeginError::Exchange(refusal) => VaultError::Exchange(refusal),
         })

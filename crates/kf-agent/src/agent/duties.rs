@@ -21,7 +21,7 @@ use crate::event::Event;
 use crate::failure::{Failure, chain_of};
 use crate::key_ring::{AgreedSession, KeyRing};
 use crate::telemetry::Material;
-use crate::vault::{Vault, VaultError};
+use crate::vault::{Vault, VaultError, on_a_wiped_stack};
 
 /// The file of an order to rotate that is under way: counter, expiry, certificate at its beginning.
 pub(super) const ROTATING: &str = "rotating";
@@ -283,11 +283,12 @@ impl Agent {
         let ring = &duties.ring;
         let (waiting, hello) = ring.vault().begin(Purpose::Delivery)?;
         let challenge = server.exchange(hello.as_bytes()).await?;
-        let proved = waiting.prove(&challenge, &duties.pins, device, signer);
+        let proved = on_a_wiped_stack(|| waiting.prove(&challenge, &duties.pins, device, signer));
         let (waiting, proof) = proved.map_err(|refused| VaultError::from(refused.error))?;
         let delivery = server.exchange(proof.as_bytes()).await?;
         let held = ring.vault().held(device)?.map(|held| held.place());
-        let delivered = waiting.open(&delivery, held.as_ref()).map_err(|refused| VaultError::from(refused.error))?;
+        let delivered = on_a_wiped_stack(|| waiting.open(&delivery, held.as_ref()));
+        let delivered = delivered.map_err(|refused| VaultError::from(refused.error))?;
         let (kept, acknowledgement) = ring.vault().keep(delivered, device)?;
         let done = server.exchange(acknowledgement.as_bytes()).await?;
         let place = ring.vault().finish(kept, &done)?.place();
@@ -317,11 +318,11 @@ impl Agent {
         let held = ring.vault().held(device)?.ok_or(missing)?;
         let (waiting, hello) = ring.vault().begin(Purpose::Session)?;
         let challenge = server.session(hello.as_bytes()).await?;
-        let proved = waiting.prove(&challenge, &duties.pins, device, signer);
+        let proved = on_a_wiped_stack(|| waiting.prove(&challenge, &duties.pins, device, signer));
         let (waiting, proof) = proved.map_err(|refused| VaultError::from(refused.error))?;
         let answer = server.session(proof.as_bytes()).await?;
         let place = held.place();
-        let opened = waiting.open_session(&answer, &place, held.key());
+        let opened = on_a_wiped_stack(|| waiting.open_session(&answer, &place, held.key()));
         let (key, done, acknowledgement) = opened.map_err(|refused| VaultError::from(refused.error))?;
         let id = done.session();
         let answer = server.session(acknowledgement.as_bytes()).await?;

@@ -10,6 +10,7 @@ use super::message;
 use crate::event::{Event, EventSink};
 use crate::key_ring::{KeyRing, Sealing};
 use crate::message_queue::MessageQueue;
+use crate::vault::on_a_wiped_stack;
 
 /// What is published next.
 pub(crate) enum Outbox {
@@ -76,7 +77,7 @@ impl SealedOutbox {
                 continue;
             };
             let mut out = vec![0; plaintext.len().saturating_add(MAX_OVERHEAD_OCTETS)];
-            match sealer.seal(&plaintext, b"", &mut out).map(<[u8]>::to_vec) {
+            match on_a_wiped_stack(|| sealer.seal(&plaintext, b"", &mut out).map(<[u8]>::to_vec)) {
                 Ok(envelope) => return self.envelope.insert(envelope).clone(),
                 // The limit of the boot: the next one has a key of its own.
                 Err(SealError::BootExhausted) => self.sealer = None,
