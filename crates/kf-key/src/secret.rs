@@ -103,6 +103,8 @@ impl SecretBytes {
             return Self(bytes.into_boxed_slice());
         }
         let exact = Box::from(bytes.as_slice());
+        // What the vector held before it was cut may lie behind its end.
+        bytes.resize(bytes.capacity(), 0);
         bytes.as_mut_slice().zeroize();
         Self(exact)
     }
