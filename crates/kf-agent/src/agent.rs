@@ -2,6 +2,7 @@
 
 mod duties;
 mod migration;
+mod record;
 mod trust;
 mod wipe;
 

@@ -1,11 +1,12 @@
 //! The command line: `keyfleet-agent run|once|status --config FILE`.
 
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use kf_key::SecretBytes;
 use kf_pki::certificate::PresentedCertificate;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::signal::unix::{SignalKind, signal};
@@ -36,6 +37,9 @@ enum Verb {
     Status(ConfigFile),
     /// Shows the boot state that a policy authority can approve, as one JSON object
     BootState(ConfigFile),
+    /// Records that the device keeps under its storage key; while the agent is stopped
+    #[command(subcommand)]
+    Record(RecordVerb),
     /// A key for an encrypted volume, held by the TPM
     #[command(subcommand)]
     VolumeKey(VolumeVerb),
@@ -58,6 +62,24 @@ impl ConfigFile {
             Some(kind) => Config::load_with_key(&self.config, kind),
         }
     }
+}
+
+#[derive(Debug, Subcommand)]
+enum RecordVerb {
+    /// Keeps what comes on standard input, at most 256 octets
+    Put(RecordPlace),
+    /// Writes what is kept to standard output
+    Get(RecordPlace),
+}
+
+#[derive(Debug, clap::Args)]
+struct RecordPlace {
+    /// The configuration, TOML
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Which record
+    #[arg(value_name = "0-255")]
+    number: u8,
 }
 
 #[derive(Debug, Subcommand)]
@@ -122,6 +144,8 @@ pub async fn run_with(arguments: Vec<OsString>) -> ExitCode {
         Verb::Once(file) => once(file).await,
         Verb::Status(file) => status(file),
         Verb::BootState(file) => file.load().map_err(Failure::from).and_then(|config| boot_state(&config)),
+        Verb::Record(RecordVerb::Put(place)) => put_record(place),
+        Verb::Record(RecordVerb::Get(place)) => get_record(place),
         Verb::VolumeKey(VolumeVerb::Create(volume)) => {
             load(volume).and_then(|config| volume_key::create(&config.key, &volume.file))
         }
@@ -147,6 +171,28 @@ fn boot_state(config: &Config) -> Result<ExitCode, Failure> {
 #[cfg(not(feature = "tpm"))]
 fn boot_state(_config: &Config) -> Result<ExitCode, Failure> {
     Err(Failure::NotBuilt { field: "key.kind", value: "tpm", feature: "tpm" })
+}
+
+fn put_record(place: &RecordPlace) -> Result<ExitCode, Failure> {
+    let agent = Agent::open(Config::load(&place.config)?, EventSink::stderr())?;
+    let failed = |source| Failure::Source { field: "standard input", source };
+    // One octet more than a record has, so that a longer one is refused and not cut.
+    let most = u64::try_from(kf_device::protected::MAX_OCTETS).unwrap_or_default().saturating_add(1);
+    let mut octets = Vec::new();
+    std::io::stdin().lock().take(most).read_to_end(&mut octets).map_err(failed)?;
+    agent.put_record(place.number, &SecretBytes::from_vec(octets))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn get_record(place: &RecordPlace) -> Result<ExitCode, Failure> {
+    let agent = Agent::open(Config::load(&place.config)?, EventSink::stderr())?;
+    let Some(octets) = agent.read_record(place.number)? else {
+        return Ok(report(&format!("nothing is kept under {}", place.number)));
+    };
+    let failed = |source| Failure::Source { field: "standard output", source };
+    // Exposed to whom it is kept for.
+    std::io::stdout().lock().write_all(octets.expose()).map_err(failed)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn report(text: &str) -> ExitCode {

@@ -1,8 +1,8 @@
 //! What the device asks the server beside enrolment: key exchanges, sessions, orders.
 
-use kf_api::order::{ALGORITHM_HEADER, ANCHOR_HEADER};
+use kf_api::order::{ALGORITHM_HEADER, ANCHOR_HEADER, STORAGE_HEADER};
 use kf_client::header::{CONTENT_TYPE, RETRY_AFTER};
-use kf_client::{ClientError, HeaderValue, Method, Response};
+use kf_client::{ClientError, HeaderName, HeaderValue, Method, Response};
 use kf_key::KeyAlgorithm;
 
 use crate::enrolment::Server;
@@ -18,6 +18,8 @@ pub(crate) struct News {
     pub(crate) order: Option<Vec<u8>>,
     /// SHA-256, hexadecimal, of a root that it is to take up.
     pub(crate) anchor: Option<String>,
+    /// What asks for a new storage key; the statement is to name it.
+    pub(crate) storage: Option<[u8; 16]>,
     /// Beside an order to rotate: what the new key is to be.
     pub(crate) algorithm: Option<KeyAlgorithm>,
 }
@@ -58,6 +60,16 @@ fn refused(answer: &Response) -> Refusal {
     }
 }
 
+/// 32 hexadecimal digits.
+fn request_of(text: &str) -> Option<[u8; 16]> {
+    let digits = text.as_bytes().first_chunk::<32>().filter(|_| text.len() == 32)?;
+    let mut octets = [0; 16];
+    for (octet, pair) in octets.iter_mut().zip(digits.chunks_exact(2)) {
+        *octet = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(octets)
+}
+
 impl Server {
     async fn post(&self, path: &str, message: &[u8]) -> Result<Vec<u8>, Refusal> {
         let client = self.client().build()?;
@@ -81,15 +93,23 @@ impl Server {
         self.post("/v1/device/orders/outcome", message).await.map(drop)
     }
 
-    /// What waits for the device.
-    pub(crate) async fn news(&self, identity: &Identity) -> Result<News, Refusal> {
+    /// The device's signed statement that its data lie under a new storage key.
+    pub(crate) async fn tell_storage(&self, message: &[u8]) -> Result<(), Refusal> {
+        self.post("/v1/device/storage", message).await.map(drop)
+    }
+
+    /// What waits for the device. `keeps_records`: it can be asked for a new storage key.
+    pub(crate) async fn news(&self, identity: &Identity, keeps_records: bool) -> Result<News, Refusal> {
         let client = self.client().identity(identity.chain.clone(), identity.key.clone()).build()?;
-        let answer = client.request(Method::GET, &self.url("/v1/device/orders"), &[], Vec::new()).await?;
+        let knows = [(HeaderName::from_static(STORAGE_HEADER), HeaderValue::from_static("1"))];
+        let knows = if keeps_records { knows.as_slice() } else { &[] };
+        let answer = client.request(Method::GET, &self.url("/v1/device/orders"), knows, Vec::new()).await?;
         let anchor = answer.headers.get(ANCHOR_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let algorithm = answer.headers.get(ALGORITHM_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let storage = answer.headers.get(STORAGE_HEADER).and_then(|value| request_of(value.to_str().ok()?));
         match answer.status.as_u16() {
-            204 => Ok(News { order: None, anchor, algorithm: None }),
-            200 => Ok(News { order: Some(answer.body.to_vec()), anchor, algorithm }),
+            204 => Ok(News { order: None, anchor, storage, algorithm: None }),
+            200 => Ok(News { order: Some(answer.body.to_vec()), anchor, storage, algorithm }),
             _ => Err(refused(&answer)),
         }
     }

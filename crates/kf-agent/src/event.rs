@@ -134,6 +134,13 @@ pub enum Event {
         /// `done`, `failed` or `declined`.
         outcome: &'static str,
     },
+    /// What the device keeps lies under a new storage key, the old one is destroyed, and the server knows.
+    StorageMoved {
+        /// The version in use.
+        version: u32,
+        /// Records under it.
+        records: u32,
+    },
     /// Roots that take over from one that the device knows are believed from now on.
     TrustAdded {
         /// SHA-256 of each, hexadecimal.
@@ -194,6 +201,18 @@ impl EventSink {
             // Whoever listened has gone: the identity matters more than the telling.
             if stdout.write_all(&line).and_then(|()| stdout.flush()).is_err() {
                 tracing::debug!("standard output is closed");
+            }
+        })
+    }
+
+    /// The same on standard error, where standard output is for data.
+    #[must_use]
+    pub fn stderr() -> Self {
+        Self::new(|event| {
+            let Ok(mut line) = serde_json::to_vec(event) else { return };
+            line.push(b'\n');
+            if std::io::stderr().lock().write_all(&line).is_err() {
+                tracing::debug!("standard error is closed");
             }
         })
     }

@@ -12,14 +12,15 @@ use kf_device::derivation::HeldKey;
 use kf_device::entropy::{Alphabet, Assessment, Healthy, Noise, NoiseState, Profile, Source, SourceId};
 use kf_device::exchange::{BeginError, FinishError, KeepError, Kept, begin, keep};
 use kf_device::order::{Accepted, OrderError, OrderKey, WipeOrder, wipe_report};
-use kf_device::storage::{Authenticated, Flash, Geometry, Medium, StorageError, Store};
+use kf_device::protected::{MAX_OCTETS, Migrated, ProtectError, Step, StorageKeys, last_migration};
+use kf_device::storage::{Authenticated, Flash, Geometry, Medium, RecordId, StorageError, Store};
 use kf_device::{BootError, KeyError};
 use kf_entropy::Cutoffs;
 use kf_exchange::order::OrderRefusal;
 use kf_exchange::{
     AwaitChallenge, Delivered, Ephemeral, ExchangeError, IdentityKey, MAX_MESSAGE_OCTETS, Message, Purpose, Refusal,
 };
-use kf_key::{DeviceId, SecretArray, UnixMillis};
+use kf_key::{DeviceId, SecretArray, SecretBytes, UnixMillis};
 use kf_seal::Boot;
 
 /// The file of the journal, in the state directory.
@@ -76,6 +77,19 @@ impl<W> From<KeyError<io::Error, W>> for VaultError {
         match error {
             KeyError::Storage(error) => error.into(),
             KeyError::Missing => Self::State("there is no device key yet"),
+            _ => Self::Damaged,
+        }
+    }
+}
+
+impl<W, N> From<ProtectError<io::Error, W, N>> for VaultError {
+    fn from(error: ProtectError<io::Error, W, N>) -> Self {
+        match error {
+            ProtectError::Key(KeyError::Storage(StorageError::Full)) => Self::State("there is no room for this record"),
+            ProtectError::Key(error) => error.into(),
+            ProtectError::Entropy(_) => Self::Random,
+            ProtectError::Id => Self::State("there is no such record"),
+            ProtectError::TooLarge => Self::State("a record has at most 256 octets"),
             _ => Self::Damaged,
         }
     }
@@ -334,6 +348,46 @@ impl Vault {
         identity: &K,
     ) -> Result<Message, VaultError> {
         self.with(|journal, _, _| Ok(order.carry_out(now, identity, journal)?.0))
+    }
+
+    /// Puts what the device keeps under a new storage key, because `request` asks for it, and destroys the old one; once for each
+    /// request. A power cut in between is gone on from.
+    pub(crate) fn migrate(&mut self, device: DeviceId, request: [u8; 16]) -> Result<Migrated, VaultError> {
+        self.with(|journal, wrap, source| {
+            let mut keys = StorageKeys::open(journal, wrap, device, source)?;
+            keys.begin(journal, wrap, request, source)?;
+            loop {
+                match keys.step(journal, source)? {
+                    Step::Moved(_) => {}
+                    Step::Over(migrated) => return Ok(migrated),
+                    Step::Idle => {
+                        let missing = VaultError::State("no storage key was ever replaced");
+                        return last_migration(journal)?.ok_or(missing);
+                    }
+                }
+            }
+        })
+    }
+
+    /// Keeps octets under the storage key.
+    pub(crate) fn put_record(&mut self, device: DeviceId, id: RecordId, octets: &[u8]) -> Result<(), VaultError> {
+        self.with(|journal, wrap, source| {
+            let keys = StorageKeys::open(journal, wrap, device, source)?;
+            Ok(keys.put(journal, id, octets, source)?)
+        })
+    }
+
+    /// What is kept there; `None` when nothing is.
+    pub(crate) fn read_record(&mut self, device: DeviceId, id: RecordId) -> Result<Option<SecretBytes>, VaultError> {
+        self.with(|journal, wrap, source| {
+            let keys = StorageKeys::open(journal, wrap, device, source)?;
+            let mut outcome = Ok(None);
+            let octets = SecretBytes::fill(MAX_OCTETS, |place| outcome = keys.read(journal, id, place));
+            let Some(length) = outcome? else { return Ok(None) };
+            // Exposed to be cut to its length.
+            let kept = octets.expose().get(..length).unwrap_or_default();
+            Ok(Some(SecretBytes::fill(length, |place| place.copy_from_slice(kept))))
+        })
     }
 
     /// The receipt of a wipe that a power cut interrupted.

@@ -16,9 +16,14 @@ pub enum CampaignKind {
     /// To take up the root that succeeds the fleet's: the proof is a handshake in which the device verified the server by
     /// it alone.
     TrustAnchor,
+    /// A new storage key: the device re-encrypts what it keeps, record by record, destroys the old key, and signs that it has.
+    Storage,
 }
 
 impl CampaignKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::DeviceKey, Self::Certificate, Self::TrustAnchor, Self::Storage];
+
     /// The name in requests and answers.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -26,6 +31,7 @@ impl CampaignKind {
             Self::DeviceKey => "device-key",
             Self::Certificate => "certificate",
             Self::TrustAnchor => "trust-anchor",
+            Self::Storage => "storage",
         }
     }
 }
@@ -250,6 +256,10 @@ pub struct CampaignProgress {
     /// Asked, and taken back before they came for it.
     #[serde(skip_serializing_if = "is_zero", default)]
     pub taken_back: u64,
+    /// Of those asked: have asked for news since, and their program does not know this kind of campaign. They are waited for, and go
+    /// on as before.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub too_old: u64,
     /// What it waits for: `choosing`, `jitter`, `rate`, `answers`, `soak`, `gate` or `catching-up`.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub waits_for: String,

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 /// `cacerts`, by the link that its own root has signed (RFC 7030 section 4.1.3).
 pub const ANCHOR_HEADER: &str = "keyfleet-anchor";
 
+/// Header of a device's poll: its program knows campaigns of kind `storage`. In the answer: the request, 32 hexadecimal digits, that its
+/// statement is to name.
+pub const STORAGE_HEADER: &str = "keyfleet-storage";
+
 /// Beside an order to rotate: the algorithm that the new identity key is to have, by its name here.
 pub const ALGORITHM_HEADER: &str = "keyfleet-algorithm";
 

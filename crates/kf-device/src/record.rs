@@ -18,6 +18,12 @@ pub(crate) const DEVICE_KEY: RecordId = RecordId(0x0010);
 pub(crate) const NEXT_DEVICE_KEY: RecordId = RecordId(0x0011);
 /// The ratchet, wrapped.
 pub(crate) const RATCHET: RecordId = RecordId(0x0012);
+/// The storage key in use, with its version, wrapped.
+pub(crate) const STORAGE_KEY: RecordId = RecordId(0x0030);
+/// The storage key that is being left, wrapped.
+pub(crate) const STORAGE_KEY_LEFT: RecordId = RecordId(0x0031);
+/// The last migration from one storage key to the next: under way, or what came of it.
+pub(crate) const STORAGE_MIGRATED: RecordId = RecordId(0x0032);
 /// Which identity slot is in use.
 pub(crate) const IDENTITY_IN_USE: RecordId = RecordId(0x0020);
 /// Identity keys of the two slots, wrapped.

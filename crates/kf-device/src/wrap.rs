@@ -37,6 +37,8 @@ pub enum What {
     IdentityKey,
     /// A key of the ratchet, by its position.
     Ratchet,
+    /// A storage key, by its version.
+    StorageKey,
     /// No key: it only shows whether the chip unwraps.
     Probe,
 }
@@ -53,6 +55,7 @@ impl Wrapped {
             What::IdentityKey => 2,
             What::Ratchet => 3,
             What::Probe => 4,
+            What::StorageKey => 5,
         };
         let mut octets = [0; 22];
         let parts = [1, what].into_iter().chain(self.number.to_be_bytes()).chain(*self.device.as_bytes());

@@ -6,6 +6,7 @@
 //!   It carries the device key of a new epoch, the first delivery, the claim by another facility, and sessions whose
 //!   keys cannot be recomputed from the root.
 //! * **Orders** (rotate, wipe) signed by the order key, and the device's signed answer.
+//! * The device's signed **statement** that its data at rest lie under a new storage key.
 //!
 //! ```text
 //! device                                                                                  server
@@ -40,6 +41,7 @@ pub mod order;
 mod place;
 mod refusal;
 mod server;
+pub mod storage;
 mod transcript;
 
 pub use acknowledgement::{Acknowledgement, AwaitDone};

@@ -102,7 +102,12 @@ fn malformed(_reason: minicbor::decode::Error) -> Refusal {
     Refusal::Malformed
 }
 
-fn signed<K: IdentityKey>(kind: &[u8], payload: &Message, key: &K) -> Result<Message, ExchangeError<K::Error>> {
+/// Signs a payload, with the errors of an exchange.
+pub(crate) fn signed_with<K: IdentityKey>(
+    kind: &[u8],
+    payload: &Message,
+    key: &K,
+) -> Result<Message, ExchangeError<K::Error>> {
     sign(kind, payload, key).map_err(|error| match error {
         SignError::Refused(refusal) => ExchangeError::Refused(refusal),
         SignError::Holder(holder) => ExchangeError::Holder(holder),
@@ -137,7 +142,7 @@ impl Order {
     /// [`ExchangeError::Holder`] of the order key.
     pub fn sign<K: IdentityKey>(&self, order_key: &K) -> Result<Message, ExchangeError<K::Error>> {
         let payload = Message::encode(|out| self.write(out))?;
-        signed(ORDER, &payload, order_key)
+        signed_with(ORDER, &payload, order_key)
     }
 
     /// An order that `device` is to obey: signed by `order_key`, for this device, newer than `last_counter`, and not
@@ -250,7 +255,7 @@ impl OrderReport {
     /// [`ExchangeError::Holder`] of the identity key.
     pub fn sign<K: IdentityKey>(&self, identity: &K) -> Result<Message, ExchangeError<K::Error>> {
         let payload = Message::encode(|out| self.write(out))?;
-        signed(OUTCOME, &payload, identity)
+        signed_with(OUTCOME, &payload, identity)
     }
 
     /// What a message claims, to look up the device that must have signed it. Nothing is proved.

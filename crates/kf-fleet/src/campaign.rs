@@ -3,6 +3,7 @@
 mod change;
 mod estimate;
 mod size;
+mod storage;
 mod turn;
 
 use kf_access::{Action, Control, Principal, Stake, Target, Visibility, authorize};
@@ -98,7 +99,7 @@ impl Fleet {
             let devices = estimate.map_or(0, |estimate| estimate.devices);
             let sizes = match campaign.kind {
                 CampaignKind::Certificate => self.algorithm_sizes(devices)?,
-                CampaignKind::DeviceKey | CampaignKind::TrustAnchor => Vec::new(),
+                CampaignKind::DeviceKey | CampaignKind::TrustAnchor | CampaignKind::Storage => Vec::new(),
             };
             let load = match &estimate {
                 Some(estimate) => Some(self.load_of(campaign.kind, &plan, estimate)?),
@@ -224,7 +225,7 @@ impl Fleet {
         let now = self.now();
         match campaign.kind {
             CampaignKind::Certificate => self.dual_control().always(now),
-            CampaignKind::DeviceKey | CampaignKind::TrustAnchor => {
+            CampaignKind::DeviceKey | CampaignKind::TrustAnchor | CampaignKind::Storage => {
                 let crosses_facilities = campaign.facility.is_none();
                 let stake = Stake { permanent: true, devices, crosses_facilities, kills_authority: false };
                 self.dual_control().control(stake, now)
@@ -351,6 +352,7 @@ impl Fleet {
             failed: of(MemberState::Failed),
             skipped: of(MemberState::Skipped),
             taken_back: of(MemberState::TakenBack),
+            too_old: self.store.unaware_members(campaign.id)?,
             waits_for,
             unheard: self.store.unheard_members(campaign.id, now)?,
         })

@@ -287,7 +287,11 @@ impl Fleet {
     }
 
     /// Whether one of the newest keys that a device was certified for fits.
-    fn identity_key_that(&self, device: DeviceId, fits: impl Fn(&PublicKey) -> bool) -> Result<bool, FleetError> {
+    pub(crate) fn identity_key_that(
+        &self,
+        device: DeviceId,
+        fits: impl Fn(&PublicKey) -> bool,
+    ) -> Result<bool, FleetError> {
         let mut seen = Vec::new();
         for _ in 0..MAX_KEYS {
             let found = self.identity_key(device, |found| !seen.contains(&found.spki_sha256))?;

@@ -98,6 +98,7 @@ routes! {
     post   "/v1/device/session"                 => exchange::session, "message";
     get    "/v1/device/orders"                  => order::due, "device";
     post   "/v1/device/orders/outcome"          => order::outcome, "message";
+    post   "/v1/device/storage"                 => order::storage, "message";
     get    "/v1/batches"                        => batch::list, "operator";
     post   "/v1/batches"                        => batch::create, "operator";
     get    "/v1/batches/{batch}"                => batch::show, "operator";

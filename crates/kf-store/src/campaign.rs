@@ -6,6 +6,7 @@
 
 mod member;
 mod rollback;
+mod storage;
 
 use kf_access::Visibility;
 use kf_api::campaign::{Campaign, CampaignFilter, CampaignPlan};
@@ -21,6 +22,7 @@ use crate::{Audit, Logged, Store, StoreError};
 
 pub use member::{Ended, Evidence, MAX_MEMBERS, OpenMember, Release};
 pub use rollback::{Asked, Outstanding, Revocable};
+pub use storage::StorageStatement;
 
 macro_rules! columns {
     () => {

@@ -64,7 +64,7 @@ coded! {
     OrderAct: 1 Rotate 2 Wipe;
     OrderState: 1 Open 2 Done 3 Failed 4 Declined 5 Cancelled;
     DeviceKeyState: 1 Offered 2 Held 3 Superseded;
-    CampaignKind: 1 DeviceKey 2 Certificate 3 TrustAnchor;
+    CampaignKind: 1 DeviceKey 2 Certificate 3 TrustAnchor 4 Storage;
     SuccessionState: 1 Prepared 2 Switched 3 Retired 4 Closed;
     CampaignState: 1 Draft 2 Running 3 Paused 4 Stopped 5 Aborted 6 Completed 7 RolledBack;
     MemberState: 1 Waiting 2 Offered 3 Done 4 Failed 5 Skipped 6 TakenBack;
@@ -203,7 +203,7 @@ mod tests {
         check(&[BatchState::Open, BatchState::Cancelled, BatchState::Compromised]);
         check(&[IncidentState::Open, IncidentState::Closed]);
         check(&[OrderAct::Rotate, OrderAct::Wipe]);
-        check(&[CampaignKind::DeviceKey, CampaignKind::Certificate, CampaignKind::TrustAnchor]);
+        check(&CampaignKind::ALL);
         check(&SuccessionState::ALL);
         check(&CampaignState::ALL);
         check(&MemberState::ALL);

@@ -221,6 +221,8 @@ pub(crate) enum KindArgument {
     Certificate,
     /// To take up the root that succeeds the fleet's
     TrustAnchor,
+    /// To re-encrypt what it keeps under a new storage key, and to destroy the old one
+    Storage,
 }
 
 /// Where a device's part stands.
@@ -311,6 +313,7 @@ async fn create(context: &Context, create: Create) -> Result<(), Failure> {
             KindArgument::DeviceKey => CampaignKind::DeviceKey,
             KindArgument::Certificate => CampaignKind::Certificate,
             KindArgument::TrustAnchor => CampaignKind::TrustAnchor,
+            KindArgument::Storage => CampaignKind::Storage,
         },
         filter: CampaignFilter { facility, product_line, batch, name_prefix },
         plan: CampaignPlan {

@@ -17,7 +17,7 @@ use crate::output::{Format, Listing, Names, printable, raw, say};
 const COLUMNS: [&str; 4] = ["severity", "check", "says", "fix"];
 
 /// Every check, with what it looks at.
-const CHECKS: [(&str, &str); 29] = [
+const CHECKS: [(&str, &str); 30] = [
     ("config", "keyfleet.toml is read without an unknown or wrong field"),
     ("demo-data", "the data is not that of a demonstration"),
     ("permissions", "nobody else can read secrets or change the data directory"),
@@ -47,6 +47,7 @@ const CHECKS: [(&str, &str); 29] = [
     ("crl-freshness", "every CRL is current"),
     ("ocsp", "the OCSP responder answers, its signature verifies and it agrees with the registry"),
     ("server-clock", "the server's clock and this one agree"),
+    ("tls-groups", "connections agree their keys in a group that later quantum computers do not open"),
 ];
 
 /// What to look at.

@@ -164,6 +164,41 @@ fn a_campaign_is_estimated_changed_and_rolled_back_and_an_agent_that_was_off_kee
 }
 
 #[test]
+fn agents_put_what_they_keep_under_new_storage_keys_and_a_program_reads_it_afterwards() {
+    let (fleet, mut agents) = site();
+    let config = |number: usize| format!("thermo-000{number}.toml");
+    let secret = b"the calibration of this device, and a password of 1234";
+    drop(agents.pop());
+    let put = |number: &str, octets: &[u8]| {
+        fleet.tool().run_with_input(&["agent", "record", "put", "--config", &config(3), number], octets)
+    };
+    put("7", secret).succeeds();
+    let long = put("8", &[1; 257]);
+    assert!(long.code != Some(0) && long.text().contains("256 octets"), "{}", long.text());
+    let busy = fleet.tool().run_with_input(&["agent", "record", "put", "--config", &config(1), "7"], b"x");
+    assert!(busy.text().contains("another agent"), "{}", busy.text());
+    let vault = std::fs::read(fleet.path("thermo-0003.state/vault")).unwrap();
+    assert!(!vault.windows(8).any(|octets| secret.windows(8).any(|piece| piece == octets)));
+
+    agents.push(fleet.tool().start(&["agent", "run", "--config", &config(3)]));
+    create(&fleet, "storage", "storage", &[]);
+    fleet.run(&["campaign", "start", "storage", "--why", "yearly"]).succeeds();
+    for (agent, records) in agents.iter_mut().zip([0, 0, 1]) {
+        let moved = event(agent, "storage-moved");
+        assert_eq!((moved["version"].clone(), moved["records"].clone()), (2.into(), records.into()));
+    }
+    let end = fleet.json(&["campaign", "show", "storage", "--follow"]);
+    assert_eq!((end["state"].clone(), end["progress"]["done"].clone()), ("completed".into(), 3.into()), "{end}");
+    drop(agents);
+    let kept = fleet.tool().run(&["agent", "record", "get", "--config", &config(3), "7"]);
+    assert_eq!(kept.stdout, secret, "{}", kept.text());
+    let after = std::fs::read(fleet.path("thermo-0003.state/vault")).unwrap();
+    assert_ne!(vault, after);
+    assert_ne!(fleet.tool().run(&["agent", "record", "get", "--config", &config(3), "9"]).code, Some(0));
+    fleet.run(&["audit", "verify", "--server"]).succeeds();
+}
+
+#[test]
 fn rotate_does_what_the_policy_asks_for_and_the_check_of_the_fleet_names_it_before() {
     let mut fleet = Fleet::start(&[]).with_device();
     let due = |fleet: &Fleet| fleet.json(&["policy", "check", "--fleet"])["items"].as_array().unwrap().len();

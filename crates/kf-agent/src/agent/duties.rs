@@ -7,7 +7,9 @@ use kf_client::TlsKey;
 use kf_crypto::CryptoError;
 use kf_device::enrolment::schedule::wait_after_failure;
 use kf_device::order::{Accepted, OrderKey, RotateOrder, WipeOrder};
+use kf_device::storage::Erasure;
 use kf_exchange::order::{Order, OrderAct, OrderOutcome, OrderRefusal, OrderReport};
+use kf_exchange::storage::{KeyErasure, StorageReport};
 use kf_exchange::{IdentityKey, PublicKey, Purpose, signature_from_der};
 use kf_key::{DeviceId, KeyAlgorithm, UnixMillis};
 use kf_pki::certificate::PresentedCertificate;
@@ -115,7 +117,7 @@ impl IdentityKey for Signer {
 }
 
 /// The identifier of the device, from its certificate: serialNumber in the subject, 32 hexadecimal digits.
-fn device_of(chain: &[Vec<u8>]) -> Option<DeviceId> {
+pub(super) fn device_of(chain: &[Vec<u8>]) -> Option<DeviceId> {
     /// The attribute type, and a PrintableString of 32 octets.
     const BEFORE: [u8; 7] = [0x06, 0x03, 0x55, 0x04, 0x05, 0x13, 0x20];
     let subject = PresentedCertificate::from_der(chain.first()?)?.subject;
@@ -340,7 +342,8 @@ impl Agent {
     /// Asks the server for an order and obeys it; whether there was one.
     async fn poll(&mut self, material: &Material, device: DeviceId, signer: Option<&Signer>) -> Result<bool, Trouble> {
         let server = self.server.as_ref().ok_or_else(Self::no_server)?;
-        let News { order: found, anchor, algorithm } = server.news(&material.identity).await?;
+        let News { order: found, anchor, storage, algorithm } =
+            server.news(&material.identity, signer.is_some()).await?;
         self.remember_contact();
         let poll = self.config.orders.as_ref().map_or(0, |settings| settings.poll_seconds);
         let at = later(self.clock.now(), poll);
@@ -356,6 +359,9 @@ impl Agent {
             if found.is_none() {
                 return Ok(true);
             }
+        }
+        if let (Some(request), Some(signer)) = (storage, signer) {
+            self.move_storage(device, request, signer).await?;
         }
         let Some(message) = found else { return Ok(false) };
         match self.obey(&message, device, signer, algorithm).await {
@@ -379,6 +385,30 @@ impl Agent {
             }
             Err(trouble) => Err(trouble),
         }
+    }
+
+    /// Puts what the device keeps under a new storage key, and tells the server so. An answer that is lost is given again: the server
+    /// asks until it has it.
+    async fn move_storage(&mut self, device: DeviceId, request: [u8; 16], signer: &Signer) -> Result<(), Trouble> {
+        let migrated = self.ring()?.vault().migrate(device, request)?;
+        let report = StorageReport {
+            device,
+            request: migrated.request,
+            version: migrated.version,
+            records: migrated.records,
+            erasure: match migrated.erasure {
+                Erasure::Overwritten => KeyErasure::Overwritten,
+                Erasure::Erased { read_back: false } => KeyErasure::Erased,
+                Erasure::Erased { read_back: true } => KeyErasure::ReadBack,
+                Erasure::CryptoErased => KeyErasure::CryptoErased,
+            },
+            at: self.clock.now(),
+        };
+        let message = report.sign(signer)?;
+        let server = self.server.as_ref().ok_or_else(Self::no_server)?;
+        server.tell_storage(message.as_bytes()).await?;
+        self.events.tell(&Event::StorageMoved { version: migrated.version, records: migrated.records });
+        Ok(())
     }
 
     /// Obeys an order that came by the broker. What is refused is told, and nothing else happens.

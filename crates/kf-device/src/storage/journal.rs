@@ -178,6 +178,17 @@ impl<F: Flash, I: Integrity> Store<F, I> {
         Ok(newest)
     }
 
+    /// The lowest id from `from` on that is met, living or not.
+    pub(super) fn lowest_id(&mut self, from: RecordId) -> Result<Option<RecordId>, F> {
+        let (mut place, mut lowest) = (Self::beginning(), None);
+        while let Some(met) = self.next_record(&mut place)? {
+            if met.id >= from && lowest.is_none_or(|known| met.id < known) {
+                lowest = Some(met.id);
+            }
+        }
+        Ok(lowest)
+    }
+
     /// Whether no later record replaces the one before `place`.
     fn is_newest(&mut self, id: RecordId, mut place: Place) -> Result<bool, F> {
         while let Some(met) = self.next_record(&mut place)? {

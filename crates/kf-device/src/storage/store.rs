@@ -175,6 +175,23 @@ impl<F: Flash, I: Integrity> Store<F, I> {
         }
     }
 
+    /// The lowest id from `from` on of which there is a record.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`], [`StorageError::Flash`].
+    pub fn next_id(&mut self, from: RecordId) -> Result<Option<RecordId>, StorageError<F::Error>> {
+        self.refuse_if_broken()?;
+        let mut from = from;
+        while let Some(id) = self.lowest_id(from)? {
+            if self.find(id)?.is_some() {
+                return Ok(Some(id));
+            }
+            let Some(next) = id.0.checked_add(1) else { break };
+            from = RecordId(next);
+        }
+        Ok(None)
+    }
+
     /// Sets one record.
     ///
     /// # Errors

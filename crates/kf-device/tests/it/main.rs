@@ -12,6 +12,7 @@ mod device;
 mod life;
 mod payloads;
 mod power;
+mod protected;
 mod refusals;
 mod server;
 mod translated;

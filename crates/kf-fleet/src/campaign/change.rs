@@ -231,6 +231,10 @@ const fn what_stays(kind: CampaignKind) -> (&'static str, &'static str) {
             "a device that took the new root up trusts both, and finds its server by either",
             "leave it: nothing is issued from the new root before `keyfleet authority switch`",
         ),
+        CampaignKind::Storage => (
+            "a device destroys its old storage key when everything lies under the new one",
+            "leave it: the data are what they were; have the keys replaced once more by another campaign",
+        ),
     }
 }
 

@@ -20,6 +20,8 @@ const KEY_REQUESTS: u32 = 3;
 const CERTIFICATE_REQUESTS: u32 = 5 + KEY_REQUESTS;
 /// Requests of one device: the poll that tells it, the CA certificates, and the poll that proves.
 const TRUST_REQUESTS: u32 = 3;
+/// Requests of one device: the poll that tells it, and its statement.
+const STORAGE_REQUESTS: u32 = 2;
 /// A device that was not heard of for so long counts as asleep in an estimate.
 const ASLEEP: u64 = 30 * UnixMillis::DAY;
 /// Signatures that are made to measure what one core bears.
@@ -34,6 +36,8 @@ const fn weight(kind: CampaignKind) -> Weight {
         CampaignKind::Certificate => {
             Weight { requests: CERTIFICATE_REQUESTS, signatures_to_ask: 1, signatures_to_answer: 5 }
         }
+        // Two connections.
+        CampaignKind::Storage => Weight { requests: STORAGE_REQUESTS, signatures_to_ask: 0, signatures_to_answer: 2 },
         // Three connections.
         CampaignKind::TrustAnchor => Weight { requests: TRUST_REQUESTS, signatures_to_ask: 0, signatures_to_answer: 3 },
     }

@@ -245,7 +245,14 @@ impl Fleet {
             }
             CampaignKind::TrustAnchor => {
                 let entry = self.member_entry("trust.offer", campaign, &device).build();
-                Ok(Release::Trust { device: id, entry })
+                Ok(Release::News { device: id, entry })
+            }
+            CampaignKind::Storage if !self.signs_statements(id)? => {
+                Ok(self.skip_member(campaign, id, "has no identity key of P-256, which signs statements"))
+            }
+            CampaignKind::Storage => {
+                let entry = self.member_entry("storage.offer", campaign, &device).build();
+                Ok(Release::News { device: id, entry })
             }
             CampaignKind::Certificate if device.state != DeviceState::Active => {
                 Ok(self.skip_member(campaign, id, "has no certificate"))
@@ -303,7 +310,9 @@ impl Fleet {
 /// done it.
 fn ended(open: &OpenMember) -> Option<Ended> {
     let to = match open.evidence {
-        Evidence::HoldsKey | Evidence::TrustsRoot | Evidence::Order(OrderState::Done) => MemberState::Done,
+        Evidence::HoldsKey | Evidence::TrustsRoot | Evidence::MovedStorage | Evidence::Order(OrderState::Done) => {
+            MemberState::Done
+        }
         Evidence::Order(OrderState::Failed | OrderState::Declined) => MemberState::Failed,
         Evidence::Order(OrderState::Cancelled) => MemberState::Skipped,
         Evidence::None | Evidence::Order(OrderState::Open) if !open.state.may_enrol() => MemberState::Skipped,

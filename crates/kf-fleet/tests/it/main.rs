@@ -32,5 +32,6 @@ mod scope;
 mod scratch;
 mod sealed;
 mod session;
+mod storage_campaign;
 mod succession;
 mod wrapping;

@@ -2,12 +2,13 @@
 
 use axum::extract::{Extension, Request, State};
 use axum::response::IntoResponse as _;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use kf_api::order::{OrderCancellation, OrderFilter, OrderRequest};
 
 use super::exchange::CBOR;
 use super::extract::{AppState, Asked, Caller, Json, Named};
 use super::{Answer, app, created, done, of, ok};
+use crate::app::App;
 use crate::body;
 use crate::failure::Failure;
 use crate::peer::Peer;
@@ -41,8 +42,9 @@ pub(super) async fn cancel(
     ok(&app(&state)?.fleet.order_cancel(&who, id.parse("id")?, cancellation.why).await?)
 }
 
-/// The oldest order that waits for the device of the TLS session, or 204; beside either, the root that it is to take up.
-pub(super) async fn due(State(state): State<AppState>, Extension(peer): Extension<Peer>) -> Answer {
+/// The oldest order that waits for the device of the TLS session, or 204; beside either, the root that it is to take up, and what
+/// asks for a new storage key.
+pub(super) async fn due(State(state): State<AppState>, Extension(peer): Extension<Peer>, headers: HeaderMap) -> Answer {
     let app = app(&state)?;
     let mut answer = match app.fleet.device_order(peer.as_tls_client()).await? {
         Some(message) => {
@@ -61,17 +63,35 @@ pub(super) async fn due(State(state): State<AppState>, Extension(peer): Extensio
     {
         answer.headers_mut().insert(HeaderName::from_static(kf_api::order::ANCHOR_HEADER), value);
     }
+    let is_aware = headers.contains_key(kf_api::order::STORAGE_HEADER);
+    if let Some(request) = app.fleet.device_storage(peer.as_tls_client(), is_aware).await?
+        && let Ok(value) = HeaderValue::from_str(&request)
+    {
+        answer.headers_mut().insert(HeaderName::from_static(kf_api::order::STORAGE_HEADER), value);
+    }
     Ok(answer)
+}
+
+/// A device's statement that its data at rest lie under a new storage key, which its identity key signed.
+pub(super) async fn storage(State(state): State<AppState>, request: Request) -> Answer {
+    let app = app(&state)?;
+    let message = message_of(&app, request).await?;
+    app.fleet.device_storage_moved(&message).await?;
+    done()
+}
+
+async fn message_of(app: &App, request: Request) -> Result<Vec<u8>, Failure> {
+    let (parts, body) = request.into_parts();
+    if !body::has_media_type(&parts.headers, CBOR) {
+        return Err(Failure::unsupported_media_type(CBOR));
+    }
+    Ok(body::read(&parts.headers, body, app.limits.message_octets, app.limits.body).await?.to_vec())
 }
 
 /// A device's answer to an order, which its identity key signed.
 pub(super) async fn outcome(State(state): State<AppState>, request: Request) -> Answer {
     let app = app(&state)?;
-    let (parts, body) = request.into_parts();
-    if !body::has_media_type(&parts.headers, CBOR) {
-        return Err(Failure::unsupported_media_type(CBOR));
-    }
-    let message = body::read(&parts.headers, body, app.limits.message_octets, app.limits.body).await?;
+    let message = message_of(&app, request).await?;
     app.fleet.device_order_outcome(&message).await?;
     done()
 }

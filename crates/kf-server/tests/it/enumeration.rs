@@ -138,6 +138,7 @@ fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static st
         row("post", "/v1/device/session", "/v1/device/session", Some("{}"), Unread),
         row("get", "/v1/device/orders", "/v1/device/orders", None, Unknown),
         row("post", "/v1/device/orders/outcome", "/v1/device/orders/outcome", Some("{}"), Unread),
+        row("post", "/v1/device/storage", "/v1/device/storage", Some("{}"), Unread),
         row("get", "/v1/batches", "/v1/batches", None, Silent),
         row("post", "/v1/batches", "/v1/batches", Some(&batch), Refused),
         row("get", "/v1/batches/{batch}", "/v1/batches/none", None, Refused),

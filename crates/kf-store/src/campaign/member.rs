@@ -39,8 +39,8 @@ pub enum Release {
         /// The log entry.
         entry: AuditEntry,
     },
-    /// It is told of the new root when it next asks for news.
-    Trust {
+    /// It is told of what is wanted when it next asks for news: a new root, or a new storage key.
+    News {
         /// The device.
         device: DeviceId,
         /// The log entry.
@@ -77,6 +77,8 @@ pub enum Evidence {
     HoldsKey,
     /// It verifies the server by the new root.
     TrustsRoot,
+    /// It signed that its data lie under a new storage key, and the old one is destroyed.
+    MovedStorage,
     /// Its order stands so.
     Order(OrderState),
 }
@@ -118,7 +120,7 @@ pub(super) fn member(
 enum Target {
     Epoch(u32),
     Order(OrderId),
-    Trust,
+    News,
     Nothing,
 }
 
@@ -133,7 +135,7 @@ fn take(
     let (epoch, order) = match target {
         Target::Epoch(epoch) => (Some(*epoch), None),
         Target::Order(order) => (None, Some(order.as_bytes())),
-        Target::Trust | Target::Nothing => (None, None),
+        Target::News | Target::Nothing => (None, None),
     };
     let is_asked = !matches!(target, Target::Nothing);
     let to = if is_asked { MemberState::Offered } else { MemberState::Skipped };
@@ -153,7 +155,7 @@ fn is_waiting(act: &Act<'_>, campaign: CampaignId, device: DeviceId) -> Result<b
 /// Carries one release out; `false` when it does not fit any more, and then nothing was written.
 fn release(act: &mut Act<'_>, place: (CampaignId, u32), one: &Release, at: UnixMillis) -> Result<bool, StoreError> {
     let (entry, device) = match one {
-        Release::Epoch { device, entry, .. } | Release::Trust { device, entry } | Release::Skip { device, entry } => {
+        Release::Epoch { device, entry, .. } | Release::News { device, entry } | Release::Skip { device, entry } => {
             (entry, *device)
         }
         Release::Order { order, entry, .. } => (entry, order.device),
@@ -174,7 +176,7 @@ fn release(act: &mut Act<'_>, place: (CampaignId, u32), one: &Release, at: UnixM
             crate::order::insert(act, order, message)?;
             Target::Order(order.id)
         }
-        Release::Trust { .. } => Target::Trust,
+        Release::News { .. } => Target::News,
         Release::Skip { .. } => Target::Nothing,
     };
     take(act, place, device, &target, at)?;
@@ -280,7 +282,8 @@ impl Store {
                 AND k.device_epoch >= m.epoch), o.state,
             EXISTS (SELECT 1 FROM campaign c WHERE c.id = m.campaign AND c.kind = 3) AND EXISTS (SELECT 1
                 FROM device_trust t JOIN succession s ON s.successor = t.root AND s.state IN (1, 2)
-                WHERE t.device = m.device)
+                WHERE t.device = m.device),
+            EXISTS (SELECT 1 FROM device_storage g WHERE g.device = m.device AND g.campaign = m.campaign)
             FROM campaign_device m JOIN device d ON d.id = m.device
             LEFT JOIN device_order o ON o.id = m.device_order
             WHERE m.campaign = ?1 AND m.state = 2 AND m.device > ?2 ORDER BY m.device LIMIT ?3";
@@ -418,11 +421,13 @@ impl Store {
 
 fn open_row(row: &Row<'_>) -> rusqlite::Result<OpenMember> {
     let order = column::optional_coded::<OrderState>(row, 4)?;
-    let evidence = match (row.get::<_, bool>(3)?, row.get::<_, bool>(5)?, order) {
-        (true, _, _) => Evidence::HoldsKey,
-        (false, true, _) => Evidence::TrustsRoot,
-        (false, false, Some(state)) => Evidence::Order(state),
-        (false, false, None) => Evidence::None,
+    let [holds_key, trusts_root, moved_storage] = [row.get(3)?, row.get(5)?, row.get(6)?];
+    let evidence = match order {
+        _ if holds_key => Evidence::HoldsKey,
+        _ if trusts_root => Evidence::TrustsRoot,
+        _ if moved_storage => Evidence::MovedStorage,
+        Some(state) => Evidence::Order(state),
+        None => Evidence::None,
     };
     Ok(OpenMember {
         device: column::id(row, 0)?,

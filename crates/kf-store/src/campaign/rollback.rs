@@ -12,7 +12,7 @@ use crate::sql;
 use crate::{Store, StoreError};
 
 /// A part that can be taken back: asked (2), and the device has not come for it. An epoch of which no key was sent, and that is
-/// still the device's newest; an open order (1) that nobody was given; a root of which the device was to be told.
+/// still the device's newest; an open order (1) that nobody was given; anything else of which the device was not told.
 macro_rules! revocable {
     () => {
         "m.campaign = ?1 AND m.state = 2 AND CASE
@@ -21,7 +21,7 @@ macro_rules! revocable {
                 AND e.device_epoch >= m.epoch)
             WHEN m.device_order IS NOT NULL THEN EXISTS (SELECT 1 FROM device_order o WHERE o.id = m.device_order
                 AND o.state = 1 AND o.sent IS NULL AND o.delivered IS NULL AND o.acknowledged IS NULL)
-            ELSE 1 END"
+            ELSE m.told IS NULL END"
     };
 }
 

@@ -312,7 +312,8 @@ CREATE TABLE campaign (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX campaign_by_state ON campaign (state, id);
 
--- The part of each device. `slot` is its place in the order of release; `epoch` or `device_order` is what it was asked for.
+-- The part of each device. `slot` is its place in the order of release; `epoch` or `device_order` is what it was asked for;
+-- `told` when it first asked for news after that, `aware` whether its program knew what to do.
 CREATE TABLE campaign_device (
     campaign BLOB NOT NULL,
     device BLOB NOT NULL,
@@ -323,11 +324,24 @@ CREATE TABLE campaign_device (
     device_order BLOB,
     offered INTEGER,
     ended INTEGER,
+    told INTEGER,
+    aware INTEGER,
     PRIMARY KEY (campaign, device)
 ) STRICT, WITHOUT ROWID;
 -- Whose turn comes next (1), and who was asked and has not answered (2).
 CREATE INDEX campaign_device_waiting ON campaign_device (campaign, slot) WHERE state = 1;
 CREATE INDEX campaign_device_open ON campaign_device (campaign, device, wave, offered) WHERE state = 2;
+
+-- What a device signed: its data at rest lie under this version of its storage key since the campaign asked for it.
+CREATE TABLE device_storage (
+    device BLOB NOT NULL,
+    campaign BLOB NOT NULL,
+    version INTEGER NOT NULL,
+    records INTEGER NOT NULL,
+    erasure TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (device, campaign)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE campaign_count (
     campaign BLOB NOT NULL,

@@ -20,7 +20,10 @@ use crate::failure::Failure;
 /// How far the two clocks may differ.
 const CLOCK_TOLERANCE: u64 = 30 * UnixMillis::SECOND;
 /// What needs an answer of the server.
-const DEPENDENT: [&str; 6] = ["issuance", "signer", "authority-expiry", "crl-freshness", "ocsp", "server-clock"];
+const DEPENDENT: [&str; 7] =
+    ["issuance", "signer", "authority-expiry", "crl-freshness", "ocsp", "server-clock", "tls-groups"];
+/// The hybrid group that both sides prefer (draft-ietf-tls-ecdhe-mlkem).
+const HYBRID: &str = "X25519MLKEM768";
 
 /// Looks at the server. From its own host a server that is down is a warning, from elsewhere an error.
 pub(super) async fn look(context: &Context, from_outside: bool, findings: &mut Vec<Finding>) {
@@ -64,7 +67,35 @@ async fn ask(context: &Context, findings: &mut Vec<Finding>) -> Result<(), Failu
         }
     }
     findings.push(ocsp(&mut api, &authorities.items).await?);
+    findings.push(match api.get_raw("/metrics").await {
+        Ok(metrics) => tls_groups(&String::from_utf8_lossy(&metrics)),
+        Err(failure) => Finding::skipped("tls-groups", failure.text(), "ask as an operator who may read metrics"),
+    });
     Ok(())
+}
+
+/// What the server has counted since its start, this connection included.
+fn tls_groups(metrics: &str) -> Finding {
+    let count = |line: &str| {
+        let rest = line.strip_prefix("keyfleet_tls_handshakes_total{group=\"")?;
+        let (group, number) = rest.split_once("\"} ")?;
+        Some((group.to_owned(), number.trim().parse::<u64>().ok()?))
+    };
+    let groups: Vec<(String, u64)> = metrics.lines().filter_map(count).collect();
+    let total: u64 = groups.iter().map(|(_, number)| number).sum();
+    let says = groups.iter().map(|(group, number)| format!("{group} {number}")).collect::<Vec<_>>().join(", ");
+    match groups.iter().find(|(group, _)| group == HYBRID) {
+        _ if total == 0 => Finding::skipped("tls-groups", "the server has counted no connection", "look again"),
+        Some((_, hybrid)) => Finding::good(
+            "tls-groups",
+            format!("{hybrid} of {total} connections since the server's start by {HYBRID} ({says})"),
+        ),
+        None => Finding::warning(
+            "tls-groups",
+            format!("none of {total} connections by {HYBRID} ({says}), not even this one"),
+            "something between here and the server takes TLS apart, or strips what it does not know: connect directly",
+        ),
+    }
 }
 
 fn server_clock(date: Option<&str>, now: UnixMillis) -> Finding {
@@ -228,6 +259,16 @@ mod tests {
         let with = |millis| FleetStatus { crl_next_update: Some(UnixMillis(millis)), ..status() };
         assert_eq!(severity_of(&with(1_800_000_000_000), "crl-freshness"), Severity::Critical);
         assert_eq!(severity_of(&with(1_800_000_600_000), "crl-freshness"), Severity::Warning);
+    }
+
+    #[test]
+    fn the_groups_of_connections_are_told_and_none_by_the_hybrid_one_is_a_warning() {
+        let line = |group: &str, number: u64| format!("keyfleet_tls_handshakes_total{{group=\"{group}\"}} {number}\n");
+        let both = tls_groups(&[line("X25519", 3), "# HELP other\n".to_owned(), line(HYBRID, 12)].concat());
+        assert_eq!((both.severity, both.says.contains("12 of 15")), (Severity::Success, true), "{both:?}");
+        let none = tls_groups(&line("X25519", 3));
+        assert_eq!((none.severity, none.says.contains("X25519 3")), (Severity::Warning, true), "{none:?}");
+        assert_eq!(tls_groups("keyfleet_other 1\n").severity, Severity::Skipped);
     }
 
     #[test]
