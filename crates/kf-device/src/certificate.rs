@@ -111,7 +111,12 @@ impl<'a> Certificate<'a> {
         if self.public_key == key.to_spki() { Ok(()) } else { Err(CertificateError::OtherKey) }
     }
 
-    fn is_signed_by(&self, issuer: &Certificate<'_>) -> bool {
+    /// Whether it certifies the same key under the same name as `other`.
+    pub(crate) fn is_for_same(&self, other: &Certificate<'_>) -> bool {
+        self.subject == other.subject && self.public_key == other.public_key && self.is_authority
+    }
+
+    pub(crate) fn is_signed_by(&self, issuer: &Certificate<'_>) -> bool {
         let key = PublicKey::from_spki(issuer.public_key).ok();
         let key = key.and_then(|key| VerifyingKey::from_sec1_bytes(&key.to_sec1()).ok());
         let signature = self.signature.and_then(|signature| DerSignature::try_from(signature).ok());

@@ -26,6 +26,7 @@ mod record;
 pub mod sealed;
 pub mod session;
 pub mod storage;
+pub mod trust;
 pub mod wrap;
 
 pub use error::{BootError, KeyError, PayloadError};

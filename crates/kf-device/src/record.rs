@@ -24,6 +24,8 @@ pub(crate) const STORAGE_KEY: RecordId = RecordId(0x0030);
 pub(crate) const STORAGE_KEY_LEFT: RecordId = RecordId(0x0031);
 /// The last migration from one storage key to the next: under way, or what came of it.
 pub(crate) const STORAGE_MIGRATED: RecordId = RecordId(0x0032);
+/// Fingerprints of the roots that are believed, when they are others than the factory's.
+pub(crate) const ANCHORS: RecordId = RecordId(0x0040);
 /// Which identity slot is in use.
 pub(crate) const IDENTITY_IN_USE: RecordId = RecordId(0x0020);
 /// Identity keys of the two slots, wrapped.

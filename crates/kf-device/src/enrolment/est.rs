@@ -3,10 +3,13 @@
 use core::fmt;
 
 use kf_exchange::PublicKey;
+use kf_key::UnixMillis;
 
 use super::base64;
 use super::machine::{Credential, Outcome};
-use crate::certificate::{Anchor, Certificate, CertificateError, CertsOnly};
+use crate::certificate::{Certificate, CertificateError, CertsOnly};
+use crate::storage::{Flash, Integrity, StorageError, Store};
+use crate::trust::Anchors;
 
 /// The most octets of a path.
 pub const MAX_PATH_OCTETS: usize = 96;
@@ -231,25 +234,44 @@ fn certificates(answer: Answer<'_>) -> Result<CertsOnly<'_>, EstError> {
     CertsOnly::from_der(der).map_err(|_malformed| EstError::Malformed)
 }
 
-/// The answer to `cacerts`, of which the pinned root is part. Nothing else of it is trusted for being there.
+/// The answer to `cacerts`, of which a root that is held is part. Nothing else of it is trusted for being there.
 #[derive(Clone, Debug)]
 pub struct Authorities<'a> {
-    anchor: Anchor,
+    anchors: Anchors,
     certificates: CertsOnly<'a>,
 }
 
 impl<'a> Authorities<'a> {
-    /// Reads the answer.
+    /// Reads the answer. `anchors`: the [`Anchor`](crate::certificate::Anchor) that was pinned, or the roots that are held.
     ///
     /// # Errors
-    /// [`EstError::Certificate`] when the pinned root is not in it.
-    pub fn read(answer: Answer<'a>, anchor: Anchor) -> Result<Self, EstError> {
-        let certificates = certificates(answer)?;
-        if certificates.clone().any(|certificate| certificate.fingerprint() == anchor.0) {
-            Ok(Self { anchor, certificates })
+    /// [`EstError::Certificate`] when none of them is in it.
+    pub fn read(answer: Answer<'a>, anchors: impl Into<Anchors>) -> Result<Self, EstError> {
+        let (certificates, anchors) = (certificates(answer)?, anchors.into());
+        if certificates.clone().any(|certificate| anchors.has(certificate.fingerprint())) {
+            Ok(Self { anchors, certificates })
         } else {
             Err(EstError::Certificate(CertificateError::NotAnchored))
         }
+    }
+
+    /// Holds, durably, the roots in the answer that one that is held vouches for ([`Anchors::take_up`]), and believes them here as
+    /// well; how many are new.
+    ///
+    /// # Errors
+    /// [`StorageError`], with everything as it was.
+    pub fn take_up<F: Flash, I: Integrity>(
+        &mut self,
+        store: &mut Store<F, I>,
+        now: Option<UnixMillis>,
+    ) -> Result<usize, StorageError<F::Error>> {
+        self.anchors.take_up(store, &self.certificates, now)
+    }
+
+    /// Everything that was offered.
+    #[must_use]
+    pub const fn offered(&self) -> &CertsOnly<'a> {
+        &self.certificates
     }
 }
 
@@ -266,7 +288,7 @@ pub fn issued<'a>(
     let certificate = found
         .find(|certificate| certificate.require_key(key).is_ok())
         .ok_or(EstError::Certificate(CertificateError::OtherKey))?;
-    authorities.anchor.require(&certificate, authorities.certificates.clone()).map_err(EstError::Certificate)?;
+    authorities.anchors.require(&certificate, authorities.certificates.clone()).map_err(EstError::Certificate)?;
     Ok(certificate)
 }
 

@@ -17,6 +17,7 @@ use kf_device::order::{Accepted, OrderKey, wipe_report};
 use kf_device::sealed;
 use kf_device::storage::simulated::{SimulatedError, SimulatedFlash};
 use kf_device::storage::{Checksum, Erasure, Geometry, Medium, Store};
+use kf_device::trust::Anchors;
 use kf_entropy::Cutoffs;
 use kf_exchange::order::OrderOutcome;
 use kf_exchange::{IdentityKey as _, Purpose};
@@ -133,7 +134,9 @@ impl<'a> Device<'a> {
 
         let (_, mut ca_certificates) = send(server, Operation::CaCerts, None, None, &[]);
         let answer = Answer { status: 200, retry_after_seconds: None, body: &mut ca_certificates };
-        let authorities = Authorities::read(answer, self.anchor).map_err(stop)?;
+        let anchors = Anchors::load(&mut self.store, self.anchor).map_err(stop)?;
+        let mut authorities = Authorities::read(answer, anchors).map_err(stop)?;
+        authorities.take_up(&mut self.store, Some(NOW)).map_err(stop)?;
 
         let mut authorization = [0; MAX_AUTHORIZATION_OCTETS];
         let (authorization, client_key) = match credential {

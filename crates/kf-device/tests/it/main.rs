@@ -16,3 +16,4 @@ mod protected;
 mod refusals;
 mod server;
 mod translated;
+mod trust;
