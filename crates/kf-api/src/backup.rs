@@ -184,6 +184,9 @@ pub struct Restored {
     pub has: u64,
     /// Certificates that were revoked or held again.
     pub stopped: u64,
+    /// Devices that were suspended, quarantined or decommissioned again.
+    #[serde(default)]
+    pub devices: u64,
     /// Operators who were disabled again.
     #[serde(default)]
     pub operators: u64,

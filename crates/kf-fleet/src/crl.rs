@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kf_broker::PublishedCrl;
-use kf_key::{AuthorityId, UnixMillis};
+use kf_key::{AuthorityId, DeviceId, DeviceState, UnixMillis};
 use kf_pki::crl::CrlScope;
 use kf_store::final_crl::FinalCrl;
 use kf_store::revocation::{Revoked, StatusChange};
@@ -14,6 +14,7 @@ use kf_store::revocation::{Revoked, StatusChange};
 pub(crate) use board::Board;
 
 use crate::authority::Known;
+use crate::fence::Line;
 use crate::{Fleet, FleetError};
 
 /// A signed CRL as it is served.
@@ -81,7 +82,7 @@ impl Fleet {
     pub(crate) fn enter_revoked(&self, revoked: &Revoked) -> Result<(), FleetError> {
         if revoked.is_complete() {
             self.enter_status_changes(&revoked.changes);
-            return Ok(());
+            return self.note_states(revoked);
         }
         for authority in
             revoked.shards.iter().map(|(authority, _)| *authority).collect::<std::collections::BTreeSet<_>>()
@@ -89,8 +90,23 @@ impl Fleet {
             self.fill_board(authority)?;
             self.note_all_stopped(authority)?;
         }
+        self.note_states(revoked)?;
         self.answers.forget_all();
         self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Notes the states of devices, after those of their certificates: whoever reads that a device is stopped has read that they are.
+    fn note_states(&self, revoked: &Revoked) -> Result<(), FleetError> {
+        let at = self.now();
+        let line = |(device, state): (DeviceId, DeviceState)| Line::DeviceState { device, state, at };
+        let mut states = revoked.states.clone();
+        if states.len() >= Revoked::MAX_CHANGES {
+            // It was too much to be listed.
+            states.clear();
+            self.store.for_each_stopped_device(&mut |device, state| states.push((device, state)))?;
+        }
+        self.fence.note_lines(states.into_iter().map(line));
         Ok(())
     }
 

@@ -499,7 +499,7 @@ impl Fleet {
         let (mut devices, mut epochs) = (std::collections::BTreeMap::new(), std::collections::BTreeSet::new());
         let mut authorities = std::collections::BTreeSet::new();
         let (mut minima, mut versions) = (std::collections::BTreeMap::new(), std::collections::BTreeSet::new());
-        let mut wrapping = std::collections::BTreeSet::new();
+        let (mut wrapping, mut log_keys) = (std::collections::BTreeSet::new(), Vec::new());
         self.fence.for_each_line(|line| match line {
             Line::DeviceKey { device, at, state } => drop(devices.insert(device, (at, state))),
             Line::FacilityEpoch { facility, epoch, .. } => drop(epochs.insert((facility, epoch))),
@@ -507,7 +507,11 @@ impl Fleet {
             Line::EncryptionVersion { key, version, .. } => drop(versions.insert((key, version))),
             Line::AuthorityKey { authority, .. } => drop(authorities.insert(authority)),
             Line::WrappingVersion { version, .. } => drop(wrapping.insert(version)),
+            Line::LogKey { key, .. } => log_keys.push(key),
             Line::Certificate { .. }
+            | Line::DeviceState { .. }
+            | Line::KeyBlocked { .. }
+            | Line::Issuance { .. }
             | Line::Operator { .. }
             | Line::TokenWithdrawn { .. }
             | Line::BreakGlassOpened { .. }
@@ -515,6 +519,8 @@ impl Fleet {
             | Line::BackupRetired { .. } => {}
         })?;
         let why = "the witness knows that it was destroyed: this registry is of before";
+        // They end with their turn, once another one signs.
+        self.log.note_destroyed(log_keys);
         for version in wrapping {
             self.keep_wrapping_destroyed(version).await?;
         }

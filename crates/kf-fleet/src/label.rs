@@ -15,6 +15,7 @@ use kf_store::label::{LabelRecord, NewClaim};
 
 use crate::enrolment::{Claim, device_principal};
 use crate::entry::Entry;
+use crate::fence::Line;
 use crate::naming::check_why;
 use crate::{Fleet, FleetError};
 
@@ -155,6 +156,9 @@ impl Fleet {
             .about(device.facility)
             .at_facility(record.label.facility);
         self.store.complete_claim(device.id, device.facility, now, entry.build()).await?;
-        self.store.device(device.id, &Visibility::Fleet)?.ok_or(FleetError::NotFound("device"))
+        let arrived = self.store.device(device.id, &Visibility::Fleet)?.ok_or(FleetError::NotFound("device"))?;
+        // It may have been suspended by whoever sold it.
+        self.fence.note_lines([Line::DeviceState { device: arrived.id, state: arrived.state, at: now }]);
+        Ok(arrived)
     }
 }

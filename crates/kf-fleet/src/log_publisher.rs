@@ -1,13 +1,14 @@
 //! Publishes the log: tiles, bundles and signed checkpoints below `log/`, and the newest checkpoint to the witness.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use kf_key::{KeyAlgorithm, KeyId, KeyState};
 use kf_log::note::cosign_note;
 use kf_log::proof::prefix_root;
-use kf_log::succession::{Link, SUCCESSION, parse_links};
+use kf_log::succession::{Link, SUCCESSION, follow, parse_links};
 use kf_log::tile::{TILE_WIDTH, parse_bundle, parse_tile, tile_width};
 use kf_log::{Checkpoint, HashReader, NoteError, TileKind, TilePath, VerifierKey};
 use kf_signer::{KeyFacts, KeyPurpose, SignerClient};
@@ -38,6 +39,8 @@ pub(crate) struct LogPublisher {
     witness: Option<PathBuf>,
     origin: String,
     keys: RwLock<LogKeys>,
+    /// Keys that the witness knows to be destroyed.
+    destroyed: Mutex<BTreeSet<KeyId>>,
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -47,6 +50,9 @@ struct LogKeys {
     signing: Vec<(KeyId, VerifierKey)>,
     /// Every key that ever signed: kept checkpoints are by one of them.
     known: Vec<VerifierKey>,
+    /// Of those, keys that the witness knows to have followed and this registry does not hold: it was restored from before they
+    /// were made, and they are lost.
+    lost: Vec<VerifierKey>,
 }
 
 impl LogKeys {
@@ -66,7 +72,7 @@ impl LogKeys {
             known.push(verifier);
         }
         match signing.first() {
-            Some((first, _)) if *first == current => Ok(Self { signing, known }),
+            Some((first, _)) if *first == current => Ok(Self { signing, known, lost: Vec::new() }),
             _ => Err(FleetError::Bug("no log key")),
         }
     }
@@ -105,12 +111,89 @@ impl LogPublisher {
         let origin = store.fact(LOG_ORIGIN_FACT)?.ok_or(FleetError::Bug("the registry was not initialised"))?;
         let keys = RwLock::new(LogKeys::load(store, signer, &origin)?);
         let witness = config.witness_dir.clone();
-        Ok(Self { dir: dir.log_dir(), witness, origin, keys, turn: tokio::sync::Mutex::new(()) })
+        let this = Self {
+            dir: dir.log_dir(),
+            witness,
+            origin,
+            keys,
+            destroyed: Mutex::default(),
+            turn: tokio::sync::Mutex::new(()),
+        };
+        this.learn(store)?;
+        Ok(this)
+    }
+
+    /// Learns from the witness which keys followed on those of this registry: by the links that the known keys signed, and only as far
+    /// as the log there is this one. With them the witness's checkpoints can be opened; sign with them nobody can any more.
+    fn learn(&self, store: &Store) -> Result<(), FleetError> {
+        let Some(mirror) = self.mirror() else { return Ok(()) };
+        let path = mirror.join(SUCCESSION);
+        let octets = match std::fs::read(&path) {
+            Ok(octets) => octets,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(local(&path, &error)),
+        };
+        let Ok(links) = parse_links(&octets) else { return Ok(()) };
+        let (known, current) = {
+            let keys = self.keys();
+            (keys.known.clone(), keys.signing.first().map(|(_, verifier)| verifier.clone()))
+        };
+        let Some(current) = current else { return Ok(()) };
+        let (followed, proofs) = follow(&current, &links, |index| {
+            Ok::<_, FleetError>(read_entries(&mirror, index, index + 1)?.and_then(|mut entries| entries.pop()))
+        })?;
+        for proof in &proofs {
+            if !self.is_of_this_log(store, &mirror, proof)? {
+                return Ok(());
+            }
+        }
+        let lost: Vec<VerifierKey> = followed.into_iter().filter(|key| !known.contains(key)).collect();
+        if !lost.is_empty() {
+            let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+            keys.known.extend(lost.iter().cloned());
+            keys.lost = lost;
+        }
+        Ok(())
+    }
+
+    /// Whether a checkpoint is over the registry's log, or over it and what the witness has beyond it.
+    fn is_of_this_log(&self, store: &Store, mirror: &Path, checkpoint: &Checkpoint) -> Result<bool, FleetError> {
+        let head = store.tree();
+        if checkpoint.size <= head.size {
+            let root = prefix_root(&StoredHashes(store), checkpoint.size, head.size);
+            return Ok(root.is_ok_and(|root| root == checkpoint.root));
+        }
+        if checkpoint.size - head.size > MAX_MISSING {
+            return Ok(false);
+        }
+        let beyond = read_entries(mirror, head.size, checkpoint.size)?;
+        Ok(beyond.is_some_and(|entries| store.would_give(entries.into_iter()) == checkpoint.root))
+    }
+
+    /// Notes keys that the witness knows to be destroyed.
+    pub(crate) fn note_destroyed(&self, keys: impl IntoIterator<Item = KeyId>) {
+        self.destroyed.lock().unwrap_or_else(PoisonError::into_inner).extend(keys);
+    }
+
+    /// Whether the witness knows a key to be destroyed.
+    pub(crate) fn was_destroyed(&self, key: KeyId) -> bool {
+        self.destroyed.lock().unwrap_or_else(PoisonError::into_inner).contains(&key)
+    }
+
+    /// Keys that followed on those of this registry and are lost with the one that had them.
+    pub(crate) fn lost_keys(&self) -> Vec<String> {
+        self.keys().lost.iter().map(ToString::to_string).collect()
     }
 
     /// Reads the keys again: one took over, or one ended.
     pub(crate) fn reload(&self, store: &Store, signer: &SignerClient) -> Result<(), FleetError> {
-        let keys = LogKeys::load(store, signer, &self.origin)?;
+        let mut keys = LogKeys::load(store, signer, &self.origin)?;
+        if keys.signing.first().map(|(key, _)| *key) == Some(self.key()) {
+            // As long as no key of this registry has taken over, those that are lost stay lost.
+            let before = self.keys();
+            keys.known.extend(before.lost.iter().cloned());
+            keys.lost.clone_from(&before.lost);
+        }
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(())
     }
@@ -323,22 +406,32 @@ pub(crate) fn read_mirrored(witness: &Path, from: u64, to: u64) -> Result<Option
 /// The entries from `from` up to `to` of a published log; `None` when one is missing.
 fn read_entries(place: &Path, from: u64, to: u64) -> Result<Option<Vec<Vec<u8>>>, FleetError> {
     let width = u64::from(TILE_WIDTH);
+    // Only to know how wide the last bundle is: nothing is believed of it here.
+    let note = std::fs::read_to_string(place.join(CHECKPOINT)).unwrap_or_default();
+    let size = Checkpoint::from_text(&note).map_or(to, |said| said.size.max(to));
     let mut entries = Vec::new();
     for index in tiles_between(from, to) {
-        let tile = TilePath::new(TileKind::Entries, index, tile_width(to, 0, index))
-            .map_err(|_path| FleetError::Bug("tile path"))?;
-        let path = place.join(tile.to_string());
-        let bundle = match std::fs::read(&path) {
-            Ok(bundle) => bundle,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(local(&path, &error)),
-        };
+        let Some(bundle) = read_bundle(place, index, tile_width(size, 0, index))? else { return Ok(None) };
         let Ok(found) = parse_bundle(&bundle) else { return Ok(None) };
         let first = index * width;
         let wanted = found.into_iter().zip(first..to).filter(|(_, at)| *at >= from);
         entries.extend(wanted.map(|(entry, _)| entry.to_vec()));
     }
     Ok((u64::try_from(entries.len()) == Ok(to - from)).then_some(entries))
+}
+
+/// A bundle of this width, or the complete one.
+fn read_bundle(place: &Path, index: u64, width: u16) -> Result<Option<Vec<u8>>, FleetError> {
+    for width in [width, TILE_WIDTH] {
+        let tile = TilePath::new(TileKind::Entries, index, width).map_err(|_path| FleetError::Bug("tile path"))?;
+        let path = place.join(tile.to_string());
+        match std::fs::read(&path) {
+            Ok(bundle) => return Ok(Some(bundle)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(local(&path, &error)),
+        }
+    }
+    Ok(None)
 }
 
 /// Tiles of 256 that hold something from `old` up to `new`.

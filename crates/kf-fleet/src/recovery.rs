@@ -4,13 +4,16 @@
 //! The log is put back from the witness, so that it goes on and never forks. What stops things is put back from the fence.
 //! What else happened since is lost and counted; the server stays fenced until two people have looked and accepted it.
 
+mod book;
+mod stopped;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use kf_access::{Action, Principal, Target, authorize};
 use kf_api::backup::{Backup, BackupManifest, BackupOutcome, BackupState, Restored};
 use kf_api::proposal::ProposedAct;
 use kf_api::revocation::RevokeOutcome;
-use kf_key::{BackupId, OperatorId, ProposalId, SerialNumber, TokenId, UnixMillis};
+use kf_key::{OperatorId, TokenId, UnixMillis};
 use kf_signer::SignerClient;
 use kf_store::Store;
 use kf_store::revocation::StatusChange;
@@ -24,6 +27,7 @@ use crate::naming::check_why;
 use crate::proposal::Consent;
 use crate::revocation::nothing_done;
 use crate::{DataDir, Fleet, FleetError};
+use book::Book;
 
 /// The entry that every backup lacks: the one that says that it is whole.
 const RECORDED: &str = "backup.create";
@@ -38,46 +42,6 @@ pub(crate) struct Marker {
     pub(crate) manifest: String,
     /// Its seal, hexadecimal.
     pub(crate) seal: String,
-}
-
-/// What the fence knows.
-#[derive(Default)]
-struct Book {
-    certificates: BTreeMap<SerialNumber, StatusChange>,
-    backups: BTreeMap<BackupId, (u32, UnixMillis, bool)>,
-    /// Whether they may sign in, of those who were ever disabled.
-    operators: BTreeMap<OperatorId, bool>,
-    withdrawn: BTreeSet<TokenId>,
-    opened: BTreeSet<ProposalId>,
-}
-
-impl Book {
-    fn read(fence: &FenceKeeper) -> Result<Self, FleetError> {
-        let mut book = Self::default();
-        fence.for_each_line(|line| match line {
-            Line::Certificate { serial, authority, device, not_after, stopped } => {
-                let change = StatusChange { serial, authority, shard: 0, revoked: stopped, not_after, device };
-                book.certificates.insert(serial, change);
-            }
-            Line::Backup { backup, key_version, at } => drop(book.backups.insert(backup, (key_version, at, false))),
-            Line::BackupRetired { backup, .. } => {
-                if let Some((.., is_retired)) = book.backups.get_mut(&backup) {
-                    *is_retired = true;
-                }
-            }
-            Line::Operator { operator, enabled, .. } => drop(book.operators.insert(operator, enabled)),
-            Line::TokenWithdrawn { token, .. } => drop(book.withdrawn.insert(token)),
-            Line::BreakGlassOpened { credential, .. } => drop(book.opened.insert(credential)),
-            // Taken care of once the fleet is open.
-            Line::DeviceKey { .. }
-            | Line::AuthorityKey { .. }
-            | Line::FacilityEpoch { .. }
-            | Line::EncryptionMinimum { .. }
-            | Line::EncryptionVersion { .. }
-            | Line::WrappingVersion { .. } => {}
-        })?;
-        Ok(book)
-    }
 }
 
 /// Compares the registry with what is kept outside, and puts back what may be put back. Fences the store where something
@@ -111,12 +75,14 @@ pub(crate) async fn recover(
     if is_behind {
         let stopped = stop_again(store, &book, &mut restored, now).await?;
         is_lossy |= stopped > 0;
+        is_lossy |= stopped::stop_again(store, &book, &mut restored, now).await?;
         is_lossy |= shut_out_again(store, &book, &mut restored, now).await?;
         is_lossy |= void_opened(store, &book, now).await?;
         keep_backups(store, &book, now).await?;
     }
     note_unknown(store, fence, &book)?;
     note_shut_out(store, fence, &book, now)?;
+    stopped::note(store, fence, &book, (is_behind, now))?;
     if let Some(manifest) = &manifest {
         restored.backup = Some(manifest.id);
         restored.blind = !log.has_witness();
@@ -132,6 +98,7 @@ pub(crate) async fn recover(
             .with("had", restored.had)
             .with("has", restored.has)
             .with("stopped_again", restored.stopped)
+            .with("devices_stopped_again", restored.devices)
             .with("operators_disabled_again", restored.operators)
             .with("tokens_withdrawn_again", restored.tokens)
             .with(
@@ -317,7 +284,7 @@ fn restored_from(store: &Store, manifest: &BackupManifest) -> Result<Backup, Fle
 }
 
 fn explain(restored: &Restored) -> String {
-    let Restored { had, has, stopped, operators, tokens, blind, .. } = restored;
+    let Restored { had, has, stopped, devices, operators, tokens, blind, .. } = restored;
     if *blind {
         return "the registry was restored and there is no witness: what was revoked or destroyed since the backup is not \
                 known, and a rollback is undetectable; look, then `keyfleet backup accept`"
@@ -325,7 +292,7 @@ fn explain(restored: &Restored) -> String {
     }
     format!(
         "the registry was restored from before: {} acts since then are in the log and not in the registry, {stopped} \
-         certificates, {operators} operators and {tokens} tokens were stopped again; look at `keyfleet backup restored`, then `keyfleet backup accept`",
+         certificates, {devices} devices, {operators} operators and {tokens} tokens were stopped again; look at `keyfleet backup restored`, then `keyfleet backup accept`",
         has.saturating_sub(*had)
     )
 }

@@ -18,7 +18,7 @@ use kf_age::{Identity, OpenError};
 use kf_api::backup::BackupManifest;
 use kf_key::{BackupId, SecretBytes, with_wiped_stack};
 use kf_store::StoreError;
-use kf_store::backup::{inspect, take_up};
+use kf_store::backup::{CopyFacts, inspect, take_up};
 use serde::Serialize;
 
 use crate::backup::{CONFIG, INCREMENT, MANIFEST, REGISTRY, SEAL, digest_of, sync_dir};
@@ -242,8 +242,8 @@ fn open_link(link: &Found, keys: &BackupKeys, to: &Path) -> Result<(), FleetErro
     }
 }
 
-/// Opens the registry of a chain at `to`, and checks that it is the one of its last manifest.
-fn open_registry(chain: &[Found], keys: &BackupKeys, to: &Path) -> Result<(), FleetError> {
+/// Opens the registry of a chain at `to`, and checks that it is the one of its last manifest; what it holds.
+fn open_registry(chain: &[Found], keys: &BackupKeys, to: &Path) -> Result<CopyFacts, FleetError> {
     // What an attempt that was cut short left beside it would be taken for its own.
     for suffix in ["-wal", "-shm", "-journal"] {
         remove_if_there(&beside(to, suffix))?;
@@ -255,7 +255,7 @@ fn open_registry(chain: &[Found], keys: &BackupKeys, to: &Path) -> Result<(), Fl
     check_registry(to, &last.manifest)
 }
 
-fn check_registry(path: &Path, manifest: &BackupManifest) -> Result<(), FleetError> {
+fn check_registry(path: &Path, manifest: &BackupManifest) -> Result<CopyFacts, FleetError> {
     const PUT_TOGETHER: &str = "somebody put them together; use another backup";
     let (octets, sha256) = digest_of(path)?;
     if (octets, &sha256) != (manifest.registry.octets, &manifest.registry.sha256) {
@@ -264,10 +264,7 @@ fn check_registry(path: &Path, manifest: &BackupManifest) -> Result<(), FleetErr
     let facts = inspect(path)?;
     let is_same = facts.origin.as_deref() == Some(&manifest.origin)
         && (facts.log_size, hex::encode(facts.log_root)) == (manifest.log_size, manifest.log_root.clone());
-    if is_same {
-        return Ok(());
-    }
-    Err(refused("the registry in it is not the one of its manifest", PUT_TOGETHER))
+    if is_same { Ok(facts) } else { Err(refused("the registry in it is not the one of its manifest", PUT_TOGETHER)) }
 }
 
 fn read_config(path: &Path) -> Result<FleetConfig, FleetError> {
@@ -301,12 +298,14 @@ pub fn restore(dir: &DataDir, options: &RestoreOptions) -> Result<Restoration, F
     check_verifier(dir, &last.manifest)?;
     std::fs::create_dir_all(dir.path()).map_err(|error| local(dir.path(), &error))?;
     let (registry, config) = (dir.path().join("registry.restoring"), dir.path().join("keyfleet.restoring"));
-    open_registry(&chain, keys, &registry)?;
+    let facts = open_registry(&chain, keys, &registry)?;
     open_file(&last.directory, CONFIG, keys, &config)?;
     let has_config = dir.config_file().exists();
     let settings = if has_config { dir.load_config()? } else { read_config(&config)? };
     let witness = witness.clone().or_else(|| settings.witness_dir.clone());
     let entries_since = compare_witness(witness.as_deref(), &last.manifest)?;
+    let fence = FenceKeeper::new(witness.clone());
+    check_wrapping(&fence, &facts)?;
     if entries_since.is_some_and(|since| since > 0) && !accept_loss && !dry_run {
         return Err(older_than_the_fence(entries_since.unwrap_or_default()));
     }
@@ -318,7 +317,7 @@ pub fn restore(dir: &DataDir, options: &RestoreOptions) -> Result<Restoration, F
         chain: chain.iter().map(|link| link.manifest.id).collect(),
         entries_since,
         lost: lost_since(witness.as_deref(), &last.manifest, entries_since)?,
-        stopped_since: FenceKeeper::new(witness).stopped_since(last.manifest.as_of)?,
+        stopped_since: fence.stopped_since(last.manifest.as_of)?,
         notes,
     };
     if *dry_run {
@@ -363,6 +362,23 @@ fn older_than_the_fence(since: u64) -> FleetError {
         format!("it is older than the fence: the witness has seen {since} acts since"),
         "restore a newer one, or give --accept-loss: what was revoked or destroyed since stays so, the rest is lost",
     )
+}
+
+/// Refuses a registry whose keys nobody can open any more: what wrapped them is destroyed.
+fn check_wrapping(fence: &FenceKeeper, facts: &CopyFacts) -> Result<(), FleetError> {
+    let gone = fence.destroyed_wrapping()?;
+    let dead: Vec<String> =
+        facts.wrapped_under.iter().filter(|version| gone.contains(version)).map(u32::to_string).collect();
+    if dead.is_empty() {
+        return Ok(());
+    }
+    Err(refused(
+        format!(
+            "keys in it lie under version {} of the wrapping key, which is destroyed: nobody opens them",
+            dead.join(", ")
+        ),
+        "restore a backup that was made after the rotation; what else is in this one can be read with age and SQLite",
+    ))
 }
 
 /// What happened after a point, by kind, as far as the witness keeps the log.

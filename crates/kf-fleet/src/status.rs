@@ -6,6 +6,7 @@ use kf_api::status::{FleetStatus, Issuance, IssuanceSwitch};
 use kf_key::UnixMillis;
 
 use crate::entry::Entry;
+use crate::fence::Line;
 use crate::naming::check_why;
 use crate::{Fleet, FleetError};
 
@@ -63,6 +64,11 @@ impl Fleet {
                 "nothing is issued for {held} facilities or CAs: see `keyfleet incident list`, and `keyfleet issuance start --facility`"
             ));
         }
+        for key in self.log.lost_keys() {
+            warnings.push(format!(
+                "the log's key {key} was made after the backup that this registry is from, and is lost: once the registry is                  accepted, the key before it announces another; give who verifies by {key} the new `log.vkey`"
+            ));
+        }
         warnings.extend(self.break_glass_warnings());
         warnings.extend(self.drill_warning());
         warnings.extend(self.escrow_warnings());
@@ -103,7 +109,8 @@ impl Fleet {
         }
         let stopped = (!switch.run).then(|| switch.why.clone());
         let entry = self.evidence(Entry::done(who, act, self.now())).because(&switch.why);
-        self.store.set_issuance(stopped, entry.build()).await?;
+        self.store.set_issuance(stopped.clone(), entry.build()).await?;
+        self.tell_witness([Line::Issuance { facility: None, authority: None, stopped, at: self.now() }]);
         Ok(self.issuance())
     }
 

@@ -51,6 +51,11 @@ pub struct Missing {
     pub entries: Vec<Vec<u8>>,
 }
 
+/// Keeps, in the act under way, what a restored registry has lost.
+pub(crate) fn keep_lost(act: &Act<'_>, restored: &Restored) -> Result<(), StoreError> {
+    setting::set(act, RESTORED, &write(restored)?)
+}
+
 /// Disables one operator, unless it is the last enabled owner.
 fn disable(act: &Act<'_>, operator: OperatorId, found: &mut Restored) -> Result<(), StoreError> {
     let sql = "SELECT name FROM operator WHERE id = ?1 AND role = 1 AND enabled = 1

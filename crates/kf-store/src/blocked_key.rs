@@ -4,9 +4,11 @@ use kf_key::UnixMillis;
 
 use crate::act::Class;
 use crate::column::millis;
-use crate::{Audit, Logged, Store, StoreError};
+use crate::{Audit, Logged, Store, StoreError, sql};
 
 const MAX_AT_ONCE: usize = 100_000;
+/// Read at once.
+const CHUNK: u32 = 4_096;
 
 impl Store {
     /// Blocks public keys (at most 100,000 at once), by the SHA-256 of their SubjectPublicKeyInfo. Says how many were new.
@@ -31,5 +33,21 @@ impl Store {
             Ok(fresh)
         })
         .await
+    }
+
+    /// Calls `each` for every blocked key, in the order of their digests.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn for_each_blocked(&self, each: &mut dyn FnMut([u8; 32])) -> Result<(), StoreError> {
+        let sql = "SELECT sha256 FROM blocked_spki WHERE sha256 > ?1 ORDER BY sha256 LIMIT ?2";
+        let mut after = Vec::new();
+        loop {
+            let rows: Vec<[u8; 32]> =
+                self.read(|connection| sql::all(connection, sql, (&after, CHUNK), |row| row.get(0)))?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            after = last.to_vec();
+            rows.into_iter().for_each(&mut *each);
+        }
     }
 }

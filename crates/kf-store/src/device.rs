@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use kf_access::Visibility;
+use kf_api::backup::Restored;
 use kf_api::device::Device;
 use kf_api::{Page, PageRequest};
 use kf_key::{DeviceId, DeviceState, FacilityId, ProductLineId, RevocationReason, UnixMillis};
@@ -24,6 +25,8 @@ mod listed;
 const MAX_ROWS: usize = 10_000;
 /// Sightings that may wait to be written; further ones are dropped.
 const MAX_TOUCHED: usize = 100_000;
+/// Devices out of service that are read at once.
+const STOPPED_AT_ONCE: u32 = 4_096;
 const MAX_NAME_OCTETS: usize = 64;
 const MAX_BATCH_OCTETS: usize = 128;
 const MAX_ATTRIBUTES_OCTETS: usize = 16_384;
@@ -326,6 +329,58 @@ impl Store {
             Ok(Logged { value: revoked, index })
         })
         .await
+    }
+
+    /// Puts devices again into states that somebody outside knows them to be in: at most 10,000 at a time. One that this registry
+    /// does not know, or that is stopped more firmly, is left alone. How many changed; nothing is logged where none did.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn stop_devices_again(
+        &self,
+        devices: Vec<(DeviceId, DeviceState)>,
+        restored: Restored,
+        audit: impl Into<Audit>,
+    ) -> Result<u64, StoreError> {
+        let audit = audit.into();
+        self.write(Class::Reserved, move |act| {
+            let mut count = 0_u64;
+            for (device, to) in &devices {
+                count += u64::from(change::stop(act, *device, *to)?);
+            }
+            if count > 0 {
+                let restored = Restored { devices: restored.devices.saturating_add(count), ..restored.clone() };
+                crate::backup::keep_lost(act, &restored)?;
+                act.log(&audit.with_detail("devices", count))?;
+            }
+            Ok(count)
+        })
+        .await
+    }
+
+    /// Calls `each` for every device that is suspended, quarantined or decommissioned.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn for_each_stopped_device(&self, each: &mut dyn FnMut(DeviceId, DeviceState)) -> Result<(), StoreError> {
+        // The index by facility and state holds the id: devices in service are not looked at.
+        let sql = "SELECT id FROM device INDEXED BY device_by_facility
+            WHERE facility = ?1 AND state = ?2 AND id > ?3 ORDER BY id LIMIT ?4";
+        for facility in self.facility_ids()? {
+            for state in DeviceState::ALL.into_iter().filter(|state| !state.may_enrol()) {
+                let mut after = Vec::new();
+                loop {
+                    let rows: Vec<DeviceId> = self.read(|connection| {
+                        let params = (facility.as_bytes(), state.code(), &after, STOPPED_AT_ONCE);
+                        sql::all(connection, sql, params, |row| column::id(row, 0))
+                    })?;
+                    let Some(last) = rows.last() else { break };
+                    after = last.as_bytes().to_vec();
+                    rows.iter().for_each(|device| each(*device, state));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// How many devices and certificates [`Store::change_devices`] would touch: `(devices, certificates)`.

@@ -55,6 +55,16 @@ impl Store {
         self.read(|connection| sql::one(connection, sql, (scope(visibility), name), row))
     }
 
+    /// The ids of all facilities, in their order.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn facility_ids(&self) -> Result<Vec<FacilityId>, StoreError> {
+        self.read(|connection| {
+            sql::all(connection, "SELECT id FROM facility ORDER BY id", [], |row| column::id(row, 0))
+        })
+    }
+
     /// Facilities in the order of their ids.
     ///
     /// # Errors

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use kf_access::Visibility;
-use kf_key::{AuthorityId, CertificateStatus, DeviceId, FacilityId, RevocationReason, SerialNumber, UnixMillis};
+use kf_key::{
+    AuthorityId, CertificateStatus, DeviceId, DeviceState, FacilityId, RevocationReason, SerialNumber, UnixMillis,
+};
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row};
@@ -288,6 +290,9 @@ pub struct Revoked {
     pub shards: BTreeSet<(AuthorityId, u16)>,
     /// The changes, at most [`Revoked::MAX_CHANGES`]; beyond it read the shards again with [`Store::for_each_revoked`].
     pub changes: Vec<StatusChange>,
+    /// Devices whose state changed, and to what, at most [`Revoked::MAX_CHANGES`]; beyond it read them again with
+    /// [`Store::for_each_stopped_device`].
+    pub states: Vec<(DeviceId, DeviceState)>,
 }
 
 impl Revoked {
@@ -307,6 +312,8 @@ impl Revoked {
         self.shards.extend(other.shards);
         let room = Self::MAX_CHANGES.saturating_sub(self.changes.len());
         self.changes.extend(other.changes.into_iter().take(room));
+        let room = Self::MAX_CHANGES.saturating_sub(self.states.len());
+        self.states.extend(other.states.into_iter().take(room));
     }
 }
 

@@ -50,6 +50,12 @@ impl Store {
         .await
     }
 
+    /// Why somebody has stopped issuance for the whole fleet, if so; from memory.
+    #[must_use]
+    pub fn issuance_stopped(&self) -> Option<String> {
+        self.shared().stopped.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Whether certificates are being issued: fenced, full, stopped or running, from memory.
     #[must_use]
     pub fn issuance(&self) -> Issuance {
@@ -57,8 +63,7 @@ impl Store {
         if let Some(why) = health.fenced {
             return Issuance::Fenced(why);
         }
-        let stopped = self.shared().stopped.read().unwrap_or_else(PoisonError::into_inner).clone();
-        match stopped {
+        match self.issuance_stopped() {
             Some(why) => Issuance::Stopped(why),
             None if health.full => Issuance::StoreFull,
             None => Issuance::Running,

@@ -114,6 +114,19 @@ fn counts(connection: &Connection, version: u32) -> Result<WrappedCounts, StoreE
     })
 }
 
+/// The versions under which something lies.
+pub(crate) fn in_use(connection: &Connection) -> Result<Vec<u32>, StoreError> {
+    // The first is not in the table before there is a second.
+    let sql = "SELECT version FROM wrapping_version UNION SELECT 1 ORDER BY version";
+    let mut versions: Vec<u32> = sql::all(connection, sql, [], |row| row.get(0))?;
+    let mut failed = None;
+    versions.retain(|version| match counts(connection, *version) {
+        Ok(counts) => counts.total() > 0,
+        Err(error) => failed.replace(error).is_some(),
+    });
+    failed.map_or(Ok(versions), Err)
+}
+
 fn row_of(place: WrappedPlace, wrapped: Vec<u8>) -> WrappedRow {
     WrappedRow { place, wrapped }
 }
@@ -188,7 +201,8 @@ impl Store {
         at: UnixMillis,
         audit: impl Into<Audit>,
     ) -> Result<Logged<()>, StoreError> {
-        self.logged(Class::Ordinary, audit.into(), move |act| {
+        // A registry that was restored from before is fenced, and must know of the versions that it finds in their file all the same.
+        self.logged(Class::Reserved, audit.into(), move |act| {
             let newest: Option<u32> = act.one("SELECT max(version) FROM wrapping_version", [], |row| row.get(0))?;
             if newest != Some(seen) || next <= seen {
                 return Err(StoreError::IllegalState {

@@ -7,6 +7,7 @@ use kf_key::SerialNumber;
 use kf_store::certificate::CertificateQuery;
 
 use crate::entry::Entry;
+use crate::fence::Line;
 use crate::naming::check_why;
 use crate::{Fleet, FleetError};
 
@@ -89,6 +90,10 @@ impl Fleet {
         if let [key] = spki_sha256.as_slice() {
             entry = entry.about(format!("spki:{}", hex::encode(key)));
         }
-        Ok(self.store.block_keys(spki_sha256, now, entry.build()).await?.value)
+        let lines: Vec<Line> =
+            spki_sha256.iter().map(|key| Line::KeyBlocked { spki_sha256: hex::encode(key), at: now }).collect();
+        let fresh = self.store.block_keys(spki_sha256, now, entry.build()).await?.value;
+        self.tell_witness(lines);
+        Ok(fresh)
     }
 }

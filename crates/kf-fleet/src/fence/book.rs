@@ -1,13 +1,13 @@
 //! `fence.jsonl`: a line for each thing that a restored registry must not bring back. Lines are added and never changed; a
 //! last line without its end is what a crash left, and was never relied upon.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use kf_key::{
-    AuthorityId, BackupId, DeviceId, DeviceState, EncryptionKeyId, FacilityId, OperatorId, ProposalId,
+    AuthorityId, BackupId, DeviceId, DeviceState, EncryptionKeyId, FacilityId, KeyId, OperatorId, ProposalId,
     RevocationReason, SerialNumber, TokenId, UnixMillis,
 };
 use kf_store::revocation::StatusChange;
@@ -51,6 +51,36 @@ pub(crate) enum Line {
         /// When it was revoked or held, and why; absent: released.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         stopped: Option<(UnixMillis, RevocationReason)>,
+    },
+    /// The state of a device changed. The last line about it counts.
+    DeviceState {
+        /// Which.
+        device: DeviceId,
+        /// The state that it is in now; one in which it may enrol says that it goes on.
+        state: DeviceState,
+        /// When.
+        at: UnixMillis,
+    },
+    /// A public key was blocked: it is never certified.
+    KeyBlocked {
+        /// SHA-256 of its SubjectPublicKeyInfo, hexadecimal.
+        spki_sha256: String,
+        /// When.
+        at: UnixMillis,
+    },
+    /// Issuance was stopped, or goes on. The last line about a place counts.
+    Issuance {
+        /// The facility; with no CA either: the whole fleet.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        facility: Option<FacilityId>,
+        /// The CA.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        authority: Option<AuthorityId>,
+        /// Why it is stopped; absent: it goes on.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        stopped: Option<String>,
+        /// When.
+        at: UnixMillis,
     },
     /// A backup was begun.
     Backup {
@@ -116,6 +146,13 @@ pub(crate) enum Line {
         /// When it was about to happen.
         at: UnixMillis,
     },
+    /// A key of the log was destroyed.
+    LogKey {
+        /// Which.
+        key: KeyId,
+        /// When it was about to happen.
+        at: UnixMillis,
+    },
     /// A version of the wrapping key was destroyed.
     WrappingVersion {
         /// The version.
@@ -149,13 +186,19 @@ impl Line {
             Self::Certificate { stopped: Some((at, _)), .. } => ("certificates", *at),
             Self::EncryptionMinimum { at, .. } => ("minimum versions of encryption keys", *at),
             Self::EncryptionVersion { at, .. } => ("versions of encryption keys", *at),
+            Self::DeviceState { state, at, .. } if !state.may_enrol() => ("devices", *at),
+            Self::KeyBlocked { at, .. } => ("blocked keys", *at),
+            Self::Issuance { stopped: Some(_), at, .. } => ("places where nothing is issued", *at),
             Self::Operator { enabled: false, at, .. } => ("operators", *at),
             Self::TokenWithdrawn { at, .. } => ("tokens", *at),
             Self::BreakGlassOpened { at, .. } => ("break-glass credentials", *at),
             Self::AuthorityKey { at, .. } => ("keys of CAs", *at),
+            Self::LogKey { at, .. } => ("keys of the log", *at),
             Self::WrappingVersion { at, .. } => ("versions of the wrapping key", *at),
             Self::FacilityEpoch { at, .. } => ("key epochs", *at),
             Self::Certificate { stopped: None, .. }
+            | Self::DeviceState { .. }
+            | Self::Issuance { stopped: None, .. }
             | Self::Operator { enabled: true, .. }
             | Self::Backup { .. }
             | Self::BackupRetired { .. } => return None,
@@ -167,6 +210,13 @@ impl Line {
         match self {
             Self::DeviceKey { device, .. } => Some([&b"d"[..], device.as_bytes()].concat()),
             Self::Certificate { serial, .. } => Some([&b"c"[..], serial.as_bytes()].concat()),
+            Self::DeviceState { device, .. } => Some([&b"s"[..], device.as_bytes()].concat()),
+            Self::Issuance { facility, authority, .. } => {
+                let place = |id: Option<&[u8; 16]>| id.copied().unwrap_or_default();
+                let (facility, authority) =
+                    (facility.as_ref().map(FacilityId::as_bytes), authority.as_ref().map(AuthorityId::as_bytes));
+                Some([&b"i"[..], &place(facility), &place(authority)].concat())
+            }
             Self::Operator { operator, .. } => Some([&b"o"[..], operator.as_bytes()].concat()),
             _ => None,
         }
@@ -223,6 +273,17 @@ impl FenceKeeper {
             waiting.clear();
         }
         Ok(())
+    }
+
+    /// Versions of the wrapping key that were destroyed.
+    pub(crate) fn destroyed_wrapping(&self) -> Result<BTreeSet<u32>, FleetError> {
+        let mut gone = BTreeSet::new();
+        self.for_each_line(|line| {
+            if let Line::WrappingVersion { version, .. } = line {
+                gone.insert(version);
+            }
+        })?;
+        Ok(gone)
     }
 
     /// How much was stopped after a moment and is stopped still, by kind.

@@ -151,6 +151,11 @@ impl Fleet {
         let entry = self.evidence(Entry::done(who, act, now)).about(about).at_facility(facility).because(why);
         let held = stop.then(|| (why.to_owned(), now));
         let logged = self.store.hold_issuance(target, held, entry.build()).await?;
+        let authority = match target {
+            HoldTarget::Facility(_) => None,
+            HoldTarget::Authority(authority) => Some(authority),
+        };
+        self.tell_witness([Line::Issuance { facility, authority, stopped: stop.then(|| why.to_owned()), at: now }]);
         Ok(Came::at(logged.index, if stop { "stopped" } else { "goes on" }))
     }
 

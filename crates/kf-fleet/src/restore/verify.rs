@@ -72,7 +72,7 @@ pub fn verify_backup(from: &Path, keys: &BackupKeys, scratch: &Path) -> Result<B
         check_files(&link.directory, &link.manifest)?;
     }
     let bench = Bench::at(scratch)?;
-    let outcome = open_registry(&chain, keys, &bench.registry).and_then(|()| bench.check_config(last, keys));
+    let outcome = open_registry(&chain, keys, &bench.registry).and_then(|_facts| bench.check_config(last, keys));
     bench.clear()?;
     outcome.map(|()| last.manifest.clone())
 }

@@ -18,6 +18,7 @@ use kf_store::key::{KeyChange, KeyRecord};
 use super::{Run, conclude};
 use crate::authority::key_record;
 use crate::entry::Entry;
+use crate::fence::Line;
 use crate::log_publisher::{LOG_KEY_FACT, LOG_LINKS_FACT, LOG_PURPOSE, verifier_of};
 use crate::{Fleet, FleetError};
 
@@ -95,6 +96,11 @@ impl Fleet {
                 "somebody made the successor already: look with `keyfleet inventory --class log-key`",
             ));
         }
+        self.announce_log_key(who, current, why).await
+    }
+
+    /// Makes the successor of the key in use, unless that was begun before; whoever calls it has the turn.
+    async fn announce_log_key(&self, who: &Principal, current: KeyId, why: &str) -> Result<u64, FleetError> {
         if self.begun_log_key(current)?.is_none() {
             // Keys are told apart by their time: this one is the newer one whatever the clock says.
             let before = self.store.key(current)?.ok_or(FleetError::Bug("no log key"))?;
@@ -165,17 +171,29 @@ impl Fleet {
             self.finish_log_key(&begun).await?;
             return Ok(());
         }
-        let Some(since) = self.store.key(current)?.and_then(|key| key.activated) else { return Ok(()) };
-        let now = self.now();
-        if now < since || now.since(since) < BOTH_SIGN {
-            return Ok(());
+        let lost = self.log.lost_keys();
+        if !lost.is_empty() && self.store.restored()?.is_none() && self.store.health().fenced.is_none() {
+            let why = format!(
+                "made after the backup that this registry is from, and lost with its host: {}",
+                lost.join(", ")
+            );
+            self.announce_log_key(&Self::server_principal(), current, &why).await?;
         }
-        for old in self.log.retiring() {
+        self.retire_log_keys().await
+    }
+
+    /// Destroys keys that have a successor: once both have signed for long enough, and at once what the witness knows to be destroyed.
+    async fn retire_log_keys(&self) -> Result<(), FleetError> {
+        let Some(since) = self.store.key(self.log.key())?.and_then(|key| key.activated) else { return Ok(()) };
+        let now = self.now();
+        let is_over = now >= since && now.since(since) >= BOTH_SIGN;
+        for old in self.log.retiring().into_iter().filter(|old| is_over || self.log.was_destroyed(*old)) {
             let record = self.store.key(old)?.ok_or(FleetError::Bug("no log key"))?;
             let change = KeyChange { id: old, seen: record.state, to: KeyState::Destroyed, at: now };
             let entry = Entry::done(&Self::server_principal(), "log.retire", now)
                 .about(old)
                 .because("its successor has signed for fourteen days");
+            self.fence.add(&[Line::LogKey { key: old, at: now }])?;
             // The registry first: what it says is destroyed is not signed with, whatever the token still holds.
             self.store.change_key(change, entry.build()).await?;
             self.log.reload(&self.store, &self.signer)?;

@@ -33,5 +33,6 @@ mod scratch;
 mod sealed;
 mod session;
 mod storage_campaign;
+mod stopped;
 mod succession;
 mod wrapping;

@@ -15,7 +15,7 @@ use kf_api::rotation::{RotateRequest, RotationOperation, RotationOutcome, Rotati
 use kf_fleet::{Fleet, FleetError, Principal};
 use kf_key::{KeyState, UnixMillis};
 
-use crate::backup::nightly;
+use crate::backup::{Rig, nightly, place, restored_at};
 use crate::crash::{copied, killed_child};
 use crate::destruction::{approve, decommission, of_device, receipts};
 use crate::exchange::Firmware;
@@ -280,6 +280,39 @@ async fn a_registry_of_before_the_rotation_adopts_the_version_and_one_of_before_
                 .is_err()
         );
     }
+}
+
+#[tokio::test]
+async fn a_backup_of_before_a_rotation_is_restored_and_one_whose_version_is_destroyed_is_refused_by_its_number() {
+    let (scratch, _device, ciphertext) = at_version_two().await;
+    let rig = Rig::over(scratch).await;
+    let made = rig.backup().await;
+    rotate(&rig.scratch.fleet, &rig.scratch.owner, now(false)).await;
+    sweep(&rig.scratch.fleet).await;
+    rig.scratch.fleet.turn().await;
+    let from = tempfile::tempdir().unwrap();
+    crate::rollback::copy(&place(&made), &from.path().join("backup"));
+    let from = from.path().join("backup");
+    let (closed, key, pavel) = rig.lost().await;
+    let lost = copied(closed.path());
+    restored_at((&from, None), closed.path(), &key, true).unwrap();
+    let scratch = Scratch::at(closed).await;
+    let newest = versions(&scratch.fleet, &scratch.owner).await.pop().unwrap().0;
+    assert_eq!(newest, "wrap:3", "what was made later wraps what is made now");
+    assert!(scratch.fleet.rewrap_some(3).await.is_err(), "it is fenced");
+    let proposal = scratch.fleet.restored_accept(&scratch.owner, "we looked".into()).await.unwrap().proposal;
+    approve(&scratch, &pavel, proposal).await.unwrap();
+    assert!(decrypts(&scratch.fleet, &ciphertext).await, "the witness has every version");
+    sweep(&scratch.fleet).await;
+    destroyed(&scratch, &pavel, 2).await;
+    assert!(decrypts(&scratch.fleet, &ciphertext).await);
+    scratch.fleet.turn().await;
+    let closed = scratch.closed().await;
+    std::fs::remove_dir_all(lost.path().join("witness")).unwrap();
+    crate::rollback::copy(&closed.path().join("witness"), &lost.path().join("witness"));
+    let refused = restored_at((&from, None), lost.path(), &key, true).unwrap_err().to_string();
+    assert!(refused.contains("under version 2 of the wrapping key, which is destroyed"), "{refused}");
+    assert!(!lost.path().join("data/registry.sqlite").exists());
 }
 
 /// Names the directory in which the child of the test below works.

@@ -9,7 +9,7 @@ use kf_log::AuditEntry;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::{Store, StoreError, log, schema, sql};
+use crate::{Store, StoreError, log, schema, sql, wrapping};
 
 /// A copy waits this long for a lock that the end of another connection holds for a moment.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,6 +27,8 @@ pub struct CopyFacts {
     pub origin: Option<String>,
     /// The time of its newest entry: it holds nothing that happened later.
     pub as_of: UnixMillis,
+    /// Versions of the wrapping key under which something in it lies.
+    pub wrapped_under: Vec<u32>,
 }
 
 /// Looks into a copy that nobody has open: whether the engine finds it whole, its log against its tree. Nothing is written, not even
@@ -49,7 +51,8 @@ pub fn inspect(path: &Path) -> Result<CopyFacts, StoreError> {
     let newest: Option<Vec<u8>> = sql::one(&connection, sql, [], |row| row.get(0))?;
     let newest = newest.and_then(|entry| serde_json::from_slice::<AuditEntry>(&entry).ok());
     let newest = newest.ok_or_else(|| StoreError::Corrupt { what: "the newest log entry cannot be read".into() })?;
-    Ok(CopyFacts { schema, log_size: tree.size(), log_root: tree.root(), origin, as_of: newest.at })
+    let wrapped_under = wrapping::in_use(&connection)?;
+    Ok(CopyFacts { schema, log_size: tree.size(), log_root: tree.root(), origin, as_of: newest.at, wrapped_under })
 }
 
 /// The name under which SQLite opens a file without locks and without a write-ahead log beside it.

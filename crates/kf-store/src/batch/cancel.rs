@@ -2,7 +2,7 @@
 
 use kf_access::Visibility;
 use kf_api::batch::{BatchState, MadeState};
-use kf_key::{BatchId, CertificateStatus, DeviceState, FacilityId, RevocationReason, UnixMillis};
+use kf_key::{BatchId, CertificateStatus, DeviceId, DeviceState, FacilityId, RevocationReason, UnixMillis};
 use rusqlite::types::Value;
 
 use super::require_state;
@@ -76,8 +76,9 @@ fn cancel(act: &mut Act<'_>, cancellation: &Cancellation) -> Result<Revoked, Sto
         act.counts.device(facility, DeviceState::Decommissioned, count);
         ended += u64::try_from(count).unwrap_or(0);
     }
-    let sql = format!("UPDATE device SET state = 5 WHERE {devices} AND ?1 IS NULL");
-    act.execute(&sql, (Value::Null, target()))?;
+    let sql = format!("UPDATE device SET state = 5 WHERE {devices} AND ?1 IS NULL RETURNING id");
+    let ids: Vec<DeviceId> = act.all(&sql, (Value::Null, target()), |row| column::id(row, 0))?;
+    revoked.states = ids.into_iter().map(|id| (id, DeviceState::Decommissioned)).take(Revoked::MAX_CHANGES).collect();
     act.execute("UPDATE batch SET state = ?2, ended = ?3 WHERE id = ?1", (batch.as_bytes(), to.code(), millis(at)))?;
     revoked.devices = ended;
     Ok(revoked)

@@ -1,7 +1,7 @@
 //! A change of device state together with what it does to certificates, codes and waiting enrolments.
 
 use kf_access::Visibility;
-use kf_key::{DeviceState, FacilityId, RevocationReason};
+use kf_key::{DeviceId, DeviceState, FacilityId, RevocationReason};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
@@ -112,7 +112,7 @@ pub(crate) fn carry_out(
         let sql = format!("UPDATE label SET resold = NULL WHERE resold IS NOT NULL AND device IN ({selection})");
         act.execute(&sql, (scope(visibility), &target))?;
     }
-    outcome.devices = set_states(act, change, &from, visibility)?;
+    (outcome.devices, outcome.states) = set_states(act, change, &from, visibility)?;
     Ok(outcome)
 }
 
@@ -138,13 +138,13 @@ fn end_bootstrap(act: &Act<'_>, selection: &str, target: &Value, visibility: &Vi
     Ok(())
 }
 
-/// Sets the states; how many devices changed.
+/// Sets the states; how many devices changed, and which, as far as they are listed.
 fn set_states(
     act: &mut Act<'_>,
     change: &DeviceChange,
     from: &str,
     visibility: &Visibility,
-) -> Result<u64, StoreError> {
+) -> Result<(u64, Vec<(DeviceId, DeviceState)>), StoreError> {
     let (devices, target) = condition(&change.target);
     // Whoever comes back is active when it holds an LDevID that is not revoked, and registered otherwise.
     let to = if resumes(change.to) {
@@ -153,26 +153,50 @@ fn set_states(
     } else {
         change.to.code().to_string()
     };
-    let mut changed = 0;
+    let (mut changed, mut listed) = (0, Vec::new());
     for state in DeviceState::ALL {
         if !from.split(", ").any(|code| code == state.code().to_string()) {
             continue;
         }
         let sql = format!(
-            "UPDATE device SET state = {to} WHERE {devices} AND state = ?3 AND {} RETURNING facility, state",
+            "UPDATE device SET state = {to} WHERE {devices} AND state = ?3 AND {} RETURNING facility, state, id",
             in_scope!("facility")
         );
-        let rows: Vec<(FacilityId, DeviceState)> =
+        let rows: Vec<(FacilityId, DeviceState, DeviceId)> =
             act.all(&sql, (scope(visibility), &target, state.code()), |row| {
-                Ok((column::id(row, 0)?, column::coded(row, 1)?))
+                Ok((column::id(row, 0)?, column::coded(row, 1)?, column::id(row, 2)?))
             })?;
-        for (facility, now) in rows {
+        for (facility, now, device) in rows {
             act.counts.device(facility, state, -1);
             act.counts.device(facility, now, 1);
             changed += 1;
+            if listed.len() < Revoked::MAX_CHANGES {
+                listed.push((device, now));
+            }
         }
     }
-    Ok(changed)
+    Ok((changed, listed))
+}
+
+/// Puts a device into a state in which it does nothing, as somebody outside knows it to be; certificates are another matter. Whether
+/// it was in a state that can become this one.
+pub(super) fn stop(act: &mut Act<'_>, device: DeviceId, to: DeviceState) -> Result<bool, StoreError> {
+    let sql = "SELECT state, facility FROM device WHERE id = ?1";
+    let found = act.one(sql, [device.as_bytes()], |row| {
+        Ok((column::coded::<DeviceState>(row, 0)?, column::id::<FacilityId>(row, 1)?))
+    })?;
+    let Some((state, facility)) = found else { return Ok(false) };
+    if to.may_enrol() || state.transition(to).is_err() {
+        return Ok(false);
+    }
+    act.execute("UPDATE device SET state = ?2 WHERE id = ?1", (device.as_bytes(), to.code()))?;
+    act.counts.device(facility, state, -1);
+    act.counts.device(facility, to, 1);
+    if to == DeviceState::Decommissioned {
+        let target = Value::Blob(device.as_bytes().to_vec());
+        end_bootstrap(act, "SELECT id FROM device WHERE id = ?2", &target, &Visibility::Fleet)?;
+    }
+    Ok(true)
 }
 
 /// See [`crate::Store::count_device_change`].
