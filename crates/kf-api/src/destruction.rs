@@ -3,6 +3,10 @@
 use kf_key::{BackupId, DestructionId, FacilityId, ProposalId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 /// Which keys are to be destroyed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "class", deny_unknown_fields)]
@@ -19,6 +23,9 @@ pub enum DestructionTarget {
         /// Whether the caller says that certificates of it which are good stay so: nobody can revoke them afterwards.
         #[serde(default)]
         certificates_stay: bool,
+        /// How many those are, as counted when it was proposed: it is not carried out for more. Whoever asks need not say.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        certificates: u64,
     },
     /// A version of an encryption key that is below the minimum.
     EncryptionVersion {

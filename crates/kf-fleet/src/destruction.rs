@@ -104,6 +104,10 @@ impl Fleet {
         if let DestructionTarget::WrappingVersion { version } = target {
             return self.wrapping_to_destroy(who, *version).map(drop);
         }
+        if let DestructionTarget::AuthorityKey { authority, certificates, .. } = target {
+            // The number that was proposed, and not one more.
+            return self.find_authority_destruction(who, authority, *certificates).map(drop);
+        }
         self.find_destruction(who, target, station_records_erased).map(drop)
     }
 
@@ -143,8 +147,9 @@ impl Fleet {
                 let salts = Salts::EncryptionVersion(key.id, *version);
                 (salts, describe(salts), key.facility)
             }
-            DestructionTarget::AuthorityKey { authority, certificates_stay } => {
-                return self.find_authority_destruction(who, authority, *certificates_stay);
+            DestructionTarget::AuthorityKey { authority, certificates_stay, .. } => {
+                let agreed = if *certificates_stay { u64::MAX } else { 0 };
+                return self.find_authority_destruction(who, authority, agreed);
             }
             DestructionTarget::Elsewhere { facility, statement } => {
                 return self.find_elsewhere(who, facility.as_deref(), statement);

@@ -22,6 +22,19 @@ pub struct SuccessionFacts {
     pub unexpired: u64,
 }
 
+/// What is known of a CA whose key is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyEndFacts {
+    /// Whether the fleet's devices get their certificates from it.
+    pub is_default: bool,
+    /// How far its succession is, where it has a successor.
+    pub succession: Option<SuccessionState>,
+    /// Certificates of it that are neither expired nor revoked.
+    pub living: u64,
+    /// Of those, how many two people have agreed to leave as they are.
+    pub agreed: u64,
+}
+
 /// What stands in the way of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -55,6 +68,21 @@ pub enum Hindrance {
         /// How many.
         devices: u64,
     },
+    /// It issues.
+    #[error("it is the default of the fleet: devices get their certificates from it")]
+    Default,
+    /// It is handed out to devices, or still issues: it has a successor and is not retired.
+    #[error("its successor is {}, and it is not retired", state.name())]
+    NotRetired {
+        /// How far the succession is.
+        state: SuccessionState,
+    },
+    /// Certificates that nobody could revoke any more.
+    #[error("{certificates} certificates of it are neither expired nor revoked, and nobody could revoke them any more")]
+    Living {
+        /// How many.
+        certificates: u64,
+    },
     /// Somebody may still ask for the status of what it issued.
     #[error("{certificates} certificates of it have not expired")]
     Unexpired {
@@ -81,6 +109,22 @@ pub const fn may_step(facts: &SuccessionFacts, to: SuccessionState) -> Result<()
             Err(Hindrance::Stranded { devices: facts.unproved })
         }
         SuccessionState::Closed if facts.unexpired > 0 => Err(Hindrance::Unexpired { certificates: facts.unexpired }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the key of a CA may end now: after it is retired, where somebody succeeds it, and with nothing left that it would have to revoke but
+/// what was agreed to.
+///
+/// # Errors
+/// The first [`Hindrance`].
+pub const fn may_end_key(facts: &KeyEndFacts) -> Result<(), Hindrance> {
+    if facts.is_default {
+        return Err(Hindrance::Default);
+    }
+    match facts.succession {
+        Some(state @ (SuccessionState::Prepared | SuccessionState::Switched)) => Err(Hindrance::NotRetired { state }),
+        _ if facts.living > facts.agreed => Err(Hindrance::Living { certificates: facts.living }),
         _ => Ok(()),
     }
 }
@@ -121,5 +165,22 @@ mod tests {
         assert_eq!(may_step(&facts, SuccessionState::Retired), Ok(()));
         let more = SuccessionFacts { unproved: 4, ..facts };
         assert_eq!(may_step(&more, SuccessionState::Retired), Err(Hindrance::Stranded { devices: 4 }));
+    }
+
+    #[test]
+    fn a_key_ends_after_its_ca_is_retired_and_leaves_no_more_than_was_agreed_to() {
+        use SuccessionState::{Closed, Prepared, Retired, Switched};
+        let easy = KeyEndFacts { is_default: false, succession: None, living: 0, agreed: 0 };
+        for succession in [None, Some(Retired), Some(Closed)] {
+            assert_eq!(may_end_key(&KeyEndFacts { succession, ..easy }), Ok(()));
+        }
+        for state in [Prepared, Switched] {
+            let facts = KeyEndFacts { succession: Some(state), ..easy };
+            assert_eq!(may_end_key(&facts), Err(Hindrance::NotRetired { state }));
+        }
+        assert_eq!(may_end_key(&KeyEndFacts { is_default: true, ..easy }), Err(Hindrance::Default));
+        assert_eq!(may_end_key(&KeyEndFacts { living: 3, agreed: 3, ..easy }), Ok(()));
+        let more = KeyEndFacts { living: 4, agreed: 3, ..easy };
+        assert_eq!(may_end_key(&more), Err(Hindrance::Living { certificates: 4 }));
     }
 }

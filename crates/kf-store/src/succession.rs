@@ -2,6 +2,7 @@
 //! successions takes no visibility.
 
 use kf_access::Visibility;
+use kf_api::authority::AuthorityKind;
 use kf_api::campaign::SilenceByAge;
 use kf_api::certificate::Certificate;
 use kf_api::succession::{Succession, TrustProgress, UnprovedDevice};
@@ -58,6 +59,8 @@ pub struct SuccessionChange {
     pub seen: SuccessionState,
     /// The new state.
     pub to: SuccessionState,
+    /// Devices that may be left behind when a root is retired: those that have not proved that they trust its successor.
+    pub agreed: u64,
     /// When.
     pub at: UnixMillis,
 }
@@ -91,6 +94,13 @@ fn succession_row(row: &Row<'_>) -> rusqlite::Result<StoredSuccession> {
 fn found(act: &Act<'_>, predecessor: AuthorityId) -> Result<StoredSuccession, StoreError> {
     let sql = concat!(columns!(), " WHERE s.predecessor = ?1");
     act.one(sql, [predecessor.as_bytes()], succession_row)?.ok_or(StoreError::NotFound { what: "succession" })
+}
+
+/// Devices that are not decommissioned (5) and have not proved that they trust a root.
+fn unproved(act: &Act<'_>, root: AuthorityId) -> Result<u64, StoreError> {
+    let sql = "SELECT count(*) FROM device d WHERE d.state <> 5
+        AND NOT EXISTS (SELECT 1 FROM device_trust t WHERE t.root = ?1 AND t.device = d.id)";
+    Ok(act.one(sql, [root.as_bytes()], |row| count(row, 0))?.unwrap_or(0))
 }
 
 /// The successor takes over as default of the fleet, where the old CA was it.
@@ -155,17 +165,21 @@ impl Store {
     }
 
     /// Takes successions one step on by the one transition function. A switch hands the default over; closing deactivates the
-    /// old key.
+    /// old key. Devices that a retired root would strand are counted in the same transaction, and noted in the log entry
+    /// (`detail.stranded`).
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::IllegalState`] when one is not as the caller saw it, or cannot become this.
+    /// [`StoreError::NotFound`]; [`StoreError::IllegalState`] when one is not as the caller saw it, or cannot become this, or when more
+    /// devices would be left behind than was agreed.
     pub async fn change_successions(
         &self,
         change: SuccessionChange,
         audit: impl Into<Audit>,
     ) -> Result<Logged<()>, StoreError> {
-        self.logged(Class::Ordinary, audit.into(), move |act| {
-            let SuccessionChange { predecessors, seen, to, at } = &change;
+        let audit = audit.into();
+        self.write(Class::Ordinary, move |act| {
+            let SuccessionChange { predecessors, seen, to, agreed, at } = &change;
+            let mut stranded = 0;
             for predecessor in predecessors.iter().take(MAX_AT_ONCE) {
                 let stored = found(act, *predecessor)?.succession;
                 let illegal = |expected: String| StoreError::IllegalState {
@@ -177,6 +191,18 @@ impl Store {
                     return Err(illegal(seen.name().into()));
                 }
                 seen.transition(*to).map_err(|to| illegal(format!("one that can become {}", to.to.name())))?;
+                if stored.kind == AuthorityKind::Root {
+                    stranded += unproved(act, stored.successor)?;
+                }
+                if *to == SuccessionState::Retired && stranded > *agreed {
+                    return Err(StoreError::IllegalState {
+                        what: "authority",
+                        found: format!(
+                            "one that {stranded} devices depend on, which have not proved that they trust its successor"
+                        ),
+                        expected: format!("one that at most {agreed} are left behind by"),
+                    });
+                }
                 let sql = match to {
                     SuccessionState::Prepared => return Err(illegal("later".into())),
                     SuccessionState::Switched => {
@@ -192,7 +218,8 @@ impl Store {
                     _ => {}
                 }
             }
-            Ok(())
+            let index = act.log(&audit.with_detail("stranded", stranded))?;
+            Ok(Logged { value: (), index })
         })
         .await
     }

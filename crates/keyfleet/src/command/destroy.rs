@@ -216,7 +216,8 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         }
         Verb::AuthorityKey { authority, certificates_stay, terms } => {
             let what = format!("destroy the key of the CA {authority}, which signs nothing afterwards");
-            propose(context, DestructionTarget::AuthorityKey { authority, certificates_stay }, &what, terms).await
+            let target = DestructionTarget::AuthorityKey { authority, certificates_stay, certificates: 0 };
+            propose(context, target, &what, terms).await
         }
         Verb::EncryptionVersion { key, number: version, terms } => {
             let what = format!("destroy version {version} of {key}");

@@ -329,7 +329,7 @@ impl Fleet {
             is_ready && known.record.issuer == Some(predecessor)
         });
         let together: Vec<_> = std::iter::once(predecessor).chain(below.map(|known| known.record.id)).collect();
-        self.take_step(who, &together, SuccessionState::Switched, (request, &Consent::NotNeeded)).await
+        self.take_step(who, &together, (SuccessionState::Switched, 0), (request, &Consent::NotNeeded)).await
     }
 
     async fn retire(
@@ -341,7 +341,8 @@ impl Fleet {
         let succession = self.succession_to_retire(who, predecessor)?;
         let stranded = self.stranded_by(&succession)?;
         if stranded == 0 || request.dry_run {
-            return self.take_step(who, &[predecessor], SuccessionState::Retired, (request, &Consent::NotNeeded)).await;
+            let step = (SuccessionState::Retired, 0);
+            return self.take_step(who, &[predecessor], step, (request, &Consent::NotNeeded)).await;
         }
         if !request.strand {
             self.require_step(&succession, SuccessionState::Retired, 0)?;
@@ -369,7 +370,7 @@ impl Fleet {
     /// Refuses a step that something stands in the way of; `agreed` devices may be left behind.
     fn require_step(&self, succession: &Succession, to: SuccessionState, agreed: u64) -> Result<(), FleetError> {
         let facts = self.succession_facts(succession, agreed)?;
-        may_step(&facts, to).map_err(|hindrance| hindered(succession, hindrance))
+        may_step(&facts, to).map_err(|hindrance| hindered(&succession.predecessor_name, hindrance))
     }
 
     fn succession_facts(&self, succession: &Succession, agreed: u64) -> Result<SuccessionFacts, FleetError> {
@@ -414,14 +415,14 @@ impl Fleet {
         self.require_step(&succession, SuccessionState::Retired, agreed)?;
         let request =
             SuccessionActRequest { act: SuccessionAct::Retire, strand: true, why: why.to_owned(), dry_run: false };
-        self.take_step(who, &[predecessor], SuccessionState::Retired, (&request, consent)).await
+        self.take_step(who, &[predecessor], (SuccessionState::Retired, agreed), (&request, consent)).await
     }
 
     async fn take_step(
         &self,
         who: &Principal,
         predecessors: &[AuthorityId],
-        to: SuccessionState,
+        (to, agreed): (SuccessionState, u64),
         (request, consent): (&SuccessionActRequest, &Consent),
     ) -> Result<SuccessionOutcome, FleetError> {
         let first = *predecessors.first().ok_or(FleetError::Bug("no succession"))?;
@@ -436,9 +437,10 @@ impl Fleet {
             .about(succession.successor)
             .because(&request.why)
             .with("name", &succession.predecessor_name)
-            .with("successor", &succession.successor_name)
-            .with("stranded", self.stranded_by(&succession)?);
-        let change = SuccessionChange { predecessors: predecessors.to_vec(), seen: succession.state, to, at: now };
+            .with("successor", &succession.successor_name);
+        // Who would be stranded is counted where it is decided, and noted there.
+        let change =
+            SuccessionChange { predecessors: predecessors.to_vec(), seen: succession.state, to, agreed, at: now };
         let logged = self.store.change_successions(change, consent.with(self.evidence(entry).build())).await?;
         self.after_step().await?;
         let succession = self.status_of(first)?;
@@ -524,7 +526,7 @@ impl Fleet {
                 dry_run: false,
             };
             let step = (&request, &Consent::NotNeeded);
-            self.take_step(&Self::server_principal(), &[predecessor], SuccessionState::Closed, step).await?;
+            self.take_step(&Self::server_principal(), &[predecessor], (SuccessionState::Closed, 0), step).await?;
         }
         Ok(())
     }
@@ -550,10 +552,20 @@ const fn act_name(to: SuccessionState) -> &'static str {
     }
 }
 
-fn hindered(succession: &Succession, hindrance: Hindrance) -> FleetError {
+/// Why a step towards the end of a CA is not taken, and what to do first: the same words for its retirement and for its key.
+pub(crate) fn hindered(authority: &str, hindrance: Hindrance) -> FleetError {
     let remedy = match hindrance {
         Hindrance::Heirless { .. } => "make one for each: `keyfleet authority succeed NAME`",
         Hindrance::RootFirst => "switch the root: what is below it goes with it",
+        Hindrance::Default => {
+            "let a successor take over (`keyfleet authority succeed`, `switch`), or make another CA the default: `keyfleet \
+             authority create NAME --make-default`"
+        }
+        Hindrance::NotRetired { .. } => "retire it first: `keyfleet authority retire NAME`",
+        Hindrance::Living { .. } => {
+            "renew their holders under another CA and revoke them; or leave them as they are with --certificates-stay and a \
+             second person"
+        }
         Hindrance::BelowFirst { .. } => "retire the issuing CAs below it first",
         Hindrance::Stranded { .. } => {
             "list them with `keyfleet authority trust --devices`, and wait; or leave them behind with --strand and a second \
@@ -561,7 +573,7 @@ fn hindered(succession: &Succession, hindrance: Hindrance) -> FleetError {
         }
         _ => "look with `keyfleet authority trust`; it goes from prepared to switched to retired",
     };
-    FleetError::conflict("authority", format!("`{}`: {hindrance}", succession.predecessor_name), remedy)
+    FleetError::conflict("authority", format!("`{authority}`: {hindrance}"), remedy)
 }
 
 /// A link certificate as a row of the registry.

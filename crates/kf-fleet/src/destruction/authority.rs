@@ -9,13 +9,15 @@ use kf_access::{Action, Principal, Target, authorize};
 use kf_api::destruction::{DestructionPlan, DestructionResult, DestructionTarget, FileScan, LastList, Receipt};
 use kf_api::proposal::Proposal;
 use kf_backend::BackendKind;
-use kf_key::{AuthorityId, UnixMillis};
+use kf_key::AuthorityId;
+use kf_rotation::succession::{KeyEndFacts, may_end_key};
 use kf_signer::SignerError;
 use kf_store::final_crl::FinalCrl;
 use kf_store::key::{KeyMaterial, KeyRecord};
 
 use super::Found;
 use crate::authority::Known;
+use crate::authority::succession::hindered;
 use crate::entry::Entry;
 use crate::fence::Line;
 use crate::{Fleet, FleetError};
@@ -36,7 +38,7 @@ impl Fleet {
         &self,
         who: &Principal,
         authority: &str,
-        certificates_stay: bool,
+        agreed: u64,
     ) -> Result<Found, FleetError> {
         authorize(who, Action::KeyDestroy, Target::Fleet)?;
         let known = self.find_authority(authority)?;
@@ -44,31 +46,20 @@ impl Fleet {
         if record.key_destroyed.is_some() {
             return Err(FleetError::conflict(
                 "authority",
-                format!("the key of {} is destroyed", record.name),
+                format!("the key of `{}` is destroyed", record.name),
                 "`keyfleet destroy list` shows the receipt",
             ));
         }
-        if record.is_default {
-            return Err(FleetError::conflict(
-                "authority",
-                format!("{} is the default of the fleet: devices get their certificates from it", record.name),
-                "make another CA the default first: `keyfleet authority create NAME --make-default`",
-            ));
-        }
-        let living = self.store.living_certificates(record.id, self.now())?;
-        if living.certificates > 0 && !certificates_stay {
-            let days = living.until.map_or(0, |until| until.since(self.now()).div_ceil(UnixMillis::DAY));
-            return Err(FleetError::conflict(
-                "authority",
-                format!(
-                    "{} certificates of {} have not expired, the last for {days} days: nobody could revoke them",
-                    living.certificates, record.name
-                ),
-                "renew their holders under another CA and revoke them, or say that they stay: --certificates-stay",
-            ));
-        }
+        let living = self.store.living_certificates(record.id, self.now())?.certificates;
+        let succession = self.authorities().lineage.from(record.id).map(|handover| handover.succession.state);
+        let facts = KeyEndFacts { is_default: record.is_default, succession, living, agreed };
+        may_end_key(&facts).map_err(|hindrance| hindered(&record.name, hindrance))?;
         let plan = self.plan_authority_destruction(&known)?;
-        let target = DestructionTarget::AuthorityKey { authority: record.id.to_string(), certificates_stay };
+        let target = DestructionTarget::AuthorityKey {
+            authority: record.id.to_string(),
+            certificates_stay: living > 0,
+            certificates: living,
+        };
         Ok(Found { target, facility: None, plan })
     }
 

@@ -8,8 +8,9 @@ use kf_api::backup::{Backup, NewBackupKey};
 use kf_api::certificate::{CertificateWithPem, IssueRequest};
 use kf_api::destruction::{DestructionRequest, DestructionResult, DestructionTarget, Receipt};
 use kf_api::operator::Role;
-use kf_api::proposal::ProposalState;
+use kf_api::proposal::{ProposalState, ProposedAct};
 use kf_api::revocation::{RevocationTarget, RevokeRequest};
+use kf_api::succession::{NewSuccession, SuccessionAct, SuccessionActRequest};
 use kf_fleet::{FleetError, Principal};
 use kf_key::{AuthorityId, CertificateProfile, ProposalId, RevocationReason, SerialNumber, UnixMillis};
 use kf_pki::crl::{CrlScope, VerifiedCrl};
@@ -26,7 +27,7 @@ use crate::scratch::{Scratch, field_of, fresh_csr};
 
 fn of_authority(authority: &str, certificates_stay: bool) -> DestructionRequest {
     DestructionRequest {
-        target: DestructionTarget::AuthorityKey { authority: authority.into(), certificates_stay },
+        target: DestructionTarget::AuthorityKey { authority: authority.into(), certificates_stay, certificates: 0 },
         why: "the line is closed".into(),
         station_records_erased: false,
         dry_run: false,
@@ -166,7 +167,10 @@ async fn nothing_is_left_without_a_status_unless_somebody_says_that_it_stays() {
     assert!(refused.to_string().contains("is the default of the fleet"), "{refused}");
     second_authority(&scratch).await;
     let refused = scratch.fleet.destroy(&scratch.owner, of_authority("issuing", false)).await.unwrap_err();
-    assert!(refused.to_string().contains("1 certificates of issuing have not expired"), "{refused}");
+    assert!(
+        refused.to_string().contains("`issuing`: 1 certificates of it are neither expired nor revoked"),
+        "{refused}"
+    );
     let dry = DestructionRequest { dry_run: true, ..of_authority("issuing", true) };
     let plan = scratch.fleet.destroy(&scratch.owner, dry).await.unwrap().plan;
     assert!(plan.exceptions.iter().any(|exception| exception.starts_with("1 certificates stay")), "{plan:?}");
@@ -194,6 +198,42 @@ async fn nothing_is_left_without_a_status_unless_somebody_says_that_it_stays() {
     };
     let refused = scratch.fleet.authority_create(&scratch.owner, new).await.unwrap_err();
     assert!(refused.to_string().contains("is destroyed: it signs nothing any more"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_ca_with_a_successor_is_retired_first_and_two_people_agree_to_a_number_of_certificates() {
+    let scratch = Scratch::new().await;
+    let pavel = scratch.operator("pavel", Role::FleetOperator, &[]).await;
+    scratch.device("thermo-1").await;
+    let first = scratch.enrol("thermo-1").await.serial;
+    scratch.pass(10 * UnixMillis::DAY);
+    scratch.device("thermo-2").await;
+    scratch.enrol("thermo-2").await;
+    let new = NewSuccession { why: "it ends".into(), ..NewSuccession::default() };
+    scratch.fleet.succession_create(&scratch.owner, "issuing", new).await.unwrap();
+    let act = |act| SuccessionActRequest { act, strand: false, why: "test".into(), dry_run: false };
+    let refused = |error: FleetError, said: &str| assert!(error.to_string().contains(said), "{error}");
+    let ask = async |stay| scratch.fleet.destroy(&scratch.owner, of_authority("issuing", stay)).await;
+    refused(ask(true).await.unwrap_err(), "is the default of the fleet");
+    scratch.fleet.succession_act(&scratch.owner, "issuing", act(SuccessionAct::Switch)).await.unwrap();
+    refused(ask(true).await.unwrap_err(), "its successor is switched, and it is not retired");
+    scratch.fleet.succession_act(&scratch.owner, "issuing", act(SuccessionAct::Retire)).await.unwrap();
+    let ends = scratch.fleet.certificate_show(&scratch.owner, first).await.unwrap().certificate.not_after;
+    scratch.clock.set(ends.plus(UnixMillis::HOUR));
+    refused(ask(false).await.unwrap_err(), "1 certificates of it are neither expired nor revoked");
+    let proposal = ask(true).await.unwrap().proposal.unwrap();
+    let found = scratch.fleet.proposal_list(&scratch.owner, Default::default()).await.unwrap().items;
+    let found = found.into_iter().find(|found| found.id == proposal).unwrap();
+    let ProposedAct::Destroy { target: DestructionTarget::AuthorityKey { certificates, .. }, .. } = found.act else {
+        panic!("{found:?}")
+    };
+    assert_eq!(certificates, 1);
+    // The clock had been ahead: there is one more than they agreed to, and the consent is void.
+    scratch.clock.set(ends.minus(UnixMillis::HOUR));
+    let void = approve(&scratch, &pavel, proposal).await.unwrap_err();
+    refused(void, "2 certificates of it are neither expired nor revoked");
+    assert!(scratch.fleet.authority_show(&scratch.owner, "issuing").await.unwrap().key_destroyed.is_none());
+    destroyed(&scratch, &pavel, "issuing").await;
 }
 
 #[tokio::test]

@@ -15,9 +15,11 @@ use kf_pki::chain::{Currency, verify_client};
 use kf_pki::crl::CrlScope;
 use kf_pki::ocsp::{CertStatus, make_request, verify_response};
 use kf_pki::succession::{remaining, vouched};
+use kf_store::StoreError;
+use kf_store::succession::SuccessionChange;
 
 use crate::crash::{copied, killed_child};
-use crate::scratch::{HERE, Identity, Scratch, field_of};
+use crate::scratch::{HERE, Identity, START, Scratch, field_of};
 
 async fn succeed(scratch: &Scratch, authority: &str) -> SuccessionOutcome {
     let new = NewSuccession { why: "it ends next year".into(), ..NewSuccession::default() };
@@ -169,6 +171,36 @@ async fn retiring_a_root_is_refused_with_the_number_of_devices_that_would_be_str
     );
     // Their certificates are good as ever: it is they who do not find the server.
     assert_eq!(scratch.client(&second).currency, Currency::Current);
+}
+
+#[tokio::test]
+async fn devices_that_come_after_the_question_are_counted_by_the_transaction_that_retires() {
+    let scratch = Scratch::new().await;
+    let first = enrolled(&scratch, "thermo-1").await;
+    succeed(&scratch, "root").await;
+    prove(&scratch, &first).await;
+    act(&scratch, "root", SuccessionAct::Switch).await.unwrap();
+    act(&scratch, "issuing", SuccessionAct::Retire).await.unwrap();
+    let root = named(&scratch, "root").await.id;
+    // Whoever asked saw nobody stranded; one comes before the commit.
+    scratch.device("one-more").await;
+    let retire = async |store: &kf_store::Store, agreed| {
+        let entry = store.log_entries(0..1).unwrap().remove(0);
+        let entry: kf_log::AuditEntry = serde_json::from_slice(&entry).unwrap();
+        let (seen, to) = (SuccessionState::Switched, SuccessionState::Retired);
+        let change = SuccessionChange { predecessors: vec![root], seen, to, agreed, at: START };
+        let outcome = store.change_successions(change, entry).await;
+        let newest = store.log_entries(store.tree().size - 1..store.tree().size).unwrap().remove(0);
+        (outcome, String::from_utf8(newest).unwrap())
+    };
+    let (scratch, ((refused, _), (done, noted))) =
+        scratch.edited(async |store, _signer| (retire(store, 0).await, retire(store, 1).await)).await;
+    assert!(
+        matches!(&refused, Err(StoreError::IllegalState { found, .. }) if found.contains("1 devices")),
+        "{refused:?}"
+    );
+    assert!(done.is_ok() && noted.contains("\"stranded\":\"1\""), "{noted}");
+    assert_eq!(status(&scratch, "root").await.succession.state, SuccessionState::Retired);
 }
 
 #[tokio::test]
