@@ -1,6 +1,7 @@
 //! `keyfleet escrow`: ceremonies by people, on a machine of theirs. The server never sees a share.
 
 mod gather;
+mod handing;
 mod paper;
 mod record;
 mod split;

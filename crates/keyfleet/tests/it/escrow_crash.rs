@@ -110,6 +110,101 @@ fn a_split_that_was_killed_at_any_durable_step_goes_on_with_the_shares_that_left
 }
 
 #[test]
+fn a_new_root_whose_ceremony_was_killed_at_any_durable_step_is_undone_before_a_share_left_and_goes_on_after() {
+    let home = kf_testkit::scratch();
+    let folder = home.path();
+    let people = ["alice", "bob", "carol"];
+    let custodians: String = people
+        .iter()
+        .map(|name| format!("[[custodian]]\nperson = \"{name}\"\nrecipient = \"{}\"\n", person(folder, name)))
+        .collect();
+    let head = "version = 1\nname = \"acme\"\nclass = \"root\"\nthreshold = 2\nreview = \"by the board\"\n";
+    fs::write(folder.join("ceremony.toml"), format!("{head}{custodians}")).unwrap();
+    let (mut crashes, mut left, mut undone, mut went_on) = (0, 0, 0, 0);
+    for when in 1..100 {
+        let name = format!("made-{when}");
+        let made = folder.join(&name);
+        let split = ["escrow", "split", "ceremony.toml", "--out", &name, "--fresh"];
+        let (was_killed, first) = killed(folder, &split, when);
+        assert!(was_killed || first.success(), "{}", first.text());
+        // Custodians leave at once with what the transcript says is theirs.
+        let mut shares: BTreeMap<&str, Share> = BTreeMap::new();
+        for (person, index) in people.into_iter().zip(1..) {
+            if lines(&made).contains(&format!("share {index}")) {
+                let file = made.join(format!("share-{index:02}-{person}.age"));
+                shares.insert(person, share(folder, &file, person));
+                fs::remove_file(file).unwrap();
+                left += 1;
+            }
+        }
+        let begun = fs::read_to_string(made.join("ceremony.state")).ok();
+        let again = keyfleet(folder).run(&split);
+        assert!(again.success() || again.code == Some(5), "killed at {when}: {}", again.text());
+        for (person, index) in people.into_iter().zip(1..) {
+            let file = made.join(format!("share-{index:02}-{person}.age"));
+            shares.entry(person).or_insert_with(|| share(folder, &file, person));
+        }
+        let keys = [["alice", "bob"], ["bob", "carol"], ["alice", "carol"]].map(|pair| {
+            let copies = pair.map(|name| Share::decode(shares[name].encode().expose()).unwrap());
+            combine(&copies).unwrap_or_else(|error| panic!("killed at {when}: {pair:?}: {error}"))
+        });
+        assert!(keys.iter().all(|key| key.equals(keys[0].expose())), "killed at {when}: it is one root");
+        let lines = lines(&made);
+        for index in 1..=3 {
+            let named = lines.iter().filter(|line| **line == format!("share {index}")).count();
+            assert_eq!(named, 1, "killed at {when}: {lines:?}");
+        }
+        assert!(!lines.iter().any(|line| line.starts_with("void")), "killed at {when}: {lines:?}");
+        let mut files: Vec<String> =
+            fs::read_dir(&made).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        files.retain(|name| !name.starts_with("share-"));
+        files.sort();
+        assert_eq!(files, ["escrow.json", "transcript.jsonl"], "killed at {when}");
+        undone += usize::from(was_killed && begun.is_none() && !lines.is_empty() && shares.len() == 3 && left == 0);
+        if let Some(begun) = begun {
+            let id = serde_json::from_str::<Value>(&begun).unwrap()["ceremony"].as_str().unwrap().to_owned();
+            let record: Value = serde_json::from_slice(&fs::read(made.join("escrow.json")).unwrap()).unwrap();
+            assert_eq!(record["ceremony"], id.as_str(), "killed at {when}: it is the ceremony that was begun");
+            went_on += usize::from(was_killed);
+        }
+        if !was_killed {
+            break;
+        }
+        crashes += 1;
+    }
+    assert!((12..90).contains(&crashes), "{crashes} crashes");
+    assert!(left >= 6 && undone >= 2 && went_on >= 4, "{left} shares had left, {undone} undone, {went_on} went on");
+}
+
+#[test]
+fn a_new_root_that_is_under_way_is_not_split_from_elsewhere_and_a_share_that_was_changed_is_named() {
+    let home = kf_testkit::scratch();
+    let folder = home.path();
+    let custodians: String = ["alice", "bob"]
+        .iter()
+        .map(|name| format!("[[custodian]]\nperson = \"{name}\"\nrecipient = \"{}\"\n", person(folder, name)))
+        .collect();
+    let head = "version = 1\nname = \"acme\"\nclass = \"root\"\nthreshold = 2\nreview = \"by the board\"\n";
+    fs::write(folder.join("ceremony.toml"), format!("{head}{custodians}")).unwrap();
+    let split = ["escrow", "split", "ceremony.toml", "--out", "made", "--fresh"];
+    let is_begun = |when| {
+        let (was_killed, _) = killed(folder, &split, when);
+        was_killed && folder.join("made/ceremony.state").exists()
+    };
+    assert!((4..40).any(is_begun));
+    let without = keyfleet(folder).run(&["escrow", "split", "ceremony.toml", "--out", "made", "--data", "none"]);
+    assert!(without.code == Some(2) && without.stderr_text().contains("is under way here"), "{}", without.text());
+    let hidden = fs::read_dir(folder.join("made")).unwrap().map(|entry| entry.unwrap().path());
+    let hidden = hidden.filter(|path| path.to_string_lossy().contains("share-02")).last().unwrap();
+    let good = fs::read(&hidden).unwrap();
+    fs::write(&hidden, b"rubbish").unwrap();
+    let changed = keyfleet(folder).run(&split);
+    assert!(changed.stderr_text().contains("share 2 is not there as it was written"), "{}", changed.text());
+    fs::write(&hidden, good).unwrap();
+    keyfleet(folder).run(&split).succeeds();
+}
+
+#[test]
 fn a_ceremony_that_is_under_way_is_that_one_or_given_up_aloud() {
     let (fleet, _) = prepared();
     let folder = fleet.scratch.path();

@@ -11,7 +11,7 @@ use kf_key::SecretBytes;
 use kf_signer::ceremony;
 use serde::Deserialize;
 
-use super::paper;
+use super::handing::{self, DRAFT, Draft};
 use super::record::{Directory, RECORD};
 use super::transcript::Transcript;
 use super::under_way::{STATE, UnderWay};
@@ -91,6 +91,17 @@ pub(super) struct Plan {
     pub(super) reviewed_sha256: String,
 }
 
+impl Plan {
+    /// Everybody, in the order of their shares.
+    fn people(&self) -> impl Iterator<Item = handing::Custodian<'_>> {
+        self.custodians.iter().map(|(person, recipient)| handing::Custodian {
+            ceremony: &self.name,
+            person,
+            recipient: recipient.as_ref(),
+        })
+    }
+}
+
 fn plan(path: &Path) -> Result<Plan, Failure> {
     let wrong = |problem: String| {
         Failure::usage(format!("{}: {problem}", path.display()), "correct the file and have it reviewed")
@@ -147,7 +158,7 @@ pub(super) fn run(context: &Context, split: &Split) -> Result<(), Failure> {
         Err(_unreadable) if split.void => None,
         Err(failure) => return Err(failure),
     };
-    let (id, shares) = match under_way {
+    let (id, made) = match under_way {
         Some(under_way) => go_on(context, split, &plan, &under_way)?,
         None => {
             void_leftovers(&split.out, &mut transcript)?;
@@ -161,8 +172,17 @@ pub(super) fn run(context: &Context, split: &Split) -> Result<(), Failure> {
             &[("ceremony", &escrow.ceremony), ("class", &escrow.class), ("reviewed_sha256", &escrow.reviewed_sha256)],
         )?;
     }
-    for (share, (person, recipient)) in shares.iter().zip(&plan.custodians) {
-        hand_out(split, &mut transcript, share, (&plan.name, person, recipient.as_ref()))?;
+    match &made {
+        Made::Shares(shares) => {
+            for (share, custodian) in shares.iter().zip(plan.people()) {
+                handing::hand_out(&split.out, &mut transcript, share, &custodian)?;
+            }
+        }
+        Made::Drafts(drafts) => {
+            for (draft, custodian) in drafts.iter().zip(plan.people()) {
+                handing::reveal(&split.out, &mut transcript, (&escrow.ceremony, draft), &custodian)?;
+            }
+        }
     }
     // Last: a directory without it holds no ceremony that anybody can use.
     let text = serde_json::to_vec_pretty(&escrow)
@@ -177,42 +197,56 @@ fn fresh_id() -> Result<CeremonyId, Failure> {
     })
 }
 
-/// A new ceremony. What is needed to go on with it is durable before there is a share; of a root that exists nowhere yet there is
-/// nothing to go on with, and nobody who would miss it.
-fn begin(context: &Context, split: &Split, plan: &Plan) -> Result<(CeremonyId, Vec<Share>), Failure> {
+/// What is handed out.
+enum Made {
+    /// Shares of a key that lies somewhere, to be written.
+    Shares(Vec<Share>),
+    /// Shares of a key that is nowhere else, all written already.
+    Drafts(Vec<Draft>),
+}
+
+/// A new ceremony. What is needed to go on with it is durable before a share gets its name.
+fn begin(context: &Context, split: &Split, plan: &Plan) -> Result<(CeremonyId, Made), Failure> {
     let secret = secret(context, split, plan.class)?;
     let id = fresh_id()?;
-    let shares = if split.fresh {
-        kf_escrow::split(&secret, plan.quorum, id, kf_crypto::fill_random)
-            .map_err(|error| Failure::local(error.to_string(), "please report this"))?
-    } else {
+    if !split.fresh {
         let coefficients = UnderWay::begin(&split.out, plan, id, &secret)?;
-        shares_of(&secret, plan.quorum, id, &coefficients)?
-    };
+        let shares = shares_of(&secret, plan.quorum, id, &coefficients)?;
+        verify(&shares, &secret, plan.quorum)?;
+        return Ok((id, Made::Shares(shares)));
+    }
+    let shares = kf_escrow::split(&secret, plan.quorum, id, kf_crypto::fill_random)
+        .map_err(|error| Failure::local(error.to_string(), "please report this"))?;
     verify(&shares, &secret, plan.quorum)?;
-    Ok((id, shares))
+    let drafts = shares.iter().zip(plan.people());
+    let drafts: Vec<Draft> =
+        drafts.map(|(share, custodian)| handing::draft(&split.out, share, &custodian)).collect::<Result<_, _>>()?;
+    file::sync_directory(&split.out)?;
+    UnderWay::keep_drafts(&split.out, plan, id, drafts.clone())?;
+    Ok((id, Made::Drafts(drafts)))
 }
 
 /// The very shares of a ceremony that was cut short: those that left already stay good.
-fn go_on(
-    context: &Context,
-    split: &Split,
-    plan: &Plan,
-    under_way: &UnderWay,
-) -> Result<(CeremonyId, Vec<Share>), Failure> {
-    if split.fresh || under_way.reviewed_sha256 != plan.reviewed_sha256 {
+fn go_on(context: &Context, split: &Split, plan: &Plan, under_way: &UnderWay) -> Result<(CeremonyId, Made), Failure> {
+    let is_fresh = !under_way.drafts.is_empty();
+    if split.fresh != is_fresh || under_way.reviewed_sha256 != plan.reviewed_sha256 {
         return Err(Failure::usage(
             format!("ceremony {} is under way here, and was reviewed as another file", under_way.ceremony),
-            "give the file that was being held, or void the ceremony with --void",
+            "give the file and the key that were being held (--fresh for a new root), or void the ceremony with --void",
         ));
     }
-    let secret = secret(context, split, plan.class)?;
-    let coefficients = under_way.open(&secret)?;
     let id = under_way.id().ok_or_else(|| Failure::local("the ceremony has no id", "void it with --void"))?;
-    let shares = shares_of(&secret, plan.quorum, id, &coefficients)?;
-    verify(&shares, &secret, plan.quorum)?;
+    let made = if is_fresh {
+        Made::Drafts(under_way.drafts.clone())
+    } else {
+        let secret = secret(context, split, plan.class)?;
+        let coefficients = under_way.open(&secret)?;
+        let shares = shares_of(&secret, plan.quorum, id, &coefficients)?;
+        verify(&shares, &secret, plan.quorum)?;
+        Made::Shares(shares)
+    };
     say(&format!("ceremony {id} goes on where it was cut short"));
-    Ok((id, shares))
+    Ok((id, made))
 }
 
 fn shares_of(
@@ -278,8 +312,8 @@ fn record(plan: &Plan, id: CeremonyId) -> Escrow {
     }
 }
 
-/// Shares of a ceremony that was given up, or of a root that was to be new and whose process ended: nobody completes them. Each is named
-/// in the transcript before it is removed.
+/// Shares of a ceremony that was given up: nobody completes them. Each is named in the transcript before it is removed. Those that had no
+/// name yet nobody has seen.
 fn void_leftovers(out: &Path, transcript: &mut Transcript) -> Result<(), Failure> {
     remove_drafts(out)?;
     let mut removed = 0_u32;
@@ -307,7 +341,7 @@ fn void_leftovers(out: &Path, transcript: &mut Transcript) -> Result<(), Failure
 fn remove_drafts(out: &Path) -> Result<(), Failure> {
     for entry in std::fs::read_dir(out).map_err(|error| Failure::file("read", out, error))? {
         let path = entry.map_err(|error| Failure::file("read", out, error))?.path();
-        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".tmp")) {
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(DRAFT)) {
             std::fs::remove_file(&path).map_err(|error| Failure::file("remove", &path, error))?;
         }
     }
@@ -358,38 +392,4 @@ fn verify(shares: &[Share], secret: &SecretBytes, quorum: Quorum) -> Result<(), 
         }
     }
     Ok(())
-}
-
-/// Writes one share for its custodian: sealed, or to be printed. Once the transcript says that it was made it is left alone, wherever it is
-/// now; a file that it does not know of was being written when the process ended, and is written again.
-fn hand_out(
-    split: &Split,
-    transcript: &mut Transcript,
-    share: &Share,
-    (ceremony, person, recipient): (&str, &str, Option<&Recipient>),
-) -> Result<(), Failure> {
-    let (id, index) = (share.ceremony().to_string(), share.index().to_string());
-    if transcript.has(&id, "share", ("share", &index)) {
-        return Ok(());
-    }
-    let extension = if recipient.is_some() { "age" } else { "txt" };
-    let path = split.out.join(format!("share-{:02}-{person}.{extension}", share.index()));
-    if path.exists() {
-        std::fs::remove_file(&path).map_err(|error| Failure::file("remove", &path, error))?;
-    }
-    let paper = paper::print(share, ceremony, person)?;
-    match recipient {
-        Some(recipient) => {
-            let mut sealed = Vec::new();
-            // Exposed to be sealed to the custodian.
-            kf_age::seal(std::slice::from_ref(recipient), paper.expose(), &mut sealed)
-                .map_err(|error| Failure::local(format!("a share was not sealed: {error}"), "please report this"))?;
-            file::write_private(&path, &sealed)?;
-        }
-        // Exposed to the file that is printed, mode 0600.
-        None => file::write_private(&path, paper.expose())?,
-    }
-    file::sync_directory(&split.out)?;
-    let kind = if recipient.is_some() { "sealed" } else { "paper" };
-    transcript.add("share", &[("share", &index), ("custodian", person), ("kind", kind)])
 }

@@ -2,7 +2,8 @@
 //!
 //! It holds the coefficients of the polynomials, sealed under a key that only the key that is being split gives. So the shares that were made
 //! before stay good, whoever holds the key can make the others, and whoever has the file and fewer shares than are needed has nothing that they
-//! did not have: to open it they need what they want to find. It does not hold the key itself.
+//! did not have: to open it they need what they want to find. It does not hold the key itself. Of a key that is nowhere else it has the names and
+//! digests of the shares, which are all written.
 
 use std::path::Path;
 
@@ -10,6 +11,7 @@ use kf_escrow::CeremonyId;
 use kf_key::{SecretArray, SecretBytes};
 use serde::{Deserialize, Serialize};
 
+use super::handing::Draft;
 use super::split::Plan;
 use crate::failure::Failure;
 use crate::file;
@@ -28,8 +30,12 @@ pub(super) struct UnderWay {
     pub(super) ceremony: String,
     /// SHA-256 of the file that was reviewed.
     pub(super) reviewed_sha256: String,
-    /// The coefficients, sealed, hexadecimal.
-    sealed: String,
+    /// The coefficients, sealed, hexadecimal; absent where the key is nowhere else.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    sealed: Option<String>,
+    /// The shares of a key that is nowhere else.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(super) drafts: Vec<Draft>,
 }
 
 impl UnderWay {
@@ -74,12 +80,31 @@ impl UnderWay {
             v: 1,
             ceremony: id.to_string(),
             reviewed_sha256: plan.reviewed_sha256.clone(),
-            sealed: hex::encode(sealed),
+            sealed: Some(hex::encode(sealed)),
+            drafts: Vec::new(),
         };
-        let text = serde_json::to_vec(&state)
-            .map_err(|error| Failure::local(format!("the state: {error}"), "please report this"))?;
-        file::write_whole(&directory.join(STATE), &text)?;
+        state.keep(directory)?;
         Ok(coefficients)
+    }
+
+    /// From here on the ceremony of a key that is nowhere else goes on: all its shares are written.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(super) fn keep_drafts(
+        directory: &Path,
+        plan: &Plan,
+        id: CeremonyId,
+        drafts: Vec<Draft>,
+    ) -> Result<(), Failure> {
+        let reviewed_sha256 = plan.reviewed_sha256.clone();
+        Self { v: 1, ceremony: id.to_string(), reviewed_sha256, sealed: None, drafts }.keep(directory)
+    }
+
+    fn keep(&self, directory: &Path) -> Result<(), Failure> {
+        let text = serde_json::to_vec(self)
+            .map_err(|error| Failure::local(format!("the state: {error}"), "please report this"))?;
+        file::write_whole(&directory.join(STATE), &text)
     }
 
     /// The coefficients, for who has the key that is split.
@@ -94,7 +119,8 @@ impl UnderWay {
             )
         };
         let id = self.id().ok_or_else(other)?;
-        let sealed = hex::decode(&self.sealed).map_err(|_digits| other())?;
+        let sealed = self.sealed.as_deref().ok_or_else(other)?;
+        let sealed = hex::decode(sealed).map_err(|_digits| other())?;
         kf_crypto::open(&key_of(secret), &context(id, &self.reviewed_sha256), &sealed).map_err(|_opaque| other())
     }
 
