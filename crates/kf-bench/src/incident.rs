@@ -1,4 +1,7 @@
-//! The loss of a facility of 100,000 devices, three tenths of which are away: rehearsed on a copy, as `keyfleet drill` does.
+//! The loss of a facility of 100,000 devices, three tenths of which are away: rehearsed on a copy, as `keyfleet drill` does; and a stop of
+//! issuance under load.
+
+mod stop;
 
 use std::sync::Arc;
 
@@ -55,5 +58,6 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
         "devices",
         Aim::AtLeast(f64::from(SAMPLE)),
     ));
+    figures.push(stop::measure(effort, &runtime)?);
     Ok(figures)
 }

@@ -138,6 +138,11 @@ impl PopulatedStore {
         Ok(())
     }
 
+    /// The serial numbers of the certificates, in the order of the devices.
+    pub(crate) fn serials(&self) -> Vec<SerialNumber> {
+        self.devices.iter().map(|(_, serial)| *serial).collect()
+    }
+
     /// Has so many of a hundred devices seen now; the others are away.
     pub(crate) fn sight(&self, percent: u32) {
         for (number, (device, _)) in (0_u32..).zip(&self.devices) {

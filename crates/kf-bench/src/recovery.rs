@@ -9,6 +9,7 @@ use kf_api::revocation::{RevocationTarget, RevokeRequest};
 use kf_fleet::{BackupKeys, DataDir, RestoreOptions, restore};
 use kf_key::{RevocationReason, SecretBytes};
 use kf_pki::ocsp::{CertStatus, make_request, verify_response};
+use tokio::runtime::Runtime;
 
 use crate::error::BenchError;
 use crate::figure::{Aim, Figure};
@@ -33,12 +34,10 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let issuer = issuer(&fleet, &runtime)?;
     let (key, person) = (Identity::generate(), Identity::generate());
     let new = NewBackupKey { recipient: key.recipient().to_string(), sealed_to: vec![person.recipient().to_string()] };
-    let (backup, backup_seconds) = runtime.block_on(async {
-        fleet.fleet.backup_key_create(&fleet.owner, new).await.map_err(fleet_error)?;
-        let begun = Instant::now();
-        let backup = fleet.fleet.backup_create(&fleet.owner, NewBackup::default()).await.map_err(fleet_error)?;
-        Ok::<_, BenchError>((backup, begun.elapsed().as_secs_f64()))
-    })?;
+    runtime.block_on(fleet.fleet.backup_key_create(&fleet.owner, new)).map_err(fleet_error)?;
+    let full = backed_up(&fleet, &runtime, false)?;
+    fleet.register(&runtime, "since", count / 100)?;
+    let increment = backed_up(&fleet, &runtime, true)?;
     let request = RevokeRequest {
         target: RevocationTarget::Facility(FACILITY.to_owned()),
         reason: RevocationReason::KeyCompromise,
@@ -56,7 +55,7 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     // Exposed to its own copy, in the form in which a person has it.
     let identity = SecretBytes::fill(text.len(), |place| place.copy_from_slice(text.expose()));
     let options = RestoreOptions {
-        from: backup.directory.into(),
+        from: increment.directory.clone().into(),
         at: None,
         keys: BackupKeys::open(&[], &[identity]).map_err(fleet_error)?,
         witness: None,
@@ -77,14 +76,37 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     if !matches!(is_right, Ok(CertStatus::Revoked { .. })) {
         return Err(wrong());
     }
-    let octets: u64 = backup.manifest.iter().flat_map(|manifest| &manifest.files).map(|file| file.octets).sum();
     let aim = if is_full { Aim::AtMost(MOST_SECONDS) } else { Aim::None };
     let name = format!("restore of {count} devices, to the first right answer");
     Ok(vec![
-        Figure::value("backup while the server works", backup_seconds, "s", Aim::None)
-            .with_note(format!("{count} devices, {octets} octets sealed")),
+        Figure::value("backup while the server works", full.seconds, "s", Aim::None)
+            .with_note(format!("{count} devices, {} octets sealed", full.octets)),
+        Figure::value("increment while the server works", increment.seconds, "s", Aim::None).with_note(format!(
+            "{} devices came since, {} octets sealed",
+            count / 100,
+            increment.octets
+        )),
         Figure::value(name, seconds, "s", aim).with_note(format!(
-            "all revoked after the backup; {restored_seconds:.1} s of it open and check the backup"
+            "all revoked after the backup; {restored_seconds:.1} s of it open and check the full one and the increment"
         )),
     ])
+}
+
+/// A backup that was made.
+struct Made {
+    directory: String,
+    seconds: f64,
+    octets: u64,
+}
+
+fn backed_up(fleet: &ScratchFleet, runtime: &Runtime, incremental: bool) -> Result<Made, BenchError> {
+    let new = NewBackup { incremental, ..NewBackup::default() };
+    let begun = Instant::now();
+    let made = runtime.block_on(fleet.fleet.backup_create(&fleet.owner, new)).map_err(fleet_error)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    if made.full_because.is_some() {
+        return Err(BenchError::Failed { what: "an increment", why: "it is a full backup".to_owned() });
+    }
+    let octets = made.manifest.iter().flat_map(|manifest| &manifest.files).map(|file| file.octets).sum();
+    Ok(Made { directory: made.directory, seconds, octets })
 }

@@ -1,4 +1,6 @@
-//! Revoking certificates one by one, durable and in effect in OCSP when the call returns; and a CRL of 100,000.
+//! Revoking certificates one by one, durable and in effect in OCSP when the call returns; a CRL of 100,000; and a whole facility at once.
+
+mod mass;
 
 use std::fs;
 use std::sync::Arc;
@@ -47,6 +49,7 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
         Figure::value("revocations, 64 in flight", rate, "per second", Aim::None),
     ];
     figures.extend(large_crl(effort, &fleet, &runtime)?);
+    figures.extend(mass::measure(effort, &runtime)?);
     Ok(figures)
 }
 

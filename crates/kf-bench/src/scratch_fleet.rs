@@ -81,7 +81,12 @@ pub(crate) struct ClosedFleet {
 impl ClosedFleet {
     /// Opens the fleet; close and drop it before the registry is opened by itself again.
     pub(crate) fn open(&self, runtime: &Runtime) -> Result<Arc<Fleet>, BenchError> {
-        runtime.block_on(open(&self.directory, &self.signer, Arc::new(SystemClock)))
+        self.open_at(runtime, &self.directory)
+    }
+
+    /// Opens a copy of it elsewhere.
+    pub(crate) fn open_at(&self, runtime: &Runtime, directory: &DataDir) -> Result<Arc<Fleet>, BenchError> {
+        runtime.block_on(open(directory, &self.signer, Arc::new(SystemClock)))
     }
 }
 
