@@ -14,6 +14,7 @@ use kf_key::{AuthorityId, BatchId, OperatorId, RevocationReason};
 use kf_store::batch::{Cancellation, StoredBatch};
 
 use crate::entry::Entry;
+use crate::fence::Line;
 use crate::naming::check_why;
 use crate::proposal::Consent;
 use crate::revocation::nothing_done;
@@ -162,6 +163,8 @@ impl Fleet {
             .with("keep_made", cancellation.keep_made)
             .with("reason", cancellation.reason);
         let logged = self.store.cancel_batch(cancellation, consent.with(entry.build())).await?;
+        let (batch, state, at) = (cancellation.batch, cancellation.to, cancellation.at);
+        self.tell_witness([Line::BatchEnded { batch, state, at }]);
         self.after_status_changes(logged, false).await
     }
 

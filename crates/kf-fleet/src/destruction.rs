@@ -515,6 +515,7 @@ impl Fleet {
             Line::LogKey { key, .. } => log_keys.push(key),
             Line::Certificate { .. }
             | Line::DeviceState { .. }
+            | Line::BatchEnded { .. }
             | Line::KeyBlocked { .. }
             | Line::Issuance { .. }
             | Line::Operator { .. }

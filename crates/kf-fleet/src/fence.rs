@@ -49,6 +49,11 @@ impl FenceKeeper {
         Self { witness, written: Mutex::default(), waiting: Mutex::default() }
     }
 
+    /// Whether anything is kept at all.
+    pub(crate) const fn has_witness(&self) -> bool {
+        self.witness.is_some()
+    }
+
     /// Compares the registry with the fence, and lifts its CRL numbers above those that were published: a list with a
     /// number that somebody has seen would be taken for an old one. `Some(why)`: revocations are missing.
     pub(crate) async fn compare(&self, store: &Store) -> Result<Option<String>, FleetError> {

@@ -6,7 +6,7 @@
 //! changed; without it, or where it is damaged, the next backup is a full one. Everything passes page by page.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use kf_api::backup::RegistryFile;
@@ -48,9 +48,9 @@ impl PageIndex {
         let mut file = BufReader::new(file);
         let index = Self::checked(&mut file, length).map_err(|error| local(path, &error))?;
         let Some((backup, page_octets, left)) = index else { return Ok(None) };
-        let header = i64::try_from(INDEX_HEADER_OCTETS).unwrap_or(0);
+        let header = u64::try_from(INDEX_HEADER_OCTETS).unwrap_or(0);
         let mut file = file.into_inner();
-        io::Seek::seek(&mut file, io::SeekFrom::Start(header.unsigned_abs())).map_err(|error| local(path, &error))?;
+        file.seek(SeekFrom::Start(header)).map_err(|error| local(path, &error))?;
         Ok(Some(Self { digests: BufReader::new(file), backup, page_octets, left }))
     }
 
@@ -162,7 +162,7 @@ impl Pages {
             let length = file.metadata()?.len();
             let mut header = [0; SQLITE_HEADER_OCTETS];
             file.read_exact(&mut header)?;
-            io::Seek::rewind(&mut file)?;
+            file.rewind()?;
             let said = header.get(PAGE_SIZE_AT).and_then(|said| <[u8; 2]>::try_from(said).ok()).unwrap_or_default();
             // One is what 65,536 does not fit into (section 1.3.2).
             let octets = match u16::from_be_bytes(said) {

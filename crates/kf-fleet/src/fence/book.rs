@@ -6,8 +6,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use kf_api::batch::BatchState;
 use kf_key::{
-    AuthorityId, BackupId, DeviceId, DeviceState, EncryptionKeyId, FacilityId, KeyId, OperatorId, ProposalId,
+    AuthorityId, BackupId, BatchId, DeviceId, DeviceState, EncryptionKeyId, FacilityId, KeyId, OperatorId, ProposalId,
     RevocationReason, SerialNumber, TokenId, UnixMillis,
 };
 use kf_store::revocation::StatusChange;
@@ -58,6 +59,15 @@ pub(crate) enum Line {
         device: DeviceId,
         /// The state that it is in now; one in which it may enrol says that it goes on.
         state: DeviceState,
+        /// When.
+        at: UnixMillis,
+    },
+    /// A batch ended: nothing of it is merged any more. The last line about it counts.
+    BatchEnded {
+        /// Which.
+        batch: BatchId,
+        /// How.
+        state: BatchState,
         /// When.
         at: UnixMillis,
     },
@@ -187,6 +197,7 @@ impl Line {
             Self::EncryptionMinimum { at, .. } => ("minimum versions of encryption keys", *at),
             Self::EncryptionVersion { at, .. } => ("versions of encryption keys", *at),
             Self::DeviceState { state, at, .. } if !state.may_enrol() => ("devices", *at),
+            Self::BatchEnded { at, .. } => ("batches", *at),
             Self::KeyBlocked { at, .. } => ("blocked keys", *at),
             Self::Issuance { stopped: Some(_), at, .. } => ("places where nothing is issued", *at),
             Self::Operator { enabled: false, at, .. } => ("operators", *at),
@@ -210,6 +221,7 @@ impl Line {
         match self {
             Self::DeviceKey { device, .. } => Some([&b"d"[..], device.as_bytes()].concat()),
             Self::Certificate { serial, .. } => Some([&b"c"[..], serial.as_bytes()].concat()),
+            Self::BatchEnded { batch, .. } => Some([&b"b"[..], batch.as_bytes()].concat()),
             Self::DeviceState { device, .. } => Some([&b"s"[..], device.as_bytes()].concat()),
             Self::Issuance { facility, authority, .. } => {
                 let place = |id: Option<&[u8; 16]>| id.copied().unwrap_or_default();

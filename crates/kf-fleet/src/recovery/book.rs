@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kf_api::batch::BatchState;
 use kf_key::{
-    AuthorityId, BackupId, DeviceId, DeviceState, FacilityId, OperatorId, ProposalId, SerialNumber, TokenId, UnixMillis,
+    AuthorityId, BackupId, BatchId, DeviceId, DeviceState, FacilityId, OperatorId, ProposalId, SerialNumber, TokenId,
+    UnixMillis,
 };
 use kf_store::incident::HoldTarget;
 use kf_store::revocation::StatusChange;
@@ -20,6 +22,7 @@ pub(super) struct Book {
     pub(super) certificates: BTreeMap<SerialNumber, StatusChange>,
     /// The newest state of each device that was ever stopped.
     pub(super) devices: BTreeMap<DeviceId, DeviceState>,
+    pub(super) batches: BTreeMap<BatchId, BatchState>,
     pub(super) blocked: BTreeSet<[u8; 32]>,
     /// Why nothing is issued there; `None`: it goes on.
     pub(super) issuance: BTreeMap<Place, Option<String>>,
@@ -45,6 +48,9 @@ impl Book {
             }
             Line::DeviceState { device, state, .. } => {
                 self.devices.insert(device, state);
+            }
+            Line::BatchEnded { batch, state, .. } => {
+                self.batches.insert(batch, state);
             }
             Line::KeyBlocked { spki_sha256, .. } => {
                 let mut digest = [0; 32];

@@ -1,4 +1,4 @@
-//! Devices, public keys and places that are stopped: put back into a registry of before, and told to the witness where a crash came
+//! Devices, batches, public keys and places that are stopped: put back into a registry of before, and told to the witness where a crash came
 //! between.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::{Fleet, FleetError};
 
 const OF_BEFORE: &str = "the witness knows of it: this registry is of before";
 
-/// Stops devices again, blocks public keys again, and keeps issuance stopped where it was. Whether there was anything.
+/// Stops devices and batches again, blocks public keys again, and keeps issuance stopped where it was. Whether there was anything.
 pub(super) async fn stop_again(
     store: &Store,
     book: &Book,
@@ -33,6 +33,10 @@ pub(super) async fn stop_again(
     let mut any = restored.devices > before;
     if any {
         tracing::warn!(devices = restored.devices - before, "devices were taken out of service again");
+    }
+    for (batch, state) in &book.batches {
+        let entry = Entry::done(&server, "batch.cancel", now).about(*batch).because(OF_BEFORE).with("to", state.name());
+        any |= store.end_batch_again(*batch, *state, now, entry.build()).await?;
     }
     let mut blocked = book.blocked.clone();
     store.for_each_blocked(&mut |key| {
@@ -90,6 +94,9 @@ pub(super) fn note(
     book: &Book,
     (is_behind, at): (bool, UnixMillis),
 ) -> Result<(), FleetError> {
+    if !fence.has_witness() {
+        return Ok(());
+    }
     let mut here = BTreeMap::new();
     store.for_each_stopped_device(&mut |device, state| {
         here.insert(device, state);
@@ -97,6 +104,8 @@ pub(super) fn note(
     let unknown = here.iter().filter(|(device, state)| book.devices.get(device) != Some(state));
     let line = |(device, state): (&DeviceId, &DeviceState)| Line::DeviceState { device: *device, state: *state, at };
     fence.note_lines(unknown.map(line));
+    let ended = store.ended_batches()?.into_iter().filter(|(batch, state)| book.batches.get(batch) != Some(state));
+    fence.note_lines(ended.map(|(batch, state)| Line::BatchEnded { batch, state, at }));
     let mut blocked = Vec::new();
     store.for_each_blocked(&mut |key| {
         if !book.blocked.contains(&key) {

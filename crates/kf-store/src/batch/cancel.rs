@@ -105,6 +105,50 @@ impl Store {
         .await
     }
 
+    /// Ends a batch again that somebody outside knows to be ended: nothing of it is merged any more. What becomes of its devices and
+    /// certificates is another matter. Whether it was open, or only given up and is compromised; nothing is logged where it was not.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn end_batch_again(
+        &self,
+        batch: BatchId,
+        to: BatchState,
+        at: UnixMillis,
+        audit: impl Into<Audit>,
+    ) -> Result<bool, StoreError> {
+        let audit = audit.into();
+        self.write(Class::Reserved, move |act| {
+            let sql = "SELECT state FROM batch WHERE id = ?1";
+            let found: Option<BatchState> = act.one(sql, [batch.as_bytes()], |row| column::coded(row, 0))?;
+            let is_further = match found {
+                Some(BatchState::Open) => to != BatchState::Open,
+                Some(BatchState::Cancelled) => to == BatchState::Compromised,
+                Some(BatchState::Compromised) | None => false,
+            };
+            if is_further {
+                let sql = "UPDATE batch SET state = ?2, ended = ?3 WHERE id = ?1";
+                act.execute(sql, (batch.as_bytes(), to.code(), millis(at)))?;
+                act.log(&audit)?;
+            }
+            Ok(is_further)
+        })
+        .await
+    }
+
+    /// Batches that have ended, in the order of their ids.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn ended_batches(&self) -> Result<Vec<(BatchId, BatchState)>, StoreError> {
+        let sql = "SELECT id, state FROM batch WHERE state <> ?1 ORDER BY id";
+        self.read(|connection| {
+            sql::all(connection, sql, [BatchState::Open.code()], |row| {
+                Ok((column::id(row, 0)?, column::coded(row, 1)?))
+            })
+        })
+    }
+
     /// How many certificates and devices [`Store::cancel_batch`] would touch: `(certificates, devices)`.
     ///
     /// # Errors

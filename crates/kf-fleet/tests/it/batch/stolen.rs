@@ -4,6 +4,7 @@ use kf_key::{CertificateStatus, DeviceState};
 use kf_pki::crl::CrlScope;
 
 use super::station::{Line, Made, Station, fresh, import};
+use crate::backup::{Rig, approve, restored_at};
 use crate::scratch::{HERE, Scratch, csr, issued};
 
 async fn bootstrap(scratch: &Scratch, line: &Line, made: &Made) -> Result<(), FleetError> {
@@ -78,6 +79,35 @@ async fn a_stolen_station_costs_its_open_batch_and_nothing_else() {
     let scratch = scratch.reopen().await;
     assert!(bootstrap(&scratch, &open, &made).await.is_err());
     bootstrap(&scratch, &finished, &safe).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_registry_of_before_a_station_was_stolen_ends_its_batch_again() {
+    let rig = Rig::new().await;
+    let station = Station::new(&rig.scratch, "line-1", "plant-a").await;
+    let mut open = Line::start(&rig.scratch, &station, "open", 5).await;
+    let made = open.make(0, Outcome::Passed);
+    import(&rig.scratch, &station, "open", [&made.document]).await;
+    let backup = rig.backup().await;
+    rig.scratch.fleet.batch_cancel(&rig.scratch.owner, "open", COMPROMISED()).await.unwrap();
+    let (closed, key, pavel) = rig.lost().await;
+    let from = closed.path().join("backups").join(backup.id.to_string());
+    let done = restored_at((&from, None), closed.path(), &key, true).unwrap();
+    assert!(done.chain == [backup.id] && done.done);
+    let scratch = Scratch::at(closed).await;
+    let proposal = scratch.fleet.restored_accept(&scratch.owner, "we looked".into()).await.unwrap().proposal;
+    approve(&scratch, &pavel, proposal).await;
+    assert_eq!(scratch.fleet.batch_show(&scratch.owner, "open").await.unwrap().state, BatchState::Compromised);
+    let forged = open.make(2, Outcome::Passed);
+    let report = import(&scratch, &station, "open", [&forged.document]).await;
+    assert!(report.conflicts.iter().any(|conflict| conflict.kind == ConflictKind::BatchCancelled), "{report:?}");
+    for made in [&made, &forged] {
+        assert!(bootstrap(&scratch, &open, made).await.is_err());
+    }
+    for number in 1..=5 {
+        let shown = scratch.fleet.device_show(&scratch.owner, &format!("open-00000{number}")).await.unwrap();
+        assert_eq!(shown.device.state, DeviceState::Decommissioned, "device {number}");
+    }
 }
 
 #[tokio::test]
