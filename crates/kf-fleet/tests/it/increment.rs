@@ -12,7 +12,7 @@ use kf_key::{CertificateStatus, DeviceState, RevocationReason};
 use kf_testkit::Tool;
 
 use crate::backup::{Rig, approve, disable, is_enabled, keys, leaver, nightly, place, restored_at, revoke, status_of};
-use crate::crash::{copied, killed_child};
+use crate::crash::{SPAWNING, copied, killed_child};
 use crate::destruction::{decommission, of_device};
 use crate::exchange::Firmware;
 use crate::rollback::copy;
@@ -53,6 +53,8 @@ async fn chain(rig: &Rig) -> Vec<Backup> {
 async fn increments_are_what_changed_and_age_and_sqlite_alone_bring_a_copy_forward() {
     let rig = Rig::new().await;
     let made = chain(&rig).await;
+    // The programs below are started while nobody opens a registry.
+    let _turn = SPAWNING.write().await;
     let scratch = tempfile::tempdir().unwrap();
     let at = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
     std::fs::write(at("key"), rig.key.to_file().expose()).unwrap();
