@@ -32,7 +32,7 @@ mod scope;
 mod scratch;
 mod sealed;
 mod session;
-mod storage_campaign;
 mod stopped;
+mod storage_campaign;
 mod succession;
 mod wrapping;
