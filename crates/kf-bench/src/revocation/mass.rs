@@ -60,12 +60,14 @@ fn wrong(why: &str) -> BenchError {
 }
 
 impl Filled {
-    /// A copy of its data directory; only files that a start needs.
+    /// A copy of its data directory; only files that a start needs. What was not written back yet lies in the write-ahead log.
     fn copied(&self) -> Result<tempfile::TempDir, BenchError> {
         let folder = tempfile::tempdir().map_err(BenchError::io("a scratch folder"))?;
-        for name in ["registry.sqlite", "keyfleet.toml"] {
+        for name in ["registry.sqlite", "registry.sqlite-wal", "keyfleet.toml"] {
             let from = self.closed.directory.path().join(name);
-            std::fs::copy(&from, folder.path().join(name)).map_err(BenchError::io("a copy of the registry"))?;
+            if from.exists() {
+                std::fs::copy(&from, folder.path().join(name)).map_err(BenchError::io("a copy of the registry"))?;
+            }
         }
         Ok(folder)
     }
