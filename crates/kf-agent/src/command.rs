@@ -139,6 +139,9 @@ pub async fn run_with(arguments: Vec<OsString>) -> ExitCode {
     if log.try_init().is_err() {
         tracing::debug!("the log is set up already");
     }
+    if matches!(arguments.verb, Verb::Run(_)) && !kf_backend::lock_memory() {
+        tracing::warn!("memory is not locked, and keys in it may be swapped out: raise LimitMEMLOCK, or have no swap");
+    }
     let outcome = match &arguments.verb {
         Verb::Run(file) => run(file).await,
         Verb::Once(file) => once(file).await,

@@ -20,12 +20,6 @@ pub fn harden() -> Result<(), SignerError> {
     crate::hardening::harden().map_err(|error| start(&error))
 }
 
-/// Keeps the memory of this process out of swap, now and later; `false` where the system's limit does not allow it.
-#[must_use]
-pub fn lock_memory() -> bool {
-    crate::hardening::lock_memory()
-}
-
 /// Takes the root out of its sealed file, to be split.
 ///
 /// # Errors

@@ -191,15 +191,17 @@ fn the_memory_of_the_signer_is_locked_and_neither_it_nor_the_server_leaves_a_cor
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().filter(|word| *word == "0").count(), 2, "{core}");
     let status = fs::read_to_string(format!("/proc/{signer}/status")).unwrap();
-    let kib = |name: &str| -> u64 {
-        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    };
-    assert!(kib("VmLck:") > 1_000 && kib("VmSwap:") == 0, "{status}");
+    assert!(kib(&status, "VmLck:") > 1_000 && kib(&status, "VmSwap:") == 0, "{status}");
     let before = files(fleet.scratch.path());
     kill_process(Pid::from_raw(signer.cast_signed()).unwrap(), Signal::ABORT).unwrap();
     assert!(!leaves_a_core_dump(server));
     assert_eq!(files(fleet.scratch.path()), before, "the signer left none either");
+}
+
+/// A line of proc_pid_status(5), in KiB.
+fn kib(status: &str, name: &str) -> u64 {
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// Names in a directory.

@@ -12,7 +12,7 @@ use kf_seal::Service;
 use kf_testkit::{KnownSecret, search_memory};
 use serde_json::json;
 
-use super::{assert_that_this_machine_dumps, leaves_a_core_dump, none_of, scalar};
+use super::{assert_that_this_machine_dumps, kib, leaves_a_core_dump, none_of, scalar};
 use crate::agent::Site;
 
 /// The private scalar of the identity that an agent uses.
@@ -97,6 +97,8 @@ fn an_agent_keeps_nothing_of_its_code_and_its_former_keys_and_after_a_wipe_of_an
     assert_ne!(first, second);
     known.push(KnownSecret::new("identity key", &second));
 
+    let status = fs::read_to_string(format!("/proc/{}/status", site.agent.id())).unwrap();
+    assert!(kib(&status, "VmLck:") > 1_000 && kib(&status, "VmSwap:") == 0, "{status}");
     let found = search_memory(site.agent.id(), &known);
     assert!(found.count("identity key") > 0, "the search sees the key in use");
     assert!(found.count("wrapping key") > 0, "the search sees what unwraps the others");
