@@ -12,7 +12,8 @@ pub(crate) type Written = Result<(), minicbor::encode::Error<Infallible>>;
 
 /// Writes one value. A vector takes everything, so nothing can fail.
 pub(crate) fn encode(write: impl FnOnce(&mut Out) -> Written) -> Vec<u8> {
-    let mut out = Encoder::new(Vec::new());
+    // As much as a device's record takes, so that it does not grow in steps.
+    let mut out = Encoder::new(Vec::with_capacity(1_536));
     match write(&mut out) {
         Ok(()) => out.into_writer(),
         Err(_never) => Vec::new(),

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+pub use kf_backend::lock_memory;
 use kf_backend::{BackendKind, SoftwareBackend, open_sealed_root, seal_root};
 use kf_crypto::Argon2Cost;
 use kf_key::{SecretArray, SecretBytes};

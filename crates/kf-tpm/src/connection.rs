@@ -4,9 +4,9 @@
 //! TPM does one thing at a time anyway; a caller that has waited long enough goes away with [`TpmError::Late`], and what
 //! the TPM answers afterwards is wiped and thrown away. Until then further calls are refused at once.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,10 +21,13 @@ const QUEUE: usize = 16;
 /// The longest wait for one call, unless told otherwise. Making a key takes a slow TPM some seconds.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(20);
 
+/// How long the last owner waits for the thread to let go of the TPM: whoever opens it next finds it free. A TPM that hangs keeps nobody.
+const LET_GO: Duration = Duration::from_secs(2);
+
 /// One TPM, shared by clones.
 #[derive(Clone)]
 pub struct Tpm {
-    queue: SyncSender<Job>,
+    worker: Arc<Handle>,
     is_late: Arc<AtomicBool>,
     deadline: Duration,
     address: TpmAddress,
@@ -33,6 +36,22 @@ pub struct Tpm {
 impl std::fmt::Debug for Tpm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tpm").field("address", &self.address.to_string()).finish_non_exhaustive()
+    }
+}
+
+/// The thread, as its callers see it.
+struct Handle {
+    /// Present until the last owner is gone.
+    queue: Option<SyncSender<Job>>,
+    /// Disconnected once the thread has let go of the TPM.
+    ended: Mutex<Receiver<()>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _let_go_or_late = ended.recv_timeout(LET_GO);
     }
 }
 
@@ -58,11 +77,16 @@ impl Tpm {
         let is_late = Arc::new(AtomicBool::new(false));
         let worker = Worker { address: address.clone(), live: None };
         let seen = Arc::clone(&is_late);
+        let (ends, ended) = sync_channel(0);
         thread::Builder::new()
             .name("tpm".to_owned())
-            .spawn(move || worker.serve(&jobs, &seen))
+            .spawn(move || {
+                worker.serve(&jobs, &seen);
+                drop(ends);
+            })
             .map_err(|_no_thread| TpmError::Bug("no thread"))?;
-        let this = Self { queue, is_late, deadline, address };
+        let worker = Arc::new(Handle { queue: Some(queue), ended: Mutex::new(ended) });
+        let this = Self { worker, is_late, deadline, address };
         this.call(|live| live.storage_key().map(drop))?;
         Ok(this)
     }
@@ -97,7 +121,8 @@ impl Tpm {
             // A caller that is gone gets nothing: the answer is dropped, and wiped when it is a secret.
             drop(answer.try_send(worker.run(&work)));
         });
-        self.queue.try_send(Job { give_up_at, work }).map_err(|error| match error {
+        let queue = self.worker.queue.as_ref().ok_or(TpmError::Bug("the TPM's queue is closed"))?;
+        queue.try_send(Job { give_up_at, work }).map_err(|error| match error {
             TrySendError::Full(_) => TpmError::Busy,
             TrySendError::Disconnected(_) => TpmError::Bug("the TPM's thread ended"),
         })?;

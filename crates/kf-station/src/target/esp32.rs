@@ -206,11 +206,16 @@ impl Target for Esp32Target {
             Protection::NvsHmac => {
                 // Exposed to be moved into what is burnt.
                 let fresh = SecretArray::fill(|out: &mut [u8; 32]| *out = *material.random.expose());
-                let split =
-                    HmacEfuseKey::fresh(fresh).split(|fuse, message| Ok::<_, TargetError>(hmac(fuse, message)))?;
-                let (fuse, record_cipher) = split;
+                let fuse = if self.has_key_beside_chain() {
+                    let split =
+                        HmacEfuseKey::fresh(fresh).split(|fuse, message| Ok::<_, TargetError>(hmac(fuse, message)))?;
+                    cipher = Some(split.1);
+                    split.0
+                } else {
+                    fresh
+                };
                 keys_of_fuse(&fuse).and_then(|keys| keys.cipher().encrypt(&mut octets)).map_err(full)?;
-                (unlock, cipher) = (Some(fuse), Some(record_cipher));
+                unlock = Some(fuse);
             }
             Protection::NvsKeys => {
                 let keys = keys_of_random(material.random).map_err(full)?;

@@ -178,7 +178,7 @@ fn work(
     recipe: Recipe,
     [state, quota, key, passphrase]: [&PathBuf; 4],
 ) -> Result<ExitCode, Failure> {
-    if !kf_backend::lock_memory() {
+    if !kf_signer::ceremony::lock_memory() {
         say("memory is not locked and may be swapped out, with the keys of devices in it: raise LimitMEMLOCK");
     }
     let station = StationDirectory::open(state)?;
