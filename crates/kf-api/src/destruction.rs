@@ -104,6 +104,18 @@ pub enum HeldElsewhere {
 }
 
 impl HeldElsewhere {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::FleetRoot,
+        Self::EscrowShare,
+        Self::Station,
+        Self::Device,
+        Self::Operator,
+        Self::BackupRecipient,
+        Self::Application,
+        Self::Media,
+    ];
+
     /// The name used in answers.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -130,6 +142,21 @@ pub enum Sanitization {
     Purge,
     /// Against a laboratory; what held the keys is no more.
     Destroy,
+}
+
+impl Sanitization {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Clear, Self::Purge, Self::Destroy];
+
+    /// The name used in answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Clear => "clear",
+            Self::Purge => "purge",
+            Self::Destroy => "destroy",
+        }
+    }
 }
 
 /// A destruction is asked for.

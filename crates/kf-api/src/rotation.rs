@@ -17,7 +17,7 @@ pub enum RotationOperation {
     Reprotect,
     /// Nothing is protected by it any more: two people may destroy it.
     Destroy,
-    /// Somebody has to: this server has no mechanism that replaces it.
+    /// Somebody has to: a run does not, as `problem` says.
     ByHand,
 }
 

@@ -33,7 +33,7 @@ const EPOCHS_AT_A_TIME: u32 = 1_000;
 /// How often the server itself looks, where it may.
 const INTERVAL: u64 = UnixMillis::HOUR;
 
-/// Classes of which a key that is due can only be named: no mechanism replaces it here.
+/// Classes of which a key that is due is only named: people succeed it, or nothing does here.
 const BY_HAND: [KeyClass; 6] = [
     KeyClass::FleetRootKey,
     KeyClass::RootAuthorityKey,
@@ -45,6 +45,16 @@ const BY_HAND: [KeyClass; 6] = [
 
 /// Classes of the server's own keys whose successor is made when somebody wants it.
 const ON_DEMAND: [KeyClass; 2] = [KeyClass::WrappingKey, KeyClass::LogKey];
+
+/// Why a run leaves a key alone.
+const fn left_to_people(class: KeyClass) -> &'static str {
+    match class {
+        KeyClass::RootAuthorityKey | KeyClass::IssuingAuthorityKey => {
+            "people see to it, step by step: `keyfleet authority succeed`"
+        }
+        _ => "this server has no mechanism that replaces it",
+    }
+}
 
 /// Who carries operations out, and why.
 struct Run<'a> {
@@ -192,7 +202,7 @@ impl Fleet {
         }
     }
 
-    /// Names what is due and cannot be replaced here.
+    /// Names what is due and is not replaced by a run.
     async fn name_by_hand(&self, run: &mut Run<'_>) -> Result<(), FleetError> {
         for class in BY_HAND {
             if !run.wants(class) {
@@ -213,7 +223,7 @@ impl Fleet {
                     because: key.because,
                     remaining: None,
                     outcome: RotationOutcome::Waits,
-                    problem: "this server has no mechanism that replaces it".to_owned(),
+                    problem: left_to_people(class).to_owned(),
                     proposal: None,
                     log_index: None,
                 });

@@ -1,6 +1,7 @@
 //! `keyfleet destroy`.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
 use kf_api::PageRequest;
 use kf_api::destruction::{
     DestructionOutcome, DestructionRequest, DestructionTarget, HeldElsewhere, Receipt, Sanitization, Statement,
@@ -89,14 +90,14 @@ pub(crate) enum Verb {
 #[derive(Debug, Args)]
 pub(crate) struct Stated {
     /// Which keys
-    #[arg(long, value_enum)]
-    keys: Keys,
+    #[arg(long, value_parser = named(&HeldElsewhere::ALL, HeldElsewhere::name))]
+    keys: HeldElsewhere,
     /// What they were in: kind, maker, model and serial number, or where it was kept
     #[arg(long, value_name = "TEXT")]
     holder: String,
     /// How thoroughly (SP 800-88r2 section 3.1)
-    #[arg(long, value_enum)]
-    method: Method,
+    #[arg(long, value_parser = named(&Sanitization::ALL, Sanitization::name))]
+    method: Sanitization,
     /// How
     #[arg(long, value_name = "TEXT")]
     technique: String,
@@ -120,62 +121,25 @@ pub(crate) struct Stated {
     facility: Option<String>,
 }
 
-/// Keys that this server does not hold.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Keys {
-    /// The fleet root key, or a copy of it
-    FleetRoot,
-    /// Shares of an escrow
-    EscrowShare,
-    /// The keys of a factory station, and what it kept of batches
-    Station,
-    /// The keys of a device that no order reaches
-    Device,
-    /// An operator's key or API token
-    Operator,
-    /// The key of a recipient of backups
-    BackupRecipient,
-    /// A key that programs were given
-    Application,
-    /// Disks and other media of this server, and copies of them
-    Media,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Method {
-    /// Against whoever uses the ordinary interfaces
-    Clear,
-    /// Against a laboratory; what held the keys can be used again
-    Purge,
-    /// Against a laboratory; what held the keys is no more
-    Destroy,
+/// Reads one of a list by its name.
+fn named<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    let names = PossibleValuesParser::new(all.iter().map(|one| name(*one)));
+    names.try_map(move |given| all.iter().copied().find(|one| name(*one) == given).ok_or("is none of them"))
 }
 
 impl Stated {
     fn into_target(self) -> Result<DestructionTarget, Failure> {
-        let keys = match self.keys {
-            Keys::FleetRoot => HeldElsewhere::FleetRoot,
-            Keys::EscrowShare => HeldElsewhere::EscrowShare,
-            Keys::Station => HeldElsewhere::Station,
-            Keys::Device => HeldElsewhere::Device,
-            Keys::Operator => HeldElsewhere::Operator,
-            Keys::BackupRecipient => HeldElsewhere::BackupRecipient,
-            Keys::Application => HeldElsewhere::Application,
-            Keys::Media => HeldElsewhere::Media,
-        };
-        let method = match self.method {
-            Method::Clear => Sanitization::Clear,
-            Method::Purge => Sanitization::Purge,
-            Method::Destroy => Sanitization::Destroy,
-        };
         let carried_out = moment::parse_past(&self.carried_out, SystemClock.now()).map_err(|problem| {
             let what = format!("--carried-out {}: {problem}", self.carried_out);
             Failure::usage(what, "for example --carried-out 2d")
         })?;
         let statement = Statement {
-            keys,
+            keys: self.keys,
             holder: self.holder,
-            method,
+            method: self.method,
             technique: self.technique,
             tool: self.tool,
             carried_out_by: self.carried_out_by,

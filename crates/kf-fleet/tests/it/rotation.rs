@@ -183,4 +183,9 @@ async fn what_cannot_be_replaced_here_is_named_when_it_is_due() {
         assert!(by_hand.iter().any(|found| *found == class), "{class}: {by_hand:?}");
     }
     assert!(!by_hand.iter().any(|found| *found == "fleet-root-key"), "ten years are not over");
+    scratch.pass(5 * 365 * DAY);
+    let later = rotate(&scratch, RotateRequest { dry_run: true, ..all() }).await;
+    let problem = |class: &str| later.items.iter().find(|step| step.class == class).map(|step| step.problem.as_str());
+    assert!(problem("issuing-authority-key").unwrap().contains("authority succeed"), "{later:?}");
+    assert!(problem("order-key").unwrap().contains("no mechanism"), "{later:?}");
 }

@@ -165,7 +165,7 @@ pub(super) fn authority(draft: &mut Draft<'_>, hit: &AuthorityFacts) {
             format!("replace {name}"),
             facility,
             "set up a new fleet (`keyfleet init`) and bring its root to every relying party and device".to_owned(),
-            "nothing here replaces a root in place: it is what devices, brokers and clients trust without being told by anybody",
+            "a root that somebody else has cannot vouch for its successor (`keyfleet authority succeed`): he would make one too",
         );
         return;
     }
