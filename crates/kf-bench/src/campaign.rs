@@ -9,10 +9,10 @@ use kf_api::campaign::{
     CampaignAct, CampaignActRequest, CampaignFilter, CampaignKind, CampaignPlan, MemberFilter, NewCampaign,
 };
 use kf_crypto::PrivateKey;
+use kf_exchange::P256IdentityKey;
 use kf_exchange::order::{OrderAct, OrderOutcome, OrderReport};
-use kf_exchange::{IdentityKey, PublicKey, signature_from_der};
 use kf_fleet::{ClientCertificate, Clock, EnrolOutcome, EstLabel, Fleet, SystemClock, TlsClient};
-use kf_key::{CampaignState, DeviceId, KeyAlgorithm, MemberState, UnixMillis};
+use kf_key::{CampaignState, DeviceId, MemberState, UnixMillis};
 use kf_pki::request::make_request;
 use tokio::runtime::Runtime;
 
@@ -54,21 +54,6 @@ struct Renewing {
     request: Vec<u8>,
     /// Its answer to its first order, signed with the next key.
     report: Vec<u8>,
-}
-
-struct Chip<'a>(&'a PrivateKey);
-
-impl IdentityKey for Chip<'_> {
-    type Error = BenchError;
-
-    fn public_key(&self) -> PublicKey {
-        PublicKey::from_spki(&self.0.spki()).unwrap_or_else(|_other| unreachable!("P-256"))
-    }
-
-    fn sign(&self, message: &[u8]) -> Result<[u8; 64], BenchError> {
-        let der = self.0.sign(message).map_err(BenchError::failed("a signature"))?;
-        signature_from_der(&der).map_err(BenchError::failed("a signature"))
-    }
 }
 
 pub(crate) fn measure(effort: &Effort, runtime: &Runtime) -> Result<Vec<Figure>, BenchError> {
@@ -133,7 +118,9 @@ fn devices(scratch: &ScratchFleet, runtime: &Runtime, prefix: &str, count: u32) 
                 .ok_or_else(|| BenchError::Failed { what: "a chain", why: "it is no PEM".to_owned() })?;
             let rest: Vec<&[u8]> = rest.iter().map(Vec::as_slice).collect();
             let certificate = fleet.verify_client_path(leaf, &rest).map_err(fleet_error)?;
-            let next = PrivateKey::generate(KeyAlgorithm::P256).map_err(BenchError::failed("a device's key"))?;
+            let scalar = kf_crypto::random_secret().map_err(BenchError::failed("a device's key"))?;
+            let next = PrivateKey::p256_from_scalar(&scalar).map_err(BenchError::failed("a device's key"))?;
+            let signer = P256IdentityKey::from_secret(&scalar).map_err(BenchError::failed("a device's key"))?;
             let report = OrderReport {
                 act: OrderAct::Rotate,
                 device: id,
@@ -141,7 +128,7 @@ fn devices(scratch: &ScratchFleet, runtime: &Runtime, prefix: &str, count: u32) 
                 outcome: OrderOutcome::Done,
                 at: fleet.clock().now(),
             };
-            let report = report.sign(&Chip(&next)).map_err(BenchError::failed("an answer"))?.as_bytes().to_vec();
+            let report = report.sign(&signer).map_err(BenchError::failed("an answer"))?.as_bytes().to_vec();
             let request = make_request(&next, "").map_err(BenchError::failed("a request"))?;
             Ok(Renewing { id, certificate, request, report })
         }

@@ -57,6 +57,43 @@ fn lines(directory: &Path) -> Vec<String> {
     text.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(line).collect()
 }
 
+/// Custodians leave at once with what the transcript says is theirs.
+fn handed_out(folder: &Path, made: &Path, people: [&'static str; 3]) -> BTreeMap<&'static str, Share> {
+    let mut shares = BTreeMap::new();
+    for (person, index) in people.into_iter().zip(1..) {
+        if lines(made).contains(&format!("share {index}")) {
+            let file = made.join(format!("share-{index:02}-{person}.age"));
+            shares.insert(person, share(folder, &file, person));
+            fs::remove_file(file).unwrap();
+        }
+    }
+    shares
+}
+
+/// The ceremony is whole: the shares that left and those that are there open one key, each was handed out once, and nothing else is left.
+fn assert_whole(folder: &Path, made: &Path, mut shares: BTreeMap<&'static str, Share>, when: u32) {
+    for (person, index) in ["alice", "bob", "carol"].into_iter().zip(1..) {
+        let file = made.join(format!("share-{index:02}-{person}.age"));
+        shares.entry(person).or_insert_with(|| share(folder, &file, person));
+    }
+    let keys = [["alice", "bob"], ["bob", "carol"], ["alice", "carol"]].map(|pair| {
+        let copies = pair.map(|name| Share::decode(shares[name].encode().expose()).unwrap());
+        combine(&copies).unwrap_or_else(|error| panic!("killed at {when}: {pair:?}: {error}"))
+    });
+    assert!(keys.iter().all(|key| key.equals(keys[0].expose())), "killed at {when}: it is one key");
+    let lines = lines(made);
+    for index in 1..=3 {
+        let named = lines.iter().filter(|line| **line == format!("share {index}")).count();
+        assert_eq!(named, 1, "killed at {when}: {lines:?}");
+    }
+    assert!(!lines.iter().any(|line| line.starts_with("void")), "killed at {when}: {lines:?}");
+    let mut files: Vec<String> =
+        fs::read_dir(made).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    files.retain(|name| !name.starts_with("share-"));
+    files.sort();
+    assert_eq!(files, ["escrow.json", "transcript.jsonl"], "killed at {when}");
+}
+
 #[test]
 fn a_split_that_was_killed_at_any_durable_step_goes_on_with_the_shares_that_left() {
     let (fleet, _) = prepared();
@@ -68,39 +105,12 @@ fn a_split_that_was_killed_at_any_durable_step_goes_on_with_the_shares_that_left
         let split = [&["escrow", "split", "ceremony.toml", "--out", &made][..], &KEY].concat();
         let (was_killed, first) = killed(folder, &split, when);
         assert!(was_killed || first.success(), "{}", first.text());
-        // Custodians leave at once with what the transcript says is theirs.
-        let mut shares: BTreeMap<&str, Share> = BTreeMap::new();
         let made = folder.join(&made);
-        for (person, index) in people.into_iter().zip(1..) {
-            if lines(&made).contains(&format!("share {index}")) {
-                let file = made.join(format!("share-{index:02}-{person}.age"));
-                shares.insert(person, share(folder, &file, person));
-                fs::remove_file(file).unwrap();
-                left += 1;
-            }
-        }
+        let shares = handed_out(folder, &made, people);
+        left += shares.len();
         let again = fleet.run(&split);
         assert!(again.success() || again.code == Some(5), "killed at {when}: {}", again.text());
-        for (person, index) in people.into_iter().zip(1..) {
-            let file = made.join(format!("share-{index:02}-{person}.age"));
-            shares.entry(person).or_insert_with(|| share(folder, &file, person));
-        }
-        let keys = [["alice", "bob"], ["bob", "carol"], ["alice", "carol"]].map(|pair| {
-            let copies = pair.map(|name| Share::decode(shares[name].encode().expose()).unwrap());
-            combine(&copies).unwrap_or_else(|error| panic!("killed at {when}: {pair:?}: {error}"))
-        });
-        assert!(keys.iter().all(|key| key.equals(keys[0].expose())), "killed at {when}");
-        let lines = lines(&made);
-        for index in 1..=3 {
-            let named = lines.iter().filter(|line| **line == format!("share {index}")).count();
-            assert_eq!(named, 1, "killed at {when}: {lines:?}");
-        }
-        assert!(!lines.iter().any(|line| line.starts_with("void")), "killed at {when}: {lines:?}");
-        let mut files: Vec<String> =
-            fs::read_dir(&made).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        files.retain(|name| !name.starts_with("share-"));
-        files.sort();
-        assert_eq!(files, ["escrow.json", "transcript.jsonl"], "killed at {when}");
+        assert_whole(folder, &made, shares, when);
         if !was_killed {
             break;
         }
@@ -127,40 +137,13 @@ fn a_new_root_whose_ceremony_was_killed_at_any_durable_step_is_undone_before_a_s
         let split = ["escrow", "split", "ceremony.toml", "--out", &name, "--fresh"];
         let (was_killed, first) = killed(folder, &split, when);
         assert!(was_killed || first.success(), "{}", first.text());
-        // Custodians leave at once with what the transcript says is theirs.
-        let mut shares: BTreeMap<&str, Share> = BTreeMap::new();
-        for (person, index) in people.into_iter().zip(1..) {
-            if lines(&made).contains(&format!("share {index}")) {
-                let file = made.join(format!("share-{index:02}-{person}.age"));
-                shares.insert(person, share(folder, &file, person));
-                fs::remove_file(file).unwrap();
-                left += 1;
-            }
-        }
+        let shares = handed_out(folder, &made, people);
+        left += shares.len();
         let begun = fs::read_to_string(made.join("ceremony.state")).ok();
         let again = keyfleet(folder).run(&split);
         assert!(again.success() || again.code == Some(5), "killed at {when}: {}", again.text());
-        for (person, index) in people.into_iter().zip(1..) {
-            let file = made.join(format!("share-{index:02}-{person}.age"));
-            shares.entry(person).or_insert_with(|| share(folder, &file, person));
-        }
-        let keys = [["alice", "bob"], ["bob", "carol"], ["alice", "carol"]].map(|pair| {
-            let copies = pair.map(|name| Share::decode(shares[name].encode().expose()).unwrap());
-            combine(&copies).unwrap_or_else(|error| panic!("killed at {when}: {pair:?}: {error}"))
-        });
-        assert!(keys.iter().all(|key| key.equals(keys[0].expose())), "killed at {when}: it is one root");
-        let lines = lines(&made);
-        for index in 1..=3 {
-            let named = lines.iter().filter(|line| **line == format!("share {index}")).count();
-            assert_eq!(named, 1, "killed at {when}: {lines:?}");
-        }
-        assert!(!lines.iter().any(|line| line.starts_with("void")), "killed at {when}: {lines:?}");
-        let mut files: Vec<String> =
-            fs::read_dir(&made).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        files.retain(|name| !name.starts_with("share-"));
-        files.sort();
-        assert_eq!(files, ["escrow.json", "transcript.jsonl"], "killed at {when}");
-        undone += usize::from(was_killed && begun.is_none() && !lines.is_empty() && shares.len() == 3 && left == 0);
+        assert_whole(folder, &made, shares, when);
+        undone += usize::from(was_killed && begun.is_none() && left == 0);
         if let Some(begun) = begun {
             let id = serde_json::from_str::<Value>(&begun).unwrap()["ceremony"].as_str().unwrap().to_owned();
             let record: Value = serde_json::from_slice(&fs::read(made.join("escrow.json")).unwrap()).unwrap();
