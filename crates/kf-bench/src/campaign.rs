@@ -20,6 +20,7 @@ use crate::error::BenchError;
 use crate::figure::{Aim, Figure};
 use crate::measure::{Effort, cpu_time, micros};
 use crate::scratch_fleet::{FACILITY, IN_FLIGHT, ScratchFleet, fleet_error, in_flight, issue_request};
+use crate::trivial_server::runtime;
 
 /// Renewals in a campaign; an effort that is quick makes a tenth.
 const RENEWALS: u32 = 100_000;
@@ -56,7 +57,8 @@ struct Renewing {
     report: Vec<u8>,
 }
 
-pub(crate) fn measure(effort: &Effort, runtime: &Runtime) -> Result<Vec<Figure>, BenchError> {
+pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
+    let runtime = &runtime()?;
     let count = RENEWALS.min(effort.large / 10);
     let clock = Arc::new(SteppedClock::default());
     let scratch = ScratchFleet::with_clock(runtime, Arc::<SteppedClock>::clone(&clock))?;
@@ -112,12 +114,10 @@ fn devices(scratch: &ScratchFleet, runtime: &Runtime, prefix: &str, count: u32) 
                 .certificate
                 .device
                 .ok_or_else(|| BenchError::Failed { what: "a certificate", why: "of no device".to_owned() })?;
-            let chain = kf_pki::pem::decode_all("CERTIFICATE", &issued.chain_pem).unwrap_or_default();
-            let (leaf, rest) = chain
-                .split_first()
-                .ok_or_else(|| BenchError::Failed { what: "a chain", why: "it is no PEM".to_owned() })?;
-            let rest: Vec<&[u8]> = rest.iter().map(Vec::as_slice).collect();
-            let certificate = fleet.verify_client_path(leaf, &rest).map_err(fleet_error)?;
+            let read = |pem: &str| kf_pki::pem::decode_all("CERTIFICATE", pem).unwrap_or_default();
+            let (leaf, above) = (read(&issued.pem).concat(), read(&issued.chain_pem));
+            let above: Vec<&[u8]> = above.iter().map(Vec::as_slice).collect();
+            let certificate = fleet.verify_client_path(&leaf, &above).map_err(fleet_error)?;
             let scalar = kf_crypto::random_secret().map_err(BenchError::failed("a device's key"))?;
             let next = PrivateKey::p256_from_scalar(&scalar).map_err(BenchError::failed("a device's key"))?;
             let signer = P256IdentityKey::from_secret(&scalar).map_err(BenchError::failed("a device's key"))?;

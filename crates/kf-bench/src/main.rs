@@ -118,6 +118,7 @@ const GROUPS: &[Group] = &[
     Group { name: "incident", measure: incident::measure },
     Group { name: "recovery", measure: recovery::measure },
     Group { name: "rotation", measure: rotation::measure },
+    Group { name: "campaign", measure: campaign::measure },
     Group { name: "batch", measure: batch::measure },
     Group { name: "station", measure: station::measure },
 ];

@@ -56,7 +56,6 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     }
     let mut figures = costs.figures(rows);
     figures.extend(transit(effort, &runtime)?);
-    figures.extend(crate::campaign::measure(effort, &runtime)?);
     Ok(figures)
 }
 

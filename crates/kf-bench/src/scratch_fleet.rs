@@ -8,7 +8,6 @@ use kf_api::certificate::IssueRequest;
 use kf_api::device::ImportFormat;
 use kf_api::enrolment::CodeRequest;
 use kf_api::facility::NewFacility;
-use kf_api::operator::{Credential, Role};
 use kf_api::product_line::{EnrolmentPolicy, NewProductLine};
 use kf_backend::SoftwareBackend;
 use kf_crypto::{PrivateKey, random_secret};
@@ -154,10 +153,11 @@ impl ScratchFleet {
             algorithm: KeyAlgorithm::P256,
             root_lifetime_hours: 24 * 365 * 20,
         };
-        init(&directory, signer.clone(), Arc::clone(&clock), options).await.map_err(fleet_error)?;
+        let made = init(&directory, signer.clone(), Arc::clone(&clock), options).await.map_err(fleet_error)?;
         let fleet = open(&directory, &signer, clock).await?;
-        let credential = Credential::Certificate;
-        let owner = Principal::new("owner".to_owned(), "owner".to_owned(), Role::Owner, [], credential);
+        // Exposed to be shown to the fleet, as the owner would.
+        let token = SecretBytes::from_vec(made.owner_token.expose().as_bytes().to_vec());
+        let owner = fleet.authenticate_token(&token).await.map_err(fleet_error)?;
         let facility = NewFacility { name: FACILITY.to_owned(), description: String::new() };
         fleet.facility_create(&owner, facility).await.map_err(fleet_error)?;
         let policy = EnrolmentPolicy { max_live_ldevids: 16, ..EnrolmentPolicy::default() };
