@@ -2,6 +2,7 @@
 
 mod duties;
 mod migration;
+mod pin;
 mod record;
 mod trust;
 mod wipe;

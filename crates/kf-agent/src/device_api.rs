@@ -1,6 +1,6 @@
 //! What the device asks the server beside enrolment: key exchanges, sessions, orders.
 
-use kf_api::order::{ALGORITHM_HEADER, ANCHOR_HEADER, STORAGE_HEADER};
+use kf_api::order::{ALGORITHM_HEADER, ANCHOR_HEADER, ORDER_KEY_HEADER, STORAGE_HEADER};
 use kf_client::header::{CONTENT_TYPE, RETRY_AFTER};
 use kf_client::{ClientError, HeaderName, HeaderValue, Method, Response};
 use kf_key::KeyAlgorithm;
@@ -10,6 +10,15 @@ use crate::failure::chain_of;
 use crate::identity::Identity;
 
 const CBOR: &str = "application/cbor";
+
+/// What the device says of itself when it asks.
+#[derive(Debug, Default)]
+pub(crate) struct Knows {
+    /// It can be asked for a new storage key.
+    pub(crate) keeps_records: bool,
+    /// SHA-256, hexadecimal, of the order key that it obeys.
+    pub(crate) order_key: Option<String>,
+}
 
 /// What waits for the device.
 #[derive(Debug)]
@@ -22,6 +31,8 @@ pub(crate) struct News {
     pub(crate) storage: Option<[u8; 16]>,
     /// Beside an order to rotate: what the new key is to be.
     pub(crate) algorithm: Option<KeyAlgorithm>,
+    /// SHA-256, hexadecimal, of the newest order key.
+    pub(crate) order_key: Option<String>,
 }
 
 /// A call that brought nothing.
@@ -98,18 +109,36 @@ impl Server {
         self.post("/v1/device/storage", message).await.map(drop)
     }
 
-    /// What waits for the device. `keeps_records`: it can be asked for a new storage key.
-    pub(crate) async fn news(&self, identity: &Identity, keeps_records: bool) -> Result<News, Refusal> {
+    /// How the keys that devices pin were succeeded: links, one after the other.
+    pub(crate) async fn successions(&self) -> Result<Vec<u8>, Refusal> {
+        let client = self.client().build()?;
+        let answer = client.request(Method::GET, &self.url("/v1/device/successions"), &[], Vec::new()).await?;
+        match answer.status.as_u16() {
+            200 => Ok(answer.body.to_vec()),
+            // A server from before successions.
+            404 => Ok(Vec::new()),
+            _ => Err(refused(&answer)),
+        }
+    }
+
+    /// What waits for the device.
+    pub(crate) async fn news(&self, identity: &Identity, knows: Knows) -> Result<News, Refusal> {
         let client = self.client().identity(identity.chain.clone(), identity.key.clone()).build()?;
-        let knows = [(HeaderName::from_static(STORAGE_HEADER), HeaderValue::from_static("1"))];
-        let knows = if keeps_records { knows.as_slice() } else { &[] };
-        let answer = client.request(Method::GET, &self.url("/v1/device/orders"), knows, Vec::new()).await?;
-        let anchor = answer.headers.get(ANCHOR_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let mut says = Vec::new();
+        if knows.keeps_records {
+            says.push((HeaderName::from_static(STORAGE_HEADER), HeaderValue::from_static("1")));
+        }
+        if let Some(value) = knows.order_key.and_then(|key| HeaderValue::from_str(&key).ok()) {
+            says.push((HeaderName::from_static(ORDER_KEY_HEADER), value));
+        }
+        let answer = client.request(Method::GET, &self.url("/v1/device/orders"), &says, Vec::new()).await?;
+        let text = |name| answer.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let (anchor, order_key) = (text(ANCHOR_HEADER), text(ORDER_KEY_HEADER));
         let algorithm = answer.headers.get(ALGORITHM_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
         let storage = answer.headers.get(STORAGE_HEADER).and_then(|value| request_of(value.to_str().ok()?));
         match answer.status.as_u16() {
-            204 => Ok(News { order: None, anchor, storage, algorithm: None }),
-            200 => Ok(News { order: Some(answer.body.to_vec()), anchor, storage, algorithm }),
+            204 => Ok(News { order: None, anchor, storage, algorithm: None, order_key }),
+            200 => Ok(News { order: Some(answer.body.to_vec()), anchor, storage, algorithm, order_key }),
             _ => Err(refused(&answer)),
         }
     }

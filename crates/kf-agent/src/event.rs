@@ -18,6 +18,13 @@ pub enum Event {
         /// Version of the agent.
         version: &'static str,
     },
+    /// A key of the server that succeeds the one before is held from now on.
+    ServerKey {
+        /// `delivery` or `order`.
+        role: &'static str,
+        /// SHA-256 of its SubjectPublicKeyInfo, hexadecimal.
+        sha256: String,
+    },
     /// The private key lies unwrapped in its file, as the configuration allows.
     KeyNotSealed,
     /// A first certificate, or a new one after a long absence, is in use.

@@ -12,15 +12,17 @@ use kf_device::derivation::HeldKey;
 use kf_device::entropy::{Alphabet, Assessment, Healthy, Noise, NoiseState, Profile, Source, SourceId};
 use kf_device::exchange::{BeginError, FinishError, KeepError, Kept, begin, keep};
 use kf_device::order::{Accepted, OrderError, OrderKey, WipeOrder, wipe_report};
+use kf_device::pin::Pin;
 use kf_device::protected::{MAX_OCTETS, Migrated, ProtectError, Step, StorageKeys, last_migration};
 use kf_device::storage::{Authenticated, Flash, Geometry, Medium, RecordId, StorageError, Store};
 use kf_device::{BootError, KeyError};
 use kf_entropy::Cutoffs;
 use kf_exchange::order::OrderRefusal;
 use kf_exchange::{
-    AwaitChallenge, Delivered, Ephemeral, ExchangeError, IdentityKey, MAX_MESSAGE_OCTETS, Message, Purpose, Refusal,
+    AwaitChallenge, Delivered, Ephemeral, ExchangeError, IdentityKey, MAX_MESSAGE_OCTETS, Message, PublicKey, Purpose,
+    Refusal,
 };
-use kf_key::{DeviceId, SecretArray, SecretBytes, UnixMillis};
+use kf_key::{DeviceId, KeyRole, SecretArray, SecretBytes, UnixMillis};
 use kf_seal::Boot;
 
 /// The file of the journal, in the state directory.
@@ -284,9 +286,23 @@ impl Vault {
         self.with(|journal, wrap, _| Ok(HeldKey::load(journal, wrap, device)?))
     }
 
-    /// Begins an exchange.
-    pub(crate) fn begin(&mut self, purpose: Purpose) -> Result<(AwaitChallenge<Ephemeral>, Message), VaultError> {
-        on_a_wiped_stack(|| begin(purpose, &mut self.source)).map_err(|error| match error {
+    /// The key of a role that the device holds: the one that is configured, or what was taken up from it.
+    pub(crate) fn pin(&mut self, role: KeyRole, configured: PublicKey) -> Result<Pin, VaultError> {
+        self.with(|journal, _, _| Ok(Pin::load(journal, role, configured)?))
+    }
+
+    /// Takes up the newest key that `pin` leads to; whether there was one.
+    pub(crate) fn take_up_pin(&mut self, pin: &mut Pin, links: &[u8]) -> Result<bool, VaultError> {
+        self.with(|journal, _, _| Ok(pin.take_up(journal, links)?))
+    }
+
+    /// Begins an exchange with the server that holds this key.
+    pub(crate) fn begin(
+        &mut self,
+        purpose: Purpose,
+        server: &PublicKey,
+    ) -> Result<(AwaitChallenge<Ephemeral>, Message), VaultError> {
+        on_a_wiped_stack(|| begin(purpose, server, &mut self.source)).map_err(|error| match error {
             BeginError::Entropy(_) => VaultError::Random,
             BeginError::Exchange(refusal) => VaultError::Exchange(refusal),
         })

@@ -27,6 +27,17 @@ pub enum DestructionTarget {
         #[serde(default, skip_serializing_if = "is_zero")]
         certificates: u64,
     },
+    /// A key that devices or stations pin (delivery, order, batch authorisation) and that has a successor.
+    PinnedKey {
+        /// Id of the key.
+        key: String,
+        /// Whether the caller says that those who have not proved that they hold its successor are left behind.
+        #[serde(default)]
+        holders_stay: bool,
+        /// How many those are, as counted when it was proposed: it is not carried out for more. Whoever asks need not say.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        holders: u64,
+    },
     /// A version of an encryption key that is below the minimum.
     EncryptionVersion {
         /// Name or id of the key.

@@ -11,6 +11,10 @@ pub const ANCHOR_HEADER: &str = "keyfleet-anchor";
 /// statement is to name.
 pub const STORAGE_HEADER: &str = "keyfleet-storage";
 
+/// Header of a device's poll: SHA-256, hexadecimal, of the order key (SubjectPublicKeyInfo) that it obeys. In the answer: that of the
+/// newest one; when it is another, the device takes it up from `GET /v1/device/successions`.
+pub const ORDER_KEY_HEADER: &str = "keyfleet-order-key";
+
 /// Beside an order to rotate: the algorithm that the new identity key is to have, by its name here.
 pub const ALGORITHM_HEADER: &str = "keyfleet-algorithm";
 

@@ -10,7 +10,7 @@
 
 use core::fmt;
 
-use kf_exchange::{AwaitChallenge, AwaitDone, Delivered, Ephemeral, Message, Purpose, Refusal, Refused};
+use kf_exchange::{AwaitChallenge, AwaitDone, Delivered, Ephemeral, Message, PublicKey, Purpose, Refusal, Refused};
 use kf_key::DeviceId;
 
 use crate::derivation::{HeldKey, Injected, store_next};
@@ -41,18 +41,20 @@ impl<N> fmt::Display for BeginError<N> {
 
 impl<N: fmt::Debug> core::error::Error for BeginError<N> {}
 
-/// Begins an exchange with an ephemeral key and a nonce drawn now.
+/// Begins an exchange with an ephemeral key and a nonce drawn now. `knows` is the delivery key that the device holds
+/// ([`Pin::key`](crate::pin::Pin::key)), by which it asks to be answered.
 ///
 /// # Errors
 /// [`BeginError`].
 pub fn begin<N: Noise>(
     purpose: Purpose,
+    knows: &PublicKey,
     source: &mut Source<N, Healthy>,
 ) -> Result<(AwaitChallenge<Ephemeral>, Message), BeginError<N::Error>> {
     let ephemeral = Ephemeral::from_random(source.random().map_err(BeginError::Entropy)?);
     let nonce = source.random::<16>().map_err(BeginError::Entropy)?;
     // Not secret: it is sent in the clear.
-    AwaitChallenge::start(purpose, ephemeral.map_err(BeginError::Exchange)?, *nonce.expose())
+    AwaitChallenge::start_by(purpose, ephemeral.map_err(BeginError::Exchange)?, *nonce.expose(), Some(knows))
         .map_err(BeginError::Exchange)
 }
 

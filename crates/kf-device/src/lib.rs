@@ -21,6 +21,7 @@ mod error;
 pub mod exchange;
 pub mod identity;
 pub mod order;
+pub mod pin;
 pub mod protected;
 mod record;
 pub mod sealed;

@@ -26,6 +26,9 @@ pub(crate) const STORAGE_KEY_LEFT: RecordId = RecordId(0x0031);
 pub(crate) const STORAGE_MIGRATED: RecordId = RecordId(0x0032);
 /// Fingerprints of the roots that are believed, when they are others than the factory's.
 pub(crate) const ANCHORS: RecordId = RecordId(0x0040);
+/// The delivery key that succeeded the one in the firmware, and the order key.
+pub(crate) const DELIVERY_PIN: RecordId = RecordId(0x0041);
+pub(crate) const ORDER_PIN: RecordId = RecordId(0x0042);
 /// Which identity slot is in use.
 pub(crate) const IDENTITY_IN_USE: RecordId = RecordId(0x0020);
 /// Identity keys of the two slots, wrapped.

@@ -36,7 +36,22 @@ impl<A: KeyAgreement> AwaitChallenge<A> {
     /// # Errors
     /// None today; the encoder's.
     pub fn start(purpose: Purpose, ephemeral: A, nonce: [u8; 16]) -> Result<(Self, Message), Refusal> {
-        let hello = Hello::new(purpose, nonce, ephemeral.public_key().to_sec1()).encode()?;
+        Self::start_by(purpose, ephemeral, nonce, None)
+    }
+
+    /// As [`AwaitChallenge::start`], naming the newest delivery key that the device holds. The server answers by that key as
+    /// long as it has it, and the proof that follows shows that the device knows it: name no key before it is stored durably.
+    ///
+    /// # Errors
+    /// None today; the encoder's.
+    pub fn start_by(
+        purpose: Purpose,
+        ephemeral: A,
+        nonce: [u8; 16],
+        knows: Option<&PublicKey>,
+    ) -> Result<(Self, Message), Refusal> {
+        let knows = knows.and_then(|key| key.spki_sha256().first_chunk().copied());
+        let hello = Hello::new(purpose, nonce, ephemeral.public_key().to_sec1(), knows).encode()?;
         let transcript = Transcript::begin().then(hello.as_bytes());
         Ok((Self { ephemeral, purpose, transcript }, hello))
     }

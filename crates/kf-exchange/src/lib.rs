@@ -7,10 +7,11 @@
 //!   keys cannot be recomputed from the root.
 //! * **Orders** (rotate, wipe) signed by the order key, and the device's signed answer.
 //! * The device's signed **statement** that its data at rest lie under a new storage key.
+//! * **Successions** of the keys that devices pin: the key before signs the one after.
 //!
 //! ```text
 //! device                                                                                  server
-//!   hello     version, suite, purpose, nonce, ephemeral key                                  ->
+//!   hello     version, suite, purpose, nonce, ephemeral key, which delivery key it knows      ->
 //!   <-        challenge   session, ephemeral key, which delivery key, signature, MAC
 //!   proof     session, device, identity key, signature, MAC                                  ->
 //!   <-        delivery    session, sealed: where the key lies, and the key
@@ -42,13 +43,14 @@ mod place;
 mod refusal;
 mod server;
 pub mod storage;
+pub mod succession;
 mod transcript;
 
 pub use acknowledgement::{Acknowledgement, AwaitDone};
 pub use codec::{MAX_MESSAGE_OCTETS, Message};
 pub use device::{AwaitChallenge, AwaitDelivery, Delivered};
 pub use identity::{Ephemeral, IdentityKey, KeyAgreement, P256IdentityKey, PublicKey, signature_from_der};
-pub use message::{Kind, Purpose, peek};
+pub use message::{Kind, Purpose, challenged_session, named_key, peek};
 pub use place::KeyPlace;
 pub use refusal::{ExchangeError, Refusal, Refused};
 pub use server::{Authenticated, AwaitProof, ClaimedIdentity};

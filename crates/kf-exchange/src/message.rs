@@ -69,6 +69,7 @@ impl Kind {
         }
     }
 
+    /// The number of items. A hello has one more when it names a key.
     const fn items(self) -> u64 {
         match self {
             Self::Hello => 6,
@@ -98,8 +99,29 @@ fn head(input: &mut Decoder<'_>) -> Result<Kind, Refusal> {
     }
     let code = input.u8().map_err(malformed)?;
     let kind = Kind::ALL.into_iter().find(|kind| kind.code() == code).ok_or(Refusal::Malformed)?;
-    if items == kind.items() { Ok(kind) } else { Err(Refusal::Malformed) }
+    let is_naming = kind == Kind::Hello && items == kind.items() + 1;
+    if items == kind.items() || is_naming { Ok(kind) } else { Err(Refusal::Malformed) }
 }
+
+/// The delivery key by which a hello asks to be answered: the first 16 octets of its SHA-256 (SubjectPublicKeyInfo). `None`
+/// from a device that knows one key only and does not say which.
+///
+/// # Errors
+/// Those of reading.
+pub fn named_key(hello: &[u8]) -> Result<Option<[u8; KEY_NAME_OCTETS]>, Refusal> {
+    Hello::decode(hello).map(|said| said.knows)
+}
+
+/// The session that a challenge opens. Nothing is proved.
+///
+/// # Errors
+/// Those of reading.
+pub fn challenged_session(challenge: &[u8]) -> Result<[u8; 16], Refusal> {
+    Challenge::decode(challenge).map(|said| said.session)
+}
+
+/// Octets of the name of a key in messages.
+pub(crate) const KEY_NAME_OCTETS: usize = 16;
 
 /// A message that can be written and read.
 pub(crate) trait Part: Sized {
@@ -114,8 +136,12 @@ pub(crate) trait Part: Sized {
         Ok(())
     }
 
+    fn items(&self) -> u64 {
+        Self::KIND.items()
+    }
+
     fn write(&self, out: &mut Out<'_>) -> Written {
-        out.array(Self::KIND.items())?.u8(VERSION)?.u8(Self::KIND.code())?;
+        out.array(self.items())?.u8(VERSION)?.u8(Self::KIND.code())?;
         self.write_body(out)
     }
 
@@ -146,11 +172,17 @@ pub(crate) struct Hello {
     purpose: u8,
     nonce: [u8; 16],
     pub(crate) ephemeral: [u8; 65],
+    knows: Option<[u8; KEY_NAME_OCTETS]>,
 }
 
 impl Hello {
-    pub(crate) const fn new(purpose: Purpose, nonce: [u8; 16], ephemeral: [u8; 65]) -> Self {
-        Self { suite: SUITE, purpose: purpose.code(), nonce, ephemeral }
+    pub(crate) const fn new(
+        purpose: Purpose,
+        nonce: [u8; 16],
+        ephemeral: [u8; 65],
+        knows: Option<[u8; KEY_NAME_OCTETS]>,
+    ) -> Self {
+        Self { suite: SUITE, purpose: purpose.code(), nonce, ephemeral, knows }
     }
 
     pub(crate) fn purpose(&self) -> Result<Purpose, Refusal> {
@@ -161,12 +193,23 @@ impl Hello {
 impl Part for Hello {
     const KIND: Kind = Kind::Hello;
 
+    fn items(&self) -> u64 {
+        Self::KIND.items() + u64::from(self.knows.is_some())
+    }
+
     fn write_body(&self, out: &mut Out<'_>) -> Written {
-        out.u8(self.suite)?.u8(self.purpose)?.bytes(&self.nonce)?.bytes(&self.ephemeral)?.ok()
+        out.u8(self.suite)?.u8(self.purpose)?.bytes(&self.nonce)?.bytes(&self.ephemeral)?;
+        match &self.knows {
+            Some(key) => out.bytes(key)?.ok(),
+            None => Ok(()),
+        }
     }
 
     fn read_body(input: &mut Decoder<'_>) -> Read<Self> {
-        Ok(Self { suite: input.u8()?, purpose: input.u8()?, nonce: array(input)?, ephemeral: array(input)? })
+        let (suite, purpose, nonce, ephemeral) = (input.u8()?, input.u8()?, array(input)?, array(input)?);
+        let is_over = input.position() >= input.input().len();
+        let knows = if is_over { None } else { Some(array(input)?) };
+        Ok(Self { suite, purpose, nonce, ephemeral, knows })
     }
 
     fn check(&self) -> Result<(), Refusal> {

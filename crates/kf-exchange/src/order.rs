@@ -180,6 +180,12 @@ impl Order {
     }
 }
 
+/// Whether a message names `key` as its signer. Nothing is verified.
+#[must_use]
+pub fn is_by(message: &[u8], key: &PublicKey) -> bool {
+    Signed::read(message).is_ok_and(|signed| signed.is_by(key))
+}
+
 /// What became of an order on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrderOutcome {

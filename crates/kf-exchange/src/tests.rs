@@ -2,6 +2,7 @@
 
 mod exchange;
 mod order;
+mod succession;
 mod thief;
 mod vectors;
 

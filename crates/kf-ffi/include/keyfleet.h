@@ -301,6 +301,18 @@ kf_status kf_storage_key(kf_device *device, const uint8_t *label, size_t length,
 #define KF_DELIVERY 1 /* a device key: the first, a new epoch, another facility */
 #define KF_SESSION 2  /* keys of a session that the root cannot recompute */
 
+#define KF_PIN_DELIVERY 1 /* the key by which kf_exchange_begin verifies the server */
+#define KF_PIN_ORDER 2    /* the key whose orders kf_order_accept accepts */
+#define KF_MAX_LINKS_OCTETS 12288 /* more than GET /v1/device/successions ever gives */
+
+/* Takes up the newest key that the one in the firmware, or one that was taken up from it, leads to. `links` is the answer to
+ * GET /v1/device/successions; NULL and 0 to ask only what is held. `taken` says 1 when there was a newer one: it is durable,
+ * kf_exchange_begin and kf_order_accept use it from then on, and the same call may find another one behind it. `fingerprint` is
+ * the SHA-256 of the key that is held: send that of KF_PIN_ORDER, hexadecimal, as keyfleet-order-key with GET /v1/device/orders, so
+ * that the server signs orders with it. `pin` stays the key in the firmware; another one there ends what was taken up. */
+kf_status kf_pin_take_up(kf_device *device, uint8_t role, const uint8_t pin[KF_PUBLIC_KEY_OCTETS],
+                         const uint8_t *links, size_t length, uint8_t *taken, uint8_t fingerprint[32]);
+
 /* An exchange with the server over any channel: POST each message to /v1/device/exchange as application/cbor. `pin` is the
  * server's delivery key. Needs an identity in use: KF_MISSING. */
 kf_status kf_exchange_begin(kf_exchange *exchange, kf_device *device, uint8_t purpose,

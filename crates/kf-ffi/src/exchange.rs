@@ -8,6 +8,8 @@ use kf_device::exchange::kf_exchange::{
     AwaitChallenge, AwaitDelivery, AwaitDone, Ephemeral, MAX_MESSAGE_OCTETS, Message, PublicKey, Purpose, Refused,
 };
 use kf_device::exchange::{FinishError, Kept, begin, keep};
+use kf_device::pin::Pin;
+use kf_key::KeyRole;
 
 use crate::device::{Device, give_message};
 use crate::handle::{self, Held, InHandle};
@@ -67,7 +69,9 @@ border! {
             2 => Purpose::Session,
             _ => return Err(Status::Argument),
         };
-        let (state, hello) = begin(purpose, &mut device.source)?;
+        // What was taken up from the key in the firmware takes its place.
+        let pin = *Pin::load(&mut device.store, KeyRole::Delivery, pin)?.key();
+        let (state, hello) = begin(purpose, &pin, &mut device.source)?;
         give_message(&hello, place, length)?;
         out.put(Exchanging { purpose, pin, state: State::AwaitChallenge(state) })
     }

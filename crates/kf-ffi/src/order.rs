@@ -5,7 +5,8 @@ use core::mem;
 use kf_device::exchange::kf_exchange::MAX_MESSAGE_OCTETS;
 use kf_device::exchange::kf_exchange::order::OrderOutcome;
 use kf_device::order::{Accepted, OrderKey, RotateOrder, WipeOrder, wipe_report};
-use kf_key::UnixMillis;
+use kf_device::pin::Pin;
+use kf_key::{KeyRole, UnixMillis};
 
 use crate::device::{Device, give_message};
 use crate::handle::{self, Held, InHandle};
@@ -49,6 +50,7 @@ border! {
         message = pointer::octets(message, length),
         act = pointer::value_mut(act),
     } {
+        let key = *Pin::load(&mut device.store, KeyRole::Order, key)?.key();
         let key = OrderKey { key, device: device.id };
         let state = match key.accept(message, UnixMillis(now), &mut device.store)? {
             Accepted::Rotate(order) => State::Rotate(order),

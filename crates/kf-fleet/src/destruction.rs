@@ -6,6 +6,7 @@
 
 mod authority;
 mod elsewhere;
+mod pinned_key;
 mod wrapping;
 
 use kf_access::{Action, Principal, Target, Visibility, authorize};
@@ -108,6 +109,9 @@ impl Fleet {
             // The number that was proposed, and not one more.
             return self.find_authority_destruction(who, authority, *certificates).map(drop);
         }
+        if let DestructionTarget::PinnedKey { key, holders, .. } = target {
+            return self.find_pinned_key_destruction(who, key, *holders).map(drop);
+        }
         self.find_destruction(who, target, station_records_erased).map(drop)
     }
 
@@ -150,6 +154,10 @@ impl Fleet {
             DestructionTarget::AuthorityKey { authority, certificates_stay, .. } => {
                 let agreed = if *certificates_stay { u64::MAX } else { 0 };
                 return self.find_authority_destruction(who, authority, agreed);
+            }
+            DestructionTarget::PinnedKey { key, holders_stay, .. } => {
+                let agreed = if *holders_stay { u64::MAX } else { 0 };
+                return self.find_pinned_key_destruction(who, key, agreed);
             }
             DestructionTarget::Elsewhere { facility, statement } => {
                 return self.find_elsewhere(who, facility.as_deref(), statement);
@@ -270,6 +278,9 @@ impl Fleet {
         }
         if let DestructionTarget::AuthorityKey { authority, .. } = target {
             return self.finish_authority_destruction(proposal, authority, why).await;
+        }
+        if let DestructionTarget::PinnedKey { key, holders, .. } = target {
+            return self.finish_pinned_key(proposal, (key, *holders), why).await;
         }
         if let DestructionTarget::WrappingVersion { version } = target {
             return self.finish_wrapping(proposal, *version, why).await;
@@ -447,7 +458,9 @@ impl Fleet {
                 let key = self.find_encryption_key(key, &Visibility::Fleet)?;
                 (Salts::EncryptionVersion(key.id, *version), key.facility)
             }
-            DestructionTarget::AuthorityKey { .. } => return Err(FleetError::Bug("a CA's key has no salt")),
+            DestructionTarget::AuthorityKey { .. } | DestructionTarget::PinnedKey { .. } => {
+                return Err(FleetError::Bug("a key pair has no salt"));
+            }
             DestructionTarget::Elsewhere { .. } => return Err(FleetError::Bug("what is elsewhere has no salt here")),
             DestructionTarget::WrappingVersion { .. } => return Err(FleetError::Bug("a wrapping key has no salts")),
         })
@@ -505,6 +518,7 @@ impl Fleet {
         let mut authorities = std::collections::BTreeSet::new();
         let (mut minima, mut versions) = (std::collections::BTreeMap::new(), std::collections::BTreeSet::new());
         let (mut wrapping, mut log_keys) = (std::collections::BTreeSet::new(), Vec::new());
+        let mut pinned = std::collections::BTreeSet::new();
         self.fence.for_each_line(|line| match line {
             Line::DeviceKey { device, at, state } => drop(devices.insert(device, (at, state))),
             Line::FacilityEpoch { facility, epoch, .. } => drop(epochs.insert((facility, epoch))),
@@ -513,6 +527,7 @@ impl Fleet {
             Line::AuthorityKey { authority, .. } => drop(authorities.insert(authority)),
             Line::WrappingVersion { version, .. } => drop(wrapping.insert(version)),
             Line::LogKey { key, .. } => log_keys.push(key),
+            Line::PinnedKey { key, .. } => drop(pinned.insert(key)),
             Line::Certificate { .. }
             | Line::DeviceState { .. }
             | Line::BatchEnded { .. }
@@ -529,6 +544,9 @@ impl Fleet {
         self.log.note_destroyed(log_keys);
         for version in wrapping {
             self.keep_wrapping_destroyed(version).await?;
+        }
+        for key in pinned {
+            self.end_pinned_key_again(key, why).await?;
         }
         for authority in authorities {
             self.end_authority_again(authority, why).await?;

@@ -4,58 +4,21 @@
 use kf_access::Visibility;
 use kf_api::certificate::Certificate;
 use kf_api::device::Device;
-use kf_api::epoch::{DevicePins, EpochState};
+use kf_api::epoch::EpochState;
 use kf_api::operator::Credential;
 use kf_exchange::{Acknowledgement, ClaimedIdentity, Kind, Refusal};
-use kf_key::{CertificateProfile, CertificateStatus, DeviceId, KeyId};
+use kf_key::{CertificateProfile, CertificateStatus, DeviceId};
 use kf_pki::certificate::PresentedCertificate;
-use kf_signer::{DeviceKeyPlace, DeviceProof, KeyFacts, KeyPurpose, SignerClient, SignerError, SignerRefusal};
-use kf_store::Store;
+use kf_signer::{DeviceKeyPlace, DeviceProof, SignerError, SignerRefusal};
 use kf_store::device_key::{Acknowledged, KeyPlace};
 
-use crate::authority::handle_of;
 use crate::claim::{acknowledgement_entry, with_place};
 use crate::enrolment::device_principal;
 use crate::entry::Entry;
 use crate::{Fleet, FleetError};
 
-/// Names of the facts that hold the ids of the keys that devices pin.
-pub(crate) const DELIVERY_KEY_FACT: &str = "delivery.key";
-pub(crate) const ORDER_KEY_FACT: &str = "order.key";
 /// How long a client waits when the delivery key has reached its ceiling.
 const CEILING_RETRY_SECONDS: u32 = 60;
-
-/// The keys that devices pin.
-pub(crate) struct ExchangeKeys {
-    pub(crate) delivery: KeyId,
-    pub(crate) order: KeyId,
-    pins: DevicePins,
-}
-
-impl ExchangeKeys {
-    /// Reads them from the registry and tells the signer of them.
-    pub(crate) fn open(store: &Store, signer: &SignerClient) -> Result<Self, FleetError> {
-        let (delivery, delivery_spki) = key(store, signer, DELIVERY_KEY_FACT, KeyPurpose::Delivery)?;
-        let (order, order_spki) = key(store, signer, ORDER_KEY_FACT, KeyPurpose::Order)?;
-        let pem = |spki: &[u8]| kf_pki::pem::encode("PUBLIC KEY", spki);
-        let sha256 = |spki: &[u8]| hex::encode(kf_crypto::sha256(spki));
-        let pins = DevicePins {
-            delivery_key_pem: pem(&delivery_spki),
-            delivery_key_sha256: sha256(&delivery_spki),
-            order_key_pem: pem(&order_spki),
-            order_key_sha256: sha256(&order_spki),
-        };
-        Ok(Self { delivery, order, pins })
-    }
-}
-
-fn key(store: &Store, signer: &SignerClient, fact: &str, purpose: KeyPurpose) -> Result<(KeyId, Vec<u8>), FleetError> {
-    let id = store.fact(fact)?.ok_or(FleetError::Bug("the registry was not initialised"))?;
-    let id: KeyId = id.parse().map_err(|_not_an_id| FleetError::Bug("id of a key of devices"))?;
-    let record = store.key(id)?.ok_or(FleetError::Bug("no key of devices"))?;
-    signer.register_key(id, handle_of(&record)?, KeyFacts { purpose, issuer_name: Vec::new() });
-    Ok((id, record.spki))
-}
 
 /// One answer for everything that does not hold after a claim was made: whether the device exists, is barred, has another
 /// key, or forged a signature is nobody's to learn.
@@ -86,12 +49,6 @@ pub(crate) struct Claimant {
 }
 
 impl Fleet {
-    /// The public keys that devices pin.
-    #[must_use]
-    pub fn device_pins(&self) -> &DevicePins {
-        &self.exchange_keys.pins
-    }
-
     /// Answers one message of a key exchange. Anybody may send one: it authenticates itself, or is refused.
     ///
     /// # Errors
@@ -108,14 +65,16 @@ impl Fleet {
 
     /// Hello in, challenge out.
     pub(crate) async fn answer_hello(&self, hello: &[u8]) -> Result<Vec<u8>, FleetError> {
-        let challenge = self.signer.exchange_challenge(self.exchange_keys.delivery, hello).await;
-        challenge.map_err(|error| match error {
+        let key = self.challenging_key(kf_exchange::named_key(hello).map_err(unreadable)?)?;
+        let challenge = self.signer.exchange_challenge(key, hello).await.map_err(|error| match error {
             // No secret is involved yet, and whoever writes a client wants to know.
             SignerError::Refused(SignerRefusal::Exchange(reason)) => {
                 FleetError::invalid("message", reason, "send the first message of an exchange")
             }
             other => signer_error(other),
-        })
+        })?;
+        self.note_challenge(&challenge, key);
+        Ok(challenge)
     }
 
     /// Proof in, delivery out.
@@ -138,6 +97,7 @@ impl Fleet {
             tracing::info!(device = %device.id, %error, "a key exchange was refused");
             signer_error(error)
         })?;
+        self.note_challenge_answered(&device, &claimed.session).await?;
         if let Some(reason) = due {
             self.advance_due_device(&device, seen, reason).await?;
         }

@@ -20,11 +20,11 @@ use crate::crl::Board;
 use crate::encryption_key::{Materials, Meters, Uses};
 use crate::endorsement::Waiting;
 use crate::enrolment::Attempts;
-use crate::exchange::ExchangeKeys;
 use crate::fence::FenceKeeper;
 use crate::log_publisher::LogPublisher;
 use crate::ocsp::{AnswerCache, Responders};
 use crate::order::OrderAttempts;
+use crate::pinned_key::{ChallengedBy, PinnedKeys};
 use crate::product_line::Lines;
 use crate::recovery::recover;
 use crate::rotation::RotationTurn;
@@ -64,7 +64,10 @@ pub struct Fleet {
     pub(crate) destruction_turn: tokio::sync::Mutex<()>,
     pub(crate) rotation_turn: RotationTurn,
     pub(crate) observed: Observed,
-    pub(crate) exchange_keys: ExchangeKeys,
+    pub(crate) pinned: RwLock<Arc<PinnedKeys>>,
+    /// Held while a key that somebody pins is succeeded.
+    pub(crate) pinned_turn: tokio::sync::Mutex<()>,
+    pub(crate) challenged_by: ChallengedBy,
     pub(crate) lines: Lines,
     pub(crate) log: LogPublisher,
     /// Held while the log's key is succeeded.
@@ -127,7 +130,7 @@ impl Fleet {
             store.fence(why);
         }
         let authorities = Authorities::load(&store, &signer, &config.listen.public_http)?;
-        let exchange_keys = ExchangeKeys::open(&store, &signer)?;
+        let pinned = PinnedKeys::open(&store, &signer)?;
         let fleet = Arc::new(Self {
             dir,
             config,
@@ -154,7 +157,9 @@ impl Fleet {
             destruction_turn: tokio::sync::Mutex::default(),
             rotation_turn: RotationTurn::default(),
             observed: Observed::default(),
-            exchange_keys,
+            pinned: RwLock::new(Arc::new(pinned)),
+            pinned_turn: tokio::sync::Mutex::default(),
+            challenged_by: ChallengedBy::default(),
             lines: Lines::default(),
             log,
             log_succession: tokio::sync::Mutex::default(),

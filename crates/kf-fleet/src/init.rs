@@ -6,7 +6,7 @@ use kf_access::Principal;
 use kf_api::ShownOnce;
 use kf_api::authority::AuthorityKind;
 use kf_api::operator::{Operator, Role, Token};
-use kf_key::{AuthorityId, FleetId, KeyAlgorithm, KeyId, OperatorId, TokenId, UnixMillis};
+use kf_key::{AuthorityId, FleetId, KeyAlgorithm, KeyId, KeyRole, OperatorId, TokenId, UnixMillis};
 use kf_pki::certificate::{check_issuance, check_root};
 use kf_pki::issuer::Issuer;
 use kf_signer::{KeyPurpose, SignerClient};
@@ -14,7 +14,6 @@ use kf_store::{Options, Store};
 
 use crate::authority::{Plan, facts_of, key_record};
 use crate::entry::Entry;
-use crate::exchange::{DELIVERY_KEY_FACT, ORDER_KEY_FACT};
 use crate::log_publisher::{LOG_KEY_FACT, LOG_ORIGIN_FACT, local, verifier_of, write_durably};
 use crate::naming::check_name;
 use crate::operator::fresh_token;
@@ -200,13 +199,11 @@ impl Founding {
 
     /// The keys that devices pin: one for key exchanges, one for orders.
     async fn found_exchange_keys(&self) -> Result<(), FleetError> {
-        for (purpose, name, fact) in
-            [(KeyPurpose::Delivery, "delivery", DELIVERY_KEY_FACT), (KeyPurpose::Order, "order", ORDER_KEY_FACT)]
-        {
+        for (purpose, role) in [(KeyPurpose::Delivery, KeyRole::Delivery), (KeyPurpose::Order, KeyRole::Order)] {
             let key = self.signer.generate_key(self.fresh_key()?, purpose, KeyAlgorithm::P256).await?;
-            let entry = |act: &str| Entry::done(&self.founder(), act, self.now).about(key.key).with("purpose", name);
-            self.store.insert_key(key_record(&key, name.to_owned(), self.now), entry("key.create").build()).await?;
-            self.store.set_fact(fact, key.key.to_string(), entry("key.found").build()).await?;
+            let entry =
+                Entry::done(&self.founder(), "key.create", self.now).about(key.key).with("purpose", role.name());
+            self.store.insert_key(key_record(&key, role.name().to_owned(), self.now), entry.build()).await?;
         }
         Ok(())
     }

@@ -48,6 +48,7 @@ mod ocsp;
 mod operator;
 mod order;
 mod ownership;
+mod pinned_key;
 mod policy;
 mod product_line;
 mod proposal;

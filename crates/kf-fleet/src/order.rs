@@ -14,7 +14,7 @@ use kf_api::revocation::RevokeOutcome;
 use kf_api::{Page, PageRequest};
 use kf_exchange::PublicKey;
 use kf_exchange::order::{OrderAct as SignedAct, OrderOutcome, OrderReport};
-use kf_key::{CertificateStatus, DeviceId, KeyAlgorithm, OrderId, UnixMillis};
+use kf_key::{CertificateStatus, DeviceId, KeyAlgorithm, KeyId, OrderId, UnixMillis};
 use kf_pki::certificate::PresentedCertificate;
 use kf_store::StoreError;
 use kf_store::order::{Answered, OrderAnswer};
@@ -112,8 +112,6 @@ impl Fleet {
         let now = self.now();
         let expires = now.plus(u64::from(lifetime_hours) * UnixMillis::HOUR);
         let counter = self.store.next_order_counter(device.id)?;
-        let signed = kf_exchange::order::Order { act: signed_act(act), device: device.id, counter, expires };
-        let message = self.signer.sign_order(self.exchange_keys.order, &signed).await?;
         let order = Order {
             id: OrderId::from_parts(now, kf_crypto::random_array()?),
             device: device.id,
@@ -129,7 +127,15 @@ impl Fleet {
             ended: None,
             why: why.to_owned(),
         };
+        let message = self.sign_order(self.order_key_of(device)?, device.id, &order).await?;
         Ok((order, message))
+    }
+
+    /// What a device is to verify, by one of the order keys.
+    pub(crate) async fn sign_order(&self, key: KeyId, device: DeviceId, order: &Order) -> Result<Vec<u8>, FleetError> {
+        let Order { act, counter, expires, .. } = *order;
+        let signed = kf_exchange::order::Order { act: signed_act(act), device, counter, expires };
+        Ok(self.signer.sign_order(key, &signed).await?)
     }
 
     /// Orders that the caller may see, newest first.
@@ -183,6 +189,7 @@ impl Fleet {
         let (presented, certificate, device) = self.device_of_certificate(client)?;
         let now = self.now();
         let Some((order, message)) = self.store.due_order(device.id, now)? else { return Ok(None) };
+        let Some(message) = self.order_for(&device, &order, message).await? else { return Ok(None) };
         if self.is_answered_by(&order, &presented, &certificate) {
             self.take_certificate_as_answer(&device, &order, &certificate).await?;
             return Ok(None);
@@ -348,6 +355,8 @@ impl Fleet {
             if !self.order_attempts.begin(order.device, order.counter, now) {
                 continue;
             }
+            let Some(device) = self.store.device(order.device, &Visibility::Fleet)? else { continue };
+            let Some(message) = self.order_for(&device, &order, message).await? else { continue };
             let mut took = Vec::new();
             for broker in &brokers {
                 match broker.send_order(&device_name, &message).await {

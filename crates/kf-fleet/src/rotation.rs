@@ -7,6 +7,7 @@
 
 mod encryption;
 mod log_key;
+mod pinned_key;
 mod wrapping;
 
 use kf_access::{Action, Principal, Target, Visibility, authorize};
@@ -15,7 +16,7 @@ use kf_api::device::Device;
 use kf_api::epoch::{EpochOutcome, EpochState};
 use kf_api::inventory::InventoryFilter;
 use kf_api::rotation::{RotateRequest, RotationOperation, RotationOutcome, RotationReport, RotationStep};
-use kf_key::{FacilityId, KeyState, UnixMillis};
+use kf_key::{FacilityId, KeyRole, KeyState, UnixMillis};
 use kf_rotation::sweep::{KeyFacts, Operation, Reason, Successor, due, sweep};
 use kf_rotation::{KeyClass, Scope};
 use kf_store::device_key::Delivery;
@@ -34,17 +35,16 @@ const EPOCHS_AT_A_TIME: u32 = 1_000;
 const INTERVAL: u64 = UnixMillis::HOUR;
 
 /// Classes of which a key that is due is only named: people succeed it, or nothing does here.
-const BY_HAND: [KeyClass; 6] = [
-    KeyClass::FleetRootKey,
-    KeyClass::RootAuthorityKey,
-    KeyClass::IssuingAuthorityKey,
+const BY_HAND: [KeyClass; 3] = [KeyClass::FleetRootKey, KeyClass::RootAuthorityKey, KeyClass::IssuingAuthorityKey];
+
+/// Classes of the server's own keys whose successor is made when somebody wants it.
+const ON_DEMAND: [KeyClass; 5] = [
+    KeyClass::WrappingKey,
+    KeyClass::LogKey,
     KeyClass::DeliveryKey,
     KeyClass::OrderKey,
     KeyClass::BatchAuthorisationKey,
 ];
-
-/// Classes of the server's own keys whose successor is made when somebody wants it.
-const ON_DEMAND: [KeyClass; 2] = [KeyClass::WrappingKey, KeyClass::LogKey];
 
 /// Why a run leaves a key alone.
 const fn left_to_people(class: KeyClass) -> &'static str {
@@ -109,6 +109,12 @@ impl Fleet {
         }
         if !run.report.more && run.wants(KeyClass::LogKey) && (run.dry_run || self.may_manage_server_keys(run)) {
             self.rotate_log_key(run, wanted).await?;
+        }
+        for role in KeyRole::ALL {
+            let may = run.dry_run || self.may_manage_server_keys(run);
+            if !run.report.more && run.wants(crate::pinned_key::class_of(role)) && may {
+                self.rotate_pinned_keys(run, role, wanted).await?;
+            }
         }
         Ok(())
     }

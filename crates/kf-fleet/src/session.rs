@@ -169,6 +169,7 @@ impl Fleet {
             tracing::info!(device = %device.id, %error, "a session was refused");
             signer_error(error)
         })?;
+        self.note_challenge_answered(&device, &claimed.session).await?;
         let now = self.now();
         let full = self.sessions.oldest_if_full();
         let gone = self

@@ -3,7 +3,7 @@
 use kf_access::{Action, Principal, Target, authorize};
 use kf_api::break_glass::BreakGlassState;
 use kf_api::status::{FleetStatus, Issuance, IssuanceSwitch};
-use kf_key::UnixMillis;
+use kf_key::{KeyRole, UnixMillis};
 
 use crate::entry::Entry;
 use crate::fence::Line;
@@ -32,8 +32,8 @@ impl Fleet {
             witness: self.log.has_witness(),
             single_control: self.config.single_control,
             signer_up,
-            delivery_key_sha256: self.device_pins().delivery_key_sha256.clone(),
-            order_key_sha256: self.device_pins().order_key_sha256.clone(),
+            delivery_key_sha256: self.newest_fingerprint(KeyRole::Delivery),
+            order_key_sha256: self.newest_fingerprint(KeyRole::Order),
             crl_next_update: self.crl_next_update(),
             warnings: self.warnings(signer_up),
         })

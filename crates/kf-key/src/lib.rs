@@ -16,6 +16,7 @@ mod device;
 mod id;
 mod profile;
 mod revocation;
+mod role;
 mod secret;
 mod serial;
 mod stack;
@@ -33,6 +34,7 @@ pub use id::{
 };
 pub use profile::{CertificateProfile, UnknownProfile};
 pub use revocation::{CertificateStatus, RevocationReason, UnknownReason};
+pub use role::KeyRole;
 pub use secret::SecretArray;
 #[cfg(feature = "alloc")]
 pub use secret::SecretBytes;

@@ -146,6 +146,8 @@ routes! {
     post   "/v1/escrows/{ceremony}/uses"        => escrow::use_share, "operator";
     post   "/v1/escrows/{ceremony}/rehearsals"  => escrow::rehearsed, "operator";
     get    "/v1/device/pins"                    => exchange::pins, "public";
+    get    "/v1/device/successions"             => exchange::successions, "public";
+    get    "/v1/pinned-keys/{key}/devices"      => exchange::needed_by, "operator";
     get    "/v1/authorities"                    => authority::list, "operator";
     post   "/v1/authorities"                    => authority::create, "operator";
     get    "/v1/authorities/{authority}"        => authority::show, "operator";

@@ -6,6 +6,7 @@ mod exchange;
 mod keys;
 mod mixed_session;
 mod order;
+mod succession;
 mod wrapping;
 
 use std::collections::BTreeMap;
@@ -93,6 +94,7 @@ impl Engine {
             RequestKind::Deliver => self.deliver(Fields(body)),
             RequestKind::Acknowledge => self.acknowledge(Fields(body)),
             RequestKind::SignOrder => self.sign_order(Fields(body)),
+            RequestKind::SignSuccession => self.sign_succession(Fields(body)),
             RequestKind::SignQuota => self.sign_quota(Fields(body)),
             RequestKind::OpenSalts => self.open_salts(Fields(body)),
             RequestKind::OpenSession => self.open_session(Fields(body)),

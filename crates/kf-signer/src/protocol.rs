@@ -81,6 +81,8 @@ request_kinds! {
     DeriveSession = 22,
     /// session 16.
     EndSession = 23,
+    /// key before 16, key after 16, version 4, made 8.
+    SignSuccession = 24,
     /// version 4.
     NewWrapping = 32,
     /// version 4, what [`Self::NewWrapping`] gave.

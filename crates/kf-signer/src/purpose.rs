@@ -1,7 +1,7 @@
 //! What a key may be used for, and what the client knows of one.
 
 use kf_backend::BackendKind;
-use kf_key::{KeyAlgorithm, KeyId};
+use kf_key::{KeyAlgorithm, KeyId, KeyRole};
 use serde::{Deserialize, Serialize};
 
 use crate::KeyHandle;
@@ -41,6 +41,18 @@ impl KeyPurpose {
     /// Whether the key may be software under the root of a token that lacks its algorithm. A CA key may not.
     pub(crate) const fn may_be_wrapped(self) -> bool {
         !matches!(self, Self::RootCa | Self::IssuingCa)
+    }
+
+    /// What a key of this purpose that somebody pins is called in links; `None` for one that nobody pins, or that is succeeded
+    /// in another way.
+    #[must_use]
+    pub const fn role(self) -> Option<KeyRole> {
+        match self {
+            Self::Delivery => Some(KeyRole::Delivery),
+            Self::Order => Some(KeyRole::Order),
+            Self::BatchAuthorisation => Some(KeyRole::Batch),
+            Self::RootCa | Self::IssuingCa | Self::LogCheckpoint => None,
+        }
     }
 
     /// One octet on disk and on the wire; zero is reserved.

@@ -46,6 +46,7 @@ pub mod object;
 pub mod operator;
 pub mod order;
 pub mod ownership;
+pub mod pinned_key;
 pub mod product_line;
 pub mod proposal;
 pub mod remnant;

@@ -173,6 +173,30 @@ impl Store {
         })
     }
 
+    /// Puts another signature over the same order in the place of `before`: the device obeys another order key by now.
+    ///
+    /// # Errors
+    /// [`StoreError::IllegalState`] when it is not open, or not as the caller saw it; [`StoreError::Invalid`].
+    pub async fn sign_order_again(
+        &self,
+        id: OrderId,
+        before: Vec<u8>,
+        message: Vec<u8>,
+        audit: impl Into<Audit>,
+    ) -> Result<Logged<()>, StoreError> {
+        self.logged(Class::Reserved, audit.into(), move |act| {
+            if message.is_empty() || message.len() > MAX_MESSAGE_OCTETS {
+                return Err(StoreError::Invalid { field: "message", problem: "1 to 1,024 octets" });
+            }
+            let sql = "UPDATE device_order SET message = ?3 WHERE id = ?1 AND message = ?2 AND state = ?4";
+            match act.execute(sql, (id.as_bytes(), &before, &message, OrderState::Open.code()))? {
+                0 => Err(illegal(OrderState::Cancelled, "open, with the signature that was seen")),
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+
     /// Notes the first time that a device fetches an order; a repetition writes nothing and logs nothing.
     ///
     /// # Errors

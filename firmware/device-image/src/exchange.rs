@@ -3,8 +3,9 @@
 use kf_device::enrolment::Method;
 use kf_device::exchange::{begin, keep};
 use kf_device::identity::SoftwareIdentity;
+use kf_device::pin::Pin;
 use kf_exchange::{MAX_MESSAGE_OCTETS, Message, Purpose, Refused};
-use kf_key::UnixMillis;
+use kf_key::{KeyRole, UnixMillis};
 
 use crate::device::{Device, octets_of, write};
 use crate::fields::Fields;
@@ -31,7 +32,9 @@ pub(crate) fn fetch(device: &mut Device<'_>) -> Result<(), Text> {
     let identity = device.identity()?.ok_or(Text::of("there is no identity"))?;
     let held = device.held()?.map(|held| held.place());
     let mut answer = [0; MAX_MESSAGE_OCTETS + 16];
-    let (state, message) = begin(Purpose::Delivery, &mut device.source).or_text("begin")?;
+    // What was taken up from the key in the fuses takes its place.
+    let pin = *Pin::load(&mut device.store, KeyRole::Delivery, pin).or_text("pin")?.key();
+    let (state, message) = begin(Purpose::Delivery, &pin, &mut device.source).or_text("begin")?;
     let challenge = send(device, &message, &mut answer)?;
     let (state, message) =
         state.prove(challenge, &[pin], device.fuses.device, identity.key()).map_err(|refused| told(&refused))?;

@@ -49,6 +49,16 @@ pub(crate) enum Verb {
         #[command(flatten)]
         terms: Terms,
     },
+    /// Propose to destroy a key that devices or stations pin, and that has a successor
+    PinnedKey {
+        /// Id of the key, `key_...`: `keyfleet inventory --class delivery-key`
+        key: String,
+        /// Say that those who have not proved that they hold its successor are left behind
+        #[arg(long)]
+        holders_stay: bool,
+        #[command(flatten)]
+        terms: Terms,
+    },
     /// Propose to destroy a version of an encryption key that is below its minimum version
     EncryptionVersion {
         /// Name or id of the key
@@ -182,6 +192,10 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
             let what = format!("destroy the key of the CA {authority}, which signs nothing afterwards");
             let target = DestructionTarget::AuthorityKey { authority, certificates_stay, certificates: 0 };
             propose(context, target, &what, terms).await
+        }
+        Verb::PinnedKey { key, holders_stay, terms } => {
+            let what = format!("destroy the key {key}, which serves nobody afterwards");
+            propose(context, DestructionTarget::PinnedKey { key, holders_stay, holders: 0 }, &what, terms).await
         }
         Verb::EncryptionVersion { key, number: version, terms } => {
             let what = format!("destroy version {version} of {key}");

@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use kf_api::PageRequest;
+use kf_api::succession::UnprovedDevice;
 use serde_json::{Value, json};
 
-use crate::api::Context;
+use crate::api::{Context, Paging, list, segment};
 use crate::failure::Failure;
 use crate::file;
 use crate::output::{Names, object};
 
+const NEEDED_COLUMNS: [&str; 4] = ["name", "facility", "last_seen", "device"];
 /// Fingerprints in one call: 67 octets each, well below the server's limit of 1 MiB.
 const CHUNK: usize = 10_000;
 
@@ -31,10 +34,24 @@ pub(crate) enum Verb {
         #[arg(long)]
         dry_run: bool,
     },
+    /// List the devices that have not proved that they hold a newer key than this one, which devices pin
+    NeededBy {
+        /// Id of the key, `key_...`: `keyfleet inventory --class delivery-key`
+        key: String,
+        #[command(flatten)]
+        paging: Paging,
+    },
 }
 
 pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
-    let Verb::Block { file, spki_sha256, why, dry_run } = verb;
+    let (file, spki_sha256, why, dry_run) = match verb {
+        Verb::Block { file, spki_sha256, why, dry_run } => (file, spki_sha256, why, dry_run),
+        Verb::NeededBy { key, paging } => {
+            let path = format!("/v1/pinned-keys/{}/devices", segment(&key));
+            let page = PageRequest::default();
+            return list::<UnprovedDevice>(context, &mut context.api()?, &path, page, &paging, &NEEDED_COLUMNS).await;
+        }
+    };
     let mut fingerprints = Vec::new();
     for text in &spki_sha256 {
         fingerprints.push(fingerprint(text).ok_or_else(|| not_a_fingerprint(&format!("`{text}`")))?);

@@ -7,17 +7,19 @@ use kf_client::TlsKey;
 use kf_crypto::CryptoError;
 use kf_device::enrolment::schedule::wait_after_failure;
 use kf_device::order::{Accepted, OrderKey, RotateOrder, WipeOrder};
+use kf_device::pin::Pin;
 use kf_device::storage::Erasure;
 use kf_exchange::order::{Order, OrderAct, OrderOutcome, OrderRefusal, OrderReport};
 use kf_exchange::storage::{KeyErasure, StorageReport};
 use kf_exchange::{IdentityKey, PublicKey, Purpose, signature_from_der};
-use kf_key::{DeviceId, KeyAlgorithm, UnixMillis};
+use kf_key::{DeviceId, KeyAlgorithm, KeyRole, UnixMillis};
 use kf_pki::certificate::PresentedCertificate;
 use tokio::sync::mpsc;
 
 use super::Agent;
+use super::pin::fingerprint_of;
 use crate::config::{Config, SealingSession};
-use crate::device_api::{News, Refusal};
+use crate::device_api::{Knows, News, Refusal};
 use crate::disk::{Disk as _, replace};
 use crate::event::Event;
 use crate::failure::{Failure, chain_of};
@@ -31,7 +33,7 @@ pub(super) const ROTATING: &str = "rotating";
 const ANSWER: &str = "answer";
 /// The file of the wrapping key where keys may rest unwrapped.
 pub(super) const PLAIN_WRAPPING_KEY: &str = "wrapping-key";
-/// The most keys in a file of pins: the one in use, its successor, and room for one of each more.
+/// The most keys in a file of pins: agents that follow no succession try them all.
 const MAX_PINS: usize = 4;
 /// Orders from the broker that wait.
 pub(super) const MAX_ARRIVALS: usize = 16;
@@ -41,8 +43,10 @@ pub(super) const NEVER: UnixMillis = UnixMillis(u64::MAX);
 /// What the device does for its fleet.
 pub(super) struct Duties {
     pub(super) ring: KeyRing,
-    pins: Vec<PublicKey>,
-    order_key: Option<PublicKey>,
+    /// The delivery key, by which the server is verified.
+    pub(super) delivery: Option<Pin>,
+    /// The key whose orders are obeyed.
+    pub(super) order: Option<Pin>,
     pub(super) inlet: mpsc::Sender<Vec<u8>>,
     pub(super) arrivals: mpsc::Receiver<Vec<u8>>,
     refresh_at: UnixMillis,
@@ -53,7 +57,7 @@ pub(super) struct Duties {
 }
 
 /// Why a duty was not done.
-enum Trouble {
+pub(super) enum Trouble {
     Server(Refusal),
     Vault(VaultError),
     Disk(std::io::Error),
@@ -130,12 +134,14 @@ pub(super) fn device_of(chain: &[Vec<u8>]) -> Option<DeviceId> {
     Some(DeviceId::from_bytes(octets))
 }
 
-fn pins(path: &std::path::Path, field: &'static str) -> Result<Vec<PublicKey>, Failure> {
+/// The newest key in a file of pins, which is the last one.
+fn pin(path: &std::path::Path, field: &'static str) -> Result<Option<PublicKey>, Failure> {
     let text = std::fs::read_to_string(path).map_err(|source| Failure::Source { field, source })?;
     let keys = kf_pki::pem::decode_all("PUBLIC KEY", &text).unwrap_or_default();
     let keys: Option<Vec<_>> = keys.iter().map(|key| PublicKey::from_spki(key).ok()).collect();
     let expected = "one to four P-256 public keys in PEM, as `keyfleet epoch pins` prints them";
-    keys.filter(|keys| (1..=MAX_PINS).contains(&keys.len())).ok_or(Failure::Content { field, expected })
+    let keys = keys.filter(|keys| (1..=MAX_PINS).contains(&keys.len())).ok_or(Failure::Content { field, expected })?;
+    Ok(keys.last().copied())
 }
 
 impl Duties {
@@ -148,19 +154,24 @@ impl Duties {
             return Ok(None);
         }
         let delivery = match &config.device_key {
-            Some(settings) => pins(&settings.delivery_key_file, "device_key.delivery_key_file")?,
-            None => Vec::new(),
-        };
-        let order_key = match &config.orders {
-            Some(settings) => pins(&settings.order_key_file, "orders.order_key_file")?.first().copied(),
+            Some(settings) => pin(&settings.delivery_key_file, "device_key.delivery_key_file")?,
             None => None,
         };
+        let order = match &config.orders {
+            Some(settings) => pin(&settings.order_key_file, "orders.order_key_file")?,
+            None => None,
+        };
+        let ring = KeyRing::new(vault()?);
+        let held = |role, configured: Option<PublicKey>| {
+            configured.map(|configured| ring.vault().pin(role, configured)).transpose()
+        };
+        let (delivery, order) = (held(KeyRole::Delivery, delivery)?, held(KeyRole::Order, order)?);
         let (inlet, arrivals) = mpsc::channel(MAX_ARRIVALS);
         let zero = UnixMillis(0);
         Ok(Some(Self {
-            ring: KeyRing::new(vault()?),
-            pins: delivery,
-            order_key,
+            ring,
+            delivery,
+            order,
             inlet,
             arrivals,
             refresh_at: zero,
@@ -169,6 +180,12 @@ impl Duties {
             rest_until: zero,
             failures: 0,
         }))
+    }
+}
+
+impl Duties {
+    fn delivery_key(&self) -> Result<PublicKey, VaultError> {
+        self.delivery.map(|pin| *pin.key()).ok_or(VaultError::State("no delivery key is pinned"))
     }
 }
 
@@ -274,18 +291,20 @@ impl Agent {
         sealed.is_some_and(|sealed| sealed.session == SealingSession::Mixed)
     }
 
-    fn no_server() -> Trouble {
+    pub(super) fn no_server() -> Trouble {
         Trouble::Server(Refusal { status: 0, reason: "the server is not known yet".to_owned(), retry_after: 0 })
     }
 
     /// One exchange: the newest device key, stored, read back, acknowledged.
     async fn fetch_key(&mut self, device: DeviceId, signer: &Signer) -> Result<(), Trouble> {
+        self.take_up_pins().await?;
         let server = self.server.as_ref().ok_or_else(Self::no_server)?;
         let duties = self.duties.as_ref().ok_or_else(Self::no_server)?;
         let ring = &duties.ring;
-        let (waiting, hello) = ring.vault().begin(Purpose::Delivery)?;
+        let pin = duties.delivery_key()?;
+        let (waiting, hello) = ring.vault().begin(Purpose::Delivery, &pin)?;
         let challenge = server.exchange(hello.as_bytes()).await?;
-        let proved = on_a_wiped_stack(|| waiting.prove(&challenge, &duties.pins, device, signer));
+        let proved = on_a_wiped_stack(|| waiting.prove(&challenge, &[pin], device, signer));
         let (waiting, proof) = proved.map_err(|refused| VaultError::from(refused.error))?;
         let delivery = server.exchange(proof.as_bytes()).await?;
         let held = ring.vault().held(device)?.map(|held| held.place());
@@ -318,9 +337,10 @@ impl Agent {
         let ring = &duties.ring;
         let missing = VaultError::State("there is no device key yet");
         let held = ring.vault().held(device)?.ok_or(missing)?;
-        let (waiting, hello) = ring.vault().begin(Purpose::Session)?;
+        let pin = duties.delivery_key()?;
+        let (waiting, hello) = ring.vault().begin(Purpose::Session, &pin)?;
         let challenge = server.session(hello.as_bytes()).await?;
-        let proved = on_a_wiped_stack(|| waiting.prove(&challenge, &duties.pins, device, signer));
+        let proved = on_a_wiped_stack(|| waiting.prove(&challenge, &[pin], device, signer));
         let (waiting, proof) = proved.map_err(|refused| VaultError::from(refused.error))?;
         let answer = server.session(proof.as_bytes()).await?;
         let place = held.place();
@@ -342,8 +362,10 @@ impl Agent {
     /// Asks the server for an order and obeys it; whether there was one.
     async fn poll(&mut self, material: &Material, device: DeviceId, signer: Option<&Signer>) -> Result<bool, Trouble> {
         let server = self.server.as_ref().ok_or_else(Self::no_server)?;
-        let News { order: found, anchor, storage, algorithm } =
-            server.news(&material.identity, signer.is_some()).await?;
+        let obeyed = self.duties.as_ref().and_then(|duties| duties.order).map(|pin| fingerprint_of(pin.key()));
+        let knows = Knows { keeps_records: signer.is_some(), order_key: obeyed.clone() };
+        let News { order: found, anchor, storage, algorithm, order_key } =
+            server.news(&material.identity, knows).await?;
         self.remember_contact();
         let poll = self.config.orders.as_ref().map_or(0, |settings| settings.poll_seconds);
         let at = later(self.clock.now(), poll);
@@ -359,6 +381,13 @@ impl Agent {
             if found.is_none() {
                 return Ok(true);
             }
+        }
+        // What came with this answer is signed by the key that it was asked by: it is asked for again by the new one.
+        if order_key.is_some() && order_key != obeyed && self.take_up_pins().await? {
+            if let Some(duties) = &mut self.duties {
+                duties.poll_at = UnixMillis(0);
+            }
+            return Ok(true);
         }
         if let (Some(request), Some(signer)) = (storage, signer) {
             self.move_storage(device, request, signer).await?;
@@ -432,7 +461,7 @@ impl Agent {
         algorithm: Option<KeyAlgorithm>,
     ) -> Result<(), Trouble> {
         let (Some(settings), Some(key)) =
-            (&self.config.orders, self.duties.as_ref().and_then(|duties| duties.order_key))
+            (&self.config.orders, self.duties.as_ref().and_then(|duties| duties.order).map(|pin| *pin.key()))
         else {
             return Err(VaultError::State("no order key is pinned").into());
         };
@@ -553,7 +582,7 @@ impl Agent {
     /// Answers an order that was seen before and has no answer: it was begun and not completed.
     fn confess(&mut self, message: &[u8], device: DeviceId, signer: Option<&Signer>) -> Result<(), Trouble> {
         let known = self.slots.disk().read(ANSWER)?.is_some() || self.slots.disk().read(ROTATING)?.is_some();
-        let key = self.duties.as_ref().and_then(|duties| duties.order_key).filter(|_| !known);
+        let key = self.duties.as_ref().and_then(|duties| duties.order).map(|pin| *pin.key()).filter(|_| !known);
         let (Some(key), Some(signer)) = (key, signer) else { return Ok(()) };
         let now = self.clock.now();
         let order = Order::verify(message, &key, device, 0, now).map_err(VaultError::Order)?;

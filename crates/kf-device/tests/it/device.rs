@@ -179,7 +179,7 @@ impl<'a> Device<'a> {
     pub(crate) fn fetch_key(&mut self, server: &mut Server) -> Step_<HeldKey> {
         let identity = self.identity()?.ok_or_else(|| stop("no identity"))?;
         let held = self.held()?.map(|held| held.place());
-        let (state, hello) = begin(Purpose::Delivery, &mut self.source).map_err(stop)?;
+        let (state, hello) = begin(Purpose::Delivery, &server.delivery_pin(), &mut self.source).map_err(stop)?;
         let challenge = server.exchange(hello.as_bytes());
         let pins = [server.delivery_pin()];
         let (state, proof) = state.prove(&challenge, &pins, DEVICE, identity.key()).map_err(stop)?;
@@ -265,6 +265,6 @@ fn noise_that_is_not_declared_physical_gives_no_identity() {
     let (seed, nonce) = (source.trial_seed().unwrap(), source.nonce().unwrap());
     let trial = Candidate::<SoftwareIdentity>::generate(&mut store, &wrap(), DEVICE, seed, nonce).unwrap();
     assert!(!trial.key().is_for_production(), "a trial key says what it is");
-    begin(Purpose::Session, &mut source).unwrap();
+    begin(Purpose::Session, &trial.public_key(), &mut source).unwrap();
     assert_eq!(trial.key().public_key(), trial.public_key());
 }

@@ -11,6 +11,7 @@
 mod device;
 mod life;
 mod payloads;
+mod pin;
 mod power;
 mod protected;
 mod refusals;

@@ -232,6 +232,11 @@ static int messages(void) {
   kf_exchange_end(&exchange);
   SAYS(kf_exchange_step(&exchange, &device, pin, 1, message, &length), KF_STATE);
   SAYS(kf_order_accept(&order, &device, pin, message, 3, 0, &act), KF_MALFORMED);
+  SAYS(kf_pin_take_up(&device, 3, pin, NULL, 0, &act, memory), KF_ARGUMENT); /* what stations pin */
+  SAYS(kf_pin_take_up(&device, KF_PIN_ORDER, no_key, NULL, 0, &act, memory), KF_MALFORMED);
+  SAYS(kf_pin_take_up(&device, KF_PIN_ORDER, pin, NULL, 4, &act, memory), KF_NULL);
+  SAYS(kf_pin_take_up(&device, KF_PIN_ORDER, pin, message, sizeof message, &act, memory), KF_OK); /* no links */
+  CHECK(act == 0);
   SAYS(kf_order_wipe(&order, &device, 0, message, &length, &act), KF_STATE);
   SAYS(kf_wipe_report(&device, message, &length), KF_MISSING);
   est.label = "no/label";

@@ -10,21 +10,22 @@ use kf_batch::device_list::{DeviceList, MAX_DEVICES, Naming};
 use kf_batch::quota::QuotaTerms;
 use kf_batch::station_request::{StationRequest, StationRequestRefusal};
 use kf_batch::{FormatError, P256Key};
-use kf_key::{AuthorityId, BatchId, CertificateProfile, FacilityId, KeyAlgorithm, KeyId, SerialNumber, UnixMillis};
+use kf_key::{
+    AuthorityId, BatchId, CertificateProfile, FacilityId, KeyAlgorithm, KeyId, KeyRole, SerialNumber, UnixMillis,
+};
 use kf_pki::certificate::{IssuanceRequest, IssuedCertificate, Subject, check_issuance, check_root};
 use kf_pki::request::{CertificationRequest, RequestedKey};
-use kf_signer::{KeyFacts, KeyPurpose};
+use kf_signer::KeyPurpose;
 use kf_store::batch::{BatchRecord, StoredBatch};
 
-use crate::authority::{Known, Plan, facts_of, handle_of, key_record};
+use crate::authority::{Known, Plan, facts_of};
 use crate::entry::Entry;
 use crate::issuance::BACKDATE;
 use crate::naming::{check_device_name, check_name};
+use crate::pinned_key::PinnedKey;
 use crate::proposal::Consent;
 use crate::{Fleet, FleetError};
 
-/// Name of the fact that holds the id of the key that signs quotas.
-const BATCH_KEY_FACT: &str = "batch.key";
 const FACTORY: &str = "factory";
 const DEFAULT_LIFETIME_HOURS: u32 = 168;
 const MAX_LIFETIME_HOURS: u32 = 2_208;
@@ -34,7 +35,7 @@ const MAX_BATCH_NAME: usize = 48;
 /// More than any station request has in base64.
 const MAX_REQUEST_CHARACTERS: usize = 12 * 1024;
 
-/// Held while the key that signs quotas, or the factory root, is made: both are made once, when first needed.
+/// Held while the factory root is made, which is made once, when it is first needed.
 static FOUNDING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// A batch that may be authorised.
@@ -330,26 +331,16 @@ impl Fleet {
 
     /// The key that signs quotas; made when it is first needed.
     pub(super) async fn batch_key(&self) -> Result<(KeyId, P256Key), FleetError> {
-        let turn = FOUNDING.lock().await;
-        let id = match self.store.fact(BATCH_KEY_FACT)? {
-            Some(id) => id.parse().map_err(|_not_an_id| FleetError::Bug("id of the batch key"))?,
-            None => {
-                let now = self.now();
-                let id = KeyId::from_parts(now, kf_crypto::random_array()?);
-                let key = self.signer.generate_key(id, KeyPurpose::BatchAuthorisation, KeyAlgorithm::P256).await?;
-                let entry =
-                    |act: &str| Entry::done(&Self::server_principal(), act, now).about(id).with("purpose", "batch");
-                self.store.insert_key(key_record(&key, "batch".into(), now), entry("key.create").build()).await?;
-                self.store.set_fact(BATCH_KEY_FACT, id.to_string(), entry("key.found").build()).await?;
-                id
-            }
-        };
-        drop(turn);
-        let record = self.store.key(id)?.ok_or(FleetError::Bug("no batch key"))?;
-        let facts = KeyFacts { purpose: KeyPurpose::BatchAuthorisation, issuer_name: Vec::new() };
-        self.signer.register_key(id, handle_of(&record)?, facts);
-        let key = P256Key::from_spki(&record.spki).map_err(|_other_curve| FleetError::Bug("batch key"))?;
+        let (id, spki) = self.pinned_key_or_first(KeyRole::Batch).await?;
+        let key = P256Key::from_spki(&spki).map_err(|_other_curve| FleetError::Bug("batch key"))?;
         Ok((id, key))
+    }
+
+    /// Every key that ever signed quotas: what one of them signed stays believed when it has ended.
+    pub(super) fn batch_keys(&self) -> Result<Vec<P256Key>, FleetError> {
+        let keys = self.pinned_keys();
+        let read = |key: &PinnedKey| P256Key::from_spki(&key.spki).map_err(|_other_curve| FleetError::Bug("batch key"));
+        keys.of(KeyRole::Batch).iter().map(read).collect()
     }
 
     /// The root of what stations certify; made when it is first needed. It is not below the fleet's root: nobody who trusts

@@ -133,8 +133,7 @@ impl Fleet {
         dry_run: bool,
     ) -> Result<BatchImport, FleetError> {
         let (stored, _) = self.batch_for(who, batch, Action::BatchImport)?;
-        let (_, server_key) = self.batch_key().await?;
-        let opened = open(stored, &server_key)?;
+        let opened = open(stored, &self.batch_keys()?)?;
         let count = count_items(&sequence)?;
         let opened = Arc::new(opened);
         let reader = Arc::clone(&opened);
@@ -330,8 +329,9 @@ impl Fleet {
     }
 }
 
-fn open(stored: StoredBatch, server_key: &P256Key) -> Result<Opened, FleetError> {
-    let quota = Quota::open(&stored.quota, server_key).map_err(|_changed| FleetError::Bug("a stored quota"))?;
+fn open(stored: StoredBatch, server_keys: &[P256Key]) -> Result<Opened, FleetError> {
+    let quota = server_keys.iter().find_map(|key| Quota::open(&stored.quota, key).ok());
+    let quota = quota.ok_or(FleetError::Bug("a stored quota"))?;
     let issuer = quota.terms.issuer().map_err(|_not_an_issuer| FleetError::Bug("a stored batch CA"))?;
     let quota_hash = quota_hash(&stored.quota);
     Ok(Opened { stored, quota, issuer, quota_hash })

@@ -22,9 +22,9 @@ use crate::entry::Entry;
 use crate::fence::Line;
 use crate::{Fleet, FleetError};
 
-const METHOD_SOFTWARE: &str =
+pub(super) const METHOD_SOFTWARE: &str =
     "purge (SP 800-88r2 section 3.1.2): cryptographic erase of a wrapped key, by wiping what was wrapped";
-const METHOD_HARDWARE: &str =
+pub(super) const METHOD_HARDWARE: &str =
     "purge (SP 800-88r2 section 3.1.2): destruction of the key object by the device that holds it";
 const TECHNIQUE_SOFTWARE: &str = "last CRLs signed; the signer forgets the key; its wrapped form is deleted with its page overwritten, the \
     write-ahead log is written back and cut, and the files are searched for every run of 8 octets of it";
@@ -99,7 +99,7 @@ impl Fleet {
     }
 
     /// What the end of a key does not reach, by where it is held.
-    fn excepted_by_holder(&self, is_wrapped: bool) -> Option<String> {
+    pub(super) fn excepted_by_holder(&self, is_wrapped: bool) -> Option<String> {
         let said = match (is_wrapped, self.signer.capabilities().backend) {
             (true, _) => {
                 "blocks that the file system has given up and flash memory below it: encrypt the disk, and purge it when it \
@@ -118,7 +118,7 @@ impl Fleet {
     }
 
     /// Whether the registry holds the key, or held it: then backups may hold it too. A back end in hardware wraps no key of a CA.
-    fn was_wrapped(&self, key: &KeyRecord) -> bool {
+    pub(super) fn was_wrapped(&self, key: &KeyRecord) -> bool {
         match key.material {
             KeyMaterial::Wrapped(_) => true,
             KeyMaterial::Token(_) => false,

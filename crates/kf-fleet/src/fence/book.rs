@@ -163,6 +163,13 @@ pub(crate) enum Line {
         /// When it was about to happen.
         at: UnixMillis,
     },
+    /// A key that devices or stations pin was destroyed.
+    PinnedKey {
+        /// Which.
+        key: KeyId,
+        /// When it was about to happen.
+        at: UnixMillis,
+    },
     /// A version of the wrapping key was destroyed.
     WrappingVersion {
         /// The version.
@@ -205,6 +212,7 @@ impl Line {
             Self::BreakGlassOpened { at, .. } => ("break-glass credentials", *at),
             Self::AuthorityKey { at, .. } => ("keys of CAs", *at),
             Self::LogKey { at, .. } => ("keys of the log", *at),
+            Self::PinnedKey { at, .. } => ("keys that devices or stations pin", *at),
             Self::WrappingVersion { at, .. } => ("versions of the wrapping key", *at),
             Self::FacilityEpoch { at, .. } => ("key epochs", *at),
             Self::Certificate { stopped: None, .. }

@@ -20,6 +20,7 @@ use kf_store::wrapping::WrappingVersion;
 
 use super::row::{Algorithm, Row};
 use super::{Asked, Reading, bad_cursor};
+use crate::pinned_key::role_of;
 use crate::{Fleet, FleetError};
 
 /// The profiles of certificates that name no device.
@@ -67,11 +68,14 @@ impl Fleet {
         };
         let keys = self.store.keys_after(after, asked.rows)?;
         let next = next_cursor(&keys, asked, |key| key.id.to_string());
-        let rows = keys.into_iter().filter_map(|key| self.key_row(key)).collect();
+        let mut rows = Vec::new();
+        for key in keys {
+            rows.extend(self.key_row(key)?);
+        }
         Ok((rows, next))
     }
 
-    fn key_row(&self, key: KeyRecord) -> Option<Row> {
+    fn key_row(&self, key: KeyRecord) -> Result<Option<Row>, FleetError> {
         let authorities = self.authorities();
         let authority = key.purpose.strip_prefix("authority:").and_then(|name| authorities.by_name(name));
         let class = match (&authority, key.purpose.as_str()) {
@@ -82,25 +86,34 @@ impl Fleet {
             (None, "order") => KeyClass::OrderKey,
             (None, "batch") => KeyClass::BatchAuthorisationKey,
             // Of a purpose that has no class: left out rather than put into a wrong one.
-            (None, _) => return None,
+            (None, _) => return Ok(None),
         };
         let (place, protection) = match key.material {
             KeyMaterial::Wrapped(_) => (KeyPlace::Registry, KeyProtection::Wrapped),
             KeyMaterial::Token(_) => root_place(self.signer.capabilities().backend),
             KeyMaterial::Destroyed => (KeyPlace::Registry, KeyProtection::Unknown),
         };
+        let pinned = self.pinned_keys();
+        let role = role_of(&key);
+        let newer = |role| pinned.newest(role).is_some_and(|newest| key.id < newest.id);
+        let is_succeeded = role.is_some_and(newer) || class == KeyClass::LogKey && key.id < self.log.key();
+        let protects = match role.filter(|_| is_succeeded && key.state == KeyState::Active) {
+            Some(role) => Some(self.store.behind_pinned_key(key.id, role)?),
+            None => None,
+        };
         let row = Row::new(key.id.to_string(), key.purpose, class, key.state, Algorithm::Pair(key.algorithm));
-        Some(Row {
+        Ok(Some(Row {
             place,
             protection,
             created: Some(key.created),
             activated: key.activated,
-            succeeded: class == KeyClass::LogKey && key.id < self.log.key(),
+            succeeded: is_succeeded,
+            protects,
             expires: authority.map(|known| known.record.not_after),
             facility: authority.and_then(|known| known.record.facility),
             spki_sha256: Some(hex::encode(kf_crypto::sha256(&key.spki))),
             ..row
-        })
+        }))
     }
 
     /// Keys that are known by their certificates and belong to no device.

@@ -74,6 +74,7 @@ impl Book {
             Line::DeviceKey { .. }
             | Line::AuthorityKey { .. }
             | Line::LogKey { .. }
+            | Line::PinnedKey { .. }
             | Line::FacilityEpoch { .. }
             | Line::EncryptionMinimum { .. }
             | Line::EncryptionVersion { .. }

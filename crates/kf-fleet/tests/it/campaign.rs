@@ -266,7 +266,7 @@ async fn obey_with(scratch: &Scratch, identity: &mut Identity, outcome: OrderOut
     let certificate = scratch.client(identity);
     let client = TlsClient::with_certificate(&certificate, HERE);
     let Some(message) = scratch.fleet.device_order(client).await.unwrap() else { return false };
-    let key = pin(&scratch.fleet.device_pins().order_key_pem);
+    let key = pin(&scratch.fleet.device_pins().unwrap().order_key_pem);
     let device = certificate_device(scratch, identity).await;
     let order = Order::verify(&message, &key, device, 0, scratch.clock_now()).unwrap();
     assert_eq!(order.act, OrderAct::Rotate);

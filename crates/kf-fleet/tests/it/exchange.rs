@@ -50,7 +50,7 @@ impl Firmware {
     pub(crate) async fn enrolled(scratch: &Scratch, name: &str) -> Self {
         let device = scratch.device(name).await;
         let Identity { key, .. } = scratch.enrol(name).await;
-        Self { device: device.id, key, pin: pin(&scratch.fleet.device_pins().delivery_key_pem), held: None }
+        Self { device: device.id, key, pin: pin(&scratch.fleet.device_pins().unwrap().delivery_key_pem), held: None }
     }
 
     async fn prove(&self, scratch: &Scratch) -> (AwaitDelivery, Message) {

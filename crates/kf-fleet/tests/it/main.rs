@@ -24,6 +24,7 @@ mod memory;
 mod object;
 mod order;
 mod ownership;
+mod pinned_key;
 mod registry;
 mod revocation;
 mod rollback;

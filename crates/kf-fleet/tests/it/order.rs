@@ -34,7 +34,7 @@ async fn fetch(scratch: &Scratch, identity: &Identity) -> Option<Vec<u8>> {
 }
 
 fn verify(scratch: &Scratch, order: &Order, message: &[u8], last: u64) -> Result<SignedOrder, OrderRefusal> {
-    let key = pin(&scratch.fleet.device_pins().order_key_pem);
+    let key = pin(&scratch.fleet.device_pins().unwrap().order_key_pem);
     SignedOrder::verify(message, &key, order.device, last, scratch.fleet.clock().now())
 }
 

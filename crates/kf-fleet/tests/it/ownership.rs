@@ -89,7 +89,7 @@ async fn factory(scratch: &Scratch) -> Factory {
     });
     import(scratch, &station, "b-1", [&made.document]).await;
     let key = enrol(scratch, &line, &made).await.unwrap();
-    let pin = pin(&scratch.fleet.device_pins().delivery_key_pem);
+    let pin = pin(&scratch.fleet.device_pins().unwrap().delivery_key_pem);
     let mut firmware = Firmware { device: made.record.device, key, pin, held: None };
     firmware.exchange(scratch).await.unwrap();
     Factory { line, made, code, firmware }

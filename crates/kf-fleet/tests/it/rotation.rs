@@ -169,23 +169,20 @@ async fn a_device_whose_own_key_is_due_is_given_a_new_one_when_it_asks_and_no_ro
 }
 
 #[tokio::test]
-async fn what_cannot_be_replaced_here_is_named_when_it_is_due() {
+async fn what_a_run_succeeds_and_what_people_do_is_told_apart_when_it_is_due() {
     let scratch = Scratch::new().await;
     scratch.pass(3 * 365 * DAY);
     let report = rotate(&scratch, RotateRequest { dry_run: true, ..all() }).await;
-    let by_hand: Vec<_> = report
-        .items
-        .iter()
-        .filter(|step| step.operation == RotationOperation::ByHand)
-        .map(|step| &step.class)
-        .collect();
-    for class in ["delivery-key", "order-key"] {
-        assert!(by_hand.iter().any(|found| *found == class), "{class}: {by_hand:?}");
+    let of = |operation: RotationOperation| -> Vec<_> {
+        report.items.iter().filter(|step| step.operation == operation).map(|step| step.class.as_str()).collect()
+    };
+    for class in ["delivery-key", "order-key", "log-key", "wrapping-key"] {
+        assert!(of(RotationOperation::MakeSuccessor).contains(&class), "{class}: {report:?}");
     }
-    assert!(!by_hand.iter().any(|found| *found == "fleet-root-key"), "ten years are not over");
+    assert!(!of(RotationOperation::ByHand).contains(&"fleet-root-key"), "ten years are not over");
     scratch.pass(5 * 365 * DAY);
     let later = rotate(&scratch, RotateRequest { dry_run: true, ..all() }).await;
     let problem = |class: &str| later.items.iter().find(|step| step.class == class).map(|step| step.problem.as_str());
     assert!(problem("issuing-authority-key").unwrap().contains("authority succeed"), "{later:?}");
-    assert!(problem("order-key").unwrap().contains("no mechanism"), "{later:?}");
+    assert!(problem("fleet-root-key").unwrap().contains("no mechanism"), "{later:?}");
 }

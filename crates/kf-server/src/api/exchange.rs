@@ -3,8 +3,9 @@
 use axum::extract::{Request, State};
 use bytes::Bytes;
 use http::StatusCode;
+use kf_api::PageRequest;
 
-use super::extract::AppState;
+use super::extract::{AppState, Asked, Caller, Named};
 use super::{Answer, app, of, ok};
 use crate::app::App;
 use crate::body;
@@ -37,5 +38,23 @@ async fn message(app: &App, request: Request) -> Result<Bytes, Failure> {
 
 /// The public keys that devices pin. Public: they are no secret, and firmware is built with them.
 pub(super) async fn pins(State(state): State<AppState>) -> Answer {
-    ok(app(&state)?.fleet.device_pins())
+    ok(&app(&state)?.fleet.device_pins()?)
+}
+
+/// The media type of one message after the other (RFC 8742).
+const CBOR_SEQUENCE: &str = "application/cbor-seq";
+
+/// How the keys that devices pin were succeeded. Public, as those are: each link proves itself.
+pub(super) async fn successions(State(state): State<AppState>) -> Answer {
+    Ok(of(StatusCode::OK, CBOR_SEQUENCE, app(&state)?.fleet.device_successions()))
+}
+
+/// Devices that have not proved that they hold a newer key than this one.
+pub(super) async fn needed_by(
+    State(state): State<AppState>,
+    Caller(who): Caller,
+    Named(key): Named,
+    Asked(page): Asked<PageRequest>,
+) -> Answer {
+    ok(&app(&state)?.fleet.pinned_key_needed_by(&who, &key, page).await?)
 }

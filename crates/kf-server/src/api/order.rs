@@ -3,7 +3,7 @@
 use axum::extract::{Extension, Request, State};
 use axum::response::IntoResponse as _;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use kf_api::order::{OrderCancellation, OrderFilter, OrderRequest};
+use kf_api::order::{ORDER_KEY_HEADER, OrderCancellation, OrderFilter, OrderRequest};
 
 use super::exchange::CBOR;
 use super::extract::{AppState, Asked, Caller, Json, Named};
@@ -46,6 +46,11 @@ pub(super) async fn cancel(
 /// asks for a new storage key.
 pub(super) async fn due(State(state): State<AppState>, Extension(peer): Extension<Peer>, headers: HeaderMap) -> Answer {
     let app = app(&state)?;
+    // First: what comes with this answer is signed by the key that the device obeys now.
+    let obeys = match headers.get(ORDER_KEY_HEADER).and_then(|value| value.to_str().ok()) {
+        Some(fingerprint) => app.fleet.device_obeys(peer.as_tls_client(), fingerprint).await?,
+        None => None,
+    };
     let mut answer = match app.fleet.device_order(peer.as_tls_client()).await? {
         Some(message) => {
             let mut answer = of(StatusCode::OK, CBOR, message);
@@ -62,6 +67,11 @@ pub(super) async fn due(State(state): State<AppState>, Extension(peer): Extensio
         && let Ok(value) = HeaderValue::from_str(&sha256)
     {
         answer.headers_mut().insert(HeaderName::from_static(kf_api::order::ANCHOR_HEADER), value);
+    }
+    if let Some(newest) = obeys
+        && let Ok(value) = HeaderValue::from_str(&newest)
+    {
+        answer.headers_mut().insert(HeaderName::from_static(ORDER_KEY_HEADER), value);
     }
     let is_aware = headers.contains_key(kf_api::order::STORAGE_HEADER);
     if let Some(request) = app.fleet.device_storage(peer.as_tls_client(), is_aware).await?

@@ -255,3 +255,55 @@ async fn a_wipe_that_was_cut_short_is_finished_at_the_next_start_and_then_told()
     assert!(!state.join("a/key").exists());
     assert_eq!(site.progress().await, OrderProgress::Executed);
 }
+
+fn taken(events: &[Event]) -> Vec<&'static str> {
+    let found = events.iter().filter_map(|event| match event {
+        Event::ServerKey { role, .. } => Some(*role),
+        _ => None,
+    });
+    found.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_takes_up_the_keys_that_succeed_those_in_its_files_and_obeys_what_waits() {
+    let site = Site::new(EnrolmentPolicy::default()).await;
+    let (_, events) = site.once().await;
+    assert_eq!(taken(&events), [""; 0]);
+    let rig = &site.device.rig;
+    let succeed = |class: &str| {
+        let wanted = format!(r#"{{"class":"{class}","now":true,"why":"yearly"}}"#);
+        let report = rig.api(&rig.owner_token, "POST", "/v1/rotation", Some(&wanted)).expect(200).json();
+        let steps = report["items"].as_array().unwrap();
+        let made = steps.iter().find(|step| step["operation"] == "make-successor").unwrap();
+        assert_eq!(made["outcome"], "done", "{report}");
+    };
+    let remaining = |class: &str| {
+        let report = rig
+            .api(&rig.owner_token, "POST", "/v1/rotation", Some(&format!(r#"{{"class":"{class}","dry_run":true}}"#)))
+            .expect(200)
+            .json();
+        report["items"][0]["remaining"].as_u64()
+    };
+    // Signed by the first key, and not fetched before there is another.
+    site.order(ROTATE);
+    for class in ["delivery-key", "order-key", "order-key"] {
+        succeed(class);
+    }
+    assert_eq!((remaining("delivery-key"), remaining("order-key")), (Some(1), Some(1)));
+    let (outcome, events) = site.once().await;
+    assert!(outcome.is_valid && outcome.is_settled, "{events:?}");
+    assert_eq!(taken(&events), ["delivery", "order"], "two links of the order key in one step");
+    assert_eq!(site.progress().await, OrderProgress::Executed, "{events:?}");
+    site.once().await;
+    assert_eq!((remaining("delivery-key"), remaining("order-key")), (Some(0), Some(0)));
+    // From its store, after a start; the files stay as they were.
+    site.order(ROTATE);
+    let (_, events) = site.once().await;
+    assert_eq!((taken(&events), site.progress().await), (Vec::new(), OrderProgress::Executed), "{events:?}");
+    // Another key in the file, by hand, ends what was taken up: nobody signs with it.
+    let stranger = fs::read(rig.file("delivery.pem")).unwrap();
+    fs::write(rig.file("order.pem"), &stranger).unwrap();
+    site.order(ROTATE);
+    let (_, events) = site.once().await;
+    assert!(has(&events, "order-refused") && site.progress().await != OrderProgress::Executed, "{events:?}");
+}

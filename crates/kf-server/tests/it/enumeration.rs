@@ -231,6 +231,8 @@ fn judged(serial: &str, code: &str, csr: &str) -> Vec<(&'static str, &'static st
         ),
         row("post", "/v1/escrows/{ceremony}/rehearsals", "/v1/escrows/00/rehearsals", Some("{}"), Refused),
         row("get", "/v1/device/pins", "/v1/device/pins", None, Shared),
+        row("get", "/v1/device/successions", "/v1/device/successions", None, Shared),
+        row("get", "/v1/pinned-keys/{key}/devices", "/v1/pinned-keys/none/devices", None, Refused),
         row("get", "/v1/authorities", "/v1/authorities", None, Shared),
         row("post", "/v1/authorities", "/v1/authorities", Some(r#"{"name":"mine"}"#), Refused),
         row("get", "/v1/authorities/{authority}", "/v1/authorities/none", None, Refused),

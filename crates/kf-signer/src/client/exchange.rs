@@ -1,8 +1,8 @@
-//! Requests of key exchanges and orders.
+//! Requests of key exchanges, orders, and the succession of the keys behind them.
 
 use kf_exchange::MAX_MESSAGE_OCTETS;
 use kf_exchange::order::Order;
-use kf_key::KeyId;
+use kf_key::{KeyId, UnixMillis};
 
 use super::SignerClient;
 use super::derivation::MAX_WRAPPED_SALT_OCTETS;
@@ -121,5 +121,21 @@ impl SignerClient {
         let (counter, expires) = (counter.to_be_bytes(), expires.0.to_be_bytes());
         let request = [&order_key.as_bytes()[..], &[act.code()], device.as_bytes(), &counter, &expires];
         self.link_with(order_key).await?.call(RequestKind::SignOrder, &request).await
+    }
+
+    /// Has `before` sign that `after`, which this signer holds for the same purpose, succeeds it as number `version`.
+    ///
+    /// # Errors
+    /// [`SignerRefusal::Purpose`] for keys that nobody pins, or of two purposes; [`SignerError`].
+    pub async fn sign_succession(
+        &self,
+        before: KeyId,
+        after: KeyId,
+        (version, made): (u32, UnixMillis),
+    ) -> Result<Vec<u8>, SignerError> {
+        self.link_with(after).await?;
+        let (version, made) = (version.to_be_bytes(), made.0.to_be_bytes());
+        let request = [&before.as_bytes()[..], after.as_bytes(), &version, &made];
+        self.link_with(before).await?.call(RequestKind::SignSuccession, &request).await
     }
 }

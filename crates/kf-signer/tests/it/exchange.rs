@@ -1,6 +1,7 @@
 use std::convert::Infallible;
 
 use kf_exchange::order::{Order, OrderAct};
+use kf_exchange::succession::{KeyRole, Succession};
 use kf_exchange::{
     AwaitChallenge, AwaitDelivery, Ephemeral, IdentityKey, KeyPlace, Message, P256IdentityKey, PublicKey, Purpose,
     Refused,
@@ -170,4 +171,26 @@ async fn challenges_have_a_ceiling() {
     }
     let refused = signer.exchange_challenge(key.key, hello.as_bytes()).await.unwrap_err();
     assert_eq!(refused, SignerError::Rate { key: key.key, per_minute: 2 });
+}
+
+#[tokio::test]
+async fn a_key_vouches_for_a_key_of_its_purpose_that_is_held_here_and_for_nothing_else() {
+    let signer = in_process();
+    let old = delivery_key(&signer).await;
+    let generate = |octet, purpose| signer.generate_key(key_id(octet), purpose, KeyAlgorithm::P256);
+    let new = generate(5, KeyPurpose::Delivery).await.unwrap();
+    let order = generate(6, KeyPurpose::Order).await.unwrap();
+    let authority = generate(7, KeyPurpose::IssuingCa).await.unwrap();
+    let at = (2, UnixMillis(1_800_000_000_000));
+    let link = signer.sign_succession(old.key, new.key, at).await.unwrap();
+    let held = PublicKey::from_spki(&old.spki).unwrap();
+    let said = Succession::verify(&link, &held, KeyRole::Delivery).unwrap();
+    assert_eq!((said.key.to_spki().as_slice(), said.version, said.made), (new.spki.as_slice(), 2, at.1));
+    for (before, after) in [(&old, &order), (&order, &new), (&authority, &authority), (&old, &old), (&authority, &new)]
+    {
+        let refused = signer.sign_succession(before.key, after.key, at).await;
+        assert_eq!(refused, Err(SignerError::Refused(SignerRefusal::Purpose)));
+    }
+    let unknown = signer.sign_succession(old.key, key_id(99), at).await;
+    assert!(matches!(unknown, Err(SignerError::Refused(SignerRefusal::UnknownKey(_)))), "{unknown:?}");
 }

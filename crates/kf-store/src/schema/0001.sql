@@ -742,3 +742,19 @@ CREATE TABLE device_trust (
     at INTEGER NOT NULL,
     PRIMARY KEY (root, device)
 ) STRICT, WITHOUT ROWID;
+
+-- How a key that devices or stations pin was succeeded: what the key before signed. Each has one successor.
+CREATE TABLE pinned_key_succession (
+    predecessor BLOB NOT NULL PRIMARY KEY,
+    successor BLOB NOT NULL UNIQUE,
+    message BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The newest key of a role that a device, or a station by its operator, has proved to hold, where it is not the first of its role.
+CREATE TABLE pinned_key_holder (
+    holder BLOB NOT NULL,
+    role INTEGER NOT NULL,
+    key BLOB NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (holder, role)
+) STRICT, WITHOUT ROWID;
