@@ -275,6 +275,19 @@ pub fn split_item(input: &[u8]) -> Result<Option<Split<'_>>, FormatError> {
     }
 }
 
+/// A signed quota, and what is behind it in its file: the links from the key that stations pin to the one that signed it.
+///
+/// # Errors
+/// [`FormatError::Malformed`], [`FormatError::TooLong`].
+pub fn split_quota(file: &[u8]) -> Result<Split<'_>, FormatError> {
+    let (_, length) = Signed::head(file).map_err(|_unreadable| FormatError::Malformed)?;
+    if length > Kind::Quota.limit() {
+        return Err(FormatError::TooLong { limit: Kind::Quota.limit() });
+    }
+    let (item, rest) = file.split_at_checked(length).ok_or(FormatError::Malformed)?;
+    Ok(Split { item, rest })
+}
+
 /// The hash by which a signed document is named: SHA-256 of its octets. What chains records.
 #[must_use]
 pub fn document_hash(document: &[u8]) -> [u8; 32] {

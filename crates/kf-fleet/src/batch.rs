@@ -64,12 +64,15 @@ impl Fleet {
         Ok(self.batch_for(who, batch, Action::BatchRead)?.0.batch)
     }
 
-    /// The signed quota of a batch: what is carried to the station.
+    /// The signed quota of a batch: what is carried to the station. Where a later key than the first signed it, the links to that
+    /// key follow (RFC 8742), so that a station which pins an earlier one believes it.
     ///
     /// # Errors
     /// [`FleetError::NotFound`].
     pub async fn batch_quota(&self, who: &Principal, batch: &str) -> Result<Vec<u8>, FleetError> {
-        Ok(self.batch_for(who, batch, Action::BatchRead)?.0.quota)
+        let quota = self.batch_for(who, batch, Action::BatchRead)?.0.quota;
+        let links = self.links_of_quota(&quota)?;
+        Ok([quota, links].concat())
     }
 
     /// The books of a batch.

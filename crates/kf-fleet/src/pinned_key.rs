@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kf_access::{Action, Principal, Target, authorize};
+use kf_api::batch::Batch;
 use kf_api::device::Device;
 use kf_api::epoch::DevicePins;
 use kf_api::operator::Credential;
@@ -132,6 +133,12 @@ impl PinnedKeys {
         self.of(role).first().is_some_and(|first| first.id == id)
     }
 
+    /// The links of a role as far as a key, at most 16: the last ones.
+    pub(crate) fn links_to(&self, role: KeyRole, key: KeyId) -> Vec<u8> {
+        let until = self.of(role).iter().rev().filter(|known| known.id <= key).take(MAX_LINKS);
+        until.filter_map(|key| key.link.as_deref()).flatten().copied().collect()
+    }
+
     /// The newest links of the roles that devices pin, as a CBOR sequence.
     fn links(&self, roles: &[KeyRole]) -> Vec<u8> {
         let newest = |role: &KeyRole| self.of(*role).iter().rev().take(MAX_LINKS).filter_map(|key| key.link.as_deref());
@@ -254,6 +261,25 @@ impl Fleet {
             .at_facility(Some(device.facility))
             .with("role", role.name());
         self.store.note_pinned_key(holder, (role, key), now, entry.build()).await?;
+        Ok(())
+    }
+
+    /// A station has worked under a quota that this key signed: it has verified it.
+    pub(crate) async fn note_quota_used(&self, who: &Principal, batch: &Batch, key: KeyId) -> Result<(), FleetError> {
+        let holder = Holder::Station(batch.station);
+        let is_known =
+            || Ok::<_, FleetError>(self.store.pinned_key_of(holder, KeyRole::Batch)?.is_some_and(|at| at >= key));
+        if self.pinned_keys().is_first(KeyRole::Batch, key) || is_known()? {
+            return Ok(());
+        }
+        let now = self.now();
+        let entry = Entry::done(who, "pinned-key.prove", now)
+            .about(batch.station)
+            .about(key)
+            .about(batch.id)
+            .at_facility(Some(batch.facility))
+            .with("role", KeyRole::Batch.name());
+        self.store.note_pinned_key(holder, (KeyRole::Batch, key), now, entry.build()).await?;
         Ok(())
     }
 

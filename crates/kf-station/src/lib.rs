@@ -17,6 +17,7 @@ pub mod label;
 pub mod ledger;
 pub mod line;
 mod noise;
+pub mod quota_key;
 pub mod recipe;
 pub mod rehearsal;
 pub mod request;

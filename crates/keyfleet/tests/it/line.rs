@@ -459,3 +459,47 @@ fn espefuse_burns_what_was_confirmed_and_a_chip_that_is_not_as_the_recipe_demand
     let shown = line.fleet.json(&["batch", "reconcile", "b-1"]);
     assert_eq!((&shown["passed"], &shown["scrapped"]), (&1.into(), &1.into()), "{shown}");
 }
+
+#[test]
+fn a_station_that_pins_the_first_key_works_under_a_quota_of_the_next_one_by_the_links_behind_it() {
+    let recipe = "format = 1\nsku = \"gate-r1\"\nproduct_line = \"thermo\"\ntarget = \"linux\"\n\
+                  [identity]\nalgorithm = \"p-256\"\norigin = \"station\"\nprotection = \"sealed\"\n\
+                  [label]\nserver = \"https://fleet.example\"\n";
+    let line = LineUp::authorised(recipe, &[]);
+    let fleet = &line.fleet;
+    let rotated = fleet.json(&["rotate", "--class", "batch-authorisation-key", "--now", "--why", "yearly"]);
+    assert_eq!(rotated["items"][0]["outcome"], "done", "{rotated}");
+    let request = ["station", "request", "--state", "second", "--name", "line-2", "--passphrase-file", "pass"];
+    let files = ["--out", "second.request", "--public-key-out", "second.pem"];
+    fleet.tool().run(&[&request[..], &files].concat()).succeeds();
+    let operator = ["operator", "create", "line-2", "--role", "station", "--facility", "lyon"];
+    fleet.run(&[&operator[..], &["--voucher-key", "second.pem"]].concat()).succeeds();
+    let hash = fleet.json(&["station", "run", "recipe.toml", "--dry-run"])["hash"].as_str().unwrap().to_owned();
+    let batch = ["batch", "create", "b-2", "--product-line", "thermo", "--facility", "lyon", "--count", "4"];
+    let by = ["--station-request", "second.request", "--recipe", &hash, "--quota", "second.cose"];
+    fleet.run(&[&batch[..], &by].concat()).succeeds();
+    let run = |quota: &str| {
+        let run = ["--format", "json", "station", "run", "recipe.toml", "--state", "second", "--quota", quota];
+        let more = ["--server-key", "server.pem", "--passphrase-file", "pass", "--simulate", "2", "--fixtures", "1"];
+        fleet.tool().run(&[&run[..], &more].concat())
+    };
+    // Without its links it is a stranger's.
+    let file = fs::read(fleet.path("second.cose")).unwrap();
+    let alone = kf_batch::frame::split_quota(&file).unwrap().item;
+    assert!(alone.len() < file.len());
+    fs::write(fleet.path("alone.cose"), alone).unwrap();
+    let refused = run("alone.cose");
+    assert!(!refused.success() && refused.text().contains("another key"), "{}", refused.text());
+    let made = run("second.cose");
+    assert_eq!(books(&made)["good"], 2, "{}", made.text());
+    let export = ["station", "export", "--state", "second", "--batch", "b-2", "--out", "second.cbor"];
+    fleet.tool().run(&export).succeeds();
+    let merged = fleet.json(&["batch", "import", "b-2", "second.cbor"]);
+    assert_eq!((&merged["merged"], &merged["conflict_count"]), (&2.into(), &0.into()), "{merged}");
+    let left = fleet.json(&["rotate", "--class", "batch-authorisation-key", "--dry-run"]);
+    assert_eq!(
+        (&left["items"][0]["operation"], &left["items"][0]["remaining"]),
+        (&"await-devices".into(), &1.into()),
+        "{left}"
+    );
+}

@@ -7,7 +7,7 @@ use kf_api::batch::{Batch, BatchState, NewBatch};
 use kf_api::operator::{Operator, Role};
 use kf_api::product_line::ProductLine;
 use kf_batch::device_list::{DeviceList, MAX_DEVICES, Naming};
-use kf_batch::quota::QuotaTerms;
+use kf_batch::quota::{Quota, QuotaTerms};
 use kf_batch::station_request::{StationRequest, StationRequestRefusal};
 use kf_batch::{FormatError, P256Key};
 use kf_key::{
@@ -337,10 +337,20 @@ impl Fleet {
     }
 
     /// Every key that ever signed quotas: what one of them signed stays believed when it has ended.
-    pub(super) fn batch_keys(&self) -> Result<Vec<P256Key>, FleetError> {
+    pub(super) fn batch_keys(&self) -> Result<Vec<(KeyId, P256Key)>, FleetError> {
         let keys = self.pinned_keys();
-        let read = |key: &PinnedKey| P256Key::from_spki(&key.spki).map_err(|_other_curve| FleetError::Bug("batch key"));
+        let read = |key: &PinnedKey| match P256Key::from_spki(&key.spki) {
+            Ok(read) => Ok((key.id, read)),
+            Err(_other_curve) => Err(FleetError::Bug("batch key")),
+        };
         keys.of(KeyRole::Batch).iter().map(read).collect()
+    }
+
+    /// The links from the first key that stations pin to the one that signed a quota.
+    pub(super) fn links_of_quota(&self, quota: &[u8]) -> Result<Vec<u8>, FleetError> {
+        let by = self.batch_keys()?.into_iter().find(|(_, key)| Quota::open(quota, key).is_ok());
+        let (id, _) = by.ok_or(FleetError::Bug("a stored quota"))?;
+        Ok(self.pinned_keys().links_to(KeyRole::Batch, id))
     }
 
     /// The root of what stations certify; made when it is first needed. It is not below the fleet's root: nobody who trusts

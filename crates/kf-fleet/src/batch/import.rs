@@ -12,7 +12,7 @@ use kf_batch::merge::{BatchFacts, Link, certificate, judge};
 use kf_batch::quota::{Quota, quota_hash};
 use kf_batch::record::{CLAIM_CODE_SLOT, KeyOrigin, Record};
 use kf_batch::{FormatError, P256Key};
-use kf_key::{CertificateProfile, CertificateStatus, KeyProtection};
+use kf_key::{CertificateProfile, CertificateStatus, KeyId, KeyProtection};
 use kf_pki::certificate::PresentedCertificate;
 use kf_pki::issuer::Issuer;
 use kf_pki::request::RequestedKey;
@@ -35,6 +35,8 @@ struct Opened {
     quota: Quota,
     issuer: Issuer,
     quota_hash: [u8; 32],
+    /// The key that signed the quota.
+    server_key: KeyId,
 }
 
 /// What an item turned out to be.
@@ -194,6 +196,7 @@ impl Fleet {
         }
         let rows = self.rows(who, opened, fresh).await?;
         let merged = self.store.merge_records(batch, opened.quota_hash, rows, self.now()).await?;
+        self.note_quota_used(who, &opened.stored.batch, opened.server_key).await?;
         self.after_merge(merged, report)
     }
 
@@ -329,12 +332,12 @@ impl Fleet {
     }
 }
 
-fn open(stored: StoredBatch, server_keys: &[P256Key]) -> Result<Opened, FleetError> {
-    let quota = server_keys.iter().find_map(|key| Quota::open(&stored.quota, key).ok());
-    let quota = quota.ok_or(FleetError::Bug("a stored quota"))?;
+fn open(stored: StoredBatch, server_keys: &[(KeyId, P256Key)]) -> Result<Opened, FleetError> {
+    let opened = server_keys.iter().find_map(|(id, key)| Some((*id, Quota::open(&stored.quota, key).ok()?)));
+    let (server_key, quota) = opened.ok_or(FleetError::Bug("a stored quota"))?;
     let issuer = quota.terms.issuer().map_err(|_not_an_issuer| FleetError::Bug("a stored batch CA"))?;
     let quota_hash = quota_hash(&stored.quota);
-    Ok(Opened { stored, quota, issuer, quota_hash })
+    Ok(Opened { stored, quota, issuer, quota_hash, server_key })
 }
 
 /// Looks at the whole before anything is believed.

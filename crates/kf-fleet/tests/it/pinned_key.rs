@@ -17,6 +17,7 @@ use kf_fleet::{Fleet, FleetError, Principal, TlsClient};
 use kf_key::{DeviceId, KeyState, SecretArray, UnixMillis};
 
 use crate::backup::{Rig, restored_at};
+use crate::batch::station::{Line, Station, import};
 use crate::crash::{copied, killed_child};
 use crate::destruction::receipts;
 use crate::exchange::{Chip, pin};
@@ -411,4 +412,41 @@ async fn nobody_but_a_device_says_which_key_it_obeys() {
     assert!(matches!(refused, Err(FleetError::Unauthenticated)), "{refused:?}");
     let report = look(&scratch, ORDER).await;
     assert_eq!(report.items.iter().find_map(|step| step.remaining), Some(1));
+}
+
+#[tokio::test]
+async fn a_station_believes_quotas_of_the_next_key_by_their_links_and_proves_it_by_what_it_made() {
+    const BATCH: &str = "batch-authorisation-key";
+    let scratch = Scratch::new().await;
+    let pavel = scratch.operator("pavel", Role::FleetOperator, &[]).await;
+    let station = Station::new(&scratch, "line-1", "plant-a").await;
+    let pins = scratch.fleet.station_pins(&station.principal).await.unwrap();
+    let pinned = PublicKey::from_spki(&kf_pki::pem::decode_all("PUBLIC KEY", &pins.batch_key_pem).unwrap()[0]).unwrap();
+    let mut before = Line::start(&scratch, &station, "b-1", 4).await;
+    scratch.pass(1_000);
+    succeed(&scratch.fleet, &scratch.owner, BATCH).await;
+    let mut after = Line::start(&scratch, &station, "b-2", 4).await;
+    // The file of the first quota is as it was; that of the second leads from what the station pins to what signed it.
+    assert_eq!(scratch.fleet.batch_quota(&station.principal, "b-1").await.unwrap(), before.document);
+    let file = scratch.fleet.batch_quota(&station.principal, "b-2").await.unwrap();
+    let links = file.strip_prefix(after.document.as_slice()).unwrap();
+    let newest = follow(links, KeyRole::Batch, &pinned).unwrap();
+    let server_key = kf_batch::P256Key::from_spki(&newest.key.to_spki()).unwrap();
+    kf_batch::quota::Quota::open(&after.document, &server_key).unwrap();
+    let first = keys(&scratch.fleet, &scratch.owner, BATCH).await.remove(0);
+    assert_eq!(first.protects, Some(1), "one station");
+    // What it makes under the old quota says nothing, and is merged.
+    let made = before.make(0, kf_api::batch::Outcome::Passed);
+    import(&scratch, &station, "b-1", [&made.document]).await;
+    let refused = scratch.fleet.destroy(&scratch.owner, destroy(&first.key, false)).await.unwrap_err();
+    assert!(refused.to_string().contains("1 stations have not proved"), "{refused}");
+    let made = after.make(0, kf_api::batch::Outcome::Passed);
+    import(&scratch, &station, "b-2", [&made.document]).await;
+    let proposal = scratch.fleet.destroy(&scratch.owner, destroy(&first.key, false)).await.unwrap().proposal.unwrap();
+    decide(&scratch, &pavel, proposal).await.unwrap();
+    // Quotas that the old key signed stay what they are until they end.
+    let made = before.make(1, kf_api::batch::Outcome::Passed);
+    let report = import(&scratch, &station, "b-1", [&made.document]).await;
+    assert_eq!((report.merged, report.conflict_count, report.refused_count), (1, 0, 0), "{report:?}");
+    assert_eq!(scratch.fleet.batch_quota(&station.principal, "b-1").await.unwrap(), before.document);
 }

@@ -90,6 +90,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "kf-pki",
             "kf-enrol",
             "kf-batch",
+            "kf-exchange",
             "kf-entropy",
             "kf-flash",
             "kf-backend",

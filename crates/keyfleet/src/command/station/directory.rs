@@ -23,6 +23,7 @@ use kf_station::journal::{DirectoryFile, JournalError};
 use kf_station::label::LabelDirectory;
 use kf_station::ledger::LedgerError;
 use kf_station::line::Book;
+use kf_station::quota_key::quota_in;
 use kf_station::token::{Pkcs11Token, SoftwareToken, StationKey, StationToken};
 use serde::{Deserialize, Serialize};
 
@@ -163,11 +164,13 @@ impl StationDirectory {
     pub(super) fn take(
         &self,
         token: &dyn StationToken,
-        signed: &[u8],
-        server_key: &P256Key,
+        file: &[u8],
+        pinned: &P256Key,
         now: UnixMillis,
     ) -> Result<BatchDirectory, Failure> {
         let failed = |error: kf_station::token::TokenError| local(&error, "look at the station's token");
+        let (signed, server_key) = &quota_in(file, pinned)
+            .map_err(|error| local(&error, "fetch the quota again, and check the server's key"))?;
         let known = Quota::open(signed, server_key)
             .map_err(|error| local(&error, "fetch the quota again, and check the server's key"))?;
         let directory = self.path.join("batches").join(known.terms.batch.to_string());

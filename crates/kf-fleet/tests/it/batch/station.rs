@@ -4,7 +4,7 @@ use base64::Engine as _;
 use kf_api::batch::{BatchImport, BatchOutcome, NewBatch, Outcome};
 use kf_api::operator::{Credential, NewOperator, Role};
 use kf_batch::P256Key;
-use kf_batch::frame::document_hash;
+use kf_batch::frame::{document_hash, split_quota};
 use kf_batch::manifest::{Counts, Manifest};
 use kf_batch::quota::{Quota, StationKnows, quota_hash};
 use kf_batch::record::{Check, EntropyEvidence, KeyOrigin, MadeKey, Record};
@@ -139,6 +139,7 @@ impl Line {
     pub(crate) async fn take(scratch: &Scratch, station: &Station, keys: BatchKeys, document: Vec<u8>) -> Self {
         let pins = scratch.fleet.station_pins(&station.principal).await.unwrap();
         let pinned = kf_pki::pem::decode_all("PUBLIC KEY", &pins.batch_key_pem).unwrap();
+        let document = split_quota(&document).unwrap().item.to_vec();
         let server_key = P256Key::from_spki(&pinned[0]).unwrap();
         let knows = StationKnows {
             server_key: &server_key,
