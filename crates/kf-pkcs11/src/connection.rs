@@ -15,6 +15,13 @@ use kf_key::{KeyAlgorithm, SecretBytes};
 use crate::TokenConfig;
 use crate::fault::{fault, is_gone};
 
+/// How often a token is looked for before it is called away. While another process logs in, SoftHSM2 writes the token's
+/// file; a process that reads it at that moment is told `CKR_GENERAL_ERROR`, or has no such token until it initialises the
+/// module again.
+const LOOKS: u32 = 4;
+/// Between two looks; a login writes the file for far less.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+
 /// The token, and the right to ask it.
 pub(crate) struct Connection {
     config: TokenConfig,
@@ -127,44 +134,54 @@ impl Connection {
 
     /// Initialises the module, finds the token, opens a session and logs in. What fails leaves the module finalised.
     fn connect(&self, life: u64) -> Result<Open, BackendError> {
-        let context = Pkcs11::new(&self.config.module).map_err(|error| fault(&error))?;
+        for look in 1.. {
+            match self.look(life) {
+                Err(error) if look < LOOKS && may_be_in_use(&error) => std::thread::sleep(BETWEEN_LOOKS),
+                outcome => return outcome.map_err(CallError::into_backend),
+            }
+        }
+        Err(BackendError::Bug("looks for a token"))
+    }
+
+    fn look(&self, life: u64) -> Result<Open, CallError> {
+        let context = Pkcs11::new(&self.config.module)?;
         match context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
             // Another instance in this process: it would be finalised under our feet.
             Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {
-                return Err(BackendError::Bug("the PKCS#11 module is in use by this process already"));
+                return Err(BackendError::Bug("the PKCS#11 module is in use by this process already").into());
             }
-            outcome => outcome.map_err(|error| fault(&error))?,
+            outcome => outcome?,
         }
         self.log_in(&context, life).inspect_err(|_error| drop(context.finalize()))
     }
 
-    fn log_in(&self, context: &Pkcs11, life: u64) -> Result<Open, BackendError> {
+    fn log_in(&self, context: &Pkcs11, life: u64) -> Result<Open, CallError> {
         let slot = self.find_token(context)?;
-        if context.get_token_info(slot).map_err(|error| fault(&error))?.user_pin_locked() {
-            return Err(BackendError::Token(TokenFault::Locked));
+        if context.get_token_info(slot)?.user_pin_locked() {
+            return Err(BackendError::Token(TokenFault::Locked).into());
         }
-        let session = context.open_rw_session(slot).map_err(|error| fault(&error))?;
+        let session = context.open_rw_session(slot)?;
         // Exposed to the binding, whose copy is wiped on drop.
         let pin =
             core::str::from_utf8(self.pin.expose()).map_err(|_not_text| BackendError::Token(TokenFault::Login))?;
         match session.login(UserType::User, Some(&AuthPin::new(pin.into()))) {
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
-            Err(error) => return Err(fault(&error)),
+            Err(error) => return Err(error.into()),
         }
         Ok(Open { session, life, context: context.clone(), slot })
     }
 
-    fn find_token(&self, context: &Pkcs11) -> Result<Slot, BackendError> {
-        let slots = context.get_slots_with_initialized_token().map_err(|error| fault(&error))?;
+    fn find_token(&self, context: &Pkcs11) -> Result<Slot, CallError> {
+        let slots = context.get_slots_with_initialized_token()?;
         let mut found = slots.into_iter().filter(|slot| {
             context.get_token_info(*slot).is_ok_and(|token| token.label().trim_end() == self.config.token)
         });
         match (found.next(), found.count()) {
             (Some(slot), 0) => Ok(slot),
-            (first, others) => Err(BackendError::Token(TokenFault::Label {
+            (first, others) => Err(CallError::Backend(BackendError::Token(TokenFault::Label {
                 label: self.config.token.clone(),
                 found: usize::from(first.is_some()) + others,
-            })),
+            }))),
         }
     }
 
@@ -225,6 +242,15 @@ impl CallError {
             Self::Backend(error) => error,
         }
     }
+}
+
+/// Whether the token may be there all the same, and in use by another process at that moment. A refused login is never that.
+const fn may_be_in_use(error: &CallError) -> bool {
+    matches!(
+        error,
+        CallError::Token(Error::Pkcs11(RvError::GeneralError, _))
+            | CallError::Backend(BackendError::Token(TokenFault::Label { found: 0, .. }))
+    )
 }
 
 /// Gives the session and the module up. Errors say that they are gone, which is what is wanted.

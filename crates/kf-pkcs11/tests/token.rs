@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kf_backend::{BackendError, Deadline, KeyBackend, SoftwareBackend, TokenFault, conformance, generate_wrapped};
@@ -15,7 +16,7 @@ use kf_testkit::{Scenario, SoftHsm, Tool, run_scenarios};
 const ROOT: &str = "test root";
 const TOKENS: &str = "KEYFLEET_TEST_TOKENS";
 
-const SCENARIOS: [Scenario; 12] = [
+const SCENARIOS: [Scenario; 13] = [
     ("the_token_conforms", the_token_conforms),
     ("token_and_software_derive_the_same_keys_from_one_root", token_and_software_derive_the_same),
     ("the_published_tree_is_derived_in_the_token_at_every_level", the_published_tree_is_derived_in_the_token),
@@ -28,6 +29,7 @@ const SCENARIOS: [Scenario; 12] = [
     ("a_token_of_another_label_is_not_taken", a_token_of_another_label_is_not_taken),
     ("a_vanished_token_is_reported_and_used_again_when_it_returns", a_vanished_token_returns),
     ("a_killed_session_is_reopened_unseen", a_killed_session_is_reopened),
+    ("a_token_that_other_processes_log_in_to_is_opened_each_time", a_busy_token_is_opened_each_time),
 ];
 
 fn main() -> ExitCode {
@@ -241,4 +243,25 @@ fn a_killed_session_is_reopened() {
         opened.sign(b"message").unwrap();
         backend.health().unwrap();
     }
+}
+
+fn a_busy_token_is_opened_each_time() {
+    drop(backend());
+    let module = SoftHsm::module().to_str().unwrap();
+    let login = ["--module", module, "--token-label", SoftHsm::LABEL, "--login", "--pin", SoftHsm::PIN, "-O"];
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _process in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    // Their own fate does not matter: OpenSC's tool looks once, and fails now and then.
+                    drop(Tool::new("pkcs11-tool").run(&login));
+                }
+            });
+        }
+        let opened: Vec<_> = (0..100).map(|_time| TokenBackend::open(config(), pin()).map(drop)).collect();
+        done.store(true, Ordering::Relaxed);
+        let failed: Vec<_> = opened.into_iter().filter_map(Result::err).collect();
+        assert!(failed.is_empty(), "{failed:?}");
+    });
 }
