@@ -139,7 +139,8 @@ fn waves_of(plan: &Plan, devices: u64, asleep: u64, answer: u64) -> Vec<Wave> {
         let number = u32::try_from(waves.len()).unwrap_or(u32::MAX).saturating_add(1);
         let taken = left.min(plan.size(number).into());
         let devices = if u64::from(number) >= MAX_WAVES { left } else { taken };
-        let asking = devices.saturating_mul(60 * UnixMillis::SECOND) / u64::from(plan.per_minute);
+        // Rounded up: never faster than the plan's rate.
+        let asking = devices.saturating_mul(60 * UnixMillis::SECOND).div_ceil(plan.per_minute.into());
         begins = begins.saturating_add(plan.jitter / 2);
         waves.push(Wave { begins, asking, answering: answer, devices, awake: float(devices) * awake_share });
         let answers = if asleep > 0 { plan.patience } else { answer.min(plan.patience) };
@@ -240,11 +241,20 @@ mod tests {
         assert_eq!(load(&plan(10, 100, 60), 0, 0, &WEIGHT, 3_600).points, []);
     }
 
+    #[test]
+    fn a_rate_that_is_no_whole_number_of_milliseconds_is_never_exceeded() {
+        let found = load(&plan(49, 49, 599), 40, 0, &WEIGHT, 1);
+        let highest = found.points.iter().map(|point| point.requests_per_second).fold(0.0, f64::max);
+        assert!(highest > 29.9 && highest <= 599.0 * 3.0 / 60.0 + 1e-9, "{found:?}");
+        assert!(highest <= found.peak_requests_per_second + 1e-9, "{found:?}");
+    }
+
     proptest! {
         /// Devices that are drawn one by one come to the same.
         #[test]
         fn the_load_is_that_of_devices_drawn_one_by_one(
-            canary in 1..50_u32, wave in 1..200_u32, per_minute in 1..600_u32, devices in 1..2_000_u64, answer in 1..10_000_u64,
+            canary in 1..50_u32, wave in 1..200_u32, per_minute in 1..600_u32, devices in 1..2_000_u64,
+            answer in prop_oneof![1..20_u64, 1..10_000_u64],
         ) {
             let plan = plan(canary, wave, per_minute);
             let found = load(&plan, devices, 0, &WEIGHT, answer);
