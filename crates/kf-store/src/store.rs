@@ -1,10 +1,11 @@
 //! Opening, closing, and the state of the store as a whole.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -14,6 +15,12 @@ use crate::connection::{Durability, Readers, open_writer};
 use crate::reserve::Reserve;
 use crate::writer::{Alone, Announcement, Message, Shared, Typed, Writer};
 use crate::{Audit, Logged, StoreError, schema};
+
+/// How long an opener waits for whoever has the database. A server that is started again meets its predecessor on the way out, and a
+/// process that was just forked keeps its parent's lock until it has become another program.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// Between two attempts.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// How a store is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,9 +102,15 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     name.push("-lock");
     let file = File::options().create(true).truncate(false).write(true).open(PathBuf::from(name));
     let file = file.map_err(io("the lock file could not be opened"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(error) => Err(StoreError::Io { what: format!("another process has this database open: {error}") }),
+    let asked = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if asked.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PAUSE),
+            Err(error) => {
+                return Err(StoreError::Io { what: format!("another process has this database open: {error}") });
+            }
+        }
     }
 }
 
