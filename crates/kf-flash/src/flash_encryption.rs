@@ -6,8 +6,8 @@
 
 use core::fmt;
 
-use aes::cipher::KeyInit;
-use aes::{Aes128, Aes256};
+use aes_of_xts::cipher::KeyInit;
+use aes_of_xts::{Aes128, Aes256};
 use kf_key::SecretArray;
 use xts_mode::{Xts128, get_tweak_default};
 use zeroize::Zeroize;
@@ -49,7 +49,7 @@ impl FlashCipher {
     pub fn aes_128(key: &SecretArray<32>) -> Self {
         // Exposed to the key schedules.
         let (encryption, tweak) = key.expose().split_at(16);
-        let aes = |key: &[u8]| Aes128::new(&aes::cipher::Array(field(key, 0)));
+        let aes = |key: &[u8]| Aes128::new(&field(key, 0).into());
         Self(Xts::Aes128(Xts128::new(aes(encryption), aes(tweak))))
     }
 
@@ -58,7 +58,7 @@ impl FlashCipher {
     pub fn aes_256(key: &SecretArray<64>) -> Self {
         // Exposed to the key schedules.
         let (encryption, tweak) = key.expose().split_at(32);
-        let aes = |key: &[u8]| Aes256::new(&aes::cipher::Array(field(key, 0)));
+        let aes = |key: &[u8]| Aes256::new(&field(key, 0).into());
         Self(Xts::Aes256(Xts128::new(aes(encryption), aes(tweak))))
     }
 

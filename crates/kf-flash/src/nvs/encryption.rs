@@ -1,7 +1,7 @@
 //! XTS-AES-256 over entries (IEEE 1619). Headers and states stay in clear.
 
-use aes::Aes256;
-use aes::cipher::KeyInit;
+use aes_of_xts::Aes256;
+use aes_of_xts::cipher::KeyInit;
 use xts_mode::{Xts128, get_tweak_default};
 
 use super::entry::EntryState;
@@ -20,7 +20,7 @@ pub struct NvsCipher(Xts128<Aes256>);
 impl NvsCipher {
     pub(super) fn new(keys: &[u8; 64]) -> Self {
         let (encryption, tweak) = keys.split_at(32);
-        let aes = |key: &[u8]| Aes256::new(&aes::cipher::Array(crate::octets::field(key, 0)));
+        let aes = |key: &[u8]| Aes256::new(&crate::octets::field(key, 0).into());
         Self(Xts128::new(aes(encryption), aes(tweak)))
     }
 
