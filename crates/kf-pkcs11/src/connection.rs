@@ -133,6 +133,7 @@ impl Connection {
     }
 
     /// Initialises the module, finds the token, opens a session and logs in. What fails leaves the module finalised.
+    #[allow(clippy::disallowed_methods, reason = "nothing tells when another process has written a token's file")]
     fn connect(&self, life: u64) -> Result<Open, BackendError> {
         for look in 1.. {
             match self.look(life) {
