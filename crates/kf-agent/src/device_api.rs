@@ -1,6 +1,6 @@
 //! What the device asks the server beside enrolment: key exchanges, sessions, orders.
 
-use kf_api::order::{ALGORITHM_HEADER, ANCHOR_HEADER, ORDER_KEY_HEADER, STORAGE_HEADER};
+use kf_api::order::{ALGORITHM_HEADER, ANCHOR_HEADER, ORDER_KEY_HEADER, RENEWAL_HEADER, STORAGE_HEADER};
 use kf_client::header::{CONTENT_TYPE, RETRY_AFTER};
 use kf_client::{ClientError, HeaderName, HeaderValue, Method, Response};
 use kf_key::KeyAlgorithm;
@@ -16,6 +16,8 @@ const CBOR: &str = "application/cbor";
 pub(crate) struct Knows {
     /// It can be asked for a new storage key.
     pub(crate) keeps_records: bool,
+    /// It can be asked for a new identity key and certificate, by no order.
+    pub(crate) renewal: bool,
     /// SHA-256, hexadecimal, of the order key that it obeys.
     pub(crate) order_key: Option<String>,
 }
@@ -29,6 +31,8 @@ pub(crate) struct News {
     pub(crate) anchor: Option<String>,
     /// What asks for a new storage key; the statement is to name it.
     pub(crate) storage: Option<[u8; 16]>,
+    /// Whether a new identity key and certificate are asked for.
+    pub(crate) renewal: bool,
     /// Beside an order to rotate: what the new key is to be.
     pub(crate) algorithm: Option<KeyAlgorithm>,
     /// SHA-256, hexadecimal, of the newest order key.
@@ -124,21 +128,30 @@ impl Server {
     /// What waits for the device.
     pub(crate) async fn news(&self, identity: &Identity, knows: Knows) -> Result<News, Refusal> {
         let client = self.client().identity(identity.chain.clone(), identity.key.clone()).build()?;
-        let mut says = Vec::new();
-        if knows.keeps_records {
-            says.push((HeaderName::from_static(STORAGE_HEADER), HeaderValue::from_static("1")));
-        }
-        if let Some(value) = knows.order_key.and_then(|key| HeaderValue::from_str(&key).ok()) {
+        let Knows { keeps_records, renewal, order_key } = knows;
+        let said = [(STORAGE_HEADER, keeps_records), (RENEWAL_HEADER, renewal)].into_iter().filter(|(_, knows)| *knows);
+        let mut says: Vec<_> =
+            said.map(|(name, _)| (HeaderName::from_static(name), HeaderValue::from_static("1"))).collect();
+        if let Some(value) = order_key.and_then(|key| HeaderValue::from_str(&key).ok()) {
             says.push((HeaderName::from_static(ORDER_KEY_HEADER), value));
         }
         let answer = client.request(Method::GET, &self.url("/v1/device/orders"), &says, Vec::new()).await?;
-        let text = |name| answer.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let (anchor, order_key) = (text(ANCHOR_HEADER), text(ORDER_KEY_HEADER));
-        let algorithm = answer.headers.get(ALGORITHM_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
-        let storage = answer.headers.get(STORAGE_HEADER).and_then(|value| request_of(value.to_str().ok()?));
+        let word = |name| answer.headers.get(name).and_then(|value| value.to_str().ok());
+        let mut news = News {
+            order: None,
+            anchor: word(ANCHOR_HEADER).map(str::to_owned),
+            storage: word(STORAGE_HEADER).and_then(request_of),
+            renewal: renewal && word(RENEWAL_HEADER).is_some(),
+            algorithm: None,
+            order_key: word(ORDER_KEY_HEADER).map(str::to_owned),
+        };
         match answer.status.as_u16() {
-            204 => Ok(News { order: None, anchor, storage, algorithm: None, order_key }),
-            200 => Ok(News { order: Some(answer.body.to_vec()), anchor, storage, algorithm, order_key }),
+            204 => Ok(news),
+            200 => {
+                news.algorithm = word(ALGORITHM_HEADER).and_then(|name| name.parse().ok());
+                news.order = Some(answer.body.to_vec());
+                Ok(news)
+            }
             _ => Err(refused(&answer)),
         }
     }

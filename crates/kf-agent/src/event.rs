@@ -129,6 +129,8 @@ pub enum Event {
         /// Its counter.
         counter: u64,
     },
+    /// The server asks for a new identity key and certificate, by no order.
+    RenewalAsked,
     /// What came is no order that this device obeys.
     OrderRefused {
         /// Why.

@@ -15,6 +15,9 @@ pub const STORAGE_HEADER: &str = "keyfleet-storage";
 /// newest one; when it is another, the device takes it up from `GET /v1/device/successions`.
 pub const ORDER_KEY_HEADER: &str = "keyfleet-order-key";
 
+/// Header of a device's poll: its program renews when this asks for it. In the answer: the campaign, 32 hexadecimal digits, that asks.
+pub const RENEWAL_HEADER: &str = "keyfleet-renewal";
+
 /// Beside an order to rotate: the algorithm that the new identity key is to have, by its name here.
 pub const ALGORITHM_HEADER: &str = "keyfleet-algorithm";
 

@@ -1,5 +1,6 @@
 //! Renewals that a campaign asks for, beside the same renewals without one; and what an operator feels of it meanwhile.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +12,7 @@ use kf_api::campaign::{
 use kf_crypto::PrivateKey;
 use kf_exchange::P256IdentityKey;
 use kf_exchange::order::{OrderAct, OrderOutcome, OrderReport};
-use kf_fleet::{ClientCertificate, Clock, EnrolOutcome, EstLabel, Fleet, SystemClock, TlsClient};
+use kf_fleet::{ClientCertificate, Clock, EnrolOutcome, EstLabel, Fleet, Knows, SystemClock, TlsClient};
 use kf_key::{CampaignState, DeviceId, MemberState, UnixMillis};
 use kf_pki::request::make_request;
 use tokio::runtime::Runtime;
@@ -22,14 +23,22 @@ use crate::measure::{Effort, cpu_time, micros};
 use crate::scratch_fleet::{FACILITY, IN_FLIGHT, ScratchFleet, fleet_error, in_flight, issue_request};
 use crate::trivial_server::runtime;
 
-/// Renewals in a campaign; an effort that is quick makes a tenth.
+/// Renewals in a campaign; a quick effort makes a twentieth.
 const RENEWALS: u32 = 100_000;
-const NAME: &str = "yearly";
+/// Devices whose programs know orders only, as a part of those.
+const OLDER: u32 = 10;
 /// Devices that are asked within a minute, the most that a plan allows.
 const PER_MINUTE: u32 = 60_000;
+/// Renewals between two turns of the background work, where nobody asks for them.
+const PER_TURN: usize = 1_000;
 /// What an operator does while the campaign goes on: so many look-ups, one every so often.
-const LOOK_UPS: u32 = 1_000;
+const LOOK_UPS: usize = 500;
 const PAUSE: Duration = Duration::from_millis(3);
+/// Devices that come within a minute while an operator looks up, in groups of a few: all that a plan lets be asked, and fewer of a
+/// quick effort, which is made to be run without optimisation.
+const ARRIVE_PER_MINUTE: u32 = 60_000;
+const ARRIVE_PER_MINUTE_QUICK: u32 = 12_000;
+const ARRIVE_TOGETHER: u64 = 4;
 
 /// The system's clock, which can be put forward: a plan's minutes need not be waited for.
 #[derive(Debug, Default)]
@@ -62,36 +71,41 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let count = RENEWALS.min(effort.large / 10);
     let clock = Arc::new(SteppedClock::default());
     let scratch = ScratchFleet::with_clock(runtime, Arc::<SteppedClock>::clone(&clock))?;
-    let bare = devices(&scratch, runtime, "bare", count)?;
-    let asked = devices(&scratch, runtime, "asked", count)?;
+    let is_full = effort.large >= 10 * RENEWALS;
+    let per_minute = if is_full { ARRIVE_PER_MINUTE } else { ARRIVE_PER_MINUTE_QUICK };
+    let place = Place { scratch: &scratch, runtime, clock: &clock, per_minute };
+    let bare = place.devices("bare", count)?;
+    let asked = place.devices("asked", count)?;
+    let older = place.devices("older", count / OLDER)?;
 
-    let before = cpu_time();
-    let fleet = Arc::clone(&scratch.fleet);
-    let renewals = in_flight(IN_FLIGHT, bare, move |device| {
-        let fleet = Arc::clone(&fleet);
-        async move { renew(&fleet, &device).await }
-    });
-    let _renewed = runtime.block_on(renewals)?;
-    let bare = (cpu_time() - before).as_secs_f64() / f64::from(count);
-
-    let idle = percentile(look_ups(&scratch, runtime, || true)?)?;
-    start(&scratch, runtime, &clock)?;
-    let (asked, busy) = follow(&scratch, runtime, &clock, asked)?;
-    let asked = asked / f64::from(count);
+    let bare = place.renew_bare(bare)?;
+    let idle = percentile(place.look_ups(|| true)?)?;
+    let by_order = place.campaign("older", older, false)?;
+    let by_word = place.campaign("asked", asked, true)?;
+    let busy = percentile(by_word.waits)?;
     Ok(vec![
         Figure::value(format!("renewal, {count} of them"), micros(bare), "us CPU", Aim::None),
         Figure::ratio(
             format!("renewal by a campaign, {count} of them"),
-            micros(asked),
+            micros(by_word.seconds),
             "us CPU",
-            asked / bare,
+            by_word.seconds / bare,
             "renewal",
             Aim::AtMost(1.2),
         )
-        .with_note("order signed, fetched, obeyed, answer verified, all in the log"),
+        .with_note("chosen, asked at its poll, renewed, proved at its next poll, counted, all in the log"),
+        Figure::ratio(
+            "the same of a device that knows orders only",
+            micros(by_order.seconds),
+            "us CPU",
+            by_order.seconds / bare,
+            "renewal",
+            Aim::None,
+        )
+        .with_note("order signed and fetched, renewed, answer verified"),
         Figure::value("an operator's look-up, idle, 99th percentile", micros(idle), "us", Aim::None),
         Figure::ratio(
-            format!("the same beside a campaign at {PER_MINUTE} a minute"),
+            format!("the same beside a campaign, devices coming at {per_minute} a minute"),
             micros(busy),
             "us",
             busy / idle,
@@ -101,165 +115,280 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     ])
 }
 
-/// Devices with a certificate each.
-fn devices(scratch: &ScratchFleet, runtime: &Runtime, prefix: &str, count: u32) -> Result<Vec<Renewing>, BenchError> {
-    let names = scratch.register(runtime, prefix, count)?;
-    let (fleet, owner) = (Arc::clone(&scratch.fleet), scratch.owner.clone());
-    runtime.block_on(in_flight(IN_FLIGHT, names, move |name| {
-        let (fleet, owner) = (Arc::clone(&fleet), owner.clone());
-        async move {
-            let request = issue_request(&name)?;
-            let issued = fleet.certificate_issue(&owner, request).await.map_err(fleet_error)?;
-            let id = issued
-                .certificate
-                .device
-                .ok_or_else(|| BenchError::Failed { what: "a certificate", why: "of no device".to_owned() })?;
-            let read = |pem: &str| kf_pki::pem::decode_all("CERTIFICATE", pem).unwrap_or_default();
-            let (leaf, above) = (read(&issued.pem).concat(), read(&issued.chain_pem));
-            let above: Vec<&[u8]> = above.iter().map(Vec::as_slice).collect();
-            let certificate = fleet.verify_client_path(&leaf, &above).map_err(fleet_error)?;
-            let scalar = kf_crypto::random_secret().map_err(BenchError::failed("a device's key"))?;
-            let next = PrivateKey::p256_from_scalar(&scalar).map_err(BenchError::failed("a device's key"))?;
-            let signer = P256IdentityKey::from_secret(&scalar).map_err(BenchError::failed("a device's key"))?;
-            let report = OrderReport {
-                act: OrderAct::Rotate,
-                device: id,
-                counter: 1,
-                outcome: OrderOutcome::Done,
-                at: fleet.clock().now(),
-            };
-            let report = report.sign(&signer).map_err(BenchError::failed("an answer"))?.as_bytes().to_vec();
-            let request = make_request(&next, "").map_err(BenchError::failed("a request"))?;
-            Ok(Renewing { id, certificate, request, report })
-        }
-    }))
+/// Where it happens.
+struct Place<'a> {
+    scratch: &'a ScratchFleet,
+    runtime: &'a Runtime,
+    clock: &'a SteppedClock,
+    /// Devices that come within a minute while an operator looks up.
+    per_minute: u32,
+}
+
+/// What a campaign took.
+struct Took {
+    /// CPU seconds of one renewal, where no operator looked anything up meanwhile.
+    seconds: f64,
+    /// How long look-ups took meanwhile, seconds each.
+    waits: Vec<f64>,
 }
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-async fn renew(fleet: &Fleet, device: &Renewing) -> Result<(), BenchError> {
+/// Renews; the certificates that came.
+async fn renew(fleet: &Fleet, device: &Renewing) -> Result<Vec<Vec<u8>>, BenchError> {
     let client = TlsClient::with_certificate(&device.certificate, HERE);
     match fleet.est_simple_reenroll(EstLabel::None, client, &device.request).await.map_err(fleet_error)? {
-        EnrolOutcome::Issued(_) => Ok(()),
+        EnrolOutcome::Issued(chain) => Ok(chain),
         EnrolOutcome::Waiting { .. } => {
             Err(BenchError::Failed { what: "a renewal", why: "it waits for a person".to_owned() })
         }
     }
 }
 
-/// Fetches the order, renews, answers.
-async fn obey(fleet: &Fleet, device: &Renewing) -> Result<(), BenchError> {
+const BY_WORD: Knows = Knows { renewal: true, storage: false };
+
+/// Polls, and renews when it is asked; the certificates that came.
+async fn obey_word(fleet: &Fleet, device: &Renewing) -> Result<Vec<Vec<u8>>, BenchError> {
     let client = TlsClient::with_certificate(&device.certificate, HERE);
-    let order = fleet.device_order(client).await.map_err(fleet_error)?;
+    let news = fleet.device_news(client, BY_WORD).await.map_err(fleet_error)?;
+    news.renewal.ok_or_else(|| BenchError::Failed { what: "a question", why: "there is none".to_owned() })?;
+    renew(fleet, device).await
+}
+
+/// Fetches its order, renews, answers.
+async fn obey_order(fleet: &Fleet, device: &Renewing) -> Result<Vec<Vec<u8>>, BenchError> {
+    let client = TlsClient::with_certificate(&device.certificate, HERE);
+    let order = fleet.device_news(client, Knows::default()).await.map_err(fleet_error)?.order;
     order.ok_or_else(|| BenchError::Failed { what: "an order", why: "there is none".to_owned() })?;
-    renew(fleet, device).await?;
-    fleet.device_order_outcome(&device.report).await.map_err(fleet_error)
+    let chain = renew(fleet, device).await?;
+    fleet.device_order_outcome(&device.report).await.map_err(fleet_error)?;
+    Ok(chain)
 }
 
-fn start(scratch: &ScratchFleet, runtime: &Runtime, clock: &SteppedClock) -> Result<(), BenchError> {
-    let plan = CampaignPlan {
-        canary: 1,
-        wave: 1_000_000,
-        per_minute: PER_MINUTE,
-        jitter_seconds: 0,
-        soak_seconds: 0,
-        patience_seconds: 86_400,
-        max_failed_percent: 0,
-        min_done_percent: 0,
-    };
-    let filter = CampaignFilter {
-        facility: Some(FACILITY.to_owned()),
-        name_prefix: Some("asked-".to_owned()),
-        ..CampaignFilter::default()
-    };
-    let new = NewCampaign {
-        name: NAME.to_owned(),
-        kind: CampaignKind::Certificate,
-        filter,
-        plan,
-        algorithm: None,
-        why: "measured".to_owned(),
-        dry_run: false,
-    };
-    runtime.block_on(async {
-        scratch.fleet.campaign_create(&scratch.owner, new).await.map_err(fleet_error)?;
-        let act = CampaignActRequest { act: CampaignAct::Start, why: "measured".to_owned(), dry_run: false };
-        scratch.fleet.campaign_act(&scratch.owner, NAME, act).await.map_err(fleet_error)?;
-        // One person alone waits a day.
-        clock.pass(UnixMillis::DAY + UnixMillis::SECOND);
-        scratch.fleet.turn().await;
-        Ok(())
-    })
+/// A certificate as the handshake hands it on.
+fn verified(fleet: &Fleet, chain: &[Vec<u8>]) -> Result<ClientCertificate, BenchError> {
+    let (leaf, above) =
+        chain.split_first().ok_or(BenchError::Failed { what: "a chain", why: "is empty".to_owned() })?;
+    let above: Vec<&[u8]> = above.iter().map(Vec::as_slice).collect();
+    fleet.verify_client_path(leaf, &above).map_err(fleet_error)
 }
 
-/// CPU seconds that the campaign took with its renewals, and how long a look-up took beside it.
-fn follow(
-    scratch: &ScratchFleet,
-    runtime: &Runtime,
-    clock: &SteppedClock,
+impl Place<'_> {
+    /// Devices with a certificate each.
+    fn devices(&self, prefix: &str, count: u32) -> Result<Vec<Renewing>, BenchError> {
+        let names = self.scratch.register(self.runtime, prefix, count)?;
+        let (fleet, owner) = (Arc::clone(&self.scratch.fleet), self.scratch.owner.clone());
+        self.runtime.block_on(in_flight(IN_FLIGHT, names, move |name| {
+            let (fleet, owner) = (Arc::clone(&fleet), owner.clone());
+            async move {
+                let request = issue_request(&name)?;
+                let issued = fleet.certificate_issue(&owner, request).await.map_err(fleet_error)?;
+                let id = issued
+                    .certificate
+                    .device
+                    .ok_or_else(|| BenchError::Failed { what: "a certificate", why: "of no device".to_owned() })?;
+                let read = |pem: &str| kf_pki::pem::decode_all("CERTIFICATE", pem).unwrap_or_default();
+                let certificate = verified(&fleet, &[read(&issued.pem), read(&issued.chain_pem)].concat())?;
+                let scalar = kf_crypto::random_secret().map_err(BenchError::failed("a device's key"))?;
+                let next = PrivateKey::p256_from_scalar(&scalar).map_err(BenchError::failed("a device's key"))?;
+                let signer = P256IdentityKey::from_secret(&scalar).map_err(BenchError::failed("a device's key"))?;
+                let report = OrderReport {
+                    act: OrderAct::Rotate,
+                    device: id,
+                    counter: 1,
+                    outcome: OrderOutcome::Done,
+                    at: fleet.clock().now(),
+                };
+                let report = report.sign(&signer).map_err(BenchError::failed("an answer"))?.as_bytes().to_vec();
+                let request = make_request(&next, "").map_err(BenchError::failed("a request"))?;
+                Ok(Renewing { id, certificate, request, report })
+            }
+        }))
+    }
+
+    /// CPU seconds of one renewal that nobody asked for, with its part of the background work.
+    fn renew_bare(&self, devices: Vec<Renewing>) -> Result<f64, BenchError> {
+        let count = devices.len();
+        let mut devices = devices.into_iter();
+        let before = cpu_time();
+        loop {
+            let some: Vec<Renewing> = devices.by_ref().take(PER_TURN).collect();
+            if some.is_empty() {
+                break;
+            }
+            let fleet = Arc::clone(&self.scratch.fleet);
+            let renewals = in_flight(IN_FLIGHT, some, move |device| {
+                let fleet = Arc::clone(&fleet);
+                async move { renew(&fleet, &device).await }
+            });
+            let _renewed = self.runtime.block_on(renewals)?;
+            self.clock.pass(UnixMillis::SECOND);
+            self.runtime.block_on(self.scratch.fleet.turn());
+        }
+        Ok((cpu_time() - before).as_secs_f64() / measured(count))
+    }
+
+    fn start(&self, name: &str) -> Result<(), BenchError> {
+        let plan = CampaignPlan {
+            canary: 1,
+            wave: 1_000_000,
+            per_minute: PER_MINUTE,
+            jitter_seconds: 0,
+            soak_seconds: 0,
+            patience_seconds: 86_400,
+            max_failed_percent: 0,
+            min_done_percent: 0,
+        };
+        let filter = CampaignFilter {
+            facility: Some(FACILITY.to_owned()),
+            name_prefix: Some(format!("{name}-")),
+            ..CampaignFilter::default()
+        };
+        let new = NewCampaign {
+            name: name.to_owned(),
+            kind: CampaignKind::Certificate,
+            filter,
+            plan,
+            algorithm: None,
+            why: "measured".to_owned(),
+            dry_run: false,
+        };
+        let scratch = self.scratch;
+        self.runtime.block_on(async {
+            scratch.fleet.campaign_create(&scratch.owner, new).await.map_err(fleet_error)?;
+            let act = CampaignActRequest { act: CampaignAct::Start, why: "measured".to_owned(), dry_run: false };
+            scratch.fleet.campaign_act(&scratch.owner, name, act).await.map_err(fleet_error)?;
+            // One person alone waits a day.
+            self.clock.pass(UnixMillis::DAY + UnixMillis::SECOND);
+            scratch.fleet.turn().await;
+            Ok(())
+        })
+    }
+
+    /// A campaign from its first turn to its last. `by_word`: the devices know what they are asked at their polls, and an
+    /// operator looks things up while the first of them come at the pace of the plan.
+    fn campaign(&self, name: &str, devices: Vec<Renewing>, by_word: bool) -> Result<Took, BenchError> {
+        self.start(name)?;
+        let count = devices.len();
+        let mut waiting: BTreeMap<DeviceId, Renewing> = devices.into_iter().map(|device| (device.id, device)).collect();
+        let (mut turns, mut acts, mut beside, mut waits) = (Duration::ZERO, Duration::ZERO, 0, Vec::new());
+        loop {
+            self.clock.pass(UnixMillis::SECOND);
+            let before = cpu_time();
+            self.runtime.block_on(self.scratch.fleet.turn());
+            turns += cpu_time() - before;
+            // Who was asked is learnt outside of what is measured: the devices poll anyway.
+            let offered = self.runtime.block_on(self.offered(name))?;
+            let asked: Vec<Renewing> = offered.iter().filter_map(|device| waiting.remove(device)).collect();
+            let is_looked_at = by_word && !asked.is_empty() && waits.len() < LOOK_UPS;
+            beside += if is_looked_at { asked.len() } else { 0 };
+            let before = cpu_time();
+            let pace = is_looked_at.then(|| Duration::from_secs(60 * ARRIVE_TOGETHER) / self.per_minute);
+            let acting = self.runtime.spawn(act(Arc::clone(&self.scratch.fleet), asked, by_word, pace));
+            if is_looked_at {
+                waits.extend(self.look_ups(|| !acting.is_finished())?);
+            }
+            let chains = self.runtime.block_on(acting).map_err(BenchError::failed("a task"))??;
+            let acted = cpu_time() - before;
+            let renewed: Vec<ClientCertificate> =
+                chains.iter().map(|chain| verified(&self.scratch.fleet, chain)).collect::<Result<_, _>>()?;
+            let before = cpu_time();
+            if by_word {
+                self.runtime.block_on(prove(Arc::clone(&self.scratch.fleet), renewed))?;
+            }
+            if !is_looked_at {
+                acts += acted + (cpu_time() - before);
+            }
+            let status = self.scratch.fleet.campaign_show(&self.scratch.owner, name);
+            let status = self.runtime.block_on(status).map_err(fleet_error)?;
+            match status.campaign.state {
+                CampaignState::Completed if waiting.is_empty() => break,
+                CampaignState::Running => {}
+                other => {
+                    return Err(BenchError::Failed { what: "the campaign", why: format!("{other:?}: {status:?}") });
+                }
+            }
+        }
+        let acts = acts.as_secs_f64() / measured(count.saturating_sub(beside));
+        Ok(Took { seconds: turns.as_secs_f64() / measured(count) + acts, waits })
+    }
+
+    async fn offered(&self, name: &str) -> Result<Vec<DeviceId>, BenchError> {
+        let mut devices = Vec::new();
+        let mut after = None;
+        loop {
+            let filter = MemberFilter { state: Some(MemberState::Offered), after, limit: Some(1_000) };
+            let page = self.scratch.fleet.campaign_members(&self.scratch.owner, name, filter).await;
+            let page = page.map_err(fleet_error)?;
+            devices.extend(page.items.into_iter().map(|member| member.device));
+            after = page.next;
+            if after.is_none() {
+                return Ok(devices);
+            }
+        }
+    }
+
+    /// How long an operator's look-ups took, seconds each.
+    fn look_ups(&self, go_on: impl Fn() -> bool) -> Result<Vec<f64>, BenchError> {
+        let mut waits = Vec::new();
+        for _ in 0..LOOK_UPS {
+            if !go_on() {
+                break;
+            }
+            std::thread::park_timeout(PAUSE);
+            let begun = Instant::now();
+            let shown = self.scratch.fleet.device_show(&self.scratch.owner, "bare-1");
+            self.runtime.block_on(shown).map_err(fleet_error)?;
+            waits.push(begun.elapsed().as_secs_f64());
+        }
+        Ok(waits)
+    }
+}
+
+/// Has devices act, a few together at a pace where there is one; the chains that they got.
+async fn act(
+    fleet: Arc<Fleet>,
     devices: Vec<Renewing>,
-) -> Result<(f64, f64), BenchError> {
-    let mut waiting: std::collections::BTreeMap<DeviceId, Renewing> =
-        devices.into_iter().map(|device| (device.id, device)).collect();
-    let (mut spent, mut waits) = (Duration::ZERO, Vec::new());
+    by_word: bool,
+    pace: Option<Duration>,
+) -> Result<Vec<Vec<Vec<u8>>>, BenchError> {
+    let together = pace.map_or(devices.len(), |_| usize::try_from(ARRIVE_TOGETHER).unwrap_or(1)).max(1);
+    let mut devices = devices.into_iter();
+    let mut arrival = tokio::time::interval(pace.unwrap_or(Duration::from_millis(1)));
+    let mut chains = Vec::new();
     loop {
-        clock.pass(UnixMillis::SECOND);
-        let before = cpu_time();
-        runtime.block_on(scratch.fleet.turn());
-        spent += cpu_time() - before;
-        // Who was asked is learnt outside of what is measured: devices ask anyway.
-        let offered = runtime.block_on(offered(scratch))?;
-        let asked: Vec<Renewing> = offered.iter().filter_map(|device| waiting.remove(device)).collect();
-        let has_asked = !asked.is_empty();
-        let before = cpu_time();
-        let fleet = Arc::clone(&scratch.fleet);
-        let obeyed = runtime.spawn(in_flight(IN_FLIGHT, asked, move |device| {
+        let some: Vec<Renewing> = devices.by_ref().take(together).collect();
+        if some.is_empty() {
+            return Ok(chains);
+        }
+        arrival.tick().await;
+        let fleet = Arc::clone(&fleet);
+        let acted = in_flight(IN_FLIGHT, some, move |device| {
             let fleet = Arc::clone(&fleet);
-            async move { obey(&fleet, &device).await }
-        }));
-        if has_asked && waits.len() < usize::try_from(LOOK_UPS).unwrap_or(usize::MAX) {
-            waits.extend(look_ups(scratch, runtime, || !obeyed.is_finished())?);
-        }
-        runtime.block_on(obeyed).map_err(BenchError::failed("a task"))??;
-        spent += cpu_time() - before;
-        let status = scratch.fleet.campaign_show(&scratch.owner, NAME);
-        let status = runtime.block_on(status).map_err(fleet_error)?;
-        match status.campaign.state {
-            CampaignState::Completed if waiting.is_empty() => break,
-            CampaignState::Running => {}
-            other => return Err(BenchError::Failed { what: "the campaign", why: format!("{other:?}: {status:?}") }),
-        }
-    }
-    Ok((spent.as_secs_f64(), percentile(waits)?))
-}
-
-async fn offered(scratch: &ScratchFleet) -> Result<Vec<DeviceId>, BenchError> {
-    let mut devices = Vec::new();
-    let mut after = None;
-    loop {
-        let filter = MemberFilter { state: Some(MemberState::Offered), after, limit: Some(1_000) };
-        let page = scratch.fleet.campaign_members(&scratch.owner, NAME, filter).await.map_err(fleet_error)?;
-        devices.extend(page.items.into_iter().map(|member| member.device));
-        after = page.next;
-        if after.is_none() {
-            return Ok(devices);
-        }
+            async move { if by_word { obey_word(&fleet, &device).await } else { obey_order(&fleet, &device).await } }
+        });
+        chains.extend(acted.await?);
     }
 }
 
-/// How long an operator's look-ups took, seconds each.
-fn look_ups(scratch: &ScratchFleet, runtime: &Runtime, go_on: impl Fn() -> bool) -> Result<Vec<f64>, BenchError> {
-    let mut waits = Vec::new();
-    for _ in 0..LOOK_UPS {
-        if !go_on() {
-            break;
+/// Devices poll with their new certificates.
+async fn prove(fleet: Arc<Fleet>, renewed: Vec<ClientCertificate>) -> Result<(), BenchError> {
+    let polls = in_flight(IN_FLIGHT, renewed, move |certificate| {
+        let fleet = Arc::clone(&fleet);
+        async move {
+            let client = TlsClient::with_certificate(&certificate, HERE);
+            match fleet.device_news(client, BY_WORD).await.map_err(fleet_error)?.renewal {
+                None => Ok(()),
+                Some(again) => Err(BenchError::Failed { what: "a proof", why: format!("asked again: {again}") }),
+            }
         }
-        std::thread::park_timeout(PAUSE);
-        let begun = Instant::now();
-        runtime.block_on(scratch.fleet.device_show(&scratch.owner, "bare-1")).map_err(fleet_error)?;
-        waits.push(begun.elapsed().as_secs_f64());
-    }
-    Ok(waits)
+    });
+    polls.await.map(drop)
+}
+
+/// A number of renewals to divide by.
+fn measured(count: usize) -> f64 {
+    f64::from(u32::try_from(count.max(1)).unwrap_or(u32::MAX))
 }
 
 fn percentile(mut waits: Vec<f64>) -> Result<f64, BenchError> {

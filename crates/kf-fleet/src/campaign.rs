@@ -2,6 +2,7 @@
 
 mod change;
 mod estimate;
+mod renewal;
 mod size;
 mod storage;
 mod turn;
@@ -23,6 +24,7 @@ use crate::naming::{check_name, check_why};
 use crate::proposal::Consent;
 use crate::{Fleet, FleetError};
 
+pub(crate) use renewal::Proofs;
 pub(crate) use turn::Observed;
 
 /// Where a campaign stood when somebody agreed to what is to be done with it.

@@ -15,7 +15,7 @@ use crate::authority::Authorities;
 use crate::authority::succession::Closings;
 use crate::background::BrokerQueue;
 use crate::broker::BrokerMemory;
-use crate::campaign::Observed;
+use crate::campaign::{Observed, Proofs};
 use crate::crl::Board;
 use crate::encryption_key::{Materials, Meters, Uses};
 use crate::endorsement::Waiting;
@@ -68,6 +68,7 @@ pub struct Fleet {
     /// Held while a key that somebody pins is succeeded.
     pub(crate) pinned_turn: tokio::sync::Mutex<()>,
     pub(crate) challenged_by: ChallengedBy,
+    pub(crate) proofs: Proofs,
     pub(crate) lines: Lines,
     pub(crate) log: LogPublisher,
     /// Held while the log's key is succeeded.
@@ -160,6 +161,7 @@ impl Fleet {
             pinned: RwLock::new(Arc::new(pinned)),
             pinned_turn: tokio::sync::Mutex::default(),
             challenged_by: ChallengedBy::default(),
+            proofs: Proofs::default(),
             lines: Lines::default(),
             log,
             log_succession: tokio::sync::Mutex::default(),

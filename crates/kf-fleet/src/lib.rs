@@ -44,6 +44,7 @@ mod label;
 mod log_publisher;
 mod lookup;
 mod naming;
+mod news;
 mod ocsp;
 mod operator;
 mod order;
@@ -75,6 +76,7 @@ pub use error::FleetError;
 pub use fleet::Fleet;
 pub use init::{InitOptions, Initialised, init};
 pub use kf_access::Principal;
+pub use news::{Knows, News};
 pub use ocsp::{OcspAnswer, Standing};
 pub use restore::{
     BackupKeys, Restoration, RestoreOptions, RestorePoint, Verified, check_seal, read_manifest, restore, verify_backup,

@@ -23,6 +23,7 @@ use crate::enrolment::device_principal;
 use crate::entry::Entry;
 use crate::exchange::{refused, unreadable};
 use crate::naming::check_why;
+use crate::news::Proved;
 use crate::proposal::Consent;
 use crate::revocation::nothing_done;
 use crate::{Fleet, FleetError, TlsClient};
@@ -181,21 +182,29 @@ impl Fleet {
     }
 
     /// The oldest order that the device of this TLS session is to obey: COSE_Sign1. The status of its certificate plays
-    /// no part: a device whose certificate is on hold is the first that may have to be wiped, and an order is no secret.
+    /// no part: a device whose certificate is on hold is the first that may have to be wiped, and an order is no secret. The device
+    /// counts as one that does not know how to be asked without an order, see [`Fleet::device_news`].
     ///
     /// # Errors
     /// [`FleetError::Unauthenticated`] without a certificate of a device of ours.
     pub async fn device_order(&self, client: TlsClient<'_>) -> Result<Option<Vec<u8>>, FleetError> {
-        let (presented, certificate, device) = self.device_of_certificate(client)?;
+        let proved = self.proved_device(client)?;
+        self.renewal_of(&proved, false).await?;
+        self.order_due(&proved).await
+    }
+
+    /// The oldest order that a device is to obey, noted as delivered.
+    pub(crate) async fn order_due(&self, proved: &Proved) -> Result<Option<Vec<u8>>, FleetError> {
+        let Proved { presented, certificate, device } = proved;
         let now = self.now();
         let Some((order, message)) = self.store.due_order(device.id, now)? else { return Ok(None) };
-        let Some(message) = self.order_for(&device, &order, message).await? else { return Ok(None) };
-        if self.is_answered_by(&order, &presented, &certificate) {
-            self.take_certificate_as_answer(&device, &order, &certificate).await?;
+        let Some(message) = self.order_for(device, &order, message).await? else { return Ok(None) };
+        if self.is_answered_by(&order, presented, certificate) {
+            self.take_certificate_as_answer(device, &order, certificate).await?;
             return Ok(None);
         }
         if order.delivered.is_none() {
-            let who = device_principal(&device, Credential::Certificate);
+            let who = device_principal(device, Credential::Certificate);
             let entry = Entry::done(&who, "order.deliver", now)
                 .about(order.id)
                 .about(device.id)

@@ -5,6 +5,7 @@
 //! acknowledged, the order that it answered. Tallies are kept, not counted.
 
 mod member;
+pub(crate) mod renewal;
 mod rollback;
 mod storage;
 
@@ -21,6 +22,7 @@ use crate::sql::{self, in_scope, scope};
 use crate::{Audit, Logged, Store, StoreError};
 
 pub use member::{Ended, Evidence, MAX_MEMBERS, OpenMember, Release};
+pub use renewal::AskedRenewal;
 pub use rollback::{Asked, Outstanding, Revocable};
 pub use storage::StorageStatement;
 

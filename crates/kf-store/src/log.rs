@@ -55,9 +55,14 @@ impl Audit {
 
     /// The same with a further fact in the first entry, known only inside the transaction.
     pub(crate) fn with_detail(&self, key: &str, value: impl ToString) -> Self {
+        self.with_details([(key, value.to_string())])
+    }
+
+    /// As [`Audit::with_detail`], with several.
+    pub(crate) fn with_details<'a>(&self, facts: impl IntoIterator<Item = (&'a str, String)>) -> Self {
         let mut audit = self.clone();
         if let Some(first) = audit.entries.first_mut() {
-            first.detail.insert(key.into(), value.to_string());
+            first.detail.extend(facts.into_iter().map(|(key, value)| (key.to_owned(), value)));
         }
         audit
     }

@@ -37,6 +37,10 @@ pub(super) const PLAIN_WRAPPING_KEY: &str = "wrapping-key";
 const MAX_PINS: usize = 4;
 /// Orders from the broker that wait.
 pub(super) const MAX_ARRIVALS: usize = 16;
+/// In place of the counter of an order where none asks for the rotation: those of orders begin at 1.
+const NO_ORDER: u64 = 0;
+/// How long a renewal that was asked for by no order is tried, before the device asks what it is to do: three days.
+const RENEWAL_SECONDS: u32 = 259_200;
 /// When there is nothing to do.
 pub(super) const NEVER: UnixMillis = UnixMillis(u64::MAX);
 
@@ -263,6 +267,12 @@ impl Agent {
         Ok(self.next_duty())
     }
 
+    fn poll_at_once(&mut self) {
+        if let Some(duties) = &mut self.duties {
+            duties.poll_at = UnixMillis(0);
+        }
+    }
+
     fn ring(&self) -> Result<&KeyRing, VaultError> {
         self.duties.as_ref().map(|duties| &duties.ring).ok_or(VaultError::State("no duties"))
     }
@@ -363,8 +373,10 @@ impl Agent {
     async fn poll(&mut self, material: &Material, device: DeviceId, signer: Option<&Signer>) -> Result<bool, Trouble> {
         let server = self.server.as_ref().ok_or_else(Self::no_server)?;
         let obeyed = self.duties.as_ref().and_then(|duties| duties.order).map(|pin| fingerprint_of(pin.key()));
-        let knows = Knows { keeps_records: signer.is_some(), order_key: obeyed.clone() };
-        let News { order: found, anchor, storage, algorithm, order_key } =
+        // Who may not rotate says nothing of renewals: it gets an order, and declines it by its signature.
+        let renewal = self.config.orders.as_ref().is_some_and(|settings| settings.allow_rotate);
+        let knows = Knows { keeps_records: signer.is_some(), renewal, order_key: obeyed.clone() };
+        let News { order: found, anchor, storage, renewal, algorithm, order_key } =
             server.news(&material.identity, knows).await?;
         self.remember_contact();
         let poll = self.config.orders.as_ref().map_or(0, |settings| settings.poll_seconds);
@@ -391,6 +403,12 @@ impl Agent {
         }
         if let (Some(request), Some(signer)) = (storage, signer) {
             self.move_storage(device, request, signer).await?;
+        }
+        // What an order asks for already is done once.
+        if renewal && found.is_none() && self.slots.disk().read(ROTATING)?.is_none() {
+            self.events.tell(&Event::RenewalAsked);
+            self.begin_renewal()?;
+            return Ok(true);
         }
         let Some(message) = found else { return Ok(false) };
         match self.obey(&message, device, signer, algorithm).await {
@@ -523,11 +541,26 @@ impl Agent {
         Ok(())
     }
 
+    /// The renewal becomes due, by no order: nothing is to be reported, the next poll is the proof.
+    fn begin_renewal(&mut self) -> Result<(), Trouble> {
+        let until = later(self.clock.now(), RENEWAL_SECONDS);
+        self.note_rotation(NO_ORDER, until, None)
+    }
+
     /// The renewal becomes due; what is to be reported afterwards is written down first.
     fn begin_rotation(&mut self, order: &RotateOrder, algorithm: Option<KeyAlgorithm>) -> Result<(), Trouble> {
+        self.note_rotation(order.counter(), order.expires(), algorithm)
+    }
+
+    fn note_rotation(
+        &mut self,
+        counter: u64,
+        expires: UnixMillis,
+        algorithm: Option<KeyAlgorithm>,
+    ) -> Result<(), Trouble> {
         let before = self.in_use.borrow().as_ref().map(|material| material.identity.fingerprint()).unwrap_or_default();
         let algorithm = algorithm.map_or("", KeyAlgorithm::name);
-        let note = format!("{} {} {before} {algorithm}\n", order.counter(), order.expires().0);
+        let note = format!("{counter} {} {before} {algorithm}\n", expires.0);
         replace(self.slots.disk(), ROTATING, note.as_bytes())?;
         Ok(())
     }
@@ -559,8 +592,10 @@ impl Agent {
             (false, true) => OrderOutcome::Failed,
             (false, false) => return Ok(Some(self.renew_now(now))),
         };
-        // Without a signer the next poll, with the new certificate, is the answer.
-        if let Some(signer) = signer {
+        // Without a signer, or an order, the next poll, with the new certificate, is the answer.
+        if counter == NO_ORDER || signer.is_none() {
+            self.poll_at_once();
+        } else if let Some(signer) = signer {
             let report = OrderReport { act: OrderAct::Rotate, device, counter, outcome, at: now };
             self.store_answer(report.sign(signer)?.as_bytes())?;
         }

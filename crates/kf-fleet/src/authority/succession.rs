@@ -14,7 +14,8 @@ use kf_api::succession::{
 };
 use kf_api::{Page, PageRequest};
 use kf_key::{
-    AuthorityId, CertificateProfile, CertificateStatus, KeyAlgorithm, KeyId, SerialNumber, SuccessionState, UnixMillis,
+    AuthorityId, CertificateProfile, CertificateStatus, DeviceId, KeyAlgorithm, KeyId, SerialNumber, SuccessionState,
+    UnixMillis,
 };
 use kf_pki::certificate::{IssuedCertificate, check_issuance, check_link, check_root};
 use kf_pki::issuer::Issuer;
@@ -482,11 +483,14 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::Unauthenticated`].
     pub async fn device_anchor(&self, client: TlsClient<'_>) -> Result<Option<String>, FleetError> {
+        self.anchor_of(self.device_of_certificate(client)?.2.id)
+    }
+
+    pub(crate) fn anchor_of(&self, device: DeviceId) -> Result<Option<String>, FleetError> {
         let authorities = self.authorities();
         let Some(handover) = authorities.lineage.open_root() else { return Ok(None) };
-        let (_, _, device) = self.device_of_certificate(client)?;
         let root = handover.succession.successor;
-        if self.store.trusts(root, device.id)? || !self.store.is_asked_to_trust(device.id)? {
+        if self.store.trusts(root, device)? || !self.store.is_asked_to_trust(device)? {
             return Ok(None);
         }
         let known = authorities.get(root).ok_or(FleetError::Bug("a successor that is not there"))?;

@@ -1,6 +1,7 @@
 //! New storage keys: a device is told when it asks for news, and signs that it has done it. What it keeps, the server never sees.
 
 use kf_access::Visibility;
+use kf_api::device::Device;
 use kf_api::operator::Credential;
 use kf_exchange::PublicKey;
 use kf_exchange::storage::StorageReport;
@@ -20,10 +21,14 @@ impl Fleet {
     /// [`FleetError::Unauthenticated`].
     pub async fn device_storage(&self, client: TlsClient<'_>, is_aware: bool) -> Result<Option<String>, FleetError> {
         let (_, _, device) = self.device_of_certificate(client)?;
+        self.storage_of(&device, is_aware).await
+    }
+
+    pub(crate) async fn storage_of(&self, device: &Device, is_aware: bool) -> Result<Option<String>, FleetError> {
         let Some(campaign) = self.store.asked_storage(device.id)? else { return Ok(None) };
         let now = self.now();
         let act = if is_aware { "storage.tell" } else { "storage.unknown" };
-        let entry = Entry::done(&device_principal(&device, Credential::Certificate), act, now)
+        let entry = Entry::done(&device_principal(device, Credential::Certificate), act, now)
             .about(device.id)
             .about(campaign)
             .at_facility(Some(device.facility));

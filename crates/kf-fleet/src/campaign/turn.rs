@@ -1,7 +1,7 @@
 //! What happens in campaigns by itself: one durable step of each in every turn of the background work. A server that is
 //! stopped between two steps goes on with the next one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use kf_access::Visibility;
@@ -26,7 +26,7 @@ const PAGES_PER_TURN: usize = 8;
 /// Orders that are withdrawn in one turn.
 const ORDERS_PER_TURN: u32 = 256;
 /// How long a device has to obey an order of a campaign: a device may sleep for months.
-const ORDER_HOURS: u32 = 8_760;
+pub(super) const ORDER_HOURS: u32 = 8_760;
 
 /// How far the answers of each campaign have been looked through, in this life of the process.
 #[derive(Default)]
@@ -116,7 +116,17 @@ impl Fleet {
         let open = self.store.open_members(campaign.id, self.observed.after(campaign.id), rows)?;
         let more = open.last().filter(|_| open.len() >= MAX_MEMBERS).map(|last| last.device);
         self.observed.set(campaign.id, more);
-        let mut ended: Vec<Ended> = open.iter().filter_map(ended).collect();
+        let proved = self.proofs.of(campaign.id, MAX_MEMBERS);
+        // Proof goes before everything else: a device that did it and was barred since has done it.
+        let mut ended: Vec<Ended> = self
+            .store
+            .uncounted(campaign.id, &proved)?
+            .into_iter()
+            .map(|device| Ended { device, to: MemberState::Done, declined: false })
+            .collect();
+        let has_proved: BTreeSet<DeviceId> = ended.iter().map(|one| one.device).collect();
+        let room = MAX_MEMBERS.saturating_sub(ended.len());
+        ended.extend(open.iter().filter(|one| !has_proved.contains(&one.device)).filter_map(self::ended).take(room));
         if let Some(algorithm) = campaign.algorithm {
             for one in &mut ended {
                 self.judge_algorithm(one, algorithm)?;
@@ -127,6 +137,7 @@ impl Fleet {
             ended.retain(|one| one.to != MemberState::Skipped);
         }
         if ended.is_empty() {
+            self.proofs.forget(campaign.id, &proved);
             return Ok(false);
         }
         let count = |to| ended.iter().filter(|one| one.to == to).count();
@@ -135,7 +146,9 @@ impl Fleet {
             .with("done", count(MemberState::Done))
             .with("failed", count(MemberState::Failed))
             .with("skipped", count(MemberState::Skipped));
-        Ok(self.store.conclude_members(campaign.id, ended, now, entry.build()).await?.value > 0)
+        let counted = self.store.conclude_members(campaign.id, ended, now, entry.build()).await?.value;
+        self.proofs.forget(campaign.id, &proved);
+        Ok(counted > 0)
     }
 
     /// Of a change of algorithm: done is who has a certificate for such a key. Who rotated without it, because its program is
@@ -205,6 +218,9 @@ impl Fleet {
 
     async fn ask_devices(&self, campaign: &Campaign, count: u32) -> Result<(), FleetError> {
         let most = u32::try_from(MAX_MEMBERS).unwrap_or(u32::MAX);
+        if self.asks_at_poll(campaign) {
+            return self.ask_renewals(campaign, count.min(most)).await;
+        }
         let mut releases = Vec::new();
         for device in self.store.waiting_members(campaign.id, count.min(most))? {
             match self.release_of(campaign, device).await {
@@ -281,7 +297,7 @@ impl Fleet {
             .with("wave", campaign.wave)
     }
 
-    fn skip_member(&self, campaign: &Campaign, device: DeviceId, why: &str) -> Release {
+    pub(super) fn skip_member(&self, campaign: &Campaign, device: DeviceId, why: &str) -> Release {
         let entry = campaign_entry(&Self::server_principal(), "campaign.skip", campaign, self.now());
         Release::Skip { device, entry: entry.about(device).because(why).build() }
     }

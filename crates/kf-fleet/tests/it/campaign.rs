@@ -347,11 +347,13 @@ async fn certificates_are_renewed_by_order_after_two_peoples_consent_and_failure
 async fn a_campaign_that_is_given_up_withdraws_its_orders() {
     let scratch = Scratch::with(|config| config.single_control = true).await;
     scratch.device("thermo-0").await;
-    scratch.enrol("thermo-0").await;
+    let identity = scratch.enrol("thermo-0").await;
     scratch.fleet.campaign_create(&scratch.owner, new(CampaignKind::Certificate)).await.unwrap();
     act(&scratch, CampaignAct::Start).await.unwrap();
     scratch.pass(UnixMillis::DAY + SECOND);
     turns(&scratch, 5).await;
+    let certificate = scratch.client(&identity);
+    scratch.fleet.device_order(TlsClient::with_certificate(&certificate, HERE)).await.unwrap().unwrap();
     let orders = async || scratch.fleet.order_list(&scratch.owner, OrderFilter::default()).await.unwrap().items;
     assert_eq!(orders().await[0].state, kf_api::order::OrderState::Open);
     act(&scratch, CampaignAct::Abort).await.unwrap();

@@ -1,5 +1,6 @@
 //! Children that are killed at one durable step after the other.
 
+use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -17,7 +18,7 @@ pub(crate) static SPAWNING: RwLock<()> = RwLock::const_new(());
 /// makes something durable or visible; whether it was killed.
 pub(crate) async fn killed_child(test: &str, (variable, directory): (&str, &Path), when: u32) -> bool {
     let turn = SPAWNING.write().await;
-    let child = Command::new(std::env::current_exe().unwrap())
+    let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(variable, directory)
         .env("LD_PRELOAD", crash_library())
@@ -26,6 +27,10 @@ pub(crate) async fn killed_child(test: &str, (variable, directory): (&str, &Path
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    // A spawned process lets go of the files that it inherited a moment after its parent goes on; with its first word it has.
+    let mut stdout = child.stdout.take().unwrap();
+    let _is_dead = stdout.read(&mut [0]).unwrap();
+    child.stdout = Some(stdout);
     drop(turn);
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

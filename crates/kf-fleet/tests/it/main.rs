@@ -26,6 +26,7 @@ mod order;
 mod ownership;
 mod pinned_key;
 mod registry;
+mod renewal_campaign;
 mod revocation;
 mod rollback;
 mod rotation;

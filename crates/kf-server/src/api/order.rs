@@ -3,7 +3,11 @@
 use axum::extract::{Extension, Request, State};
 use axum::response::IntoResponse as _;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use kf_api::order::{ORDER_KEY_HEADER, OrderCancellation, OrderFilter, OrderRequest};
+use kf_api::order::{
+    ALGORITHM_HEADER, ANCHOR_HEADER, ORDER_KEY_HEADER, OrderCancellation, OrderFilter, OrderRequest, RENEWAL_HEADER,
+    STORAGE_HEADER,
+};
+use kf_fleet::{Knows, News};
 
 use super::exchange::CBOR;
 use super::extract::{AppState, Asked, Caller, Json, Named};
@@ -43,7 +47,8 @@ pub(super) async fn cancel(
 }
 
 /// The oldest order that waits for the device of the TLS session, or 204; beside either, the root that it is to take up, and what
-/// asks for a new storage key.
+/// asks for a new storage key or a new certificate. A device that knows nothing of these headers is as well served as before they
+/// were there.
 pub(super) async fn due(State(state): State<AppState>, Extension(peer): Extension<Peer>, headers: HeaderMap) -> Answer {
     let app = app(&state)?;
     // First: what comes with this answer is signed by the key that the device obeys now.
@@ -51,33 +56,25 @@ pub(super) async fn due(State(state): State<AppState>, Extension(peer): Extensio
         Some(fingerprint) => app.fleet.device_obeys(peer.as_tls_client(), fingerprint).await?,
         None => None,
     };
-    let mut answer = match app.fleet.device_order(peer.as_tls_client()).await? {
-        Some(message) => {
-            let mut answer = of(StatusCode::OK, CBOR, message);
-            if let Some(algorithm) = app.fleet.device_algorithm(peer.as_tls_client()).await? {
-                let name = HeaderName::from_static(kf_api::order::ALGORITHM_HEADER);
-                answer.headers_mut().insert(name, HeaderValue::from_static(algorithm.name()));
-            }
-            answer
-        }
+    let knows = Knows { renewal: headers.contains_key(RENEWAL_HEADER), storage: headers.contains_key(STORAGE_HEADER) };
+    let News { order, algorithm, anchor, storage, renewal } =
+        app.fleet.device_news(peer.as_tls_client(), knows).await?;
+    let mut answer = match order {
+        Some(message) => of(StatusCode::OK, CBOR, message),
         None => StatusCode::NO_CONTENT.into_response(),
     };
-    // A device that knows nothing of this header is as well served as before it was there.
-    if let Some(sha256) = app.fleet.device_anchor(peer.as_tls_client()).await?
-        && let Ok(value) = HeaderValue::from_str(&sha256)
-    {
-        answer.headers_mut().insert(HeaderName::from_static(kf_api::order::ANCHOR_HEADER), value);
-    }
-    if let Some(newest) = obeys
-        && let Ok(value) = HeaderValue::from_str(&newest)
-    {
-        answer.headers_mut().insert(HeaderName::from_static(ORDER_KEY_HEADER), value);
-    }
-    let is_aware = headers.contains_key(kf_api::order::STORAGE_HEADER);
-    if let Some(request) = app.fleet.device_storage(peer.as_tls_client(), is_aware).await?
-        && let Ok(value) = HeaderValue::from_str(&request)
-    {
-        answer.headers_mut().insert(HeaderName::from_static(kf_api::order::STORAGE_HEADER), value);
+    let algorithm = algorithm.map(|algorithm| algorithm.name().to_owned());
+    let beside = [
+        (ALGORITHM_HEADER, algorithm),
+        (ANCHOR_HEADER, anchor),
+        (ORDER_KEY_HEADER, obeys),
+        (STORAGE_HEADER, storage),
+        (RENEWAL_HEADER, renewal),
+    ];
+    for (name, value) in beside {
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(&value).ok()) {
+            answer.headers_mut().insert(HeaderName::from_static(name), value);
+        }
     }
     Ok(answer)
 }

@@ -1,5 +1,7 @@
 //! The part of each device in a campaign.
 
+use std::collections::BTreeMap;
+
 use kf_access::Visibility;
 use kf_api::campaign::{CampaignMember, SilenceByAge};
 use kf_api::order::{Order, OrderState};
@@ -306,15 +308,22 @@ impl Store {
             found(act, campaign)?;
             let sql = "UPDATE campaign_device SET state = ?3, ended = ?4 WHERE campaign = ?1 AND device = ?2";
             let mut changed = 0;
+            let mut tallies: BTreeMap<(u32, u8), (MemberState, i64)> = BTreeMap::new();
+            let mut tally = |wave, state: MemberState, by| {
+                tallies.entry((wave, state.code())).or_insert((state, 0)).1 += by;
+            };
             for Ended { device, to, .. } in ended.iter().take(MAX_MEMBERS) {
                 let Some((state, wave)) = member(act, campaign, *device)? else { continue };
                 if !state.may_become(*to) || state == MemberState::Waiting {
                     continue;
                 }
                 act.execute(sql, (campaign.as_bytes(), device.as_bytes(), to.code(), millis(at)))?;
-                counted(act, campaign, wave, state, -1)?;
-                counted(act, campaign, wave, *to, 1)?;
+                tally(wave, state, -1);
+                tally(wave, *to, 1);
                 changed += 1;
+            }
+            for ((wave, _), (state, by)) in tallies {
+                counted(act, campaign, wave, state, by)?;
             }
             Ok(changed)
         })

@@ -3,7 +3,7 @@
 use kf_api::certificate::Certificate;
 use kf_api::enrolment::EnrolmentState;
 use kf_key::{
-    CertificateProfile, CertificateStatus, DeviceId, DeviceState, FacilityId, OperatorId, RevocationReason,
+    CampaignId, CertificateProfile, CertificateStatus, DeviceId, DeviceState, FacilityId, OperatorId, RevocationReason,
     SerialNumber, UnixMillis,
 };
 use rusqlite::Connection;
@@ -14,6 +14,7 @@ use super::{
     key_standing_row, stored,
 };
 use crate::act::Act;
+use crate::campaign::renewal::answered_campaign;
 use crate::column::{self, Coded, millis, sha256_of_hex};
 use crate::enrolment::state_name;
 use crate::error::DeviceTransition;
@@ -57,12 +58,15 @@ pub(super) fn record(act: &mut Act<'_>, issuance: &Issuance, audit: &Audit) -> R
     if standing.has_pre_image {
         act.execute("DELETE FROM pre_image WHERE serial = ?1", [certificate.serial.as_bytes()])?;
     }
-    let index = if superseded.is_empty() {
-        act.log(audit)?
-    } else {
+    let mut facts = Vec::new();
+    if let (Some(campaign), Some(_)) = (standing.campaign, renews) {
+        facts.push(("campaign", campaign.to_string()));
+    }
+    if !superseded.is_empty() {
         let serials: Vec<_> = superseded.iter().map(|change| change.serial.to_string()).collect();
-        act.log(&audit.with_detail("superseded", serials.join(" ")))?
-    };
+        facts.push(("superseded", serials.join(" ")));
+    }
+    let index = if facts.is_empty() { act.log(audit)? } else { act.log(&audit.with_details(facts))? };
     Ok(IssuanceOutcome::Recorded { index, superseded })
 }
 
@@ -73,17 +77,22 @@ struct Standing {
     has_pre_image: bool,
     device: Option<(DeviceState, FacilityId)>,
     key: KeyStanding,
+    /// The campaign that asked the device for a new certificate.
+    campaign: Option<CampaignId>,
 }
 
 impl Standing {
     fn of(act: &Act<'_>, certificate: &Certificate, spki: &[u8; 32]) -> Result<Self, StoreError> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM blocked_spki WHERE sha256 = ?1), k.holder_kind, k.holder,
+        let sql = concat!(
+            "SELECT EXISTS (SELECT 1 FROM blocked_spki WHERE sha256 = ?1), k.holder_kind, k.holder,
             coalesce((SELECT value FROM setting WHERE key = 'issuance-stopped'),
                 (SELECT why FROM issuance_hold WHERE target IN (?2, ?5))),
             EXISTS (SELECT 1 FROM authority WHERE id = ?2 UNION ALL SELECT 1 FROM batch WHERE authority = ?2),
             EXISTS (SELECT 1 FROM pre_image WHERE serial = ?3),
-            d.state, d.facility
-            FROM (SELECT 1) LEFT JOIN spki k ON k.sha256 = ?1 LEFT JOIN device d ON d.id = ?4";
+            d.state, d.facility, ",
+            answered_campaign!(),
+            " FROM (SELECT 1) LEFT JOIN spki k ON k.sha256 = ?1 LEFT JOIN device d ON d.id = ?4"
+        );
         let device = certificate.device.as_ref().map(DeviceId::as_bytes);
         let facility = certificate.facility.as_ref().map(FacilityId::as_bytes);
         let params = (spki, certificate.authority.as_bytes(), certificate.serial.as_bytes(), device, facility);
@@ -98,6 +107,7 @@ impl Standing {
                 has_pre_image: row.get(5)?,
                 device,
                 key: key_standing_row(row)?,
+                campaign: column::optional_id(row, 8)?,
             })
         })?;
         found.ok_or_else(|| StoreError::Corrupt { what: "a statement that always has a row has none".into() })

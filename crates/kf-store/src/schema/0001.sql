@@ -313,7 +313,8 @@ CREATE TABLE campaign (
 CREATE INDEX campaign_by_state ON campaign (state, id);
 
 -- The part of each device. `slot` is its place in the order of release; `epoch` or `device_order` is what it was asked for;
--- `told` when it first asked for news after that, `aware` whether its program knew what to do.
+-- `told` when it first asked for news after that, `aware` whether its program knew what to do; `behind` is the last certificate
+-- body before it was asked for a new certificate by no order: a later one answers.
 CREATE TABLE campaign_device (
     campaign BLOB NOT NULL,
     device BLOB NOT NULL,
@@ -326,6 +327,7 @@ CREATE TABLE campaign_device (
     ended INTEGER,
     told INTEGER,
     aware INTEGER,
+    behind INTEGER,
     PRIMARY KEY (campaign, device)
 ) STRICT, WITHOUT ROWID;
 -- Whose turn comes next (1), and who was asked and has not answered (2).

@@ -1,0 +1,226 @@
+//! Renewals that a campaign asks for without an order: who is asked and told, and which certificate answers.
+//!
+//! Which of two certificates is the later one is read from the order in which they were recorded. Serial numbers follow the
+//! clock, which can be set back.
+
+use kf_api::order::Order;
+use kf_key::{CampaignId, CampaignState, DeviceId, DeviceState, MemberState, SerialNumber, UnixMillis};
+
+use super::member::{MAX_MEMBERS, counted};
+use super::require;
+use crate::act::{Act, Class};
+use crate::column::{self, millis};
+use crate::sql;
+use crate::{Audit, Logged, Store, StoreError};
+
+/// The most campaigns that ask one device for a new certificate at a time, as far as it is told of them.
+const MAX_ASKING: u32 = 8;
+
+/// A campaign that has asked a device for a new identity key and certificate, by no order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AskedRenewal {
+    /// The campaign.
+    pub campaign: CampaignId,
+    /// Whether it runs: one that is paused or has stopped tells nobody.
+    pub is_running: bool,
+    /// Whether the device has been told.
+    pub is_told: bool,
+    /// Whether the certificate that the device shows was recorded after it was asked, is good, and is for a key that it had none
+    /// for before.
+    pub is_answered: bool,
+}
+
+/// The campaign that an issuance answers, as part of the statement that says whether it may happen: ?4 is the device. Going on (2),
+/// paused (3), stopped (4); of kind certificate (2); asked (2), by no order.
+macro_rules! answered_campaign {
+    () => {
+        "(SELECT c.id FROM campaign c CROSS JOIN campaign_device m ON m.campaign = c.id AND m.device = ?4
+            WHERE c.state IN (2, 3, 4) AND c.kind = 2 AND m.state = 2 AND m.behind IS NOT NULL ORDER BY c.id LIMIT 1)"
+    };
+}
+pub(crate) use answered_campaign;
+
+/// Whether the campaign has asked this device, by no order so far.
+fn is_asked(act: &Act<'_>, campaign: CampaignId, device: DeviceId) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM campaign_device WHERE campaign = ?1 AND device = ?2 AND state = 2 AND behind IS NOT NULL
+        AND device_order IS NULL";
+    act.exists(sql, (campaign.as_bytes(), device.as_bytes()))
+}
+
+impl Store {
+    /// The next devices whose turn it is, each with its state.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn waiting_states(
+        &self,
+        campaign: CampaignId,
+        limit: u32,
+    ) -> Result<Vec<(DeviceId, Option<DeviceState>)>, StoreError> {
+        let sql = "SELECT m.device, d.state FROM (SELECT device, slot FROM campaign_device
+            WHERE campaign = ?1 AND state = 1 ORDER BY slot LIMIT ?2) m LEFT JOIN device d ON d.id = m.device ORDER BY m.slot";
+        self.read(|connection| {
+            sql::all(connection, sql, (campaign.as_bytes(), limit), |row| {
+                Ok((column::id(row, 0)?, column::optional_coded(row, 1)?))
+            })
+        })
+    }
+
+    /// Asks devices for a new identity key and certificate, all in one transaction with one log entry that names them.
+    ///
+    /// # Errors
+    /// [`StoreError::IllegalState`] when the campaign does not run, is in another wave, or one of the devices does not wait any
+    /// more; then none of them is asked.
+    pub async fn ask_renewals(
+        &self,
+        campaign: CampaignId,
+        wave: u32,
+        devices: Vec<DeviceId>,
+        at: UnixMillis,
+        audit: impl Into<Audit>,
+    ) -> Result<Logged<()>, StoreError> {
+        self.logged(Class::Ordinary, audit.into(), move |act| {
+            if devices.is_empty() || devices.len() > MAX_MEMBERS {
+                return Err(StoreError::Invalid { field: "devices", problem: "1 to 1,000 at once" });
+            }
+            let stored = require(act, campaign, CampaignState::Running)?;
+            if stored.campaign.wave != wave {
+                return Err(StoreError::IllegalState {
+                    what: "wave of the campaign",
+                    found: stored.campaign.wave.to_string(),
+                    expected: wave.to_string(),
+                });
+            }
+            let sql = "SELECT coalesce(max(body), 0) FROM certificate_body";
+            let behind: i64 = act.one(sql, [], |row| row.get(0))?.unwrap_or_default();
+            let sql = "UPDATE campaign_device SET state = 2, wave = ?3, offered = ?4, behind = ?5
+                WHERE campaign = ?1 AND device = ?2 AND state = 1";
+            for device in &devices {
+                let params = (campaign.as_bytes(), device.as_bytes(), wave, millis(at), behind);
+                if act.execute(sql, params)? != 1 {
+                    return Err(StoreError::IllegalState {
+                        what: "device of the campaign",
+                        found: "taken into a wave".into(),
+                        expected: "waiting".into(),
+                    });
+                }
+            }
+            let number = i64::try_from(devices.len()).unwrap_or(i64::MAX);
+            counted(act, campaign, 0, MemberState::Waiting, -number)?;
+            counted(act, campaign, wave, MemberState::Offered, number)?;
+            act.execute("UPDATE campaign SET last_release = ?2 WHERE id = ?1", (campaign.as_bytes(), millis(at)))?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The campaigns that ask a device for a new certificate, oldest first, and whether the certificate that it shows answers them.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn asked_renewals(&self, device: DeviceId, shown: SerialNumber) -> Result<Vec<AskedRenewal>, StoreError> {
+        // A certificate that is good (1) and was recorded later, for a key that none of those before is for.
+        let sql = "SELECT c.id, c.state = 2, m.told IS NOT NULL, EXISTS (SELECT 1 FROM certificate t
+                CROSS JOIN certificate_body b ON b.body = t.body
+                WHERE t.serial = ?2 AND t.device = ?1 AND t.status = 1 AND t.body > m.behind
+                AND NOT EXISTS (SELECT 1 FROM certificate o CROSS JOIN certificate_body p ON p.body = o.body
+                    WHERE o.device = ?1 AND o.body <= m.behind AND p.spki = b.spki))
+            FROM campaign c CROSS JOIN campaign_device m ON m.campaign = c.id AND m.device = ?1
+            WHERE c.state IN (2, 3, 4) AND c.kind = 2 AND m.state = 2 AND m.behind IS NOT NULL AND m.device_order IS NULL
+            ORDER BY c.id LIMIT ?3";
+        let params = (device.as_bytes(), shown.as_bytes(), MAX_ASKING);
+        self.read(|connection| {
+            sql::all(connection, sql, params, |row| {
+                Ok(AskedRenewal {
+                    campaign: column::id(row, 0)?,
+                    is_running: row.get(1)?,
+                    is_told: row.get(2)?,
+                    is_answered: row.get(3)?,
+                })
+            })
+        })
+    }
+
+    /// Notes that a device is told, before it is; `false` when it is not asked any more: the campaign was paused, or taken back.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn tell_renewal(
+        &self,
+        campaign: CampaignId,
+        device: DeviceId,
+        at: UnixMillis,
+    ) -> Result<bool, StoreError> {
+        self.write(Class::Ordinary, move |act| {
+            let sql =
+                "UPDATE campaign_device SET told = coalesce(told, ?3) WHERE campaign = ?1 AND device = ?2 AND state = 2
+                AND EXISTS (SELECT 1 FROM campaign WHERE id = ?1 AND state = 2)";
+            Ok(act.execute(sql, (campaign.as_bytes(), device.as_bytes(), millis(at)))? > 0)
+        })
+        .await
+    }
+
+    /// Gives a device that was asked, and does not know how to be, an order that was signed; `false` when the campaign does not ask
+    /// it any more, or another order to it was signed meanwhile.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn order_renewal(
+        &self,
+        campaign: CampaignId,
+        order: Order,
+        message: Vec<u8>,
+        audit: impl Into<Audit>,
+    ) -> Result<bool, StoreError> {
+        let audit = audit.into();
+        self.write(Class::Ordinary, move |act| {
+            let runs = "SELECT 1 FROM campaign WHERE id = ?1 AND state = 2";
+            let taken = "SELECT 1 FROM device_order WHERE device = ?1 AND counter = ?2";
+            if !act.exists(runs, [campaign.as_bytes()])?
+                || !is_asked(act, campaign, order.device)?
+                || act.exists(taken, (order.device.as_bytes(), column::integer(order.counter)))?
+            {
+                return Ok(false);
+            }
+            crate::order::insert(act, &order, &message)?;
+            let sql = "UPDATE campaign_device SET device_order = ?3 WHERE campaign = ?1 AND device = ?2";
+            act.execute(sql, (campaign.as_bytes(), order.device.as_bytes(), order.id.as_bytes()))?;
+            act.log(&audit)?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Of devices that have proved a renewal, those that the campaign has asked and not counted yet.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn uncounted(&self, campaign: CampaignId, devices: &[DeviceId]) -> Result<Vec<DeviceId>, StoreError> {
+        let sql = "SELECT 1 FROM campaign_device WHERE campaign = ?1 AND device = ?2 AND state = 2";
+        self.read(|connection| {
+            let mut found = Vec::new();
+            for device in devices {
+                if sql::exists(connection, sql, (campaign.as_bytes(), device.as_bytes()))? {
+                    found.push(*device);
+                }
+            }
+            Ok(found)
+        })
+    }
+}
+
+/// The codes that the statements above name.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::column::Coded;
+
+    #[test]
+    fn the_codes_in_the_statements_are_those_of_the_states() {
+        use kf_api::campaign::CampaignKind;
+        assert_eq!((MemberState::Waiting.code(), MemberState::Offered.code()), (1, 2));
+        let live = [CampaignState::Running, CampaignState::Paused, CampaignState::Stopped].map(Coded::code);
+        assert_eq!((live, CampaignKind::Certificate.code()), ([2, 3, 4], 2));
+        assert_eq!(kf_key::CertificateStatus::Good.code(), 1);
+    }
+}
