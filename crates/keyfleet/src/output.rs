@@ -65,6 +65,9 @@ const MOMENTS: [&str; 40] = [
     "as_of",
 ];
 
+/// 2000-01-01T00:00:00Z in milliseconds: what is smaller counts something, under a name that is elsewhere a moment's.
+const FIRST_MOMENT: u64 = 946_684_800_000;
+
 /// Fields that come first when one object is shown.
 const FIRST: [&str; 7] = ["id", "serial", "name", "subject", "kind", "state", "status"];
 
@@ -283,9 +286,10 @@ fn plain(key: &str, value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
-        Value::Number(number) if MOMENTS.contains(&key) => {
-            number.as_u64().map_or_else(|| number.to_string(), |millis| crate::moment::text(kf_key::UnixMillis(millis)))
-        }
+        Value::Number(number) if MOMENTS.contains(&key) => match number.as_u64() {
+            Some(millis) if millis >= FIRST_MOMENT => crate::moment::text(kf_key::UnixMillis(millis)),
+            _ => number.to_string(),
+        },
         Value::Array(items) if items.iter().all(|item| item.is_string() || item.is_number()) => {
             items.iter().map(|item| plain(key, item)).collect::<Vec<_>>().join(" ")
         }
@@ -306,6 +310,14 @@ fn details(value: &Value, names: &Names) -> String {
             let mut fields: Vec<_> = map.iter().collect();
             fields.sort_by_key(|(key, _)| first(key));
             for (key, value) in fields {
+                if let Value::Object(inner) = value
+                    && inner.values().any(|value| !value.is_string())
+                {
+                    let inner = details(value, names);
+                    text.push_str(&format!("{key}:\n"));
+                    inner.lines().for_each(|line| text.push_str(&format!("  {line}\n")));
+                    continue;
+                }
                 let shown = plain(key, value);
                 let shown = names.get(&shown).map_or(shown.clone(), |name| format!("{name} ({shown})"));
                 if shown.contains('\n') {

@@ -47,7 +47,11 @@ pub(crate) enum Verb {
     /// End a batch: its CA, every certificate of its devices, and the devices
     Cancel(Cancel),
     /// What a station pins when it is set up: the key that signs quotas
-    Pins,
+    Pins {
+        /// Write the key here, PEM, for `keyfleet station run --server-key`
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
 }
 
 /// A batch to be authorised.
@@ -134,8 +138,12 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Import(import) => import::run(context, &import).await,
         Verb::Reconcile { batch } => reconcile(context, &batch).await,
         Verb::Cancel(cancel) => self::cancel(context, cancel).await,
-        Verb::Pins => {
+        Verb::Pins { out } => {
+            file::must_be_free(out.as_deref())?;
             let pins: StationPins = context.api()?.get("/v1/station/pins").await?;
+            if let Some(path) = out {
+                file::write_new(&path, pins.batch_key_pem.as_bytes())?;
+            }
             object(context.format, &pins, &Names::new())
         }
     }

@@ -122,7 +122,7 @@ fn request(
     }
     file::write_new(out, &request)?;
     say(&format!(
-        "request written to {}, good for a day: `keyfleet batch create --request {}`",
+        "request written to {}, good for a day: `keyfleet batch create … --station-request {}`",
         out.display(),
         out.display()
     ));

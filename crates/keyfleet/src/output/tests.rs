@@ -25,6 +25,13 @@ fn columns_are_as_wide_as_their_widest_cell() {
 fn moments_are_written_in_utc() {
     assert_eq!(plain("created", &json!(1_700_000_000_123_u64)), "2023-11-14T22:13:20Z");
     assert_eq!(plain("rows", &json!(1_700_000_000_123_u64)), "1700000000123");
+    assert_eq!(plain("planned", &json!(20)), "20", "a count under a name that is a moment's elsewhere");
+}
+
+#[test]
+fn an_object_in_an_object_is_indented_below_its_field() {
+    let outcome = json!({"done": true, "batch": {"name": "b-1", "devices": 20}});
+    assert_eq!(details(&outcome, &Names::new()), "batch:\n  name     b-1\n  devices  20\ndone   true\n");
 }
 
 #[test]

@@ -127,8 +127,8 @@ impl Fleet {
         let station = station.ok_or_else(|| {
             FleetError::invalid(
                 "station_request",
-                "names no enabled station of this facility",
-                "add it with `keyfleet operator create --role station`, with its key and facility",
+                format!("names `{}`, which is no enabled station of this facility", claimed.station),
+                "add it with `keyfleet operator create NAME --role station --facility … --voucher-key …`, under that name",
             )
         })?;
         let identity = station.voucher_key_pem.as_deref().and_then(|pem| kf_pki::pem::decode_all("PUBLIC KEY", pem));
