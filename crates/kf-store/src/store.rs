@@ -97,7 +97,10 @@ fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> StoreError {
     move |error| StoreError::Io { what: format!("{what}: {error}") }
 }
 
-#[allow(clippy::disallowed_methods, reason = "the lock of a file is asked for with no time limit, or not waited for at all")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the lock of a file is asked for with no time limit, or not waited for at all"
+)]
 fn lock(path: &Path) -> Result<File, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push("-lock");
