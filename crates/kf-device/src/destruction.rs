@@ -28,6 +28,8 @@ pub enum Target {
     Ratchet,
     /// Key and certificate of one identity slot.
     Identity(Slot),
+    /// The storage key, and one that is being left: what lies under them opens no more.
+    StorageKey,
 }
 
 /// Destroys one thing in the store: its record is removed, what is alive moves to the other bank, the old bank is erased
@@ -46,6 +48,7 @@ pub fn destroy<F: Flash, I: Integrity>(
             let [key, certificate] = slot.records();
             store.destroy(&[key, certificate])
         }
+        Target::StorageKey => store.destroy(&[record::STORAGE_KEY, record::STORAGE_KEY_LEFT, record::STORAGE_MIGRATED]),
     }
 }
 

@@ -9,7 +9,7 @@ use kf_testkit::{KnownSecret, MemoryReport, search_memory};
 use crate::flash_chip::{Answer, FlashChip};
 use crate::fuses::Fuses;
 use crate::machine::{Machine, MachineError};
-use crate::modem::{self, Server};
+use crate::modem::{self, KnownRoots, Server};
 use crate::noise::{Noise, Source};
 
 /// Why a device did not do what it was told.
@@ -50,8 +50,12 @@ pub(crate) enum Command {
     Destroy,
     /// Noise state 1, place of the device key 24, certificate.
     Show,
-    /// Fetches the order that waits, obeys and answers it. Gives the report.
+    /// Does what is asked for beside an order, then fetches the order that waits, obeys and answers it. Gives the report.
     Orders,
+    /// Number and octets: keeps them under the storage key.
+    Keep,
+    /// Number. Gives the version of the storage key in use, and the octets.
+    Recall,
 }
 
 impl Command {
@@ -64,6 +68,8 @@ impl Command {
             Self::Destroy => 8,
             Self::Show => 9,
             Self::Orders => 10,
+            Self::Keep => 11,
+            Self::Recall => 12,
         }
     }
 }
@@ -75,6 +81,7 @@ pub(crate) struct Board {
     pub(crate) flash: FlashChip,
     pub(crate) source: Source,
     pub(crate) server: Option<Server>,
+    roots: KnownRoots,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -87,7 +94,8 @@ impl Board {
         let fuses = Fuses::read(folder)?.frame(folder)?;
         let flash = FlashChip::open(&folder.join("flash.bin"))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { fuses, flash, source: Source::Works, server, runtime })
+        let roots = KnownRoots::default();
+        Ok(Self { fuses, flash, source: Source::Works, server, roots, runtime })
     }
 
     /// Switches the power on. Gives the running device and its evidence about the noise.
@@ -169,7 +177,8 @@ impl Running<'_> {
                     if let Some(known) = &self.watched {
                         self.seen.push(self.search(known)?);
                     }
-                    modem::carry(&self.machine, self.board.server.as_ref(), &self.board.runtime, rest)?
+                    let Board { server, roots, runtime, .. } = &mut *self.board;
+                    modem::carry(&self.machine, (server.as_ref(), roots), runtime, rest)?
                 }
                 _ => return Err(BridgeError::Frame),
             };

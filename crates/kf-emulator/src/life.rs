@@ -1,6 +1,7 @@
 //! A whole life of a device on the emulated microcontroller, against a real server, with the power cut again and again.
 
 mod death;
+mod migration;
 mod refusals;
 
 use std::collections::BTreeSet;
@@ -80,8 +81,9 @@ pub(crate) fn run(keyfleet: &Path, image: &Path, seed: u64) -> Outcome<Vec<Row>>
         remains,
         rows: Vec::new(),
     };
+    life.fleet.sign_up_second()?;
     life.refuse_bad_noise(device)?;
-    let stages: [Stage; 9] = [
+    let stages: [Stage; 12] = [
         ("birth", Life::be_born),
         ("first messages", |life| life.talk("first")),
         ("commands", Life::obey),
@@ -89,6 +91,9 @@ pub(crate) fn run(keyfleet: &Path, image: &Path, seed: u64) -> Outcome<Vec<Row>>
         ("rotation", Life::rotate),
         ("later messages", |life| life.talk("second")),
         ("late message", Life::refuse_superseded),
+        ("a new storage key", Life::move_storage),
+        ("a new root", Life::take_up_root),
+        ("a renewal by campaign", Life::renew_by_campaign),
         ("a look into its memory", Life::look_into_memory),
         ("death", Life::die),
     ];

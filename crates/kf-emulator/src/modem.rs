@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use kf_client::{Client, HeaderValue, Method, TlsKey, header};
+use kf_client::{Client, HeaderName, HeaderValue, Method, TlsKey, header};
 use kf_crypto::CryptoError;
-use kf_device::certificate::Certificate;
+use kf_device::certificate::{Certificate, CertsOnly};
 use kf_key::KeyAlgorithm;
 
 use crate::bridge::BridgeError;
@@ -28,6 +28,43 @@ struct Request<'a> {
     authorization: &'a str,
     body: &'a [u8],
     certificate: &'a [u8],
+    /// Of firmware that says so: further headers, one a line, and the fingerprints of the roots that it believes.
+    further: Option<(&'a str, &'a [[u8; 32]])>,
+}
+
+/// Certificates that came by in answers to `cacerts`. Which of them is believed, the firmware says.
+#[derive(Debug, Default)]
+pub(crate) struct KnownRoots(Vec<Vec<u8>>);
+
+/// The most certificates that the modem remembers.
+const MAX_KNOWN: usize = 32;
+
+impl KnownRoots {
+    fn learn(&mut self, path: &str, body: &[u8]) {
+        use base64::Engine as _;
+        let text: Vec<u8> = body.iter().copied().filter(|octet| !octet.is_ascii_whitespace()).collect();
+        let Some(der) =
+            path.ends_with("/cacerts").then(|| base64::prelude::BASE64_STANDARD.decode(text).ok()).flatten()
+        else {
+            return;
+        };
+        for certificate in CertsOnly::from_der(&der).into_iter().flatten() {
+            if self.0.len() < MAX_KNOWN && !self.0.iter().any(|known| known == certificate.as_der()) {
+                self.0.push(certificate.as_der().to_vec());
+            }
+        }
+    }
+
+    /// The roots with these fingerprints, as far as they are known.
+    fn believed(&self, server: &Server, fingerprints: &[[u8; 32]]) -> Vec<Vec<u8>> {
+        let is_believed = |der: &Vec<u8>| {
+            Certificate::from_der(der).is_ok_and(|certificate| fingerprints.contains(&certificate.fingerprint()))
+        };
+        let mut roots: Vec<_> =
+            std::iter::once(&server.root).chain(&self.0).filter(|der| is_believed(der)).cloned().collect();
+        roots.dedup();
+        roots
+    }
 }
 
 /// The device's key, which signs at the other end of the line.
@@ -87,13 +124,20 @@ fn short_length(body: &[u8]) -> u8 {
 /// [`BridgeError`] when the request itself makes no sense.
 pub(crate) fn carry(
     machine: &Arc<Mutex<Machine>>,
-    server: Option<&Server>,
+    (server, known): (Option<&Server>, &mut KnownRoots),
     runtime: &tokio::runtime::Runtime,
     frame: &[u8],
 ) -> Result<Vec<u8>, BridgeError> {
     let request = parse(frame).ok_or(BridgeError::Frame)?;
-    let Some(server) = server else { return Ok(answer(0, None, b"")) };
-    let mut client = Client::builder().roots(vec![server.root.clone()]);
+    let Some(server) = server else { return Ok(request.answer(0, None, "", b"")) };
+    let roots = match request.further {
+        Some((_, fingerprints)) => known.believed(server, fingerprints),
+        None => vec![server.root.clone()],
+    };
+    if roots.is_empty() {
+        return Ok(request.answer(0, None, "", b""));
+    }
+    let mut client = Client::builder().roots(roots);
     if !request.certificate.is_empty() {
         let certificate = Certificate::from_der(request.certificate).map_err(|_malformed| BridgeError::Frame)?;
         let spki = certificate.public_key().to_vec();
@@ -108,36 +152,73 @@ pub(crate) fn carry(
             headers.push((name, HeaderValue::from_str(value).map_err(|_invalid| BridgeError::Frame)?));
         }
     }
+    for line in request.further.map(|(lines, _)| lines).unwrap_or_default().lines() {
+        let (name, value) = line.split_once(':').ok_or(BridgeError::Frame)?;
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_invalid| BridgeError::Frame)?;
+        headers.push((name, HeaderValue::from_str(value).map_err(|_invalid| BridgeError::Frame)?));
+    }
     let method = if request.is_post { Method::POST } else { Method::GET };
     let url = format!("{}{}", server.url, request.path);
     match runtime.block_on(client.request(method, &url, &headers, request.body.to_vec())) {
         Ok(response) => {
             let retry = response.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            Ok(answer(response.status.as_u16(), retry, &response.body))
+            known.learn(request.path, &response.body);
+            let mut beside = String::new();
+            for (name, value) in &response.headers {
+                if let (true, Ok(value)) = (name.as_str().starts_with(FOR_DEVICES), value.to_str()) {
+                    beside.push_str(&format!("{name}:{value}\n"));
+                }
+            }
+            Ok(request.answer(response.status.as_u16(), retry, &beside, &response.body))
         }
         // A certificate that is refused ends the handshake; to the device that is an answer.
-        Err(error) if kf_client::alert_in(&error).is_some() => Ok(answer(403, None, b"")),
-        Err(_unreachable) => Ok(answer(0, None, b"")),
+        Err(error) if kf_client::alert_in(&error).is_some() => Ok(request.answer(403, None, "", b"")),
+        Err(_unreachable) => Ok(request.answer(0, None, "", b"")),
     }
 }
 
+/// How the names of headers begin that are meant for devices.
+const FOR_DEVICES: &str = "keyfleet-";
+
 fn parse(frame: &[u8]) -> Option<Request<'_>> {
     let (method, mut rest) = frame.split_first()?;
-    let mut next = || {
-        let (length, after) = rest.split_first_chunk()?;
-        let (field, after) = after.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
-        rest = after;
-        Some(field)
+    let path = text(&mut rest)?;
+    let (content_type, authorization) = (text(&mut rest)?, text(&mut rest)?);
+    let (body, certificate) = (field(&mut rest)?, field(&mut rest)?);
+    let further = match rest {
+        [] => None,
+        _ => {
+            let (headers, believed) = (text(&mut rest)?, field(&mut rest)?.as_chunks());
+            Some((headers, believed.1.is_empty().then_some(believed.0)?))
+        }
     };
-    let mut text = || std::str::from_utf8(next()?).ok();
-    let (path, content_type, authorization) = (text()?, text()?, text()?);
-    let (body, certificate) = (next()?, next()?);
-    Some(Request { is_post: *method == 1, path, content_type, authorization, body, certificate })
+    Some(Request { is_post: *method == 1, path, content_type, authorization, body, certificate, further })
 }
 
-fn answer(status: u16, retry_after_seconds: Option<u32>, body: &[u8]) -> Vec<u8> {
-    let retry = retry_after_seconds.unwrap_or(u32::MAX);
-    [b"A", status.to_be_bytes().as_slice(), &retry.to_be_bytes(), body].concat()
+fn field<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, after) = rest.split_first_chunk()?;
+    let (field, after) = after.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+    *rest = after;
+    Some(field)
+}
+
+fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+    std::str::from_utf8(field(rest)?).ok()
+}
+
+impl Request<'_> {
+    /// Status 2, Retry-After 4, where further fields were sent the headers beside it, body.
+    fn answer(&self, status: u16, retry_after_seconds: Option<u32>, beside: &str, body: &[u8]) -> Vec<u8> {
+        let retry = retry_after_seconds.unwrap_or(u32::MAX).to_be_bytes();
+        let status = status.to_be_bytes();
+        match (self.further, u16::try_from(beside.len())) {
+            (Some(_), Ok(length)) => {
+                [b"B", status.as_slice(), &retry, &length.to_le_bytes(), beside.as_bytes(), body].concat()
+            }
+            (Some(_), Err(_)) => [b"B", status.as_slice(), &retry, &[0, 0], body].concat(),
+            (None, _) => [b"A", status.as_slice(), &retry, body].concat(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -160,6 +241,12 @@ mod tests {
         assert_eq!((request.is_post, request.path, request.body), (true, "/", [5, 6].as_slice()));
         for length in 0..frame.len() {
             assert!(parse(&frame[..length]).is_none(), "{length}");
+        }
+        let further = [&frame[..], &[4, 0], b"a:b\n", &[32, 0], &[7; 32]].concat();
+        let (headers, believed) = parse(&further).expect("whole").further.expect("there");
+        assert_eq!((headers, believed), ("a:b\n", [[7; 32]].as_slice()));
+        for length in frame.len() + 1..further.len() {
+            assert!(parse(&further[..length]).is_none(), "{length}");
         }
     }
 }

@@ -4,7 +4,7 @@
 //! stored is collected, as it lies in the cells (wrapped) and as it is (unwrapped). A fragment is any eight octets in a
 //! row of either form. In the clear there must never be one; when the device was destroyed there must be none at all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -28,12 +28,14 @@ pub(crate) const KEY: &str = "key";
 pub(crate) const CHIP: &str = "chip";
 
 /// Where the SDK keeps wrapped keys. Its ids never change, because devices in the field keep them.
-const KEYS: [(RecordId, What); 5] = [
+const KEYS: [(RecordId, What); 7] = [
     (RecordId(0x0010), What::DeviceKey),
     (RecordId(0x0011), What::DeviceKey),
     (RecordId(0x0012), What::Ratchet),
     (RecordId(0x0021), What::IdentityKey),
     (RecordId(0x0022), What::IdentityKey),
+    (RecordId(0x0030), What::StorageKey),
+    (RecordId(0x0031), What::StorageKey),
 ];
 /// Certificates, whose fragments are looked for as well.
 const CERTIFICATES: [RecordId; 2] = [RecordId(0x0023), RecordId(0x0024)];
@@ -48,6 +50,8 @@ pub(crate) struct Remains {
     keys: Vec<SecretArray<32>>,
     /// Keys and certificates as they lie in the cells.
     stored: BTreeSet<Vec<u8>>,
+    /// Versions of the storage key, as they lie in the cells, with their places among `keys`.
+    storage: BTreeMap<u32, (Vec<u8>, usize)>,
 }
 
 /// Fragments found, in octets that begin one.
@@ -64,7 +68,7 @@ impl Remains {
     /// When its chip's key cannot be read.
     pub(crate) fn of(folder: &Path, device: DeviceId) -> Outcome<Self> {
         let chip = FusedKey::new(SoftwareKey::new(Fuses::chip_key(folder)?));
-        Ok(Self { chip, device, keys: Vec::new(), stored: BTreeSet::new() })
+        Ok(Self { chip, device, keys: Vec::new(), stored: BTreeSet::new(), storage: BTreeMap::new() })
     }
 
     /// How many keys are known.
@@ -83,12 +87,17 @@ impl Remains {
             let Some(length) = store.read(id, &mut octets)? else { continue };
             let record = octets.get(..length).unwrap_or_default();
             let (front, wrapped) = record.split_last_chunk::<WRAPPED_OCTETS>().ok_or("a key record is too short")?;
-            let context = Wrapped { device: self.device, what, number: number_of(id, front)? };
+            let number = number_of(id, front)?;
+            let context = Wrapped { device: self.device, what, number };
             let key = self.chip.unwrap(context, wrapped).map_err(|_opaque| "a key does not unwrap")?;
-            if !self.keys.iter().any(|known| known.equals(&key)) {
+            let place = self.keys.iter().position(|known| known.equals(&key)).unwrap_or(self.keys.len());
+            if place == self.keys.len() {
                 self.keys.push(key);
             }
             self.stored.insert(wrapped.to_vec());
+            if what == What::StorageKey {
+                self.storage.insert(number, (wrapped.to_vec(), place));
+            }
         }
         for id in CERTIFICATES {
             if let Some(length) = store.read(id, &mut octets)? {
@@ -105,6 +114,15 @@ impl Remains {
         // Exposed to the search.
         let in_the_clear = self.keys.iter().map(|key| count(key.expose())).sum();
         Found { in_the_clear, stored: self.stored.iter().map(|stored| count(stored)).sum() }
+    }
+
+    /// Counts fragments of one version of the storage key, as it is and as it lies in the cells; `None` when the device never had it.
+    pub(crate) fn storage_key_in(&self, version: u32, cells: &[u8]) -> Option<usize> {
+        let (wrapped, place) = self.storage.get(&version)?;
+        let cells: BTreeSet<&[u8]> = cells.windows(FRAGMENT_OCTETS).collect();
+        let count = |what: &[u8]| what.windows(FRAGMENT_OCTETS).filter(|window| cells.contains(window)).count();
+        // Exposed to the search.
+        Some(count(wrapped) + count(self.keys.get(*place)?.expose()))
     }
 
     /// What is to be looked for in the device's memory: every key that it stored, the keys below them that it derived for these
@@ -233,6 +251,7 @@ mod tests {
             device: DeviceId::from_bytes([1; 16]),
             keys: vec![SecretArray::fill(|octets| *octets = key)],
             stored: BTreeSet::from([vec![0xc0; 9], b"certificate".to_vec()]),
+            storage: BTreeMap::new(),
         };
         let blank = [0xff; 256];
         assert_eq!(remains.found_in(&blank), Found { in_the_clear: 0, stored: 0 });

@@ -11,6 +11,7 @@ use kf_device::identity::{InUse, Slot, SoftwareIdentity};
 use kf_device::sealed::kf_seal::{SealAlgorithm, Sealer, Service};
 use kf_device::sealed::{Payload, open as open_payload, sealer};
 use kf_device::storage::{Checksum, Erasure, StorageError, Store};
+use kf_device::trust::Anchors;
 use kf_entropy::{Cutoffs, Evidence};
 use kf_exchange::KeyPlace;
 use kf_key::{FacilityId, UnixMillis};
@@ -33,6 +34,8 @@ pub(crate) struct Device<'l> {
     pub(crate) fuses: Fuses,
     pub(crate) store: Store<LineFlash<'l>, Checksum>,
     pub(crate) source: Source<LineNoise<'l>, Healthy>,
+    /// The roots that are believed: the one in the fuses, until another takes over from it.
+    pub(crate) anchors: Anchors,
     /// Of this boot, one service at a time.
     sealer: Option<(KeyPlace, Service, Sealer)>,
 }
@@ -52,7 +55,8 @@ impl<'l> Device<'l> {
             .compare_with_last_start(&mut store)
             .or_text("comparison with the last start")?;
         let evidence = source.evidence().to_bytes();
-        Ok((Self { line, fuses, store, source, sealer: None }, evidence))
+        let anchors = Anchors::load(&mut store, fuses.anchor).or_text("roots")?;
+        Ok((Self { line, fuses, store, source, anchors, sealer: None }, evidence))
     }
 
     /// Ends what this boot seals with.
@@ -126,7 +130,7 @@ pub(crate) fn open(
     Ok(open_payload(&held, service, payload, &mut device.store, result).or_text("open")?.len())
 }
 
-/// Destroys every key: the device keys, the ratchet, both identities. Gives one octet, 1 for erased and read back.
+/// Destroys every key: the device keys, the ratchet, both identities, the storage key. Gives one octet, 1 for erased and read back.
 pub(crate) fn destroy(
     device: &mut Device<'_>,
     _now: UnixMillis,
@@ -134,7 +138,8 @@ pub(crate) fn destroy(
     result: &mut [u8],
 ) -> Result<usize, Text> {
     device.forget();
-    let targets = [Target::DeviceKeys, Target::Ratchet, Target::Identity(Slot::A), Target::Identity(Slot::B)];
+    let identities = [Target::Identity(Slot::A), Target::Identity(Slot::B)];
+    let targets = [Target::DeviceKeys, Target::Ratchet, Target::StorageKey].into_iter().chain(identities);
     let mut all_read_back = true;
     for target in targets {
         let erasure = destroy_target(&mut device.store, target).or_text("destruction")?;

@@ -3,20 +3,22 @@
 use kf_device::certificate::{Certificate, MAX_CERTIFICATE_OCTETS};
 use kf_device::enrolment::machine::{Credential, Outcome, Step};
 use kf_device::enrolment::{
-    Authorities, Enrolment, MAX_AUTHORIZATION_OCTETS, Operation, REQUEST_OCTETS, Service, basic_authorization, body,
+    Enrolment, MAX_AUTHORIZATION_OCTETS, Operation, REQUEST_OCTETS, Service, basic_authorization, body,
     certification_request, issued, outcome_of, validity_of,
 };
 use kf_device::identity::{Candidate, Certified, SoftwareIdentity};
+use kf_device::trust::Anchors;
 use kf_key::UnixMillis;
 
 use crate::device::Device;
 use crate::fields::Fields;
 use crate::host::{Request, ask};
 use crate::text::{OrText, Text};
+use crate::trust;
 
 /// More steps than any path through the machine has.
 const MAX_STEPS: u32 = 24;
-const ANSWER_OCTETS: usize = 8 * 1024;
+pub(crate) const ANSWER_OCTETS: usize = 8 * 1024;
 
 /// Enrolment code, empty for none; whether to renew at once: goes on until nothing is due. Gives the certificate.
 pub(crate) fn enrol(
@@ -52,7 +54,7 @@ pub(crate) fn keep_certificate(
             Step::AskForAttention(_) => return Err(Text::of("there is no credential that the server takes")),
             Step::RunHook => Outcome::HookRan,
             Step::MakeRequest => make_request(device)?,
-            Step::Enrol(credential) => request_certificate(device, credential, code)?,
+            Step::Enrol(credential) => request_certificate(device, now, credential, code)?,
             Step::Prove => prove(device)?,
             Step::Adopt => adopt(device)?,
         };
@@ -71,17 +73,17 @@ fn make_request(device: &mut Device<'_>) -> Result<Outcome, Text> {
     Ok(Outcome::RequestMade)
 }
 
-fn request_certificate(device: &mut Device<'_>, credential: Credential, code: &[u8]) -> Result<Outcome, Text> {
+fn request_certificate(
+    device: &mut Device<'_>,
+    now: UnixMillis,
+    credential: Credential,
+    code: &[u8],
+) -> Result<Outcome, Text> {
     let candidate = Candidate::load(&mut device.store, &device.fuses.chip, device.fuses.device)
         .or_text("identity key")?
         .ok_or(Text::of("there is no key that waits for a certificate"))?;
     let mut authorities = [0; ANSWER_OCTETS];
-    let authorities = {
-        let (label, anchor) = (Service::new(Some(device.fuses.label())).or_text("label")?, device.fuses.anchor);
-        let path = label.path(Operation::CaCerts);
-        let answer = ask(device.line, &get(path.as_str(), &[]), None::<&SoftwareIdentity>, &mut authorities)?;
-        Authorities::read(answer, anchor).or_text("cacerts")?
-    };
+    let authorities = trust::authorities(device, now, &mut authorities)?;
     let mut answer = [0; ANSWER_OCTETS];
     let answer = post(device, credential, code, &candidate, &mut answer)?;
     if let Some(outcome) = outcome_of(credential, answer.status, answer.retry_after_seconds) {
@@ -94,8 +96,18 @@ fn request_certificate(device: &mut Device<'_>, credential: Credential, code: &[
     Ok(Outcome::Issued(validity_of(&certificate)))
 }
 
-fn get<'a>(path: &'a str, certificate: &'a [u8]) -> Request<'a> {
-    Request { method: Operation::CaCerts.method(), path, content_type: "", authorization: "", body: &[], certificate }
+/// A request for the CA certificates.
+pub(crate) fn get<'a>(path: &'a str, certificate: &'a [u8], anchors: Anchors) -> Request<'a> {
+    Request {
+        method: Operation::CaCerts.method(),
+        path,
+        content_type: "",
+        authorization: "",
+        body: &[],
+        certificate,
+        headers: "",
+        anchors,
+    }
 }
 
 fn post<'a>(
@@ -129,6 +141,8 @@ fn post<'a>(
         authorization,
         body,
         certificate: octets.get(..certificate).unwrap_or_default(),
+        headers: "",
+        anchors: device.anchors,
     };
     ask(device.line, &request, identity.as_ref().map(|identity| identity.key()), answer)
 }
@@ -141,7 +155,8 @@ fn prove(device: &mut Device<'_>) -> Result<Outcome, Text> {
     Certificate::from_der(certificate).or_text("certificate")?;
     let path = Service::new(Some(device.fuses.label())).or_text("label")?.path(Operation::CaCerts);
     let mut answer = [0; ANSWER_OCTETS];
-    let answer = ask(device.line, &get(path.as_str(), certificate), Some(certified.key()), &mut answer)?;
+    let answer =
+        ask(device.line, &get(path.as_str(), certificate, device.anchors), Some(certified.key()), &mut answer)?;
     Ok(match answer.status {
         200 => Outcome::Proved,
         401 | 403 => Outcome::ProofRefused,

@@ -63,6 +63,8 @@ fn send<'a>(device: &Device<'_>, message: &Message, answer: &'a mut [u8]) -> Res
         authorization: "",
         body: message.as_bytes(),
         certificate: &[],
+        headers: "",
+        anchors: device.anchors,
     };
     let answer = ask(device.line, &request, None::<&SoftwareIdentity>, answer)?;
     if answer.status == 200 { Ok(answer.body) } else { Err(Text::of("the server refused the message")) }

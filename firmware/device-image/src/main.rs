@@ -13,8 +13,10 @@ mod fields;
 mod fuses;
 mod host;
 mod peripherals;
+mod records;
 mod rotate;
 mod text;
+mod trust;
 
 use core::cell::RefCell;
 
@@ -28,7 +30,7 @@ use text::Text;
 /// What a command does: reads its fields, writes its result, says how long it is, or why it failed.
 type Act = for<'l> fn(&mut Device<'l>, UnixMillis, &mut Fields<'_>, &mut [u8]) -> Result<usize, Text>;
 
-const COMMANDS: [(u8, Act); 9] = [
+const COMMANDS: [(u8, Act); 11] = [
     (2, enrol::enrol),
     (3, device::inject),
     (4, device::seal),
@@ -38,6 +40,8 @@ const COMMANDS: [(u8, Act); 9] = [
     (8, device::destroy),
     (9, device::show),
     (10, rotate::fetch),
+    (11, records::put),
+    (12, records::recall),
 ];
 
 /// Stack that is written over after each command: more than the deepest of them uses.

@@ -10,11 +10,13 @@ use kf_key::UnixMillis;
 
 use crate::device::{Device, write};
 use crate::fields::Fields;
-use crate::host::{Request, ask};
+use crate::host::{Request, ask, ask_for_news};
 use crate::text::{OrText, Text};
-use crate::{enrol, exchange};
+use crate::{enrol, exchange, records, trust};
 
 const ORDERS: &str = "/v1/device/orders";
+/// What this program can be asked for without an order.
+const KNOWS: &str = "keyfleet-storage:1\nkeyfleet-renewal:1\n";
 const OUTCOME: &str = "/v1/device/orders/outcome";
 
 /// Order: carries it out and gives the signed report.
@@ -27,8 +29,9 @@ pub(crate) fn obey(
     carry_out(device, now, fields.next()?, result)
 }
 
-/// Asks the server for the order that waits, carries it out and sends the signed report, which it gives; nothing when none
-/// waits. A device that was wiped has only its report left to send.
+/// Asks the server for what waits. Takes up a root, puts records under a new storage key, renews, where that is asked; then
+/// carries out the order that waits and sends the signed report, which it gives; nothing when none waits. A device that was wiped
+/// has only its report left to send.
 pub(crate) fn fetch(
     device: &mut Device<'_>,
     now: UnixMillis,
@@ -41,7 +44,8 @@ pub(crate) fn fetch(
         None => {
             // What TLS asks to be signed comes the same way.
             let mut answer = [0; 2 * MAX_MESSAGE_OCTETS];
-            let order = waiting(device, &mut answer)?;
+            let (order, beside) = waiting(device, &mut answer)?;
+            do_beside(device, now, beside, order.is_empty())?;
             if order.is_empty() {
                 return Ok(0);
             }
@@ -50,6 +54,27 @@ pub(crate) fn fetch(
     };
     report(device, result.get(..length).unwrap_or_default())?;
     Ok(length)
+}
+
+/// What is asked for without an order. Whatever the next poll proves is proved at once.
+fn do_beside(device: &mut Device<'_>, now: UnixMillis, beside: Beside, may_renew: bool) -> Result<(), Text> {
+    let mut proves = false;
+    if let Some(announced) = beside.anchor {
+        proves |= trust::take_up(device, now, announced)?;
+    }
+    if let Some(request) = beside.storage {
+        records::migrate(device, now, request)?;
+    }
+    // An order to rotate does the same, and is answered.
+    if beside.renewal && may_renew {
+        enrol::keep_certificate(device, now, &[], true)?;
+        exchange::fetch(device)?;
+        proves = true;
+    }
+    if proves {
+        waiting(device, &mut [0; 2 * MAX_MESSAGE_OCTETS])?;
+    }
+    Ok(())
 }
 
 fn carry_out(device: &mut Device<'_>, now: UnixMillis, order: &[u8], result: &mut [u8]) -> Result<usize, Text> {
@@ -71,17 +96,63 @@ fn carry_out(device: &mut Device<'_>, now: UnixMillis, order: &[u8], result: &mu
     write(&[report.as_bytes()], result)
 }
 
-/// The order that waits; empty when there is none.
-fn waiting<'a>(device: &mut Device<'_>, answer: &'a mut [u8]) -> Result<&'a [u8], Text> {
+/// What is asked for beside an order, or without one.
+#[derive(Clone, Copy, Default)]
+struct Beside {
+    /// SHA-256 of a root that is to be taken up.
+    anchor: Option<[u8; 32]>,
+    /// What a statement about a new storage key is to name.
+    storage: Option<[u8; 16]>,
+    /// A new identity key and certificate.
+    renewal: bool,
+}
+
+impl Beside {
+    fn read(headers: &str) -> Self {
+        let mut beside = Self::default();
+        for (name, value) in headers.lines().filter_map(|line| line.split_once(':')) {
+            match name {
+                "keyfleet-anchor" => beside.anchor = from_hex(value),
+                "keyfleet-storage" => beside.storage = from_hex(value),
+                "keyfleet-renewal" => beside.renewal = true,
+                _ => {}
+            }
+        }
+        beside
+    }
+}
+
+fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut octets = [0; N];
+    if text.len() != 2 * N {
+        return None;
+    }
+    for (place, pair) in octets.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *place = u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(octets)
+}
+
+/// The order that waits, empty when there is none, and what is asked for beside it.
+fn waiting<'a>(device: &mut Device<'_>, answer: &'a mut [u8]) -> Result<(&'a [u8], Beside), Text> {
     let identity = device.identity()?.ok_or(Text::of("there is no identity"))?;
     let mut certificate = [0; MAX_CERTIFICATE_OCTETS];
     let certificate = identity.certificate(&mut device.store, &mut certificate).or_text("certificate")?;
-    let request =
-        Request { method: Method::Get, path: ORDERS, content_type: "", authorization: "", body: &[], certificate };
-    let answer = ask(device.line, &request, Some(identity.key()), answer)?;
+    let request = Request {
+        method: Method::Get,
+        path: ORDERS,
+        content_type: "",
+        authorization: "",
+        body: &[],
+        certificate,
+        headers: KNOWS,
+        anchors: device.anchors,
+    };
+    let (answer, headers) = ask_for_news(device.line, &request, Some(identity.key()), answer)?;
+    let beside = Beside::read(headers);
     match answer.status {
-        200 => Ok(answer.body),
-        204 => Ok(&[]),
+        200 => Ok((answer.body, beside)),
+        204 => Ok((&[], beside)),
         _ => Err(Text::of("the server gave no order")),
     }
 }
@@ -94,6 +165,8 @@ fn report(device: &Device<'_>, report: &[u8]) -> Result<(), Text> {
         authorization: "",
         body: report,
         certificate: &[],
+        headers: "",
+        anchors: device.anchors,
     };
     let mut answer = [0; MAX_MESSAGE_OCTETS + 16];
     match ask(device.line, &request, None::<&SoftwareIdentity>, &mut answer)?.status {

@@ -35,6 +35,7 @@ impl Life {
         running.tell(Command::Exchange, &[])?;
         // No order waits, but the session in which the device asks is signed by its key.
         running.tell(Command::Orders, &[])?;
+        running.tell(Command::Recall, &[&[0]])?;
         running.tell(Command::Show, &[])?;
         let during: usize = running.seen().iter().map(|seen| seen.count(KEY)).sum();
         let after = running.search(&known()?)?;
@@ -49,7 +50,6 @@ impl Life {
     /// Two people order the wipe; the device carries it out and signs that it has.
     pub(super) fn die(&mut self) -> Outcome<()> {
         self.hold_alive()?;
-        self.fleet.sign_up_second()?;
         let asked = ["order", "create", "--device", NAME, "--act", "wipe", "--why", "sold", "--yes"];
         let proposal = self.fleet.propose(&asked)?;
         self.fleet.approve(&proposal)?;
