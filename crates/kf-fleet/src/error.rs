@@ -122,7 +122,15 @@ impl From<Denied> for FleetError {
 
 impl From<SignerError> for FleetError {
     fn from(error: SignerError) -> Self {
-        Self::Signer(error)
+        match error {
+            SignerError::UsedUp { key } => Self::conflict(
+                "key",
+                format!("{key} has signed as often as the policy allows, and signs nothing new"),
+                "make its successor: `keyfleet authority succeed` for a CA, `keyfleet rotate --class CLASS --now` for another \
+                 key of the server; `keyfleet inventory` shows its class and uses",
+            ),
+            other => Self::Signer(other),
+        }
     }
 }
 

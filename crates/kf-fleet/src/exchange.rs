@@ -38,7 +38,7 @@ pub(crate) fn signer_error(error: SignerError) -> FleetError {
     match error {
         SignerError::Refused(SignerRefusal::Exchange(_)) => refused(),
         SignerError::Rate { .. } => FleetError::TooMany { retry_after_seconds: CEILING_RETRY_SECONDS },
-        other => FleetError::Signer(other),
+        other => other.into(),
     }
 }
 

@@ -173,6 +173,7 @@ impl Fleet {
             broker_memory: BrokerMemory::default(),
             wake: Notify::new(),
         });
+        fleet.count_signatures();
         fleet.take_up().await?;
         Ok(fleet)
     }

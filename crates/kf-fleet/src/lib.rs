@@ -60,6 +60,7 @@ mod revocation;
 mod rotation;
 mod sealed;
 mod session;
+mod signature_count;
 mod status;
 mod store_error;
 mod tls;

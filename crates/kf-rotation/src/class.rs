@@ -162,6 +162,21 @@ impl KeyClass {
         matches!(self.key_type(), KeyType::SymmetricDataEncryption | KeyType::SymmetricKeyWrapping)
     }
 
+    /// Whether uses are counted, so that a limit of them can be kept: what seals, and the server's signature keys.
+    #[must_use]
+    pub const fn counts_uses(self) -> bool {
+        self.seals()
+            || matches!(
+                self,
+                Self::RootAuthorityKey
+                    | Self::IssuingAuthorityKey
+                    | Self::LogKey
+                    | Self::DeliveryKey
+                    | Self::OrderKey
+                    | Self::BatchAuthorisationKey
+            )
+    }
+
     /// The longest originator-usage period that SP 800-57 Part 1 section 5.3.6, table 1, recommends for its type. It is
     /// guidance by order of magnitude, not a legal maximum: a policy may go beyond it with a written exception.
     #[must_use]

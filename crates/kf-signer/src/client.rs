@@ -4,6 +4,7 @@ mod batch;
 mod derivation;
 mod exchange;
 mod link;
+mod meter;
 mod process;
 mod wrapping;
 
@@ -29,6 +30,7 @@ use crate::{
 pub use batch::BatchPlace;
 pub use exchange::DeviceProof;
 use link::Link;
+pub use meter::{SetAside, SetAsideSignatures, SignatureUse};
 
 /// Octets of key identifier in front of what is signed.
 const KEY_OCTETS: usize = 16;
@@ -60,6 +62,7 @@ struct Shared {
     link: RwLock<Option<Arc<Link>>>,
     registered: Mutex<BTreeMap<KeyId, (KeyHandle, KeyFacts)>>,
     wrapping: wrapping::Registered,
+    meter: meter::Meter,
     capabilities: Arc<SignerCapabilities>,
     restarts: AtomicU64,
     /// Zero when the signer runs in this process.
@@ -75,6 +78,7 @@ impl Shared {
             link: RwLock::new(Some(link)),
             registered: Mutex::new(BTreeMap::new()),
             wrapping: wrapping::Registered::default(),
+            meter: meter::Meter::default(),
             capabilities: Arc::new(capabilities),
             restarts: AtomicU64::new(0),
             process_id: AtomicU32::new(0),
@@ -194,6 +198,7 @@ impl SignerClient {
         size: u64,
         root: [u8; 32],
     ) -> Result<[u8; 64], SignerError> {
+        self.count(key, SignatureUse::GoOn).await?;
         let link = self.link_with(key).await?;
         let request = [key.as_bytes().as_slice(), &size.to_be_bytes(), &root, origin.as_bytes()];
         let signature = link.call(RequestKind::SignCheckpoint, &request).await?;
@@ -322,10 +327,17 @@ impl SignerClient {
         Ok(link)
     }
 
+    /// A root signs little, and its successor too: it is counted and never stopped. Nor is what revokes.
+    fn use_of(&self, kind: RequestKind, key: KeyId) -> SignatureUse {
+        let is_issuing = self.registered().get(&key).is_some_and(|(_, facts)| facts.purpose == KeyPurpose::IssuingCa);
+        if kind == RequestKind::SignCertificate && is_issuing { SignatureUse::Issue } else { SignatureUse::GoOn }
+    }
+
     async fn sign(&self, kind: RequestKind, key: KeyId, tbs: &[u8], limit: usize) -> Result<Vec<u8>, SignerError> {
         if tbs.len() > limit - KEY_OCTETS {
             return Err(too_large(limit - KEY_OCTETS));
         }
+        self.count(key, self.use_of(kind, key)).await?;
         self.link_with(key).await?.call(kind, &[key.as_bytes(), tbs]).await
     }
 }

@@ -24,6 +24,12 @@ pub enum SignerError {
         /// Ceiling.
         per_minute: u32,
     },
+    /// The operator: the key has signed as often as the policy allows; what it signed stays. Make its successor.
+    #[error("key {key} has signed as often as the policy allows")]
+    UsedUp {
+        /// Key.
+        key: KeyId,
+    },
     /// The operator: the back end reported a failure.
     #[error("the key back end failed: {0}")]
     Backend(String),

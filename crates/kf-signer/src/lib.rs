@@ -31,7 +31,7 @@ mod wrapping;
 
 pub use child::run_signer;
 pub use client::{BatchPlace, DeviceProof};
-pub use client::{SignerClient, SignerHealth};
+pub use client::{SetAside, SetAsideSignatures, SignatureUse, SignerClient, SignerHealth};
 pub use command::{SignerCommand, initialise};
 pub use config::{Pkcs11Config, RateCeilings, SealedFileConfig, SecretSource, SignerConfig, TpmConfig};
 pub use derivation::{DeviceKeyPlace, SESSION_LIFETIME, SealingKey};

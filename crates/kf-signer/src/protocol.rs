@@ -197,6 +197,7 @@ pub(crate) fn encode_error(error: &SignerError) -> Vec<u8> {
         SignerError::Bug(what) => text(11, what),
         SignerError::Unavailable => vec![12],
         SignerError::Refused(SignerRefusal::Exchange(reason)) => text(13, reason),
+        SignerError::UsedUp { key } => [&[14], key.as_bytes().as_slice()].concat(),
     }
 }
 
@@ -226,6 +227,7 @@ fn decode_known_error(body: &[u8]) -> Option<SignerError> {
         11 => return Some(SignerError::Bug(text(fields))),
         12 => return Some(SignerError::Unavailable),
         13 => SignerRefusal::Exchange(text(fields)),
+        14 => return Some(SignerError::UsedUp { key: fields.key()? }),
         _ => return None,
     };
     Some(SignerError::Refused(refusal))
@@ -249,6 +251,7 @@ mod tests {
         ];
         let others = [
             SignerError::Rate { key, per_minute: 5 },
+            SignerError::UsedUp { key },
             SignerError::Backend("token".to_owned()),
             SignerError::Wrapped,
             SignerError::Start("no root".to_owned()),

@@ -39,6 +39,7 @@ pub mod incident;
 pub mod intent;
 pub mod inventory;
 pub mod key;
+mod key_use;
 pub mod label;
 mod listing;
 pub mod log;

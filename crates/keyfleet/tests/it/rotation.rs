@@ -40,7 +40,7 @@ fn every_contradiction_of_a_policy_is_named_and_the_command_line_says_that_it_is
     let refused = run(&home, &["policy", "check", "policy.toml"]).expect_failure();
     let talk = refused.text();
     assert!(talk.contains("ldevid-key: originator: longer than the 2y that SP 800-57 recommends"), "{talk}");
-    assert!(talk.contains("ldevid-key: uses, octets: keys of this class seal nothing"), "{talk}");
+    assert!(talk.contains("ldevid-key: uses, octets: they are not counted for keys of this class"), "{talk}");
     assert_eq!(refused.code, Some(2), "{talk}");
 }
 

@@ -1,7 +1,6 @@
 //! Keys of the server itself, of facilities and of batches.
 
 use kf_api::PageRequest;
-use kf_api::authority::AuthorityKind;
 use kf_api::batch::{Batch, BatchState};
 use kf_api::certificate::Certificate;
 use kf_api::encryption_key::{EncryptionKey, KeyVersion};
@@ -78,16 +77,8 @@ impl Fleet {
     fn key_row(&self, key: KeyRecord) -> Result<Option<Row>, FleetError> {
         let authorities = self.authorities();
         let authority = key.purpose.strip_prefix("authority:").and_then(|name| authorities.by_name(name));
-        let class = match (&authority, key.purpose.as_str()) {
-            (Some(known), _) if known.record.kind == AuthorityKind::Issuing => KeyClass::IssuingAuthorityKey,
-            (Some(_), _) => KeyClass::RootAuthorityKey,
-            (None, "log") => KeyClass::LogKey,
-            (None, "delivery") => KeyClass::DeliveryKey,
-            (None, "order") => KeyClass::OrderKey,
-            (None, "batch") => KeyClass::BatchAuthorisationKey,
-            // Of a purpose that has no class: left out rather than put into a wrong one.
-            (None, _) => return Ok(None),
-        };
+        // Of a purpose that has no class: left out rather than put into a wrong one.
+        let Some(class) = self.class_of_pair(&key) else { return Ok(None) };
         let (place, protection) = match key.material {
             KeyMaterial::Wrapped(_) => (KeyPlace::Registry, KeyProtection::Wrapped),
             KeyMaterial::Token(_) => root_place(self.signer.capabilities().backend),
@@ -108,6 +99,7 @@ impl Fleet {
             created: Some(key.created),
             activated: key.activated,
             succeeded: is_succeeded,
+            uses: Some(self.store.key_uses(key.id)?),
             protects,
             expires: authority.map(|known| known.record.not_after),
             facility: authority.and_then(|known| known.record.facility),

@@ -34,7 +34,7 @@ impl Fleet {
             class: KeyClass::LogKey,
             state: key.state,
             activated: key.activated,
-            uses: 0,
+            uses: self.store.key_uses(key.id)?,
             octets: 0,
             events: &[],
             successor: Successor::None,

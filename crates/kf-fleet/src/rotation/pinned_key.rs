@@ -35,7 +35,7 @@ impl Fleet {
                 class: class_of(role),
                 state: key.state,
                 activated: record.activated,
-                uses: 0,
+                uses: self.store.key_uses(key.id)?,
                 octets: 0,
                 events: &[],
                 successor: if is_newest { Successor::None } else { Successor::Active },

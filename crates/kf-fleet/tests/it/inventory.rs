@@ -151,7 +151,7 @@ async fn the_servers_policy_is_a_file_and_one_that_contradicts_itself_is_refused
     let error = data.rotation_policy(&config).unwrap_err();
     assert_eq!(field_of(&error), "rotation_policy_file");
     let text = error.to_string();
-    assert!(text.contains("longer than the 2y") && text.contains("seal nothing"), "{text}");
+    assert!(text.contains("longer than the 2y") && text.contains("are not counted"), "{text}");
 
     // A key cannot outlive the one above it, so that a short period is one for the whole branch.
     let branch = ["facility-key", "batch-key", "device-key", "storage-key", "application-key"];

@@ -34,6 +34,7 @@ mod scope;
 mod scratch;
 mod sealed;
 mod session;
+mod signature_count;
 mod stopped;
 mod storage_campaign;
 mod succession;

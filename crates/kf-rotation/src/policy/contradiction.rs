@@ -40,8 +40,8 @@ pub enum Kind {
     /// Not from 1 to 100.
     #[error("rotate-at: expected a percentage from 1 to 100")]
     RotateAt,
-    /// A limit of uses or octets for a key that seals nothing.
-    #[error("uses, octets: keys of this class seal nothing; remove the field")]
+    /// A limit of uses for a key whose uses nobody counts, or of octets for one that seals nothing.
+    #[error("uses, octets: they are not counted for keys of this class; remove the field")]
     DoesNotSeal,
     /// No use at all.
     #[error("uses, octets: a limit of zero forbids the key; suspend it instead")]
@@ -119,14 +119,14 @@ fn about_periods(class: KeyClass, rule: &Rule, parent: Option<(KeyClass, Option<
 
 fn about_limits(class: KeyClass, rule: &Rule) -> Vec<Kind> {
     let mut kinds = Vec::new();
-    if (rule.uses.is_some() || rule.octets.is_some()) && !class.seals() {
+    if (rule.uses.is_some() && !class.counts_uses()) || (rule.octets.is_some() && !class.seals()) {
         kinds.push(Kind::DoesNotSeal);
     }
     if rule.uses == Some(0) || rule.octets == Some(0) {
         kinds.push(Kind::Zero);
     }
     let bound = Sealing::GcmRandomNonce.max_messages(0);
-    if rule.uses.is_some_and(|uses| uses > bound) {
+    if class.seals() && rule.uses.is_some_and(|uses| uses > bound) {
         kinds.push(Kind::BeyondBound(bound));
     }
     kinds

@@ -64,7 +64,7 @@ fn every_contradiction_is_named_with_its_place_and_what_to_do() {
         "ldevid-key: originator: longer than the 2y",
         "ldevid-key: recipient-after: keys of this class have no",
         "ldevid-key: rotate-at: expected a percentage",
-        "ldevid-key: uses, octets: keys of this class seal nothing",
+        "ldevid-key: uses, octets: they are not counted for keys of this class",
         "data-encryption-key: uses: beyond the 4294967296 uses",
         "data-encryption-key: recipient-after: longer than the 3y",
         "device-key: originator: a key cannot outlive the facility-key above it, which ends after 200d",

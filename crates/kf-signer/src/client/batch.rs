@@ -4,7 +4,7 @@ use kf_batch::quota::QuotaTerms;
 use kf_batch::salt::SealedSalt;
 use kf_key::{BatchId, DeviceId, FacilityId, KeyId};
 
-use super::SignerClient;
+use super::{SignatureUse, SignerClient};
 use crate::SignerError;
 use crate::protocol::{Fields, MAX_SALTS, RequestKind, bug, too_large};
 
@@ -25,6 +25,7 @@ impl SignerClient {
     /// # Errors
     /// [`crate::SignerRefusal::Content`] for terms that no station would take; [`SignerError::Rate`]; [`SignerError`].
     pub async fn sign_quota(&self, batch_key: KeyId, terms: &QuotaTerms) -> Result<Vec<u8>, SignerError> {
+        self.count(batch_key, SignatureUse::Issue).await?;
         let octets = terms.to_octets();
         self.link_with(batch_key).await?.call(RequestKind::SignQuota, &[batch_key.as_bytes(), &octets]).await
     }

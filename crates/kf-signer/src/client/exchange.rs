@@ -4,8 +4,8 @@ use kf_exchange::MAX_MESSAGE_OCTETS;
 use kf_exchange::order::Order;
 use kf_key::{KeyId, UnixMillis};
 
-use super::SignerClient;
 use super::derivation::MAX_WRAPPED_SALT_OCTETS;
+use super::{SignatureUse, SignerClient};
 use crate::derivation::DeviceKeyPlace;
 use crate::protocol::{RequestKind, prefix, too_large};
 use crate::{SignerError, SignerRefusal};
@@ -37,6 +37,7 @@ impl SignerClient {
     /// [`SignerRefusal::Exchange`] for what is no hello; [`SignerError::Rate`]; [`SignerError`].
     pub async fn exchange_challenge(&self, delivery_key: KeyId, hello: &[u8]) -> Result<Vec<u8>, SignerError> {
         check(hello)?;
+        self.count(delivery_key, SignatureUse::Issue).await?;
         self.link_with(delivery_key).await?.call(RequestKind::Challenge, &[delivery_key.as_bytes(), hello]).await
     }
 
@@ -117,6 +118,7 @@ impl SignerClient {
     /// # Errors
     /// [`SignerError`].
     pub async fn sign_order(&self, order_key: KeyId, order: &Order) -> Result<Vec<u8>, SignerError> {
+        self.count(order_key, SignatureUse::Issue).await?;
         let Order { act, device, counter, expires } = order;
         let (counter, expires) = (counter.to_be_bytes(), expires.0.to_be_bytes());
         let request = [&order_key.as_bytes()[..], &[act.code()], device.as_bytes(), &counter, &expires];
@@ -133,6 +135,7 @@ impl SignerClient {
         after: KeyId,
         (version, made): (u32, UnixMillis),
     ) -> Result<Vec<u8>, SignerError> {
+        self.count(before, SignatureUse::GoOn).await?;
         self.link_with(after).await?;
         let (version, made) = (version.to_be_bytes(), made.0.to_be_bytes());
         let request = [&before.as_bytes()[..], after.as_bytes(), &version, &made];

@@ -760,3 +760,9 @@ CREATE TABLE pinned_key_holder (
     at INTEGER NOT NULL,
     PRIMARY KEY (holder, role)
 ) STRICT, WITHOUT ROWID;
+
+-- How often a key has signed, at most: set aside before it happens.
+CREATE TABLE key_use (
+    key BLOB NOT NULL PRIMARY KEY,
+    uses INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
