@@ -4,6 +4,7 @@ mod duties;
 mod migration;
 mod pin;
 mod record;
+mod reset;
 mod trust;
 mod wipe;
 
@@ -35,9 +36,10 @@ use crate::message_queue::{self, MessageQueue};
 use crate::secret_source::{self, CodeSource};
 use crate::slots::{Contents, SLOTS, Slots, StoredIdentity, StoredSpare};
 use crate::telemetry::{CounterOutbox, Material, OrderInlet, Outbox, SealedOutbox, Traffic};
-use crate::vault::Vault;
+use crate::vault::{VAULT, Vault};
 use crate::{chain, hook, telemetry};
 use duties::{Duties, NEVER, PLAIN_WRAPPING_KEY};
+use reset::RESET;
 use wipe::{WIPED, WIPED_DONE};
 
 /// The longest sleep: a clock that is set in the meantime is noticed after it.
@@ -48,8 +50,12 @@ const MOST_ROUNDS: usize = 8;
 const HOOKED: &str = "hooked";
 /// The file that holds the pinned root once it was fetched.
 const ROOT: &str = "root.der";
+/// The file of the secret of this ownership, which what the key source wraps under is bound to.
+const OWNER: &str = "owner";
 /// The file that holds the time of the last proven contact.
 const LAST_SEEN: &str = "last-seen";
+/// What binds the wrapping key to it.
+const OWNER_LABEL: &[u8] = b"keyfleet-agent owner v1 ";
 /// How much later a contact has to be to be written down.
 const LAST_SEEN_STEP: u64 = UnixMillis::HOUR;
 
@@ -62,6 +68,8 @@ pub struct RunOutcome {
     pub is_settled: bool,
     /// Somebody has to act.
     pub needs_attention: bool,
+    /// The device was reset: the next start is that of one that never enrolled.
+    pub was_reset: bool,
 }
 
 /// One device's agent.
@@ -81,6 +89,9 @@ pub struct Agent {
     duties: Option<Duties>,
     /// The receipt of a wipe: nothing else is done any more.
     wiped: Option<Vec<u8>>,
+    /// The receipt of a factory reset: nothing else is done by this process.
+    reset: Option<Vec<u8>>,
+    was_reset: bool,
     _lock: File,
 }
 
@@ -118,18 +129,20 @@ impl Agent {
     fn open_locked(config: Config, events: EventSink, keys: Box<dyn KeySource>, lock: File) -> Result<Self, Failure> {
         let path = config.state_dir.clone();
         let failed = |source| Failure::State { path: path.clone(), source };
-        let disk = DirectoryDisk::open(&path, &SLOTS).map_err(failed)?;
+        let mut disk = DirectoryDisk::open(&path, &SLOTS).map_err(failed)?;
+        reset::settle(&mut disk).map_err(failed)?;
         let mut slots = Slots::new(disk);
         let contents = slots.recover().map_err(failed)?;
         let wiped = slots.disk().read(WIPED).map_err(failed)?;
+        let reset = slots.disk().read(RESET).map_err(failed)?;
         let clock = Clock::system();
         if let Some(seen) = slots.disk().read(LAST_SEEN).map_err(failed)? {
             clock.not_before(parse_millis(&seen).unwrap_or_default());
         }
         let code = CodeSource::open(&config.bootstrap)?;
-        let (factory, duties) = match wiped {
-            Some(_) => (None, None),
-            None => (factory_of(&config, keys.as_ref())?, duties_of(&config, keys.as_ref(), slots.disk())?),
+        let (factory, duties) = match (&wiped, &reset) {
+            (Some(_), _) | (_, Some(_)) => (None, None),
+            (None, None) => (factory_of(&config, keys.as_ref())?, duties_of(&config, keys.as_ref(), slots.disk())?),
         };
         let server = open_server(&config, &clock, slots.disk()).map_err(|error| match error {
             RootFailure::Start(failure) => failure,
@@ -154,9 +167,12 @@ impl Agent {
             needs_attention: false,
             duties,
             wiped,
+            reset,
+            was_reset: false,
             _lock: lock,
         };
-        if agent.wiped.is_some() {
+        agent.resume_reset()?;
+        if agent.is_ending() {
             return Ok(agent);
         }
         agent.take_over(contents).map_err(failed)?;
@@ -228,6 +244,9 @@ impl Agent {
         let live = async {
             loop {
                 let until = self.advance().await.min(self.tend().await);
+                if self.was_reset {
+                    break;
+                }
                 let left = Duration::from_millis(until.since(self.clock.now()));
                 let arrived = async {
                     match &mut self.duties {
@@ -255,7 +274,7 @@ impl Agent {
         for _ in 0..MOST_ROUNDS {
             self.advance().await;
             // An order to rotate makes a renewal due, and the renewal an answer.
-            if self.tend().await > self.clock.now() {
+            if self.tend().await > self.clock.now() || self.was_reset {
                 break;
             }
         }
@@ -285,15 +304,25 @@ impl Agent {
         tasks
     }
 
+    /// A wipe or a reset is under way, and nothing else is done.
+    const fn is_ending(&self) -> bool {
+        self.wiped.is_some() || self.reset.is_some()
+    }
+
     fn outcome(&self) -> RunOutcome {
         let now = self.clock.now();
         let is_settled = self.state.spare == Spare::Empty && now >= self.state.rest_until;
-        RunOutcome { is_valid: self.state.is_valid(now), is_settled, needs_attention: self.needs_attention }
+        RunOutcome {
+            is_valid: self.state.is_valid(now),
+            is_settled,
+            needs_attention: self.needs_attention,
+            was_reset: self.was_reset,
+        }
     }
 
     /// Carries out steps until there is nothing to do but wait; says until when.
     async fn advance(&mut self) -> UnixMillis {
-        if self.wiped.is_some() {
+        if self.is_ending() {
             return NEVER;
         }
         loop {
@@ -593,11 +622,33 @@ fn duties_of(config: &Config, keys: &dyn KeySource, disk: &mut DirectoryDisk) ->
     Duties::open(config, || {
         let failed = |source| Failure::State { path: config.state_dir.clone(), source };
         let wrapping = match keys.wrapping_key()? {
-            Some(wrapping) => wrapping,
+            Some(wrapping) => of_this_owner(&wrapping, disk).map_err(failed)?,
             None => plain_wrapping_key(disk).map_err(failed)?,
         };
         Ok(Vault::open(&config.state_dir, wrapping)?)
     })
+}
+
+/// What a key source wraps under comes back at every start, under the next owner too. So it is bound to a secret of this ownership, which a
+/// reset destroys. A vault of before there was one goes on as it is.
+fn of_this_owner(wrapping: &SecretArray<32>, disk: &mut DirectoryDisk) -> io::Result<SecretArray<32>> {
+    let bound = |owner: &[u8]| {
+        // Exposed to HMAC.
+        let tag = kf_crypto::hmac_sha256(wrapping.expose(), &[OWNER_LABEL, owner].concat());
+        SecretArray::fill(|octets| *octets = tag)
+    };
+    if let Some(owner) = disk.read(OWNER)?.map(SecretBytes::from_vec) {
+        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "the secret of the ownership has another length");
+        // Exposed to be bound.
+        return if owner.len() == 32 { Ok(bound(owner.expose())) } else { Err(wrong()) };
+    }
+    if disk.read(VAULT)?.is_some() {
+        return Ok(SecretArray::fill(|octets| octets.copy_from_slice(wrapping.expose())));
+    }
+    let fresh = kf_crypto::random_secret::<32>().map_err(|_opaque| io::Error::other("no random numbers"))?;
+    // Exposed to the file that dies with the ownership.
+    replace(disk, OWNER, fresh.expose())?;
+    Ok(bound(fresh.expose()))
 }
 
 /// Where keys may rest unwrapped: a wrapping key in a file beside what it wraps, so that the rest is as everywhere.

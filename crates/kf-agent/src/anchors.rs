@@ -6,7 +6,7 @@ use std::io;
 use crate::disk::{DirectoryDisk, Disk as _, replace};
 
 /// The file: a line with the SHA-256 of the roots of the configuration, then the roots, PEM.
-const ANCHORS: &str = "anchors";
+pub(crate) const ANCHORS: &str = "anchors";
 
 /// Roots, and what they came from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -217,13 +217,14 @@ async fn run(file: &ConfigFile) -> Result<ExitCode, Failure> {
             _ = interrupt.recv() => {}
         }
     };
-    agent.run(stop).await;
-    Ok(ExitCode::SUCCESS)
+    // The process ends so that nothing of the owner stays in its memory; whoever supervises it starts it again.
+    Ok(if agent.run(stop).await.was_reset { ExitCode::from(TRY_AGAIN) } else { ExitCode::SUCCESS })
 }
 
 async fn once(file: &ConfigFile) -> Result<ExitCode, Failure> {
     let outcome = Agent::open(file.load()?, EventSink::stdout())?.once().await;
     Ok(match outcome {
+        RunOutcome { was_reset: true, .. } => ExitCode::from(TRY_AGAIN),
         RunOutcome { needs_attention: true, .. } => ExitCode::FAILURE,
         RunOutcome { is_valid: true, is_settled: true, .. } => ExitCode::SUCCESS,
         RunOutcome { is_settled: false, .. } => ExitCode::from(TRY_AGAIN),

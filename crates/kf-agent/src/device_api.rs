@@ -1,6 +1,8 @@
 //! What the device asks the server beside enrolment: key exchanges, sessions, orders.
 
-use kf_api::order::{ALGORITHM_HEADER, ANCHOR_HEADER, ORDER_KEY_HEADER, RENEWAL_HEADER, STORAGE_HEADER};
+use kf_api::order::{
+    ACTS_HEADER, ALGORITHM_HEADER, ANCHOR_HEADER, ORDER_KEY_HEADER, OrderAct, RENEWAL_HEADER, STORAGE_HEADER,
+};
 use kf_client::header::{CONTENT_TYPE, RETRY_AFTER};
 use kf_client::{ClientError, HeaderName, HeaderValue, Method, Response};
 use kf_key::KeyAlgorithm;
@@ -14,7 +16,7 @@ const CBOR: &str = "application/cbor";
 /// What the device says of itself when it asks.
 #[derive(Debug, Default)]
 pub(crate) struct Knows {
-    /// It can be asked for a new storage key.
+    /// It can be asked for a new storage key, and for a factory reset: it signs what it answers.
     pub(crate) keeps_records: bool,
     /// It can be asked for a new identity key and certificate, by no order.
     pub(crate) renewal: bool,
@@ -132,6 +134,9 @@ impl Server {
         let said = [(STORAGE_HEADER, keeps_records), (RENEWAL_HEADER, renewal)].into_iter().filter(|(_, knows)| *knows);
         let mut says: Vec<_> =
             said.map(|(name, _)| (HeaderName::from_static(name), HeaderValue::from_static("1"))).collect();
+        if keeps_records {
+            says.push((HeaderName::from_static(ACTS_HEADER), HeaderValue::from_static(OrderAct::FactoryReset.name())));
+        }
         if let Some(value) = order_key.and_then(|key| HeaderValue::from_str(&key).ok()) {
             says.push((HeaderName::from_static(ORDER_KEY_HEADER), value));
         }

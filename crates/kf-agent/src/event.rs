@@ -165,6 +165,11 @@ pub enum Event {
         /// Files with keys that this process may not remove: destroy them by hand.
         left: Vec<String>,
     },
+    /// Every key that the owner brought is destroyed, by order; the IDevID is not.
+    FactoryReset {
+        /// Files with secrets that this process may not remove: destroy them by hand.
+        left: Vec<String>,
+    },
     /// The agent ends.
     Stopped,
 }

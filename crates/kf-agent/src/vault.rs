@@ -11,7 +11,7 @@ use kf_derive::{FusedKey, KeyedHmac as _, SoftwareKey};
 use kf_device::derivation::HeldKey;
 use kf_device::entropy::{Alphabet, Assessment, Healthy, Noise, NoiseState, Profile, Source, SourceId};
 use kf_device::exchange::{BeginError, FinishError, KeepError, Kept, begin, keep};
-use kf_device::order::{Accepted, OrderError, OrderKey, WipeOrder, wipe_report};
+use kf_device::order::{Accepted, OrderError, OrderKey, Remembered, ResetOrder, WipeOrder, reset_report, wipe_report};
 use kf_device::pin::Pin;
 use kf_device::protected::{MAX_OCTETS, Migrated, ProtectError, Step, StorageKeys, last_migration};
 use kf_device::storage::{Authenticated, Flash, Geometry, Medium, RecordId, StorageError, Store};
@@ -27,6 +27,9 @@ use kf_seal::Boot;
 
 /// The file of the journal, in the state directory.
 pub(crate) const VAULT: &str = "vault";
+
+/// The file of what a new vault takes over from the one before: order counters of former owners, and the counter of boots.
+pub(crate) const REMEMBERED: &str = "remembered";
 
 const GEOMETRY: Geometry = Geometry { word: 8, sector: 4_096, sectors: 4 };
 const FILE_OCTETS: u64 = 4 * 4_096;
@@ -257,7 +260,12 @@ impl Vault {
         let file = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&temporary);
         let file = file.map_err(VaultError::Disk)?;
         file.set_len(FILE_OCTETS).map_err(VaultError::Disk)?;
-        let journal = Store::format(FileFlash(file), self.integrity())?;
+        let mut journal = Store::format(FileFlash(file), self.integrity())?;
+        match std::fs::read(self.path.with_file_name(REMEMBERED)) {
+            Ok(octets) => Remembered::from_bytes(&octets).ok_or(VaultError::Damaged)?.put(&mut journal)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(VaultError::Disk(error)),
+        }
         std::fs::rename(&temporary, &self.path)
             .and_then(|()| match self.path.parent() {
                 Some(directory) => File::open(directory)?.sync_all(),
@@ -366,6 +374,26 @@ impl Vault {
         self.with(|journal, _, _| Ok(order.carry_out(now, identity, journal)?.0))
     }
 
+    /// As [`decline`](Self::decline), of an order to reset.
+    pub(crate) fn decline_reset<K: IdentityKey>(
+        &mut self,
+        order: ResetOrder,
+        now: UnixMillis,
+        identity: &K,
+    ) -> Result<Message, VaultError> {
+        self.with(|journal, _, _| Ok(order.decline(now, identity, journal)?))
+    }
+
+    /// Replaces what the owner brought by the signed receipt and the order's counter, in one step.
+    pub(crate) fn reset<K: IdentityKey>(
+        &mut self,
+        order: ResetOrder,
+        now: UnixMillis,
+        identity: &K,
+    ) -> Result<Message, VaultError> {
+        self.with(|journal, _, _| Ok(order.carry_out(now, identity, journal)?.0))
+    }
+
     /// Puts what the device keeps under a new storage key, because `request` asks for it, and destroys the old one; once for each
     /// request. A power cut in between is gone on from.
     pub(crate) fn migrate(&mut self, device: DeviceId, request: [u8; 16]) -> Result<Migrated, VaultError> {
@@ -404,6 +432,19 @@ impl Vault {
             let kept = octets.expose().get(..length).unwrap_or_default();
             Ok(Some(SecretBytes::fill(length, |place| place.copy_from_slice(kept))))
         })
+    }
+
+    /// The receipt of a reset that a power cut interrupted.
+    pub(crate) fn reset_receipt(&mut self) -> Result<Option<Vec<u8>>, VaultError> {
+        self.with(|journal, _, _| {
+            let mut octets = [0; MAX_MESSAGE_OCTETS];
+            Ok(reset_report(journal, &mut octets)?.map(<[u8]>::to_vec))
+        })
+    }
+
+    /// What the vault that takes the place of this one is to know: counters, no secrets.
+    pub(crate) fn remembered(&mut self) -> Result<Vec<u8>, VaultError> {
+        self.with(|journal, _, _| Ok(Remembered::of(journal)?.as_bytes().to_vec()))
     }
 
     /// The receipt of a wipe that a power cut interrupted.

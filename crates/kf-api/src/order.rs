@@ -18,6 +18,10 @@ pub const ORDER_KEY_HEADER: &str = "keyfleet-order-key";
 /// Header of a device's poll: its program renews when this asks for it. In the answer: the campaign, 32 hexadecimal digits, that asks.
 pub const RENEWAL_HEADER: &str = "keyfleet-renewal";
 
+/// Header of a device's poll: acts, separated by spaces, that its program knows besides those that every program does. An act that is not
+/// among them is not ordered: a device refuses what it does not know, and never comes to what waits behind it.
+pub const ACTS_HEADER: &str = "keyfleet-acts";
+
 /// Beside an order to rotate: the algorithm that the new identity key is to have, by its name here.
 pub const ALGORITHM_HEADER: &str = "keyfleet-algorithm";
 
@@ -29,6 +33,8 @@ pub enum OrderAct {
     Rotate,
     /// Destroy every key. Nothing undoes it.
     Wipe,
+    /// Destroy what this owner brought, and leave the maker's IDevID (RFC 8808). Only part of the end of an ownership.
+    FactoryReset,
 }
 
 impl OrderAct {
@@ -38,6 +44,7 @@ impl OrderAct {
         match self {
             Self::Rotate => "rotate",
             Self::Wipe => "wipe",
+            Self::FactoryReset => "factory-reset",
         }
     }
 }

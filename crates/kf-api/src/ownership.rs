@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::destruction::DestructionResult;
 use crate::incident::TimelineEntry;
+use crate::order::OrderAct;
 
 /// The most devices of one request.
 pub const MAX_LEAVING: usize = 1_000;
@@ -55,6 +56,13 @@ impl OwnershipEnd {
     pub const fn wipes(self) -> bool {
         matches!(self, Self::Scrapped | Self::Stolen)
     }
+
+    /// Whether the device is ordered to go back to the state of the factory unless somebody says otherwise: what its owner brought dies, and
+    /// its IDevID lives.
+    #[must_use]
+    pub const fn resets(self) -> bool {
+        matches!(self, Self::Resold | Self::Returned)
+    }
 }
 
 /// A device that leaves.
@@ -84,6 +92,10 @@ pub struct OwnershipRequest {
     /// Whether the devices are ordered to wipe themselves; when absent, as [`OwnershipEnd::wipes`] says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wipe: Option<bool>,
+    /// Whether devices that are resold or returned are ordered to go back to the state of the factory. When absent, those are that have
+    /// said that they know the order; with true, one that has not refuses the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factory_reset: Option<bool>,
     /// As in [`crate::destruction::DestructionRequest`].
     #[serde(default)]
     pub station_records_erased: bool,
@@ -188,9 +200,12 @@ pub struct EndedOwnership {
     /// The receipt of their destruction.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub destruction: Option<DestructionId>,
-    /// The order to wipe itself.
+    /// The order to destroy what it holds itself.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub order: Option<OrderId>,
+    /// Which one: a wipe, or a factory reset.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub order_act: Option<OrderAct>,
     /// The device that took its place.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub replacement: Option<DeviceId>,
@@ -215,7 +230,7 @@ pub struct CustomerReceipt {
     pub at: UnixMillis,
     /// What happened, in fields. For reading: what counts are the entries.
     pub record: EndedOwnership,
-    /// How far the order to wipe has come, if there was one: `executed` is signed by the device, `never-answered` is open.
+    /// How far the order has come, if there was one: `executed` is signed by the device, `never-answered` is open.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub wipe: Option<String>,
     /// The entries, oldest first.
@@ -234,6 +249,7 @@ mod tests {
     fn a_device_that_is_to_be_of_use_to_somebody_is_not_wiped_by_itself() {
         for end in OwnershipEnd::ALL {
             assert_eq!(end.wipes(), end.state() == DeviceState::Decommissioned, "{}", end.name());
+            assert_ne!(end.wipes(), end.resets(), "{}", end.name());
             assert_eq!(serde_json::to_value(end).unwrap(), end.name());
         }
     }

@@ -175,6 +175,9 @@ pub enum ProposedAct {
         customer: String,
         /// Whether they are ordered to wipe themselves.
         wipe: bool,
+        /// Whether those that know the order are ordered to go back to the state of the factory.
+        #[serde(default)]
+        factory_reset: bool,
         /// Device keys that die, as counted when it was proposed.
         salts: u64,
         /// As in `Destroy`.

@@ -12,6 +12,10 @@ pub(crate) const ORDERS: RecordId = RecordId(0x0003);
 pub(crate) const WIPED: RecordId = RecordId(0x0004);
 /// What was opened of the server's payloads.
 pub(crate) const OPENED: RecordId = RecordId(0x0005);
+/// Owners that the device was reset by: digest of the order key and the highest counter of each.
+pub(crate) const PARTED: RecordId = RecordId(0x0006);
+/// The report of a factory reset that no server is known to have.
+pub(crate) const RESET: RecordId = RecordId(0x0007);
 /// The device key in use, wrapped.
 pub(crate) const DEVICE_KEY: RecordId = RecordId(0x0010);
 /// A device key that arrived and is not acknowledged yet, wrapped.

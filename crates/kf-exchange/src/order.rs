@@ -29,11 +29,14 @@ pub enum OrderAct {
     Rotate,
     /// Destroy every key and read back that they are gone. Nothing undoes it.
     Wipe,
+    /// Destroy what this owner brought, and leave what the maker did: the IDevID. The device is as it left the factory
+    /// (RFC 8808), and enrols anew.
+    FactoryReset,
 }
 
 impl OrderAct {
     /// Every act.
-    pub const ALL: [Self; 2] = [Self::Rotate, Self::Wipe];
+    pub const ALL: [Self; 3] = [Self::Rotate, Self::Wipe, Self::FactoryReset];
 
     /// The number in an order.
     #[must_use]
@@ -41,6 +44,7 @@ impl OrderAct {
         match self {
             Self::Rotate => 1,
             Self::Wipe => 2,
+            Self::FactoryReset => 3,
         }
     }
 
@@ -217,7 +221,8 @@ impl OrderOutcome {
     }
 }
 
-/// A device's answer to an order. The answer to `Wipe` is signed before the identity key goes, and sent afterwards.
+/// A device's answer to an order. The answers to `Wipe` and `FactoryReset` are signed before the identity key goes, and sent
+/// afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrderReport {
     /// What was ordered.

@@ -351,6 +351,10 @@ kf_status kf_open(kf_device *device, const char *service, const uint8_t *envelop
 
 #define KF_ROTATE 1 /* renew the identity (renew_now), run a KF_DELIVERY, then kf_order_report */
 #define KF_WIPE 2   /* kf_order_wipe */
+#define KF_FACTORY_RESET 3 /* kf_order_factory_reset */
+/* Beside the poll for orders, when the firmware knows KF_FACTORY_RESET: without this header the server does not order it. */
+#define KF_ACTS_HEADER "keyfleet-acts"
+#define KF_ACTS "factory-reset"
 #define KF_DONE 1
 #define KF_FAILED 2
 #define KF_DECLINED 3
@@ -368,6 +372,15 @@ kf_status kf_order_wipe(kf_order *order, kf_device *device, uint64_t now, uint8_
                         size_t *length, uint8_t *erasure);
 /* The report of a wipe, to be sent until the server has it. KF_MISSING when this device was not wiped. */
 kf_status kf_wipe_report(kf_device *device, uint8_t report[KF_MESSAGE_OCTETS], size_t *length);
+/* Signs the report with the identity in use, then leaves nothing in the store but records 0x7000 to 0x7fff (the maker's), the counter
+ * of boots, the counter of the owner's orders, and the report, in one step that power loss cannot divide. Afterwards the device enrols
+ * as one that never did; with its IDevID, which the firmware holds. */
+kf_status kf_order_factory_reset(kf_order *order, kf_device *device, uint64_t now, uint8_t report[KF_MESSAGE_OCTETS],
+                                 size_t *length, uint8_t *erasure);
+/* The report of a factory reset, to be sent to the server that ordered it. KF_MISSING when there is none. */
+kf_status kf_reset_report(kf_device *device, uint8_t report[KF_MESSAGE_OCTETS], size_t *length);
+/* The server has the report, or refused it for good: it is forgotten. */
+kf_status kf_reset_told(kf_device *device);
 void kf_order_end(kf_order *order);
 
 /* ---- The ratchet: forward secrecy against who takes the device --------------------------------------------------- */

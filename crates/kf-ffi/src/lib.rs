@@ -73,7 +73,10 @@ pub use identity::{
 };
 #[doc(hidden)]
 pub use layout::{Layout, layouts};
-pub use order::{Ordered, kf_order_accept, kf_order_end, kf_order_report, kf_order_wipe, kf_wipe_report};
+pub use order::{
+    Ordered, kf_order_accept, kf_order_end, kf_order_factory_reset, kf_order_report, kf_order_wipe, kf_reset_report,
+    kf_reset_told, kf_wipe_report,
+};
 pub use pin::kf_pin_take_up;
 pub use ratchet::{
     Ratcheting, kf_ratchet_advance, kf_ratchet_begin, kf_ratchet_end, kf_ratchet_load, kf_ratchet_position,

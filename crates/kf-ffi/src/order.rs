@@ -1,10 +1,12 @@
-//! Orders of the fleet: rotate, wipe.
+//! Orders of the fleet: rotate, wipe, factory reset.
 
 use core::mem;
 
 use kf_device::exchange::kf_exchange::MAX_MESSAGE_OCTETS;
 use kf_device::exchange::kf_exchange::order::OrderOutcome;
-use kf_device::order::{Accepted, OrderKey, RotateOrder, WipeOrder, wipe_report};
+use kf_device::order::{
+    Accepted, OrderKey, ResetOrder, RotateOrder, WipeOrder, forget_reset_report, reset_report, wipe_report,
+};
 use kf_device::pin::Pin;
 use kf_key::{KeyRole, UnixMillis};
 
@@ -27,11 +29,13 @@ impl InHandle for Ordered {
 enum State {
     Rotate(RotateOrder),
     Wipe(WipeOrder),
+    FactoryReset(ResetOrder),
     Spent,
 }
 
 const ROTATE: u8 = 1;
 const WIPE: u8 = 2;
+const FACTORY_RESET: u8 = 3;
 
 border! {
     /// `kf_order_accept` of the header.
@@ -52,11 +56,12 @@ border! {
     } {
         let key = *Pin::load(&mut device.store, KeyRole::Order, key)?.key();
         let key = OrderKey { key, device: device.id };
-        let state = match key.accept(message, UnixMillis(now), &mut device.store)? {
-            Accepted::Rotate(order) => State::Rotate(order),
-            Accepted::Wipe(order) => State::Wipe(order),
+        let (state, code) = match key.accept(message, UnixMillis(now), &mut device.store)? {
+            Accepted::Rotate(order) => (State::Rotate(order), ROTATE),
+            Accepted::Wipe(order) => (State::Wipe(order), WIPE),
+            Accepted::FactoryReset(order) => (State::FactoryReset(order), FACTORY_RESET),
         };
-        *act = if matches!(state, State::Rotate(_)) { ROTATE } else { WIPE };
+        *act = code;
         out.put(Ordered(state))
     }
 }
@@ -123,6 +128,60 @@ border! {
                 Err(Status::State)
             }
         }
+    }
+}
+
+border! {
+    /// `kf_order_factory_reset` of the header.
+    kf_order_factory_reset(
+        order: *mut Held<Ordered>,
+        device: *mut Held<Device>,
+        now: u64,
+        report: *mut [u8; MAX_MESSAGE_OCTETS],
+        length: *mut usize,
+        erasure: *mut u8,
+    ) takes {
+        order = handle::get(order),
+        device = handle::get(device),
+        place = pointer::value_mut(report),
+        length = pointer::value_mut(length),
+        erasure = pointer::value_mut(erasure),
+    } {
+        let identity = device.in_use()?;
+        match mem::replace(&mut order.0, State::Spent) {
+            State::FactoryReset(reset) => {
+                let (report, done) = reset.carry_out(UnixMillis(now), identity.key(), &mut device.store)?;
+                *erasure = erasure_code(done);
+                give_message(&report, place, length)
+            }
+            other => {
+                order.0 = other;
+                Err(Status::State)
+            }
+        }
+    }
+}
+
+border! {
+    /// `kf_reset_report` of the header.
+    kf_reset_report(device: *mut Held<Device>, report: *mut [u8; MAX_MESSAGE_OCTETS], length: *mut usize)
+    takes {
+        device = handle::get(device),
+        place = pointer::value_mut(report),
+        length = pointer::value_mut(length),
+    } {
+        *length = reset_report(&mut device.store, place)?.ok_or(Status::Missing)?.len();
+        Ok(())
+    }
+}
+
+border! {
+    /// `kf_reset_told` of the header.
+    kf_reset_told(device: *mut Held<Device>) takes {
+        device = handle::get(device),
+    } {
+        forget_reset_report(&mut device.store)?;
+        Ok(())
     }
 }
 

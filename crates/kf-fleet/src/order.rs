@@ -48,6 +48,11 @@ impl Fleet {
         if !(1..=MAX_LIFETIME_HOURS).contains(&lifetime_hours) {
             return Err(FleetError::invalid("lifetime_hours", "is not 1 to 8,760", "use 1 to 8760 hours"));
         }
+        if request.act == OrderAct::FactoryReset {
+            let problem = "a device goes back to the state of the factory when its ownership ends";
+            let remedy = "use `keyfleet device resell` or `rma`, which end the server's half as well, or act `wipe`";
+            return Err(FleetError::invalid("act", problem, remedy));
+        }
         let device = self.epoch_device(who, &request.device, Action::OrderCreate)?;
         let act = ProposedAct::OrderDevice {
             device: device.id.to_string(),
@@ -181,6 +186,25 @@ impl Fleet {
         Ok(self.store.cancel_order(order, self.now(), entry.build()).await?.value.judged(self.now()))
     }
 
+    /// Takes note of whether the program of the device of this TLS session says that it knows the order to reset.
+    ///
+    /// # Errors
+    /// [`FleetError::Unauthenticated`] without a certificate of a device of ours.
+    pub async fn device_knows_reset(&self, client: TlsClient<'_>, knows: bool) -> Result<(), FleetError> {
+        let (_, _, device) = self.device_of_certificate(client)?;
+        if self.store.knows_reset(device.id)? == knows {
+            return Ok(());
+        }
+        let now = self.now();
+        let act = if knows { "order.known" } else { "order.unknown" };
+        let entry = Entry::done(&device_principal(&device, Credential::Certificate), act, now)
+            .about(device.id)
+            .at_facility(Some(device.facility))
+            .with("act", OrderAct::FactoryReset.name());
+        self.store.note_reset_known(device.id, knows, now, entry.build()).await?;
+        Ok(())
+    }
+
     /// The oldest order that the device of this TLS session is to obey: COSE_Sign1. The status of its certificate plays
     /// no part: a device whose certificate is on hold is the first that may have to be wiped, and an order is no secret. The device
     /// counts as one that does not know how to be asked without an order, see [`Fleet::device_news`].
@@ -290,7 +314,7 @@ impl Fleet {
             self.store.acknowledge_order(device.id, counter, act_of(act), now, entry).await?;
             return Ok(());
         };
-        let entry = entry("order.answer").with("outcome", state.name());
+        let entry = entry("order.answer").with("act", act_of(act).name()).with("outcome", state.name());
         let was_tried = self.order_attempts.is_known(device.id, counter);
         let answer = OrderAnswer { device: device.id, counter, act: act_of(act), outcome: state, was_tried };
         match self.store.answer_order(answer, now, entry.build()).await? {
@@ -393,6 +417,7 @@ const fn signed_act(act: OrderAct) -> SignedAct {
     match act {
         OrderAct::Rotate => SignedAct::Rotate,
         OrderAct::Wipe => SignedAct::Wipe,
+        OrderAct::FactoryReset => SignedAct::FactoryReset,
     }
 }
 
@@ -400,6 +425,7 @@ const fn act_of(act: SignedAct) -> OrderAct {
     match act {
         SignedAct::Rotate => OrderAct::Rotate,
         SignedAct::Wipe => OrderAct::Wipe,
+        SignedAct::FactoryReset => OrderAct::FactoryReset,
     }
 }
 

@@ -51,10 +51,16 @@ impl Fleet {
         if request.why.trim().is_empty() {
             return Err(FleetError::invalid("why", "is missing", "say why the device leaves"));
         }
-        let OwnershipRequest { end, devices, why, customer, wipe, station_records_erased, dry_run } = request;
+        let OwnershipRequest { end, devices, why, customer, wipe, factory_reset, station_records_erased, dry_run } =
+            request;
         let leaving = self.leaving_devices(who, end, &devices)?;
         let wipe = wipe.unwrap_or(end.wipes());
-        let plan = self.plan_ownership(end, &leaving, wipe, station_records_erased)?;
+        check_reset(end, wipe, factory_reset)?;
+        if factory_reset == Some(true) {
+            self.require_reset_known(&leaving)?;
+        }
+        let factory_reset = factory_reset.unwrap_or(end.resets() && !wipe);
+        let plan = self.plan_ownership(end, &leaving, (wipe, factory_reset), station_records_erased)?;
         if dry_run {
             return Ok(OwnershipOutcome { proposal: None, stopped: 0, plan });
         }
@@ -65,6 +71,7 @@ impl Fleet {
             devices: leaving.devices.iter().map(identified).collect(),
             customer,
             wipe,
+            factory_reset,
             salts: count_of(&plan, DEVICE_KEYS),
             station_records_erased,
             why,
@@ -156,11 +163,24 @@ impl Fleet {
         Ok(stopped)
     }
 
+    /// Each of them has said that its program knows the order to reset.
+    fn require_reset_known(&self, leaving: &Leaving) -> Result<(), FleetError> {
+        for (device, _) in &leaving.devices {
+            if !self.store.knows_reset(device.id)? {
+                let problem = format!("the program of `{}` has not said that it knows the order to reset", device.name);
+                let remedy =
+                    "update it and let it ask for orders once; or order a wipe, which takes the key of its IDevID too";
+                return Err(FleetError::conflict("factory_reset", problem, remedy));
+            }
+        }
+        Ok(())
+    }
+
     fn plan_ownership(
         &self,
         end: OwnershipEnd,
         leaving: &Leaving,
-        wipe: bool,
+        (wipe, factory_reset): (bool, bool),
         station_records_erased: bool,
     ) -> Result<OwnershipPlan, FleetError> {
         let mut counts = Counts::default();
@@ -176,6 +196,8 @@ impl Fleet {
                 }
             }
             counts.labels += u64::from(self.store.label(device.id)?.is_some());
+            let knows = factory_reset && self.store.knows_reset(device.id)?;
+            *(if knows { &mut counts.resets } else { &mut counts.not_reset }) += 1;
             let salts = Salts::Device(device.id);
             if self.store.salt_made(device.id)?.is_none() {
                 continue;
@@ -190,7 +212,7 @@ impl Fleet {
             facility: leaving.facility,
             devices: u64::try_from(leaving.devices.len()).unwrap_or(u64::MAX),
             state: end.state(),
-            fates: fates(end, &counts, wipe),
+            fates: fates(end, &counts, wipe, factory_reset),
             result: if is_barred { DestructionResult::Barred } else { DestructionResult::Destroyed },
             barred_by: barred_by.into_iter().collect(),
             exceptions: self.not_reached(&counts),
@@ -214,6 +236,20 @@ impl Fleet {
         let epochs = self.store.device_key_epochs(device, &Visibility::Fleet)?;
         Ok(epochs.iter().any(|found| found.device_epoch == 0))
     }
+}
+
+/// What can be asked for together.
+fn check_reset(end: OwnershipEnd, wipe: bool, factory_reset: Option<bool>) -> Result<(), FleetError> {
+    let problem = match factory_reset {
+        Some(true) if wipe => "a wipe takes everything that a reset would, and the IDevID's key".to_owned(),
+        Some(true) if !end.resets() => format!("a device that is {} has no next owner", end.name()),
+        _ => return Ok(()),
+    };
+    Err(FleetError::invalid(
+        "factory_reset",
+        problem,
+        "leave it out; or leave the wipe out, of a device that is resold or returned",
+    ))
 }
 
 /// A device leaves once; one that is suspended or quarantined may leave, for that is what came before.
@@ -240,6 +276,9 @@ struct Counts {
     salts: u64,
     of_stations: u64,
     labels: u64,
+    /// Devices that are ordered to reset, and those that are not.
+    resets: u64,
+    not_reset: u64,
 }
 
 const DEVICE_KEYS: &str = "device keys, of all their epochs";
@@ -249,7 +288,7 @@ fn count_of(plan: &OwnershipPlan, what: &str) -> u64 {
 }
 
 /// What dies and what lives, in the order in which it happens.
-fn fates(end: OwnershipEnd, counts: &Counts, wipe: bool) -> Vec<KeyFate> {
+fn fates(end: OwnershipEnd, counts: &Counts, wipe: bool, factory_reset: bool) -> Vec<KeyFate> {
     let row = |what: &str, count: Option<u64>, fate: Fate, because: &str| KeyFate {
         what: what.to_owned(),
         count,
@@ -262,19 +301,35 @@ fn fates(end: OwnershipEnd, counts: &Counts, wipe: bool) -> Vec<KeyFate> {
         OwnershipEnd::Resold => (Fate::Lives, "it says who made the device, and the next owner admits it by that"),
         OwnershipEnd::Returned => (Fate::Held, "on hold until the device is readmitted or scrapped"),
     };
-    let (copies, copies_why) = if wipe {
-        (Fate::DiesByOrder, "a signed order; until the device has answered it, nobody knows")
-    } else {
-        (Fate::NotReached, "no order to wipe: it would take the key of the IDevID too")
+    let copies = |count, fate, because: &str| row("storage key and copies on the device", count, fate, because);
+    let (resets, not_reset) = (Some(counts.resets), Some(counts.not_reset));
+    let of_devices = match (wipe, factory_reset) {
+        (true, _) => {
+            vec![copies(
+                None,
+                Fate::DiesByOrder,
+                "a signed order to wipe; until the device has answered it, nobody knows",
+            )]
+        }
+        (false, true) => {
+            let reset =
+                "a signed order to reset, which leaves the IDevID; until the device has answered it, nobody knows";
+            let too_old = "its program has not said that it knows the order to reset: update it, or order a wipe, which \
+                           takes the key of the IDevID too";
+            let rows = [copies(resets, Fate::DiesByOrder, reset), copies(not_reset, Fate::NotReached, too_old)];
+            rows.into_iter().filter(|row| row.count != Some(0)).collect()
+        }
+        (false, false) => vec![copies(None, Fate::NotReached, "no order was asked for")],
     };
     let mut fates = vec![
         row("LDevIDs", Some(counts.ldevids), Fate::Dies, "revoked for good, as OCSP and CRL say within a second"),
         row("enrolment codes and waiting enrolments", None, Fate::Dies, "withdrawn and refused"),
         row("IDevIDs", Some(counts.idevids), idevid, idevid_why),
         row(DEVICE_KEYS, Some(counts.salts), Fate::Dies, "the salt is wiped, without which nobody derives them"),
-        row("storage key and copies on the device", None, copies, copies_why),
-        row("key epochs of the facility", None, Fate::Lives, "they are no secret of a device, and others use them"),
     ];
+    fates.extend(of_devices);
+    let epochs = "they are no secret of a device, and others use them";
+    fates.push(row("key epochs of the facility", None, Fate::Lives, epochs));
     if end == OwnershipEnd::Resold {
         let why = "released: whoever holds the label claims the device, which then proves the key that the station saw";
         fates.push(row("labels", Some(counts.labels), Fate::Lives, why));

@@ -61,7 +61,7 @@ coded! {
     Role: 1 Owner 2 FleetOperator 3 FacilityOperator 4 Auditor 5 Station 6 Device 7 Relay 8 Application;
     EnrolmentState: 1 Waiting 2 Approved 3 Refused 4 Issued;
     EpochState: 1 Pending 2 Current 3 Retired;
-    OrderAct: 1 Rotate 2 Wipe;
+    OrderAct: 1 Rotate 2 Wipe 3 FactoryReset;
     OrderState: 1 Open 2 Done 3 Failed 4 Declined 5 Cancelled;
     DeviceKeyState: 1 Offered 2 Held 3 Superseded;
     CampaignKind: 1 DeviceKey 2 Certificate 3 TrustAnchor 4 Storage;
@@ -202,7 +202,7 @@ mod tests {
         check(ConflictKind::ALL);
         check(&[BatchState::Open, BatchState::Cancelled, BatchState::Compromised]);
         check(&[IncidentState::Open, IncidentState::Closed]);
-        check(&[OrderAct::Rotate, OrderAct::Wipe]);
+        check(&[OrderAct::Rotate, OrderAct::Wipe, OrderAct::FactoryReset]);
         check(&CampaignKind::ALL);
         check(&SuccessionState::ALL);
         check(&CampaignState::ALL);

@@ -9,6 +9,15 @@ use crate::key::{KeyRecord, key_row};
 use crate::sql::{self, in_scope, scope};
 use crate::{Store, StoreError};
 
+/// What a device has signed of the end of its keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Destroyed {
+    /// When every key of it was destroyed.
+    pub every: Option<UnixMillis>,
+    /// When those were that its owner brought.
+    pub of_owner: Option<UnixMillis>,
+}
+
 /// An epoch of a facility, without the count of its devices, which would be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EpochRow {
@@ -79,15 +88,19 @@ impl Store {
         self.read(|connection| sql::exists(connection, sql, (facility.as_bytes(), epoch)))
     }
 
-    /// When a device signed that it has destroyed every key, if it has.
+    /// When a device signed that it has destroyed every key, if it has; and when, that it has destroyed those that its owner brought.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub fn wiped_at(&self, device: DeviceId) -> Result<Option<UnixMillis>, StoreError> {
-        // The codes of `wipe` and `done`.
-        let sql = "SELECT max(ended) FROM device_order WHERE device = ?1 AND act = 2 AND state = 2";
-        let found =
-            self.read(|connection| sql::one(connection, sql, [device.as_bytes()], |row| column::optional_time(row, 0)));
-        Ok(found?.flatten())
+    pub fn destroyed_at(&self, device: DeviceId) -> Result<Destroyed, StoreError> {
+        // The codes of `wipe`, `factory-reset` and `done`.
+        let sql = "SELECT max(CASE WHEN act = 2 THEN ended END), max(CASE WHEN act IN (2, 3) THEN ended END)
+            FROM device_order WHERE device = ?1 AND act IN (2, 3) AND state = 2";
+        let found = self.read(|connection| {
+            sql::one(connection, sql, [device.as_bytes()], |row| {
+                Ok(Destroyed { every: column::optional_time(row, 0)?, of_owner: column::optional_time(row, 1)? })
+            })
+        });
+        Ok(found?.unwrap_or_default())
     }
 }

@@ -160,14 +160,52 @@ impl Store {
         Ok(Page { items, next })
     }
 
-    /// The oldest order that a device is still to obey at `now`, with its signed octets.
+    /// Whether a device's program has said, when it last asked for orders, that it knows the order to reset.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn knows_reset(&self, device: DeviceId) -> Result<bool, StoreError> {
+        let sql = "SELECT 1 FROM device_knows_reset WHERE device = ?1";
+        self.read(|connection| sql::exists(connection, sql, [device.as_bytes()]))
+    }
+
+    /// Notes whether a device's program knows the order to reset; what is noted already writes nothing and logs nothing.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn note_reset_known(
+        &self,
+        device: DeviceId,
+        knows: bool,
+        at: UnixMillis,
+        audit: impl Into<Audit>,
+    ) -> Result<Option<u64>, StoreError> {
+        let audit = audit.into();
+        self.write(Class::Ordinary, move |act| {
+            let changed = if knows {
+                let sql = "INSERT OR IGNORE INTO device_knows_reset (device, since) VALUES (?1, ?2)";
+                act.execute(sql, (device.as_bytes(), millis(at)))?
+            } else {
+                act.execute("DELETE FROM device_knows_reset WHERE device = ?1", [device.as_bytes()])?
+            };
+            if changed == 0 { Ok(None) } else { act.log(&audit).map(Some) }
+        })
+        .await
+    }
+
+    /// The oldest order that a device is still to obey at `now`, with its signed octets. An order to reset is passed over where the device's
+    /// program knows it no more, and for good once a later order has left: its counter would be refused, and stand in the way.
     ///
     /// # Errors
     /// See [`StoreError`].
     pub fn due_order(&self, device: DeviceId, now: UnixMillis) -> Result<Option<(Order, Vec<u8>)>, StoreError> {
         let sql = "SELECT o.id, o.device, o.act, o.counter, o.state, o.created, o.expires, o.delivered, o.ended, o.why,
             o.sent, o.acknowledged, o.message FROM device_order o
-            WHERE o.device = ?1 AND o.state = 1 AND o.expires >= ?2 ORDER BY o.counter LIMIT 1";
+            WHERE o.device = ?1 AND o.state = 1 AND o.expires >= ?2 AND (o.act <> 3
+                OR (EXISTS (SELECT 1 FROM device_knows_reset k WHERE k.device = o.device)
+                    AND NOT EXISTS (SELECT 1 FROM device_order l WHERE l.device = o.device AND l.counter > o.counter
+                        AND coalesce(l.sent, l.delivered, l.acknowledged) IS NOT NULL)))
+            ORDER BY o.counter LIMIT 1";
         self.read(|connection| {
             sql::one(connection, sql, (device.as_bytes(), millis(now)), |row| Ok((order_row(row)?, row.get(12)?)))
         })
@@ -233,7 +271,9 @@ impl Store {
     pub fn unsent_orders(&self, now: UnixMillis, limit: u32) -> Result<Vec<(Order, String, Vec<u8>)>, StoreError> {
         let sql = "SELECT o.id, o.device, o.act, o.counter, o.state, o.created, o.expires, o.delivered, o.ended, o.why,
             o.sent, o.acknowledged, d.name, o.message FROM device_order o JOIN device d ON d.id = o.device
-            WHERE o.state = 1 AND o.sent IS NULL AND o.acknowledged IS NULL AND o.expires >= ?1 ORDER BY o.id LIMIT ?2";
+            WHERE o.state = 1 AND o.sent IS NULL AND o.acknowledged IS NULL AND o.expires >= ?1
+                AND (o.act <> 3 OR EXISTS (SELECT 1 FROM device_knows_reset k WHERE k.device = o.device))
+            ORDER BY o.id LIMIT ?2";
         self.read(|connection| {
             sql::all(connection, sql, (millis(now), limit), |row| Ok((order_row(row)?, row.get(12)?, row.get(13)?)))
         })

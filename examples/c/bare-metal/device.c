@@ -327,6 +327,9 @@ static void carry_out(uint64_t now, const uint8_t *message, size_t length) {
   if (act == KF_WIPE) {
     forget();
     DO(kf_order_wipe(&order, &device, now, result, &result_length, &erasure));
+  } else if (act == KF_FACTORY_RESET) {
+    forget();
+    DO(kf_order_factory_reset(&order, &device, now, result, &result_length, &erasure));
   } else {
     keep_certificate(now, NULL, 0, 1);
     if (failed == NULL) exchange_key();
@@ -343,12 +346,12 @@ static void obey(uint64_t now, fields *frame) {
 }
 
 /* Asks the server for the order that waits, carries it out and sends the signed report, which it gives; nothing when none waits. A device
- * that was wiped has only its report left to send. */
+ * that was wiped has only its report left to send; one that was reset sends its own first. */
 static void fetch_order(uint64_t now) {
   uint32_t retry_after;
   uint8_t *body;
   size_t body_length;
-  if (kf_wipe_report(&device, result, &result_length) != KF_OK || result_length == 0) {
+  if (kf_wipe_report(&device, result, &result_length) != KF_OK && kf_reset_report(&device, result, &result_length) != KF_OK) {
     static uint8_t order[KF_MESSAGE_OCTETS];
     kf_request question = {0, "/v1/device/orders", NULL, NULL, NULL, 0, KF_SEND, KF_GET, KF_IN_USE, 0};
     uint16_t status = ask(&question, &retry_after, &body, &body_length);
@@ -361,6 +364,7 @@ static void fetch_order(uint64_t now) {
   if (failed == NULL) {
     kf_request report = {0, "/v1/device/orders/outcome", "application/cbor", NULL, result, result_length, KF_SEND, KF_POST, KF_NO_IDENTITY, 0};
     REQUIRE(ask(&report, &retry_after, &body, &body_length) / 100 == 2, KF_REFUSED);
+    if (failed == NULL) DO(kf_reset_told(&device));
   }
 }
 

@@ -3,7 +3,7 @@
 use kf_device::certificate::MAX_CERTIFICATE_OCTETS;
 use kf_device::enrolment::Method;
 use kf_device::identity::SoftwareIdentity;
-use kf_device::order::{Accepted, OrderKey, wipe_report};
+use kf_device::order::{Accepted, OrderKey, forget_reset_report, reset_report, wipe_report};
 use kf_exchange::MAX_MESSAGE_OCTETS;
 use kf_exchange::order::OrderOutcome;
 use kf_key::UnixMillis;
@@ -31,15 +31,17 @@ pub(crate) fn obey(
 
 /// Asks the server for what waits. Takes up a root, puts records under a new storage key, renews, where that is asked; then
 /// carries out the order that waits and sends the signed report, which it gives; nothing when none waits. A device that was wiped
-/// has only its report left to send.
+/// has only its report left to send; one that was reset sends its own first.
 pub(crate) fn fetch(
     device: &mut Device<'_>,
     now: UnixMillis,
     _fields: &mut Fields<'_>,
     result: &mut [u8],
 ) -> Result<usize, Text> {
-    let mut octets = [0; MAX_MESSAGE_OCTETS];
-    let length = match wipe_report(&mut device.store, &mut octets).or_text("report of a wipe")? {
+    let (mut octets, mut reset) = ([0; MAX_MESSAGE_OCTETS], [0; MAX_MESSAGE_OCTETS]);
+    let wiped = wipe_report(&mut device.store, &mut octets).or_text("report of a wipe")?;
+    let reset = reset_report(&mut device.store, &mut reset).or_text("report of a factory reset")?;
+    let length = match wiped.or(reset) {
         Some(report) => write(&[report], result)?,
         None => {
             // What TLS asks to be signed comes the same way.
@@ -53,6 +55,7 @@ pub(crate) fn fetch(
         }
     };
     report(device, result.get(..length).unwrap_or_default())?;
+    forget_reset_report(&mut device.store).or_text("report of a factory reset")?;
     Ok(length)
 }
 
@@ -85,6 +88,10 @@ fn carry_out(device: &mut Device<'_>, now: UnixMillis, order: &[u8], result: &mu
         Accepted::Wipe(order) => {
             device.forget();
             order.carry_out(now, identity.key(), &mut device.store).or_text("wipe")?.0
+        }
+        Accepted::FactoryReset(order) => {
+            device.forget();
+            order.carry_out(now, identity.key(), &mut device.store).or_text("factory reset")?.0
         }
         Accepted::Rotate(order) => {
             enrol::keep_certificate(device, now, &[], true)?;

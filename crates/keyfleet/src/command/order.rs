@@ -67,7 +67,7 @@ pub(crate) struct Create {
 pub(crate) enum ActArgument {
     /// Make a new identity key, have it certified, and fetch the newest device key
     Rotate,
-    /// Destroy every key
+    /// Destroy every key; a reset that leaves the IDevID is part of `device resell` and `device rma`
     Wipe,
 }
 

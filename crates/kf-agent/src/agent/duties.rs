@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kf_client::TlsKey;
 use kf_crypto::CryptoError;
 use kf_device::enrolment::schedule::wait_after_failure;
-use kf_device::order::{Accepted, OrderKey, RotateOrder, WipeOrder};
+use kf_device::order::{Accepted, OrderKey, ResetOrder, RotateOrder, WipeOrder};
 use kf_device::pin::Pin;
 use kf_device::storage::Erasure;
 use kf_exchange::order::{Order, OrderAct, OrderOutcome, OrderRefusal, OrderReport};
@@ -203,6 +203,9 @@ impl Agent {
         if self.wiped.is_some() {
             return self.tell_wiped().await;
         }
+        if self.reset.is_some() {
+            return self.tell_reset().await;
+        }
         let now = self.clock.now();
         let Some(duties) = &self.duties else { return NEVER };
         if now < duties.rest_until {
@@ -273,7 +276,7 @@ impl Agent {
         }
     }
 
-    fn ring(&self) -> Result<&KeyRing, VaultError> {
+    pub(super) fn ring(&self) -> Result<&KeyRing, VaultError> {
         self.duties.as_ref().map(|duties| &duties.ring).ok_or(VaultError::State("no duties"))
     }
 
@@ -463,7 +466,7 @@ impl Agent {
         let material = self.in_use.borrow().clone();
         let device = material.as_ref().and_then(|material| device_of(&material.identity.chain));
         let signer = material.as_ref().and_then(|material| Signer::new(material));
-        let (Some(device), None) = (device, &self.wiped) else { return };
+        let (Some(device), false) = (device, self.is_ending()) else { return };
         if let Err(trouble) = self.obey(message, device, signer.as_ref(), None).await {
             let (reason, _) = trouble.words();
             self.events.tell(&Event::OrderRefused { reason });
@@ -484,21 +487,24 @@ impl Agent {
             return Err(VaultError::State("no order key is pinned").into());
         };
         let (allow_rotate, allow_wipe) = (settings.allow_rotate, settings.allow_wipe);
+        let allow_reset = settings.allow_factory_reset;
         let now = self.clock.now();
         // What cannot be answered is not begun: its counter would be spent.
         if signer.is_none()
-            && Order::verify(message, &key, device, 0, now).is_ok_and(|order| order.act == OrderAct::Wipe)
+            && Order::verify(message, &key, device, 0, now).is_ok_and(|order| order.act != OrderAct::Rotate)
         {
-            return Err(VaultError::State("this identity key signs no receipt of a wipe").into());
+            return Err(VaultError::State("this identity key signs no receipt of a wipe or a reset").into());
         }
         let accepted = self.ring()?.vault().accept(&OrderKey { key, device }, message, now)?;
         let (act, counter) = match &accepted {
             Accepted::Rotate(order) => (OrderAct::Rotate, order.counter()),
             Accepted::Wipe(order) => (OrderAct::Wipe, order.counter()),
+            Accepted::FactoryReset(order) => (OrderAct::FactoryReset, order.counter()),
         };
         let name = match act {
             OrderAct::Rotate => "rotate",
             OrderAct::Wipe => "wipe",
+            OrderAct::FactoryReset => "factory-reset",
         };
         self.events.tell(&Event::Order { act: name, counter });
         if let Some(signer) = signer {
@@ -523,7 +529,20 @@ impl Agent {
                 let answer = self.ring()?.vault().decline(order, now, signer)?;
                 self.store_answer(answer.as_bytes())
             }
+            Accepted::FactoryReset(order) => {
+                let signer = signer.ok_or(VaultError::State("no signer"))?;
+                self.reset_or_decline(order, allow_reset, signer)
+            }
         }
+    }
+
+    fn reset_or_decline(&mut self, order: ResetOrder, allowed: bool, signer: &Signer) -> Result<(), Trouble> {
+        if allowed {
+            return Ok(self.carry_out_reset(order, signer)?);
+        }
+        let now = self.clock.now();
+        let answer = self.ring()?.vault().decline_reset(order, now, signer)?;
+        self.store_answer(answer.as_bytes())
     }
 
     /// Says that the order is here. When that is lost, the answer to it says so too.

@@ -33,20 +33,20 @@ const WIPED_TOLD: &str = "wiped-told";
 /// What may stay: no secrets.
 const KEPT: [&str; 6] = [WIPED, WIPED_DONE, WIPED_TOLD, ROOT, LAST_SEEN, "lock"];
 /// The deepest directory that is looked into.
-const MAX_DEPTH: usize = 4;
+pub(super) const MAX_DEPTH: usize = 4;
 /// How long between attempts to finish, or to tell.
-const PAUSE: u64 = 60 * UnixMillis::SECOND;
+pub(super) const PAUSE: u64 = 60 * UnixMillis::SECOND;
 
-/// Overwrites and removes every file below `directory` but those of `kept`; what could not be.
-fn remove_all(directory: &Path, kept: &[&str], depth: usize) -> io::Result<()> {
+/// Overwrites and removes every file below `directory` but those that `keeps` names.
+pub(super) fn remove_all(directory: &Path, keeps: &dyn Fn(&Path) -> bool, depth: usize) -> io::Result<()> {
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
         let path = entry.path();
         if entry.file_type()?.is_dir() {
             if depth > 0 {
-                remove_all(&path, &[], depth.saturating_sub(1))?;
+                remove_all(&path, keeps, depth.saturating_sub(1))?;
             }
-        } else if !kept.iter().any(|name| entry.file_name() == *name) {
+        } else if !keeps(&path) {
             overwrite_and_remove(&path)?;
         }
     }
@@ -64,14 +64,22 @@ fn overwrite_and_remove(path: &Path) -> io::Result<()> {
     std::fs::remove_file(path)
 }
 
-/// Whether nothing is left below `directory` but `kept`.
-fn is_empty(directory: &Path, kept: &[&str], depth: usize) -> io::Result<bool> {
+/// As [`overwrite_and_remove`]; a file that is not there is none.
+pub(super) fn overwrite_and_remove_if_there(path: &Path) -> io::Result<()> {
+    match overwrite_and_remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether nothing is left below `directory` but what `keeps` names.
+pub(super) fn is_empty(directory: &Path, keeps: &dyn Fn(&Path) -> bool, depth: usize) -> io::Result<bool> {
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
         let is_there = if entry.file_type()?.is_dir() {
-            depth == 0 || !is_empty(&entry.path(), &[], depth.saturating_sub(1))?
+            depth == 0 || !is_empty(&entry.path(), keeps, depth.saturating_sub(1))?
         } else {
-            !kept.iter().any(|name| entry.file_name() == *name)
+            !keeps(&entry.path())
         };
         if is_there {
             return Ok(false);
@@ -84,15 +92,19 @@ impl Agent {
     /// Destroys every key and reads back. What fails is tried again; the receipt is not sent before.
     pub(super) fn destroy(&mut self, receipt: &[u8]) {
         self.wiped = Some(receipt.to_vec());
-        // The telemetry ends, and nothing signs or seals any more.
+        self.stop_using_keys();
+        if let Err(error) = replace(self.slots.disk(), WIPED, receipt) {
+            self.retry("wipe", chain_of(&error));
+        }
+    }
+
+    /// The telemetry ends, and nothing signs or seals any more.
+    pub(super) fn stop_using_keys(&mut self) {
         self.in_use.send_replace(None);
         self.candidate = None;
         self.state = State::new(None, Spare::Empty, false, false, false);
         if let Some(duties) = &self.duties {
             duties.ring.forget();
-        }
-        if let Err(error) = replace(self.slots.disk(), WIPED, receipt) {
-            self.retry("wipe", chain_of(&error));
         }
     }
 
@@ -102,17 +114,20 @@ impl Agent {
         replace(self.slots.disk(), WIPED, &receipt).map_err(|error| told(&error))?;
         self.keys.destroy_all().map_err(|error| told(&error))?;
         let state_dir = self.config.state_dir.clone();
-        remove_all(&state_dir, &KEPT, MAX_DEPTH).map_err(|error| told(&error))?;
-        if !is_empty(&state_dir, &KEPT, MAX_DEPTH).map_err(|error| told(&error))? {
+        let keeps = |path: &Path| {
+            path.parent() == Some(state_dir.as_path())
+                && KEPT.iter().any(|name| path.file_name().is_some_and(|found| found == *name))
+        };
+        remove_all(&state_dir, &keeps, MAX_DEPTH).map_err(|error| told(&error))?;
+        if !is_empty(&state_dir, &keeps, MAX_DEPTH).map_err(|error| told(&error))? {
             return Err("files are left in the state directory".to_owned());
         }
         let bootstrap = &self.config.bootstrap;
         let elsewhere = [&bootstrap.idevid_key_file, &bootstrap.idevid_sealed_key_file, &bootstrap.code_file];
         let mut left = Vec::new();
         for path in elsewhere.into_iter().flatten() {
-            match overwrite_and_remove(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => left.push(path.display().to_string()),
-                _ => {}
+            if overwrite_and_remove_if_there(path).is_err() {
+                left.push(path.display().to_string());
             }
         }
         replace(self.slots.disk(), WIPED_DONE, b"\n").map_err(|error| told(&error))?;

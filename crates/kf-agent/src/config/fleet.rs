@@ -36,6 +36,9 @@ pub struct Orders {
     /// Whether orders to wipe are obeyed; if not they are declined.
     #[serde(default = "yes")]
     pub allow_wipe: bool,
+    /// Whether orders to go back to the state of the factory are obeyed; if not they are declined.
+    #[serde(default = "yes")]
+    pub allow_factory_reset: bool,
 }
 
 /// Which session the sealing keys lie under.

@@ -1,8 +1,8 @@
 //! The device's key in a secure element: enrolling, renewing, and an element that goes away.
 
-use kf_agent::key_source::{ElementKeys, HardwareFault, KeyError};
+use kf_agent::key_source::{ElementKeys, HardwareFault, KeyError, KeySource as _};
 use kf_agent::{Agent, Config};
-use kf_key::SecretArray;
+use kf_key::{SecretArray, SecretBytes};
 use kf_secure_element::certificate::Stored;
 use kf_secure_element::layout::{self, Layout};
 use kf_secure_element::personalize::{Recipe, personalize};
@@ -79,6 +79,20 @@ async fn a_device_bootstraps_with_the_identity_that_the_line_locked_into_its_sec
     assert!(agent.once().await.is_valid);
     assert_eq!(bench.enrolments()[0].1.client_chain, chain, "the TLS session was the chip's");
     assert!(element(&chip).public_key(layout::IDENTITY).unwrap().to_sec1() == point, "the identity key stays");
+}
+
+#[test]
+fn what_dies_in_a_secure_element_by_order_is_the_agents_and_not_what_the_line_locked() {
+    let chip = personalized();
+    let point = element(&chip).public_key(layout::IDENTITY).unwrap().to_sec1();
+    let keys = ElementKeys::new(element(&chip)).unwrap();
+    let (_, stored) = keys.generate().unwrap();
+    assert!(keys.load(&stored).is_ok());
+    keys.destroy_all().unwrap();
+    assert!(keys.load(&stored).is_err(), "the key of an LDevID is gone");
+    let idevid = keys.load(&SecretBytes::from_vec(vec![7])).unwrap();
+    assert!(idevid.certification_request().is_ok(), "the IDevID still signs");
+    assert!(element(&chip).public_key(layout::IDENTITY).unwrap().to_sec1() == point);
 }
 
 #[tokio::test(flavor = "multi_thread")]

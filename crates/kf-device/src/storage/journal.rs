@@ -201,11 +201,17 @@ impl<F: Flash, I: Integrity> Store<F, I> {
 
     /// Octets free in the other bank once the living records are there.
     pub(super) fn room_after_compaction(&mut self) -> Result<u32, F> {
+        self.room_after_moving(&|_| true)
+    }
+
+    /// Octets free in the other bank once those of the living records are there that `keeps` names.
+    pub(super) fn room_after_moving(&mut self, keeps: &dyn Fn(RecordId) -> bool) -> Result<u32, F> {
         let spare = self.active.other();
         let mut used = self.layout.first_group(spare).saturating_sub(self.layout.start(spare));
         let mut place = Self::beginning();
         while let Some(met) = self.next_record(&mut place)? {
             if let Some(length) = met.length
+                && keeps(met.id)
                 && self.is_newest(met.id, place)?
             {
                 let records = RECORD_HEAD_OCTETS.saturating_add(u32::from(length));
@@ -343,16 +349,29 @@ impl<F: Flash, I: Integrity> Store<F, I> {
 
     /// Moves the living records to the other bank and erases this one.
     pub(super) fn compact(&mut self) -> Result<(), F> {
+        self.move_living(&|_| true, None)
+    }
+
+    /// Moves those of the living records to the other bank that `keeps` names, puts changes behind them, and erases this one.
+    pub(super) fn move_living(
+        &mut self,
+        keeps: &dyn Fn(RecordId) -> bool,
+        with: Option<(&[Change<'_>], u32)>,
+    ) -> Result<(), F> {
         let (spare, sequence) = self.prepare_spare()?;
         let mut to = self.layout.first_group(spare);
         let mut place = Self::beginning();
         while let Some(met) = self.next_record(&mut place)? {
             let Some(length) = met.length else { continue };
-            if !self.is_newest(met.id, place)? {
+            if !keeps(met.id) || !self.is_newest(met.id, place)? {
                 continue;
             }
             let records = RECORD_HEAD_OCTETS.saturating_add(u32::from(length));
             self.copy_record(to, sequence, met.id, met.found)?;
+            to = to.saturating_add(self.layout.group(records));
+        }
+        if let Some((changes, records)) = with {
+            self.write_group(to, sequence, changes, records)?;
             to = to.saturating_add(self.layout.group(records));
         }
         self.switch_to(spare, sequence, to)

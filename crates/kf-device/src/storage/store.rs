@@ -13,6 +13,15 @@ pub struct RecordId(pub u16);
 impl RecordId {
     /// From here on ids are the firmware's own.
     pub const FIRST_OF_FIRMWARE: Self = Self(0x1000);
+    /// From here up to the protected ones (`0x8000`) records are the maker's, such as an IDevID: a factory reset leaves them,
+    /// a wipe does not.
+    pub const FIRST_OF_MAKER: Self = Self(0x7000);
+
+    /// Whether it is a record of the maker's.
+    #[must_use]
+    pub const fn is_of_maker(self) -> bool {
+        self.0 >= Self::FIRST_OF_MAKER.0 && self.0 < Self::FIRST_PROTECTED.0
+    }
 }
 
 /// One change of an atomic update.
@@ -244,6 +253,25 @@ impl<F: Flash, I: Integrity> Store<F, I> {
             return Err(StorageError::Full);
         }
         self.replace_all(keep, records)?;
+        Ok(self.erased())
+    }
+
+    /// Keeps the records that `keeps` names, and `with`; everything else is erased, in one step that a power cut cannot divide. A
+    /// record that is in both is as in `with`.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn retain(
+        &mut self,
+        keeps: impl Fn(RecordId) -> bool,
+        with: &[Change<'_>],
+    ) -> Result<Erasure, StorageError<F::Error>> {
+        self.refuse_if_broken()?;
+        let records = octets_of(with).ok_or(StorageError::TooLarge)?;
+        if self.layout.group(records) > self.room_after_moving(&keeps)? {
+            return Err(StorageError::Full);
+        }
+        self.move_living(&keeps, Some((with, records)))?;
         Ok(self.erased())
     }
 

@@ -219,6 +219,10 @@ impl<'a> Device<'a> {
                 assert_eq!(erasure, Erasure::Erased { read_back: true });
                 server.report(report.as_bytes());
             }
+            Accepted::FactoryReset(order) => {
+                let (report, _) = order.carry_out(NOW, identity.key(), &mut self.store).map_err(stop)?;
+                server.report(report.as_bytes());
+            }
         }
         Ok(())
     }

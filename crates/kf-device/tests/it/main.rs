@@ -15,6 +15,7 @@ mod pin;
 mod power;
 mod protected;
 mod refusals;
+mod reset;
 mod server;
 mod translated;
 mod trust;

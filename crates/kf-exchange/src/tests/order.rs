@@ -86,7 +86,7 @@ fn an_order_of_a_later_version_with_an_act_or_a_field_that_is_not_known_is_refus
     for (message, refusal) in [
         (made(2, 1, false), Refusal::Version),
         (made(2, 1, true), Refusal::Version),
-        (made(1, 3, false), Refusal::Purpose),
+        (made(1, 4, false), Refusal::Purpose),
         (made(1, 1, true), Refusal::Malformed),
     ] {
         assert_eq!(verify(message.as_bytes(), 6, NOW), Err(OrderRefusal::Message(refusal)));

@@ -239,6 +239,8 @@ static int messages(void) {
   CHECK(act == 0);
   SAYS(kf_order_wipe(&order, &device, 0, message, &length, &act), KF_STATE);
   SAYS(kf_wipe_report(&device, message, &length), KF_MISSING);
+  SAYS(kf_order_factory_reset(&order, &device, 0, message, &length, &act), KF_STATE);
+  SAYS(kf_reset_report(&device, message, &length), KF_MISSING);
   est.label = "no/label";
   SAYS(kf_enrolment_begin(&enrolment, &device, &est), KF_ARGUMENT);
   est.label = "pumps";

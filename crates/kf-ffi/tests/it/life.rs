@@ -158,6 +158,33 @@ fn a_device_in_c_lives_from_blank_memory_to_its_wipe() {
 }
 
 #[test]
+fn a_device_in_c_that_is_reset_is_one_that_never_enrolled_and_obeys_no_order_twice() {
+    let mut bench = bench(1);
+    let (mut device, started) = bench.power_on();
+    started.unwrap();
+    let first = device.tell(Told::Enrol, NOW, &[CODE, &[0]]).unwrap();
+    device.tell(Told::Exchange, NOW, &[]).unwrap();
+    let reset = order(device.server(), OrderAct::FactoryReset, 5);
+    let report = device.tell(Told::Obey, NOW, &[&reset]).unwrap();
+    let report = OrderReport::verify(&report, &device.server().identity(0)).unwrap();
+    assert_eq!((report.act, report.outcome), (OrderAct::FactoryReset, OrderOutcome::Done));
+    assert!(device.tell(Told::Seal, NOW, &[b"telemetry", b"no"]).is_err());
+    assert_eq!(device.tell(Told::Show, NOW, &[]).unwrap()[1..], [0; 24], "no device key, no certificate");
+    drop(device);
+    // After a loss of power it enrols as it did the first time, and seals under the next device key.
+    let (mut device, started) = bench.power_on();
+    started.unwrap();
+    let second = device.tell(Told::Enrol, NOW, &[CODE, &[0]]).unwrap();
+    assert_ne!(first, second);
+    device.server().device_epoch = 2;
+    device.tell(Told::Exchange, NOW, &[]).unwrap();
+    let envelope = device.tell(Told::Seal, NOW, &[b"telemetry", b"21.8 C"]).unwrap();
+    assert_eq!(open(device.server(), &envelope), b"21.8 C");
+    let again = device.tell(Told::Obey, NOW, &[&reset]).unwrap_err();
+    assert!(again.contains("accepted before"), "{again}");
+}
+
+#[test]
 fn noise_that_is_not_declared_physical_makes_no_identity_in_c() {
     let mut bench = bench(2);
     let (mut device, started) = bench.power_on();

@@ -8,6 +8,7 @@ use kf_api::inventory::KeyPlace;
 use kf_key::{CertificateProfile, KeyState, UnixMillis};
 use kf_rotation::KeyClass;
 use kf_store::device::DeviceQuery;
+use kf_store::inventory::Destroyed;
 
 use super::row::{Algorithm, Row};
 use super::server::{certificate_state, with_certificate};
@@ -39,7 +40,7 @@ impl Fleet {
 
     fn keys_of(&self, device: &Device, asked: &Asked) -> Result<Vec<Row>, FleetError> {
         let wants = |class| asked.class.is_none_or(|asked| asked == class);
-        let wiped = if device.state.may_enrol() { None } else { self.store.wiped_at(device.id)? };
+        let gone = if device.state.may_enrol() { Destroyed::default() } else { self.store.destroyed_at(device.id)? };
         let mut rows = Vec::new();
         if wants(KeyClass::IDevIdKey) || wants(KeyClass::LDevIdKey) {
             let certificates = self.store.certificates_of_device(device.id, &asked.visibility)?;
@@ -47,12 +48,12 @@ impl Fleet {
             let newest = newest.map(|certificate| certificate.serial);
             for certificate in &certificates {
                 let is_newest = newest.is_none_or(|newest| newest == certificate.serial);
-                rows.push(self.identity_row(device, certificate, is_newest, wiped)?);
+                rows.push(self.identity_row(device, certificate, is_newest, gone)?);
             }
         }
         if wants(KeyClass::DeviceKey) {
             let epochs = self.store.device_key_epochs(device.id, &asked.visibility)?;
-            rows.extend(epochs.iter().map(|epoch| epoch_row(device, epoch, wiped)));
+            rows.extend(epochs.iter().map(|epoch| epoch_row(device, epoch, gone.of_owner)));
         }
         Ok(rows)
     }
@@ -62,9 +63,10 @@ impl Fleet {
         device: &Device,
         certificate: &Certificate,
         is_newest: bool,
-        wiped: Option<UnixMillis>,
+        gone: Destroyed,
     ) -> Result<Row, FleetError> {
         let is_ldevid = certificate.profile == CertificateProfile::LDevId;
+        let wiped = if is_ldevid { gone.of_owner } else { gone.every };
         let class = if is_ldevid { KeyClass::LDevIdKey } else { KeyClass::IDevIdKey };
         let state = match certificate_state(certificate, self.now()) {
             KeyState::Compromised => KeyState::Compromised,
@@ -78,7 +80,7 @@ impl Fleet {
     }
 }
 
-/// Proof that a key is gone: the device signed, after it was made, that every key is.
+/// Proof that a key is gone: the device signed, after it was made, that every key of its kind is.
 fn destroyed(wiped: Option<UnixMillis>, made: UnixMillis) -> Option<KeyState> {
     wiped.filter(|wiped| *wiped >= made).map(|_| KeyState::Destroyed)
 }

@@ -6,7 +6,7 @@
 //! out of service  state, LDevIDs, IDevID, codes: one commit for each device
 //! released        the label of one that was sold
 //! replaced        what the replacement takes over
-//! ordered         to wipe itself, where that was asked for
+//! ordered         to wipe itself or to go back to the state of the factory, where that was asked for
 //! destroyed       all salts: fence, wipe, search, receipt
 //! recorded        with the log entry from which the customer's receipt is made
 //! ```
@@ -28,8 +28,8 @@ use crate::entry::Entry;
 use crate::proposal::Consent;
 use crate::{Fleet, FleetError};
 
-/// How long an order to wipe waits for its device, hours: four weeks.
-const WIPE_LIFETIME_HOURS: u32 = 672;
+/// How long an order to destroy waits for its device, hours: four weeks.
+const ORDER_LIFETIME_HOURS: u32 = 672;
 /// Serial numbers that a record names.
 const MAX_SERIALS: usize = 20;
 
@@ -41,6 +41,7 @@ struct Approved<'a> {
     devices: &'a [LeavingDevice],
     customer: &'a str,
     wipe: bool,
+    factory_reset: bool,
     salts: u64,
     station_records_erased: bool,
     why: &'a str,
@@ -48,8 +49,17 @@ struct Approved<'a> {
 
 impl<'a> Approved<'a> {
     fn of(proposal: &'a Proposal) -> Result<Self, FleetError> {
-        let ProposedAct::EndOwnership { end, facility, devices, customer, wipe, salts, station_records_erased, why } =
-            &proposal.act
+        let ProposedAct::EndOwnership {
+            end,
+            facility,
+            devices,
+            customer,
+            wipe,
+            factory_reset,
+            salts,
+            station_records_erased,
+            why,
+        } = &proposal.act
         else {
             return Err(FleetError::Bug("the end of an ownership that is none"));
         };
@@ -60,6 +70,7 @@ impl<'a> Approved<'a> {
             devices,
             customer,
             wipe: *wipe,
+            factory_reset: *factory_reset,
             salts: *salts,
             station_records_erased: *station_records_erased,
             why,
@@ -140,7 +151,18 @@ impl Fleet {
                 .because(&why);
             self.store.replace_device(device.id, new, entry.build()).await?;
         }
-        if approved.wipe { self.wipe_order(approved, device).await.map(Some) } else { Ok(None) }
+        // Ordered before, it stays ordered: the device may have changed its program since.
+        if let Some(order) = self.order_of(device.id, &approved.proposal.id.to_string())? {
+            return Ok(Some(order));
+        }
+        let act = if approved.wipe {
+            OrderAct::Wipe
+        } else if approved.factory_reset && self.store.knows_reset(device.id)? {
+            OrderAct::FactoryReset
+        } else {
+            return Ok(None);
+        };
+        self.destroying_order(approved, device, act).await.map(Some)
     }
 
     /// Takes a device out of service, unless that was done before the process ended.
@@ -192,23 +214,25 @@ impl Fleet {
         self.leave(device, state, effect, why).await
     }
 
-    /// The order to wipe, signed once: one of before a crash is found again by the proposal that it names.
-    async fn wipe_order(&self, approved: &Approved<'_>, device: &Device) -> Result<Order, FleetError> {
+    /// The order to destroy what the device holds, signed once: one of before a crash is found again by the proposal that it names.
+    async fn destroying_order(
+        &self,
+        approved: &Approved<'_>,
+        device: &Device,
+        act: OrderAct,
+    ) -> Result<Order, FleetError> {
         let mark = approved.proposal.id.to_string();
-        if let Some(order) = self.order_of(device.id, &mark)? {
-            return Ok(order);
-        }
         let why = format!("{} ({mark})", approved.end.name());
         let (server, id) = (Self::server_principal(), device.id.to_string());
-        let terms = (WIPE_LIFETIME_HOURS, why.as_str());
-        self.carry_out_order(&server, &id, OrderAct::Wipe, terms, &Consent::NotNeeded).await?;
+        let terms = (ORDER_LIFETIME_HOURS, why.as_str());
+        self.carry_out_order(&server, &id, act, terms, &Consent::NotNeeded).await?;
         self.order_of(device.id, &mark)?.ok_or(FleetError::Bug("an order that was not kept"))
     }
 
     fn order_of(&self, device: DeviceId, mark: &str) -> Result<Option<Order>, FleetError> {
         let page = PageRequest { after: None, limit: Some(kf_api::page::MAX_LIMIT) };
         let orders = self.store.orders(Some(device), &Visibility::Fleet, &page)?.items;
-        Ok(orders.into_iter().find(|order| order.act == OrderAct::Wipe && order.why.contains(mark)))
+        Ok(orders.into_iter().find(|order| order.act != OrderAct::Rotate && order.why.contains(mark)))
     }
 
     /// Destroys the keys of all devices of the proposal; `None` where none was ever sent one.
@@ -246,7 +270,10 @@ impl Fleet {
         let destroyed = destroyed.filter(|_| was_sent && device.facility == approved.facility);
         let mut exceptions = destroyed.map_or_else(Vec::new, |receipt| receipt.exceptions.clone());
         if order.is_none() {
-            exceptions.push("the device was not ordered to wipe what it holds itself".to_owned());
+            exceptions.push("the device was not ordered to destroy what it holds itself".to_owned());
+            if approved.factory_reset {
+                exceptions.push("its program has not said that it knows the order to reset".to_owned());
+            }
         }
         if device.facility != approved.facility {
             exceptions.push("the device went to another facility first, where nothing was done".to_owned());
@@ -266,6 +293,7 @@ impl Fleet {
             idevid: idevid.to_owned(),
             device_keys: destroyed.map_or("none", |receipt| receipt.result.name()).to_owned(),
             destruction: destroyed.map(|receipt| receipt.id),
+            order_act: order.as_ref().map(|order| order.act),
             order: order.map(|order| order.id),
             replacement: approved.replacement_of(id),
             claimable: self.store.label(id)?.is_some_and(|label| label.resold),
@@ -292,7 +320,8 @@ impl Fleet {
         let optional = [
             ("customer", Some(record.customer.clone()).filter(|customer| !customer.is_empty())),
             ("destruction", record.destruction.map(|id| id.to_string())),
-            ("wipe_order", record.order.map(|id| id.to_string())),
+            ("order", record.order.map(|id| id.to_string())),
+            ("order_act", record.order_act.map(|act| act.name().to_owned())),
             ("replacement", record.replacement.map(|id| id.to_string())),
         ];
         for (key, value) in optional {

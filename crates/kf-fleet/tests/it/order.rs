@@ -42,6 +42,7 @@ fn report(order: &Order, identity: &Identity, outcome: OrderOutcome) -> Vec<u8> 
     let act = match order.act {
         OrderAct::Rotate => SignedAct::Rotate,
         OrderAct::Wipe => SignedAct::Wipe,
+        OrderAct::FactoryReset => SignedAct::FactoryReset,
     };
     let report = OrderReport { act, device: order.device, counter: order.counter, outcome, at: UnixMillis(0) };
     report.sign(&Chip(&identity.key)).unwrap().as_bytes().to_vec()

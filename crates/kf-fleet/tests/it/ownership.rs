@@ -7,7 +7,7 @@ use kf_api::destruction::DestructionResult;
 use kf_api::device::{DeviceAct, DeviceActRequest, DeviceHistory};
 use kf_api::label::{ClaimRequest, LabelState};
 use kf_api::operator::Role;
-use kf_api::order::{OrderFilter, OrderProgress};
+use kf_api::order::{OrderAct, OrderFilter, OrderProgress, OrderRequest};
 use kf_api::ownership::{
     EndedOwnership, Fate, LeavingDevice, OwnershipEnd, OwnershipOutcome, OwnershipPlan, OwnershipRequest,
 };
@@ -16,6 +16,7 @@ use kf_api::{PageRequest, ShownOnce};
 use kf_batch::record::{CLAIM_CODE_SLOT, Fingerprint};
 use kf_crypto::PrivateKey;
 use kf_enrol::code::EnrolmentCode;
+use kf_exchange::order::{Order as SignedOrder, OrderAct as SignedAct, OrderOutcome, OrderReport};
 use kf_fleet::{EnrolCredential, EstLabel, FleetError, Principal, TlsClient};
 use kf_key::{
     CertificateProfile, CertificateStatus, DeviceState, ProposalId, RevocationReason, SecretArray, UnixMillis,
@@ -27,9 +28,9 @@ use kf_store::{Options, Store};
 use crate::batch::station::{Line, Made, Station, fresh, import};
 use crate::crash::{copied, killed_child};
 use crate::destruction::{approve, receipts};
-use crate::exchange::{Firmware, pin};
+use crate::exchange::{Chip, Firmware, pin};
 use crate::rollback::copy;
-use crate::scratch::{HERE, Scratch, csr, field_of, issued};
+use crate::scratch::{HERE, Identity, Scratch, csr, field_of, issued};
 
 fn leaving(end: OwnershipEnd, devices: &[&str]) -> OwnershipRequest {
     let device = |name: &&str| LeavingDevice { device: (*name).into(), replacement: None };
@@ -39,6 +40,7 @@ fn leaving(end: OwnershipEnd, devices: &[&str]) -> OwnershipRequest {
         why: "contract 4711".into(),
         customer: "Acme".into(),
         wipe: None,
+        factory_reset: None,
         station_records_erased: true,
         dry_run: false,
     }
@@ -136,7 +138,7 @@ async fn a_resold_device_keeps_its_idevid_alone_and_comes_to_its_next_owner_with
     assert_eq!(fate(&plan, "LDevIDs"), (Fate::Dies, Some(1)));
     assert_eq!(fate(&plan, "IDevIDs"), (Fate::Lives, Some(1)));
     assert_eq!(fate(&plan, "device keys"), (Fate::Dies, Some(1)));
-    assert_eq!(fate(&plan, "storage key").0, Fate::NotReached, "a wipe would take the key of the IDevID");
+    assert_eq!(fate(&plan, "storage key").0, Fate::NotReached, "its program has not said that it knows the order");
     assert_eq!(fate(&plan, "labels"), (Fate::Lives, Some(1)));
     let unsure =
         OwnershipRequest { station_records_erased: false, dry_run: true, ..leaving(OwnershipEnd::Resold, &[DEVICE]) };
@@ -422,4 +424,124 @@ async fn a_crash_at_any_durable_step_is_finished_by_the_next_start_once() {
         crashes += 1;
     }
     assert!((12..290).contains(&crashes), "too few durable steps were hit, or no end of them: {crashes}");
+}
+
+/// A device asks for orders, with a program that knows the order to reset or does not; act and counter of what it is given.
+async fn poll(scratch: &Scratch, identity: &Identity, knows: bool) -> Option<(SignedAct, u64)> {
+    let certificate = scratch.client(identity);
+    let client = TlsClient::with_certificate(&certificate, HERE);
+    scratch.fleet.device_knows_reset(client, knows).await.unwrap();
+    let message = scratch.fleet.device_order(client).await.unwrap()?;
+    let key = pin(&scratch.fleet.device_pins().unwrap().order_key_pem);
+    let shown = scratch.fleet.certificate_show(&scratch.owner, identity.serial).await.unwrap();
+    let device = shown.certificate.device.unwrap();
+    let order = SignedOrder::verify(&message, &key, device, 0, scratch.clock_now()).unwrap();
+    Some((order.act, order.counter))
+}
+
+async fn answer(scratch: &Scratch, identity: &Identity, (act, counter): (SignedAct, u64)) {
+    let shown = scratch.fleet.certificate_show(&scratch.owner, identity.serial).await.unwrap();
+    let device = shown.certificate.device.unwrap();
+    let report = OrderReport { act, device, counter, outcome: OrderOutcome::Done, at: UnixMillis(0) };
+    let signed = report.sign(&Chip(&identity.key)).unwrap();
+    scratch.fleet.device_order_outcome(signed.as_bytes()).await.unwrap();
+}
+
+async fn orders(scratch: &Scratch, device: &str) -> Vec<(OrderAct, u64, OrderProgress)> {
+    let filter = OrderFilter { device: Some(device.into()), ..OrderFilter::default() };
+    let mut orders = scratch.fleet.order_list(&scratch.owner, filter).await.unwrap().items;
+    orders.sort_by_key(|order| order.counter);
+    orders.into_iter().map(|order| (order.act, order.counter, order.progress.unwrap())).collect()
+}
+
+#[tokio::test]
+async fn only_who_says_that_it_knows_the_order_to_reset_is_given_it_and_the_receipt_says_who_was_not() {
+    let scratch = Scratch::new().await;
+    let mut identities = Vec::new();
+    for name in ["thermo-1", "thermo-2"] {
+        scratch.device(name).await;
+        identities.push(scratch.enrol(name).await);
+    }
+    assert_eq!(poll(&scratch, &identities[0], true).await, None);
+    assert_eq!(poll(&scratch, &identities[0], true).await, None);
+    assert_eq!(poll(&scratch, &identities[1], false).await, None);
+    let known = show(&scratch, "thermo-1").await.events;
+    let known = known.iter().filter(|event| event.entry["act"] == "order.known").count();
+    assert_eq!(known, 1, "noted once");
+    let both = ["thermo-1", "thermo-2"];
+    // Whoever insists is told which one is too old; whoever asks for what makes no sense, why.
+    let insisting = OwnershipRequest { factory_reset: Some(true), ..leaving(OwnershipEnd::Resold, &both) };
+    let refused = scratch.fleet.ownership_end(&scratch.owner, insisting.clone()).await.unwrap_err();
+    assert!(matches!(refused, FleetError::Conflict { .. }) && refused.to_string().contains("thermo-2"), "{refused}");
+    for wrong in [
+        OwnershipRequest { wipe: Some(true), ..insisting.clone() },
+        OwnershipRequest { end: OwnershipEnd::Scrapped, wipe: Some(false), ..insisting },
+    ] {
+        let refused = scratch.fleet.ownership_end(&scratch.owner, wrong).await.unwrap_err();
+        assert_eq!(field_of(&refused), "factory_reset");
+    }
+    let order = OrderRequest {
+        device: "thermo-1".into(),
+        act: OrderAct::FactoryReset,
+        lifetime_hours: None,
+        why: "alone".into(),
+    };
+    let refused = scratch.fleet.order_create(&scratch.owner, order).await.unwrap_err();
+    assert_eq!(field_of(&refused), "act", "it is part of the end of an ownership");
+    let none = OwnershipRequest { factory_reset: Some(false), dry_run: true, ..leaving(OwnershipEnd::Resold, &both) };
+    assert_eq!(fate(&ask(&scratch, none).await.plan, "storage key"), (Fate::NotReached, None));
+
+    let dry = OwnershipRequest { dry_run: true, ..leaving(OwnershipEnd::Resold, &both) };
+    let plan = ask(&scratch, dry).await.plan;
+    let rows = plan.fates.iter().filter(|row| row.what.starts_with("storage key"));
+    let rows: Vec<_> = rows.map(|row| (row.fate, row.count)).collect();
+    assert_eq!(rows, [(Fate::DiesByOrder, Some(1)), (Fate::NotReached, Some(1))]);
+    let proposal = propose(&scratch, leaving(OwnershipEnd::Resold, &both)).await;
+    let pavel = scratch.operator("pavel", Role::FleetOperator, &[]).await;
+    approve(&scratch, &pavel, proposal).await.unwrap();
+    assert_eq!(orders(&scratch, "thermo-1").await, [(OrderAct::FactoryReset, 1, OrderProgress::Queued)]);
+    assert_eq!(orders(&scratch, "thermo-2").await, []);
+    let exceptions = |device: &str| {
+        let scratch = &scratch;
+        let device = device.to_owned();
+        async move { scratch.fleet.ownership_receipt(&scratch.owner, &device).await.unwrap().record.exceptions.join("; ") }
+    };
+    let said = "has not said that it knows the order";
+    assert!(!exceptions("thermo-1").await.contains(said) && exceptions("thermo-2").await.contains(said));
+
+    let given = poll(&scratch, &identities[0], true).await.unwrap();
+    assert_eq!(given, (SignedAct::FactoryReset, 1));
+    answer(&scratch, &identities[0], given).await;
+    assert_eq!(orders(&scratch, "thermo-1").await[0].2, OrderProgress::Executed);
+    let receipt = scratch.fleet.ownership_receipt(&scratch.owner, "thermo-1").await.unwrap();
+    assert_eq!((receipt.record.order_act, receipt.wipe.as_deref()), (Some(OrderAct::FactoryReset), Some("executed")));
+    let answered = receipt.timeline.iter().find(|entry| entry.act == "order.answer").unwrap();
+    assert!(answered.leaf.contains(r#""act":"factory-reset""#), "{}", answered.leaf);
+}
+
+#[tokio::test]
+async fn an_order_to_reset_that_the_program_knows_no_more_stands_in_no_other_ones_way() {
+    let scratch = Scratch::new().await;
+    scratch.device("thermo-1").await;
+    let identity = scratch.enrol("thermo-1").await;
+    poll(&scratch, &identity, true).await;
+    let proposal = propose(&scratch, leaving(OwnershipEnd::Returned, &["thermo-1"])).await;
+    let pavel = scratch.operator("pavel", Role::FleetOperator, &[]).await;
+    approve(&scratch, &pavel, proposal).await.unwrap();
+    assert_eq!(orders(&scratch, "thermo-1").await, [(OrderAct::FactoryReset, 1, OrderProgress::Queued)]);
+    // Somebody put an older program on it, which would refuse the order and never come to the next.
+    assert_eq!(poll(&scratch, &identity, false).await, None);
+    let wipe =
+        OrderRequest { device: "thermo-1".into(), act: OrderAct::Wipe, lifetime_hours: None, why: "too old".into() };
+    let waiting = scratch.fleet.order_create(&scratch.owner, wipe).await.unwrap();
+    approve(&scratch, &pavel, waiting.proposal.unwrap()).await.unwrap();
+    assert_eq!(poll(&scratch, &identity, false).await, Some((SignedAct::Wipe, 2)));
+    // A newer program would refuse the lower counter for ever: it is given what comes after it.
+    assert_eq!(poll(&scratch, &identity, true).await, Some((SignedAct::Wipe, 2)));
+    answer(&scratch, &identity, (SignedAct::Wipe, 2)).await;
+    assert_eq!(poll(&scratch, &identity, true).await, None);
+    let queued = (OrderAct::FactoryReset, 1, OrderProgress::Queued);
+    assert_eq!(orders(&scratch, "thermo-1").await[0], queued, "nobody claims that it was obeyed");
+    scratch.pass(29 * UnixMillis::DAY);
+    assert_eq!(orders(&scratch, "thermo-1").await[0].2, OrderProgress::NeverAnswered);
 }

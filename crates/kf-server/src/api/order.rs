@@ -4,8 +4,8 @@ use axum::extract::{Extension, Request, State};
 use axum::response::IntoResponse as _;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use kf_api::order::{
-    ALGORITHM_HEADER, ANCHOR_HEADER, ORDER_KEY_HEADER, OrderCancellation, OrderFilter, OrderRequest, RENEWAL_HEADER,
-    STORAGE_HEADER,
+    ACTS_HEADER, ALGORITHM_HEADER, ANCHOR_HEADER, ORDER_KEY_HEADER, OrderAct, OrderCancellation, OrderFilter,
+    OrderRequest, RENEWAL_HEADER, STORAGE_HEADER,
 };
 use kf_fleet::{Knows, News};
 
@@ -51,6 +51,9 @@ pub(super) async fn cancel(
 /// were there.
 pub(super) async fn due(State(state): State<AppState>, Extension(peer): Extension<Peer>, headers: HeaderMap) -> Answer {
     let app = app(&state)?;
+    let acts = headers.get_all(ACTS_HEADER).iter().filter_map(|acts| acts.to_str().ok());
+    let knows_reset = acts.flat_map(str::split_ascii_whitespace).any(|act| act == OrderAct::FactoryReset.name());
+    app.fleet.device_knows_reset(peer.as_tls_client(), knows_reset).await?;
     // First: what comes with this answer is signed by the key that the device obeys now.
     let obeys = match headers.get(ORDER_KEY_HEADER).and_then(|value| value.to_str().ok()) {
         Some(fingerprint) => app.fleet.device_obeys(peer.as_tls_client(), fingerprint).await?,

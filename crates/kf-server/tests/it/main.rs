@@ -20,6 +20,7 @@ mod exchange;
 mod expired;
 mod limits;
 mod ocsp;
+mod reset;
 mod rig;
 mod strongswan;
 mod succession;

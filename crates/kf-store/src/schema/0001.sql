@@ -285,6 +285,12 @@ CREATE TABLE device_order (
     UNIQUE (device, counter)
 ) STRICT, WITHOUT ROWID;
 
+-- Devices whose program says with its poll that it knows the order to reset, since when.
+CREATE TABLE device_knows_reset (
+    device BLOB NOT NULL PRIMARY KEY,
+    since INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- Campaigns over devices. `chosen_after` is the page of devices that comes next while they are chosen.
 CREATE TABLE campaign (
     id BLOB NOT NULL PRIMARY KEY,

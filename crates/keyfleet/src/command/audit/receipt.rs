@@ -164,7 +164,8 @@ fn unsupported(record: &Value, wipe: Option<&str>, proven: &[(u64, AuditEntry)])
         ("proposed_by", "proposed_by"),
         ("approved_by", "approved_by"),
         ("destruction", "destruction"),
-        ("order", "wipe_order"),
+        ("order", "order"),
+        ("order_act", "order_act"),
         ("replacement", "replacement"),
     ] {
         compare(field, text(field), signed(detail));
@@ -178,10 +179,12 @@ fn unsupported(record: &Value, wipe: Option<&str>, proven: &[(u64, AuditEntry)])
     compare("ldevids", Some(&list("ldevids", ", ")), signed("ldevids_revoked"));
     compare("exceptions", Some(&list("exceptions", "; ")), signed("exceptions"));
     let is_answered = proven.iter().any(|(_, entry)| {
-        entry.act == "order.answer" && entry.detail.get("outcome").is_some_and(|outcome| outcome == "done")
+        let says = |field: &str, value| entry.detail.get(field).map(String::as_str) == value;
+        entry.act == "order.answer" && says("outcome", Some("done")) && says("act", text("order_act"))
     });
     if wipe == Some("executed") && !is_answered {
-        findings.push("wipe: the receipt says that the device has wiped itself, and no signed entry does".to_owned());
+        findings
+            .push("wipe: the receipt says that the device has obeyed its order, and no signed entry does".to_owned());
     }
     findings
 }

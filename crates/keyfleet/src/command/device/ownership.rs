@@ -64,6 +64,13 @@ pub(crate) struct Terms {
     /// Give no such order
     #[arg(long, overrides_with = "wipe")]
     no_wipe: bool,
+    /// Require that every device knows the order to destroy what its owner brought and to keep its IDevID (without being asked: of resold
+    /// and returned ones that know it)
+    #[arg(long, overrides_with = "no_factory_reset", conflicts_with = "wipe")]
+    factory_reset: bool,
+    /// Give no such order
+    #[arg(long, overrides_with = "factory_reset")]
+    no_factory_reset: bool,
     /// Say that the records of factory stations, in which salts lie sealed to the server, are erased wherever they were kept
     #[arg(long)]
     station_records_erased: bool,
@@ -75,8 +82,9 @@ impl Terms {
     /// # Errors
     /// [`Failure::Usage`].
     pub(super) fn must_be_unset(&self) -> Result<(), Failure> {
-        let Self { customer, wipe, no_wipe, station_records_erased } = self;
-        if customer.is_empty() && !wipe && !no_wipe && !station_records_erased {
+        let Self { customer, wipe, no_wipe, factory_reset, no_factory_reset, station_records_erased } = self;
+        let orders = [wipe, no_wipe, factory_reset, no_factory_reset].into_iter().any(|is_given| *is_given);
+        if customer.is_empty() && !orders && !station_records_erased {
             return Ok(());
         }
         Err(Failure::usage("without --destroy-keys there is no receipt and no order", "add --destroy-keys"))
@@ -155,9 +163,11 @@ async fn end_with(
         let what = format!("this says that {count} devices are {}: keys die and do not come back", end.name());
         ask::consent(yes, &what)?;
     }
-    let Terms { customer, wipe, no_wipe, station_records_erased } = terms;
-    let wipe = if wipe { Some(true) } else { no_wipe.then_some(false) };
-    let request = OwnershipRequest { end, devices, why, customer, wipe, station_records_erased, dry_run };
+    let Terms { customer, wipe, no_wipe, factory_reset, no_factory_reset, station_records_erased } = terms;
+    let wanted = |is: bool, is_not: bool| if is { Some(true) } else { is_not.then_some(false) };
+    let (wipe, factory_reset) = (wanted(wipe, no_wipe), wanted(factory_reset, no_factory_reset));
+    let request =
+        OwnershipRequest { end, devices, why, customer, wipe, factory_reset, station_records_erased, dry_run };
     let outcome: OwnershipOutcome = context.api()?.post("/v1/ownership", &request).await?;
     object(context.format, &outcome, &Names::new())?;
     outcome.proposal.as_ref().map_or(Ok(()), |proposal| Err(waiting(proposal)))

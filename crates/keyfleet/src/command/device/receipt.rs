@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use kf_api::order::OrderAct;
 use kf_api::ownership::{CustomerReceipt, EndedOwnership, OwnershipEnd};
 
 use crate::moment;
@@ -70,7 +71,10 @@ fn fates(record: &EndedOwnership, wipe: Option<&str>) -> Vec<(&'static str, Stri
         ("LDevIDs (this owner's)", format!("{} revoked", record.ldevids.len())),
         ("IDevID (its maker's)", record.idevid.clone()),
         ("device keys", device_keys),
-        ("keys on the device itself", wipe.map_or("not ordered to be wiped".to_owned(), said)),
+        (
+            "keys on the device itself",
+            wipe.map_or("not ordered to be destroyed".to_owned(), |progress| said(record.order_act, progress)),
+        ),
     ];
     if let Some(replacement) = &record.replacement {
         rows.push(("its place is taken by", replacement.to_string()));
@@ -81,10 +85,14 @@ fn fates(record: &EndedOwnership, wipe: Option<&str>) -> Vec<(&'static str, Stri
     rows
 }
 
-fn said(progress: &str) -> String {
+fn said(act: Option<OrderAct>, progress: &str) -> String {
+    let done = match act {
+        Some(OrderAct::FactoryReset) => "destroyed but for the IDevID",
+        _ => "wiped",
+    };
     match progress {
-        "executed" => "wiped, as the device has signed".to_owned(),
-        "never-answered" => "ordered to be wiped; it never answered".to_owned(),
-        other => format!("ordered to be wiped; so far: {other}"),
+        "executed" => format!("{done}, as the device has signed"),
+        "never-answered" => format!("ordered to be {done}; it never answered"),
+        other => format!("ordered to be {done}; so far: {other}"),
     }
 }
