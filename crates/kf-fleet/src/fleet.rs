@@ -62,6 +62,8 @@ pub struct Fleet {
     pub(crate) backup_turn: tokio::sync::Mutex<()>,
     /// Held while a destruction is carried out.
     pub(crate) destruction_turn: tokio::sync::Mutex<()>,
+    /// Held while what was approved for devices that leave is carried out; before `destruction_turn`.
+    pub(crate) ownership_turn: tokio::sync::Mutex<()>,
     pub(crate) rotation_turn: RotationTurn,
     pub(crate) observed: Observed,
     pub(crate) pinned: RwLock<Arc<PinnedKeys>>,
@@ -156,6 +158,7 @@ impl Fleet {
             order_attempts: OrderAttempts::default(),
             backup_turn: tokio::sync::Mutex::default(),
             destruction_turn: tokio::sync::Mutex::default(),
+            ownership_turn: tokio::sync::Mutex::default(),
             rotation_turn: RotationTurn::default(),
             observed: Observed::default(),
             pinned: RwLock::new(Arc::new(pinned)),

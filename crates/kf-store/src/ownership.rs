@@ -63,6 +63,17 @@ impl Store {
         self.read(|connection| sql::all(connection, sql, [], crate::proposal::proposal_row))
     }
 
+    /// Whether every device of an approved end of ownership has its record.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn is_through(&self, proposal: ProposalId) -> Result<bool, StoreError> {
+        let sql =
+            "SELECT 1 FROM (SELECT count(*) AS leaving, count(record) AS through FROM ownership WHERE proposal = ?1)
+            WHERE leaving > 0 AND leaving = through";
+        self.read(|connection| sql::exists(connection, sql, [proposal.as_bytes()]))
+    }
+
     /// Records what came of one device, with the log entry that says the same.
     ///
     /// # Errors

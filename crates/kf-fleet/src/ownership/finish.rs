@@ -105,6 +105,11 @@ impl Fleet {
     }
 
     async fn finish_ownership(&self, proposal: &Proposal) -> Result<(), FleetError> {
+        // Whoever approved it and the background would both order the device, and it obeys one of two orders.
+        let _turn = self.ownership_turn.lock().await;
+        if self.store.is_through(proposal.id)? {
+            return Ok(());
+        }
         let approved = Approved::of(proposal)?;
         let ids: Vec<DeviceId> = approved.devices.iter().filter_map(|leaving| leaving.device.parse().ok()).collect();
         self.store.begin_ownership(proposal.id, approved.facility, ids).await?;

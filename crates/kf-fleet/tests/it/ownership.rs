@@ -545,3 +545,24 @@ async fn an_order_to_reset_that_the_program_knows_no_more_stands_in_no_other_one
     scratch.pass(29 * UnixMillis::DAY);
     assert_eq!(orders(&scratch, "thermo-1").await[0].2, OrderProgress::NeverAnswered);
 }
+
+#[tokio::test]
+async fn who_approves_and_the_background_order_a_device_once() {
+    let scratch = Scratch::new().await;
+    let pavel = scratch.operator("pavel", Role::FleetOperator, &[]).await;
+    for number in 0..4 {
+        let name = format!("thermo-{number}");
+        Firmware::enrolled(&scratch, &name).await.exchange(&scratch).await.unwrap();
+        let proposal = propose(&scratch, leaving(OwnershipEnd::Stolen, &[&name])).await;
+        let turns = async {
+            for _turn in 0..40 {
+                scratch.fleet.turn().await;
+                tokio::task::yield_now().await;
+            }
+        };
+        let (approved, ()) = tokio::join!(approve(&scratch, &pavel, proposal), turns);
+        approved.unwrap();
+        assert_eq!(orders(&scratch, &name).await.len(), 1, "{name}");
+        assert_eq!(records(&scratch).await.len(), number + 1);
+    }
+}
