@@ -145,7 +145,7 @@ async fn renew(fleet: &Fleet, device: &Renewing) -> Result<Vec<Vec<u8>>, BenchEr
     }
 }
 
-const BY_WORD: Knows = Knows { renewal: true, storage: false };
+const BY_WORD: Knows<'_> = Knows { reset: false, renewal: true, storage: false, order_key: None };
 
 /// Polls, and renews when it is asked; the certificates that came.
 async fn obey_word(fleet: &Fleet, device: &Renewing) -> Result<Vec<Vec<u8>>, BenchError> {

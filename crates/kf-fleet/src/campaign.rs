@@ -104,7 +104,7 @@ impl Fleet {
                 CampaignKind::DeviceKey | CampaignKind::TrustAnchor | CampaignKind::Storage => Vec::new(),
             };
             let load = match &estimate {
-                Some(estimate) => Some(self.load_of(campaign.kind, &plan, estimate)?),
+                Some(estimate) => Some(self.load_of(&campaign, &plan, estimate)?),
                 None => None,
             };
             return Ok(CampaignOutcome { estimate, load, sizes, ..looked_at(campaign) });
@@ -203,7 +203,7 @@ impl Fleet {
         let estimate = self.estimate_of(campaign, &plan).await?;
         let outcome = CampaignOutcome { estimate: Some(estimate), ..looked_at(campaign.clone()) };
         if request.dry_run {
-            return Ok(CampaignOutcome { load: Some(self.load_of(campaign.kind, &plan, &estimate)?), ..outcome });
+            return Ok(CampaignOutcome { load: Some(self.load_of(campaign, &plan, &estimate)?), ..outcome });
         }
         let seen = Seen { state: campaign.state, wave: campaign.wave, version: campaign.version };
         let act = ProposedAct::StartCampaign {

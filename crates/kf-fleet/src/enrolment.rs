@@ -6,7 +6,7 @@ mod refusal;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use kf_access::{Principal, Visibility};
+use kf_access::Principal;
 use kf_api::device::Device;
 use kf_api::enrolment::{Enrolment, EnrolmentState};
 use kf_api::operator::{Credential, Role};
@@ -24,6 +24,7 @@ pub(crate) use refusal::{of_request, of_rule};
 
 use crate::entry::Entry;
 use crate::issuance::{Issued, Order};
+use crate::news::is_shown;
 use crate::tls::requested_key;
 use crate::{ClientCertificate, Fleet, FleetError};
 
@@ -401,14 +402,10 @@ impl Fleet {
     ) -> Result<(PresentedCertificate, kf_api::certificate::Certificate, Device), FleetError> {
         let presented = client.certificate.ok_or(FleetError::Unauthenticated)?;
         let serial = presented.serial.ok_or(FleetError::Unauthenticated)?;
-        let stored = self.store.certificate(serial, &Visibility::Fleet)?.ok_or(FleetError::Unauthenticated)?;
-        if *stored.der != *presented.der {
-            return Err(FleetError::Unauthenticated);
-        }
-        let device = stored.certificate.device.ok_or(FleetError::Unauthenticated)?;
-        let device = self.store.device(device, &Visibility::Fleet)?.ok_or(FleetError::Unauthenticated)?;
+        let holder = self.store.holder(serial)?.filter(|holder| is_shown(holder, presented));
+        let holder = holder.ok_or(FleetError::Unauthenticated)?;
         let parsed = PresentedCertificate::from_der(&presented.der).ok_or(FleetError::Unauthenticated)?;
-        Ok((parsed, stored.certificate, device))
+        Ok((parsed, holder.certificate.certificate, holder.device))
     }
 }
 

@@ -1,19 +1,25 @@
-//! What waits for a device that asks: an order, a new root, a new storage key, a new certificate. One question, one answer.
+//! What waits for a device that asks: an order, a new root, a new storage key, a new certificate. One question, one answer, and one
+//! look at the registry for it.
 
 use kf_api::certificate::Certificate;
 use kf_api::device::Device;
 use kf_key::KeyAlgorithm;
-use kf_pki::certificate::PresentedCertificate;
+use kf_store::news::Holder;
 
+use crate::tls::ClientCertificate;
 use crate::{Fleet, FleetError, TlsClient};
 
 /// What a device's program said that it knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Knows {
+pub struct Knows<'a> {
+    /// To go back to the state of the factory.
+    pub reset: bool,
     /// To renew when it is asked by no order.
     pub renewal: bool,
     /// To put what it keeps under a new storage key.
     pub storage: bool,
+    /// The order key that it obeys, SHA-256, hexadecimal, where it says so.
+    pub order_key: Option<&'a str>,
 }
 
 /// What waits for a device.
@@ -29,38 +35,63 @@ pub struct News {
     pub storage: Option<String>,
     /// The campaign, 32 hexadecimal digits, that asks it for a new identity key and certificate.
     pub renewal: Option<String>,
+    /// The newest order key, SHA-256, hexadecimal, for a device that said which one it obeys.
+    pub order_key: Option<String>,
 }
 
 /// A device as its TLS session proved it.
 pub(crate) struct Proved {
-    pub(crate) presented: PresentedCertificate,
+    /// As the handshake hands it on, DER.
+    pub(crate) shown: ClientCertificate,
     pub(crate) certificate: Certificate,
     pub(crate) device: Device,
 }
 
-impl Fleet {
-    /// Who asks.
-    pub(crate) fn proved_device(&self, client: TlsClient<'_>) -> Result<Proved, FleetError> {
-        let (presented, certificate, device) = self.device_of_certificate(client)?;
-        Ok(Proved { presented, certificate, device })
-    }
+/// Whether the registry's certificate is the very one that the session showed.
+pub(crate) fn is_shown(holder: &Holder, shown: &ClientCertificate) -> bool {
+    *holder.certificate.der == *shown.der
+}
 
+impl Fleet {
     /// What waits for the device of this TLS session. That the certificate with which it asks is one that a campaign asked for, is
-    /// the proof that it uses it.
+    /// the proof that it uses it. The status of that certificate plays no part: a device whose certificate is on hold is the first
+    /// that may have to be wiped, and an order is no secret.
     ///
     /// # Errors
     /// [`FleetError::Unauthenticated`] without a certificate of a device of ours.
-    pub async fn device_news(&self, client: TlsClient<'_>, knows: Knows) -> Result<News, FleetError> {
-        let proved = self.proved_device(client)?;
-        let renewal = self.renewal_of(&proved, knows.renewal).await?;
-        let order = self.order_due(&proved).await?;
-        let device = proved.device;
+    pub async fn device_news(&self, client: TlsClient<'_>, knows: Knows<'_>) -> Result<News, FleetError> {
+        let shown = client.certificate.ok_or(FleetError::Unauthenticated)?;
+        let serial = shown.serial.ok_or(FleetError::Unauthenticated)?;
+        let found = self.store.news(serial, self.now())?.filter(|(holder, _)| is_shown(holder, shown));
+        let (holder, mut waiting) = found.ok_or(FleetError::Unauthenticated)?;
+        let proved =
+            Proved { shown: shown.clone(), certificate: holder.certificate.certificate, device: holder.device };
+        let device = &proved.device;
+        let mut is_changed = false;
+        if waiting.knows_reset != knows.reset {
+            self.note_reset_known(device, knows.reset).await?;
+            is_changed = true;
+        }
+        // Before orders: what comes with this answer is signed by the key that the device obeys now.
+        let order_key = match knows.order_key {
+            Some(fingerprint) => self.device_obeys(device, fingerprint).await?,
+            None => None,
+        };
+        let renewal = self.renewal_of(&proved, &waiting.asked, knows.renewal).await?;
+        is_changed |= renewal.is_ordered;
+        if is_changed {
+            let again = self.store.news(serial, self.now())?.ok_or(FleetError::Unauthenticated)?;
+            waiting = again.1;
+        }
+        let order = self.order_due(&proved, waiting.order).await?;
+        let algorithm = waiting.asked.iter().rev().filter(|part| part.is_open()).find_map(|part| part.algorithm);
         Ok(News {
-            algorithm: if order.is_some() { self.store.asked_algorithm(device.id)? } else { None },
+            algorithm: algorithm.filter(|_| order.is_some()),
             order,
-            anchor: self.anchor_of(device.id)?,
-            storage: self.storage_of(&device, knows.storage).await?,
-            renewal: renewal.map(|campaign| hex::encode(campaign.as_bytes())),
+            anchor: self.anchor_of(device.id, &waiting.asked)?,
+            storage: self.storage_of(device, &waiting.asked, knows.storage).await?,
+            renewal: renewal.told_by.map(|campaign| hex::encode(campaign.as_bytes())),
+            order_key,
         })
     }
 }

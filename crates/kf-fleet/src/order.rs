@@ -14,7 +14,7 @@ use kf_api::revocation::RevokeOutcome;
 use kf_api::{Page, PageRequest};
 use kf_exchange::PublicKey;
 use kf_exchange::order::{OrderAct as SignedAct, OrderOutcome, OrderReport};
-use kf_key::{CertificateStatus, DeviceId, KeyAlgorithm, KeyId, OrderId, UnixMillis};
+use kf_key::{CertificateStatus, DeviceId, KeyId, OrderId, UnixMillis};
 use kf_pki::certificate::PresentedCertificate;
 use kf_store::StoreError;
 use kf_store::order::{Answered, OrderAnswer};
@@ -26,7 +26,8 @@ use crate::naming::check_why;
 use crate::news::Proved;
 use crate::proposal::Consent;
 use crate::revocation::nothing_done;
-use crate::{Fleet, FleetError, TlsClient};
+use crate::tls::ClientCertificate;
+use crate::{Fleet, FleetError};
 
 /// Lifetime of an order when none is asked for.
 const DEFAULT_LIFETIME_HOURS: u32 = 168;
@@ -186,18 +187,11 @@ impl Fleet {
         Ok(self.store.cancel_order(order, self.now(), entry.build()).await?.value.judged(self.now()))
     }
 
-    /// Takes note of whether the program of the device of this TLS session says that it knows the order to reset.
-    ///
-    /// # Errors
-    /// [`FleetError::Unauthenticated`] without a certificate of a device of ours.
-    pub async fn device_knows_reset(&self, client: TlsClient<'_>, knows: bool) -> Result<(), FleetError> {
-        let (_, _, device) = self.device_of_certificate(client)?;
-        if self.store.knows_reset(device.id)? == knows {
-            return Ok(());
-        }
+    /// Takes note of whether a device's program says that it knows the order to reset.
+    pub(crate) async fn note_reset_known(&self, device: &Device, knows: bool) -> Result<(), FleetError> {
         let now = self.now();
         let act = if knows { "order.known" } else { "order.unknown" };
-        let entry = Entry::done(&device_principal(&device, Credential::Certificate), act, now)
+        let entry = Entry::done(&device_principal(device, Credential::Certificate), act, now)
             .about(device.id)
             .at_facility(Some(device.facility))
             .with("act", OrderAct::FactoryReset.name());
@@ -205,25 +199,17 @@ impl Fleet {
         Ok(())
     }
 
-    /// The oldest order that the device of this TLS session is to obey: COSE_Sign1. The status of its certificate plays
-    /// no part: a device whose certificate is on hold is the first that may have to be wiped, and an order is no secret. The device
-    /// counts as one that does not know how to be asked without an order, see [`Fleet::device_news`].
-    ///
-    /// # Errors
-    /// [`FleetError::Unauthenticated`] without a certificate of a device of ours.
-    pub async fn device_order(&self, client: TlsClient<'_>) -> Result<Option<Vec<u8>>, FleetError> {
-        let proved = self.proved_device(client)?;
-        self.renewal_of(&proved, false).await?;
-        self.order_due(&proved).await
-    }
-
-    /// The oldest order that a device is to obey, noted as delivered.
-    pub(crate) async fn order_due(&self, proved: &Proved) -> Result<Option<Vec<u8>>, FleetError> {
-        let Proved { presented, certificate, device } = proved;
+    /// The oldest order that a device is to obey, COSE_Sign1, noted as delivered.
+    pub(crate) async fn order_due(
+        &self,
+        proved: &Proved,
+        due: Option<(Order, Vec<u8>)>,
+    ) -> Result<Option<Vec<u8>>, FleetError> {
+        let Proved { shown, certificate, device } = proved;
         let now = self.now();
-        let Some((order, message)) = self.store.due_order(device.id, now)? else { return Ok(None) };
+        let Some((order, message)) = due else { return Ok(None) };
         let Some(message) = self.order_for(device, &order, message).await? else { return Ok(None) };
-        if self.is_answered_by(&order, presented, certificate) {
+        if is_answered_by(&order, shown, certificate) {
             self.take_certificate_as_answer(device, &order, certificate).await?;
             return Ok(None);
         }
@@ -241,16 +227,6 @@ impl Fleet {
             }
         }
         Ok(Some(message))
-    }
-
-    /// Whether an order to rotate is answered by the certificate that the device shows: a later one, for a key that signs no
-    /// answers (kf-exchange knows P-256 only). The handshake has proved the key.
-    fn is_answered_by(&self, order: &Order, presented: &PresentedCertificate, certificate: &Certificate) -> bool {
-        order.act == OrderAct::Rotate
-            && order.delivered.or(order.acknowledged).is_some()
-            && certificate.serial.issued() > order.created
-            && certificate.status == CertificateStatus::Good
-            && PublicKey::from_spki(&presented.spki).is_err()
     }
 
     async fn take_certificate_as_answer(
@@ -277,15 +253,6 @@ impl Fleet {
         };
         self.store.answer_order(answer, now, entry.build()).await?;
         Ok(())
-    }
-
-    /// The algorithm that a device which is ordered to rotate is to change to.
-    ///
-    /// # Errors
-    /// [`FleetError::Unauthenticated`].
-    pub async fn device_algorithm(&self, client: TlsClient<'_>) -> Result<Option<KeyAlgorithm>, FleetError> {
-        let (_, _, device) = self.device_of_certificate(client)?;
-        Ok(self.store.asked_algorithm(device.id)?)
     }
 
     /// Records a device's answer to an order, signed with an identity key that it was ever certified for.
@@ -408,6 +375,16 @@ impl Fleet {
         }
         Ok(())
     }
+}
+
+/// Whether an order to rotate is answered by the certificate that the device shows: a later one, for a key that signs no
+/// answers (kf-exchange knows P-256 only). The handshake has proved the key.
+fn is_answered_by(order: &Order, shown: &ClientCertificate, certificate: &Certificate) -> bool {
+    order.act == OrderAct::Rotate
+        && order.delivered.or(order.acknowledged).is_some()
+        && certificate.serial.issued() > order.created
+        && certificate.status == CertificateStatus::Good
+        && PresentedCertificate::from_der(&shown.der).is_some_and(|shown| PublicKey::from_spki(&shown.spki).is_err())
 }
 
 /// Keys of a device that are tried on an answer, newest first: before and after a rotation, with one to spare.

@@ -27,7 +27,7 @@ use kf_store::{Store, StoreError};
 use crate::authority::{handle_of, key_record};
 use crate::enrolment::device_principal;
 use crate::entry::Entry;
-use crate::{Fleet, FleetError, TlsClient};
+use crate::{Fleet, FleetError};
 
 /// The most keys of a role that are in use at a time: a device need not look at more.
 const MAX_IN_USE: usize = 4;
@@ -289,17 +289,13 @@ impl Fleet {
         Ok(self.pinned_keys().serving(KeyRole::Order, proved)?.id)
     }
 
-    /// Notes which order key the device of this TLS session says that it obeys, and says which one is the newest. A fingerprint
-    /// (SHA-256, hexadecimal) that no key of ours has counts for nothing.
-    ///
-    /// # Errors
-    /// [`FleetError::Unauthenticated`] without a certificate of a device of ours.
-    pub async fn device_obeys(&self, client: TlsClient<'_>, fingerprint: &str) -> Result<Option<String>, FleetError> {
-        let (_, _, device) = self.device_of_certificate(client)?;
+    /// Notes which order key a device says that it obeys, and says which one is the newest. A fingerprint (SHA-256, hexadecimal)
+    /// that no key of ours has counts for nothing.
+    pub(crate) async fn device_obeys(&self, device: &Device, fingerprint: &str) -> Result<Option<String>, FleetError> {
         let keys = self.pinned_keys();
         let said = keys.of(KeyRole::Order).iter().find(|key| key.is_active() && key.fingerprint() == fingerprint);
         if let Some(key) = said.filter(|key| !keys.is_first(KeyRole::Order, key.id)) {
-            self.note_holder(&device, KeyRole::Order, key.id).await?;
+            self.note_holder(device, KeyRole::Order, key.id).await?;
         }
         Ok(keys.newest(KeyRole::Order).map(PinnedKey::fingerprint))
     }

@@ -4,6 +4,7 @@
 //! nobody is asked twice whatever is cut short. What came of it is read from where the device proved it: the key that it
 //! acknowledged, the order that it answered. Tallies are kept, not counted.
 
+pub(crate) mod asked;
 mod member;
 pub(crate) mod renewal;
 mod rollback;
@@ -12,7 +13,7 @@ mod storage;
 use kf_access::Visibility;
 use kf_api::campaign::{Campaign, CampaignFilter, CampaignPlan};
 use kf_api::{Page, PageRequest};
-use kf_key::{CampaignId, CampaignState, DeviceId, FacilityId, KeyAlgorithm, MemberState, UnixMillis};
+use kf_key::{CampaignId, CampaignState, FacilityId, MemberState, UnixMillis};
 use rusqlite::Row;
 
 use crate::act::{Act, Class};
@@ -21,8 +22,8 @@ use crate::listing::{BAD_CURSOR, next_of};
 use crate::sql::{self, in_scope, scope};
 use crate::{Audit, Logged, Store, StoreError};
 
+pub use asked::AskedPart;
 pub use member::{Ended, Evidence, MAX_MEMBERS, OpenMember, Release};
-pub use renewal::AskedRenewal;
 pub use rollback::{Asked, Outstanding, Revocable};
 pub use storage::StorageStatement;
 
@@ -350,19 +351,6 @@ impl Store {
         let sql =
             concat!(columns!(), " WHERE state IN (2, 3, 4) OR (state IN (5, 7) AND settled = 0) ORDER BY id LIMIT ?1");
         self.read(|connection| sql::all(connection, sql, [limit], campaign_row))
-    }
-
-    /// The algorithm that a device is asked to change to, by a campaign that goes on (2) or is paused (3).
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub fn asked_algorithm(&self, device: DeviceId) -> Result<Option<KeyAlgorithm>, StoreError> {
-        let sql = "SELECT c.algorithm FROM campaign c JOIN campaign_device m ON m.campaign = c.id AND m.device = ?1
-            WHERE c.state IN (2, 3) AND c.algorithm IS NOT NULL AND m.state = 2 ORDER BY c.id DESC LIMIT 1";
-        let found = self.read(|connection| {
-            sql::one(connection, sql, [device.as_bytes()], |row| column::optional_coded::<KeyAlgorithm>(row, 0))
-        })?;
-        Ok(found.flatten())
     }
 
     /// The tallies of a campaign.

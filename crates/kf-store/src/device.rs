@@ -10,7 +10,7 @@ use kf_api::{Page, PageRequest};
 use kf_key::{DeviceId, DeviceState, FacilityId, ProductLineId, RevocationReason, UnixMillis};
 use kf_log::AuditEntry;
 
-use rusqlite::Row;
+use rusqlite::{Connection, Row};
 
 use crate::act::{Act, Class, is_fatal};
 use crate::column::{self, Coded, millis};
@@ -58,6 +58,16 @@ fn device_row(row: &Row<'_>) -> rusqlite::Result<Device> {
         created: column::time(row, 8)?,
         last_seen: column::optional_time(row, 9)?,
     })
+}
+
+/// See [`Store::device`].
+pub(crate) fn by_id(
+    connection: &Connection,
+    id: DeviceId,
+    visibility: &Visibility,
+) -> Result<Option<Device>, StoreError> {
+    let sql = concat!(columns!(), " WHERE id = ?2 AND ", in_scope!("facility"));
+    sql::one(connection, sql, (scope(visibility), id.as_bytes()), device_row)
 }
 
 fn insert(act: &mut Act<'_>, device: &Device) -> Result<(), StoreError> {
@@ -269,8 +279,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn device(&self, id: DeviceId, visibility: &Visibility) -> Result<Option<Device>, StoreError> {
-        let sql = concat!(columns!(), " WHERE id = ?2 AND ", in_scope!("facility"));
-        self.read(|connection| sql::one(connection, sql, (scope(visibility), id.as_bytes()), device_row))
+        self.read(|connection| by_id(connection, id, visibility))
     }
 
     /// A device by name; `None` also when it lies outside `visibility`.

@@ -43,6 +43,7 @@ mod key_use;
 pub mod label;
 mod listing;
 pub mod log;
+pub mod news;
 pub mod object;
 pub mod operator;
 pub mod order;

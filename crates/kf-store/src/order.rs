@@ -4,7 +4,7 @@ use kf_access::Visibility;
 use kf_api::order::{Order, OrderState};
 use kf_api::{Page, PageRequest};
 use kf_key::{DeviceId, OrderId, UnixMillis};
-use rusqlite::Row;
+use rusqlite::{Connection, Row};
 
 use crate::act::{Act, Class};
 use crate::column::{self, Coded, integer, millis};
@@ -37,6 +37,28 @@ fn order_row(row: &Row<'_>) -> rusqlite::Result<Order> {
         ended: column::optional_time(row, 8)?,
         why: row.get(9)?,
     })
+}
+
+/// The oldest order that a device is still to obey at `now`, with its signed octets. An order to reset is passed over where the device's
+/// program knows it no more, and for good once a later order has left: its counter would be refused, and stand in the way.
+pub(crate) fn due(
+    connection: &Connection,
+    device: DeviceId,
+    now: UnixMillis,
+) -> Result<Option<(Order, Vec<u8>)>, StoreError> {
+    let sql = "SELECT o.id, o.device, o.act, o.counter, o.state, o.created, o.expires, o.delivered, o.ended, o.why,
+        o.sent, o.acknowledged, o.message FROM device_order o
+        WHERE o.device = ?1 AND o.state = 1 AND o.expires >= ?2 AND (o.act <> 3
+            OR (EXISTS (SELECT 1 FROM device_knows_reset k WHERE k.device = o.device)
+                AND NOT EXISTS (SELECT 1 FROM device_order l WHERE l.device = o.device AND l.counter > o.counter
+                    AND coalesce(l.sent, l.delivered, l.acknowledged) IS NOT NULL)))
+        ORDER BY o.counter LIMIT 1";
+    sql::one(connection, sql, (device.as_bytes(), millis(now)), |row| Ok((order_row(row)?, row.get(12)?)))
+}
+
+/// See [`Store::knows_reset`].
+pub(crate) fn knows_reset(connection: &Connection, device: DeviceId) -> Result<bool, StoreError> {
+    sql::exists(connection, "SELECT 1 FROM device_knows_reset WHERE device = ?1", [device.as_bytes()])
 }
 
 /// An answer that is there already, and a first one.
@@ -165,8 +187,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn knows_reset(&self, device: DeviceId) -> Result<bool, StoreError> {
-        let sql = "SELECT 1 FROM device_knows_reset WHERE device = ?1";
-        self.read(|connection| sql::exists(connection, sql, [device.as_bytes()]))
+        self.read(|connection| knows_reset(connection, device))
     }
 
     /// Notes whether a device's program knows the order to reset; what is noted already writes nothing and logs nothing.
@@ -191,24 +212,6 @@ impl Store {
             if changed == 0 { Ok(None) } else { act.log(&audit).map(Some) }
         })
         .await
-    }
-
-    /// The oldest order that a device is still to obey at `now`, with its signed octets. An order to reset is passed over where the device's
-    /// program knows it no more, and for good once a later order has left: its counter would be refused, and stand in the way.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub fn due_order(&self, device: DeviceId, now: UnixMillis) -> Result<Option<(Order, Vec<u8>)>, StoreError> {
-        let sql = "SELECT o.id, o.device, o.act, o.counter, o.state, o.created, o.expires, o.delivered, o.ended, o.why,
-            o.sent, o.acknowledged, o.message FROM device_order o
-            WHERE o.device = ?1 AND o.state = 1 AND o.expires >= ?2 AND (o.act <> 3
-                OR (EXISTS (SELECT 1 FROM device_knows_reset k WHERE k.device = o.device)
-                    AND NOT EXISTS (SELECT 1 FROM device_order l WHERE l.device = o.device AND l.counter > o.counter
-                        AND coalesce(l.sent, l.delivered, l.acknowledged) IS NOT NULL)))
-            ORDER BY o.counter LIMIT 1";
-        self.read(|connection| {
-            sql::one(connection, sql, (device.as_bytes(), millis(now)), |row| Ok((order_row(row)?, row.get(12)?)))
-        })
     }
 
     /// Puts another signature over the same order in the place of `before`: the device obeys another order key by now.

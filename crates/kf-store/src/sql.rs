@@ -62,6 +62,17 @@ pub(crate) fn exists(connection: &Connection, sql: &str, params: impl Params) ->
     one(connection, sql, params, |_row| Ok(())).map(|found| found.is_some())
 }
 
+/// Runs several reads on one snapshot of the database: they fit together, and its locks are taken once.
+pub(crate) fn at_once<T>(
+    connection: &Connection,
+    read: impl FnOnce() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    execute(connection, "BEGIN", [])?;
+    let found = read();
+    execute(connection, "COMMIT", [])?;
+    found
+}
+
 /// Runs a statement that changes rows; how many it changed.
 pub(crate) fn execute(connection: &Connection, sql: &str, params: impl Params) -> Result<usize, StoreError> {
     Ok(connection.prepare_cached(sql)?.execute(params)?)

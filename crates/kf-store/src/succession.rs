@@ -350,14 +350,4 @@ impl Store {
         })?;
         Ok(found.unwrap_or_default())
     }
-
-    /// Whether a device is asked by a campaign that goes on (2) or is paused (3) to take up the new root.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub fn is_asked_to_trust(&self, device: DeviceId) -> Result<bool, StoreError> {
-        let sql = "SELECT 1 FROM campaign c JOIN campaign_device m ON m.campaign = c.id AND m.device = ?1
-            WHERE c.state IN (2, 3) AND c.kind = 3 AND m.state = 2";
-        self.read(|connection| sql::exists(connection, sql, [device.as_bytes()]))
-    }
 }

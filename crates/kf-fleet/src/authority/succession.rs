@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kf_access::{Action, Principal, Target, Visibility, authorize};
 use kf_api::authority::{Authority, AuthorityKind};
+use kf_api::campaign::CampaignKind;
 use kf_api::certificate::Certificate;
 use kf_api::operator::Credential;
 use kf_api::proposal::ProposedAct;
@@ -21,6 +22,7 @@ use kf_pki::certificate::{IssuedCertificate, check_issuance, check_link, check_r
 use kf_pki::issuer::Issuer;
 use kf_rotation::succession::{Hindrance, SuccessionFacts, may_step};
 use kf_signer::{GeneratedKey, KeyPurpose};
+use kf_store::campaign::AskedPart;
 use kf_store::succession::{NewHeir, SuccessionChange};
 
 use super::{Known, Plan, facts_of};
@@ -478,19 +480,15 @@ impl Fleet {
         Ok(())
     }
 
-    /// The SHA-256, hexadecimal, of the root that this device is asked to take up; `None` when it is asked for none.
-    ///
-    /// # Errors
-    /// [`FleetError::Unauthenticated`].
-    pub async fn device_anchor(&self, client: TlsClient<'_>) -> Result<Option<String>, FleetError> {
-        self.anchor_of(self.device_of_certificate(client)?.2.id)
-    }
-
-    pub(crate) fn anchor_of(&self, device: DeviceId) -> Result<Option<String>, FleetError> {
+    /// The SHA-256, hexadecimal, of the root that a device is asked to take up by a campaign that goes on or is paused.
+    pub(crate) fn anchor_of(&self, device: DeviceId, asked: &[AskedPart]) -> Result<Option<String>, FleetError> {
+        if !asked.iter().any(|part| part.kind == CampaignKind::TrustAnchor && part.is_open()) {
+            return Ok(None);
+        }
         let authorities = self.authorities();
         let Some(handover) = authorities.lineage.open_root() else { return Ok(None) };
         let root = handover.succession.successor;
-        if self.store.trusts(root, device)? || !self.store.is_asked_to_trust(device)? {
+        if self.store.trusts(root, device)? {
             return Ok(None);
         }
         let known = authorities.get(root).ok_or(FleetError::Bug("a successor that is not there"))?;

@@ -42,7 +42,7 @@ impl Fleet {
         let estimate = self.estimate_of(&Campaign { plan, ..found.clone() }, &numbers).await?;
         let looked = CampaignOutcome { estimate: Some(estimate), ..looked_at(Campaign { plan, ..found.clone() }) };
         if edit.dry_run {
-            return Ok(CampaignOutcome { load: Some(self.load_of(found.kind, &numbers, &estimate)?), ..looked });
+            return Ok(CampaignOutcome { load: Some(self.load_of(&found, &numbers, &estimate)?), ..looked });
         }
         // A draft is agreed to when it starts, in the version that it has then.
         if found.state != CampaignState::Draft {

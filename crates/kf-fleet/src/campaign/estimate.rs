@@ -15,9 +15,12 @@ use crate::{Fleet, FleetError};
 const ANSWER_SECONDS: u64 = 86_400;
 /// Requests of one device: hello, proof and acknowledgement.
 const KEY_REQUESTS: u32 = 3;
-/// Requests of one device: the order, its receipt, the enrolment, the proof of the new certificate, the outcome, and an
-/// exchange.
-const CERTIFICATE_REQUESTS: u32 = 5 + KEY_REQUESTS;
+/// Requests of one device that is ordered: the order, its receipt, the enrolment, the proof of the new certificate, the outcome,
+/// and an exchange.
+const ORDER_REQUESTS: u32 = 5 + KEY_REQUESTS;
+/// Requests of one device that is asked by a word: the poll that tells it, the enrolment, the proof of the new certificate, an
+/// exchange, and the poll that is counted.
+const RENEWAL_REQUESTS: u32 = 4 + KEY_REQUESTS;
 /// Requests of one device: the poll that tells it, the CA certificates, and the poll that proves.
 const TRUST_REQUESTS: u32 = 3;
 /// Requests of one device: the poll that tells it, and its statement.
@@ -27,23 +30,31 @@ const ASLEEP: u64 = 30 * UnixMillis::DAY;
 /// Signatures that are made to measure what one core bears.
 const MEASURED: u32 = 32;
 
-/// What one device brings. A connection is one signature of the server's TLS key.
-const fn weight(kind: CampaignKind) -> Weight {
-    match kind {
-        // One connection, and the exchange.
-        CampaignKind::DeviceKey => Weight { requests: KEY_REQUESTS, signatures_to_ask: 0, signatures_to_answer: 2 },
-        // The order; three connections, the certificate and the exchange.
-        CampaignKind::Certificate => {
-            Weight { requests: CERTIFICATE_REQUESTS, signatures_to_ask: 1, signatures_to_answer: 5 }
-        }
-        // Two connections.
-        CampaignKind::Storage => Weight { requests: STORAGE_REQUESTS, signatures_to_ask: 0, signatures_to_answer: 2 },
-        // Three connections.
-        CampaignKind::TrustAnchor => Weight { requests: TRUST_REQUESTS, signatures_to_ask: 0, signatures_to_answer: 3 },
-    }
-}
-
 impl Fleet {
+    /// What one device brings, with a program of today. A connection is one signature of the server's TLS key.
+    fn weight(&self, campaign: &Campaign) -> Weight {
+        match campaign.kind {
+            // One connection, and the exchange.
+            CampaignKind::DeviceKey => Weight { requests: KEY_REQUESTS, signatures_to_ask: 0, signatures_to_answer: 2 },
+            // Three connections, the certificate and the exchange.
+            CampaignKind::Certificate if self.asks_at_poll(campaign) => {
+                Weight { requests: RENEWAL_REQUESTS, signatures_to_ask: 0, signatures_to_answer: 5 }
+            }
+            // The order beside them.
+            CampaignKind::Certificate => {
+                Weight { requests: ORDER_REQUESTS, signatures_to_ask: 1, signatures_to_answer: 5 }
+            }
+            // Two connections.
+            CampaignKind::Storage => {
+                Weight { requests: STORAGE_REQUESTS, signatures_to_ask: 0, signatures_to_answer: 2 }
+            }
+            // Three connections.
+            CampaignKind::TrustAnchor => {
+                Weight { requests: TRUST_REQUESTS, signatures_to_ask: 0, signatures_to_answer: 3 }
+            }
+        }
+    }
+
     /// What a campaign would take from here on: a draft with the devices that match now, one that has begun with those whose
     /// turn has not come.
     ///
@@ -58,10 +69,10 @@ impl Fleet {
             _ => {
                 let since = self.now().minus(ASLEEP);
                 let (devices, asleep) = self.store.waiting_and_asleep(campaign.id, since)?;
-                estimated(campaign.kind, &plan, devices, asleep)
+                estimated(&self.weight(&campaign), &plan, devices, asleep)
             }
         };
-        let load = self.load_of(campaign.kind, &plan, &estimate)?;
+        let load = self.load_of(&campaign, &plan, &estimate)?;
         Ok(CampaignForecast { estimate, load })
     }
 
@@ -82,17 +93,17 @@ impl Fleet {
             // Others have their turn: a large fleet has many pages.
             tokio::task::yield_now().await;
         }
-        Ok(estimated(campaign.kind, plan, devices, asleep))
+        Ok(estimated(&self.weight(campaign), plan, devices, asleep))
     }
 
     /// The load over time, against what is configured or what this machine bears just now.
     pub(super) fn load_of(
         &self,
-        kind: CampaignKind,
+        campaign: &Campaign,
         plan: &Plan,
         estimate: &CampaignEstimate,
     ) -> Result<CampaignLoad, FleetError> {
-        let found: Load = load(plan, estimate.devices, estimate.asleep, &weight(kind), ANSWER_SECONDS);
+        let found: Load = load(plan, estimate.devices, estimate.asleep, &self.weight(campaign), ANSWER_SECONDS);
         let capacity_requests_per_second = self.config.campaign_requests_per_second.map(f64::from);
         let (signatures, from) = match self.config.campaign_signatures_per_second {
             Some(configured) => (f64::from(configured), "configured"),
@@ -125,8 +136,8 @@ impl Fleet {
     }
 }
 
-fn estimated(kind: CampaignKind, plan: &Plan, devices: u64, asleep: u64) -> CampaignEstimate {
-    let requests = u64::from(weight(kind).requests);
+fn estimated(weight: &Weight, plan: &Plan, devices: u64, asleep: u64) -> CampaignEstimate {
+    let requests = u64::from(weight.requests);
     let found = estimate(plan, devices, ANSWER_SECONDS);
     CampaignEstimate {
         devices,

@@ -8,8 +8,9 @@ use kf_access::Visibility;
 use kf_api::campaign::{Campaign, CampaignKind};
 use kf_api::device::Device;
 use kf_api::order::OrderAct;
-use kf_key::{CampaignId, DeviceId, DeviceState};
+use kf_key::{CampaignId, CampaignState, DeviceId, DeviceState};
 use kf_signer::SignerError;
+use kf_store::campaign::AskedPart;
 
 use super::campaign_entry;
 use super::turn::ORDER_HOURS;
@@ -41,12 +42,12 @@ impl Proofs {
     }
 
     /// The next ones.
-    pub(super) fn of(&self, campaign: CampaignId, most: usize) -> Vec<DeviceId> {
+    pub(super) fn of(&self, campaign: CampaignId, most: usize) -> BTreeSet<DeviceId> {
         self.locked().get(&campaign).into_iter().flatten().take(most).copied().collect()
     }
 
     /// They are counted, or not asked any more.
-    pub(super) fn forget(&self, campaign: CampaignId, devices: &[DeviceId]) {
+    pub(super) fn forget(&self, campaign: CampaignId, devices: &BTreeSet<DeviceId>) {
         let mut proofs = self.locked();
         let Some(of_campaign) = proofs.get_mut(&campaign) else { return };
         for device in devices {
@@ -56,6 +57,15 @@ impl Proofs {
             proofs.remove(&campaign);
         }
     }
+}
+
+/// How a device that polls is asked to renew.
+#[derive(Default)]
+pub(crate) struct AskedToRenew {
+    /// The campaign that it is told of.
+    pub(crate) told_by: Option<CampaignId>,
+    /// It was given an order.
+    pub(crate) is_ordered: bool,
 }
 
 /// Whether a campaign asks by a word. An order is for changes of algorithm, which a device may decline by its signature.
@@ -95,34 +105,38 @@ impl Fleet {
         Ok(())
     }
 
-    /// The campaign that asks this device for a new certificate, where it is to be told. What it has proved is noted on the way.
-    pub(crate) async fn renewal_of(&self, proved: &Proved, is_aware: bool) -> Result<Option<CampaignId>, FleetError> {
+    /// The campaign that asks a device for a new certificate, where it is to be told. What it has proved is noted on the way.
+    pub(crate) async fn renewal_of(
+        &self,
+        proved: &Proved,
+        asked: &[AskedPart],
+        is_aware: bool,
+    ) -> Result<AskedToRenew, FleetError> {
         let device = &proved.device;
         let mut asking = None;
-        for one in self.store.asked_renewals(device.id, proved.certificate.serial)? {
-            if one.is_answered {
-                self.proofs.note(one.campaign, device.id);
-            } else if one.is_running && asking.is_none() {
-                asking = Some(one);
+        for part in asked.iter().filter(|part| part.is_by_word) {
+            if part.is_answered {
+                self.proofs.note(part.campaign, device.id);
+            } else if part.state == CampaignState::Running && asking.is_none() {
+                asking = Some(part);
             }
         }
-        let Some(one) = asking.filter(|_| device.state.may_enrol()) else { return Ok(None) };
+        let Some(part) = asking.filter(|_| device.state.may_enrol()) else { return Ok(AskedToRenew::default()) };
         if !is_aware {
-            self.order_renewal(one.campaign, device).await?;
-            return Ok(None);
+            return Ok(AskedToRenew { told_by: None, is_ordered: self.order_renewal(part.campaign, device).await? });
         }
-        let is_told = one.is_told || self.store.tell_renewal(one.campaign, device.id, self.now()).await?;
-        Ok(is_told.then_some(one.campaign))
+        let is_told = part.is_told || self.store.tell_renewal(part.campaign, device.id, self.now()).await?;
+        Ok(AskedToRenew { told_by: is_told.then_some(part.campaign), is_ordered: false })
     }
 
-    /// Gives a device whose program does not know the word an order instead.
-    async fn order_renewal(&self, campaign: CampaignId, device: &Device) -> Result<(), FleetError> {
-        let Some(stored) = self.store.campaign(campaign, &Visibility::Fleet)? else { return Ok(()) };
+    /// Gives a device whose program does not know the word an order instead; whether it did.
+    async fn order_renewal(&self, campaign: CampaignId, device: &Device) -> Result<bool, FleetError> {
+        let Some(stored) = self.store.campaign(campaign, &Visibility::Fleet)? else { return Ok(false) };
         let why = &stored.campaign.why;
         let (order, message) = match self.signed_order(device, OrderAct::Rotate, ORDER_HOURS, why).await {
             Ok(signed) => signed,
             // The signer has its ceiling; the device is asked when it polls the next time.
-            Err(FleetError::Signer(SignerError::Rate { .. })) => return Ok(()),
+            Err(FleetError::Signer(SignerError::Rate { .. })) => return Ok(false),
             Err(error) => return Err(error),
         };
         let entry = Entry::done(&Self::server_principal(), "order.create", self.now())
@@ -133,7 +147,6 @@ impl Fleet {
             .because(why)
             .with("act", order.act.name())
             .with("counter", order.counter);
-        self.store.order_renewal(campaign, order, message, entry.build()).await?;
-        Ok(())
+        Ok(self.store.order_renewal(campaign, order, message, entry.build()).await?)
     }
 }

@@ -1,31 +1,35 @@
 //! New storage keys: a device is told when it asks for news, and signs that it has done it. What it keeps, the server never sees.
 
 use kf_access::Visibility;
+use kf_api::campaign::CampaignKind;
 use kf_api::device::Device;
 use kf_api::operator::Credential;
 use kf_exchange::PublicKey;
 use kf_exchange::storage::StorageReport;
 use kf_key::{CampaignId, DeviceId};
-use kf_store::campaign::StorageStatement;
+use kf_store::campaign::{AskedPart, StorageStatement};
 
 use crate::enrolment::device_principal;
 use crate::entry::Entry;
 use crate::exchange::{refused, unreadable};
-use crate::{Fleet, FleetError, TlsClient};
+use crate::{Fleet, FleetError};
 
 impl Fleet {
-    /// What a device's statement is to name, 32 hexadecimal digits, where a campaign asks it for a new storage key. `is_aware`:
-    /// the device said that its program knows what to do. One that does not is noted, and told nothing.
-    ///
-    /// # Errors
-    /// [`FleetError::Unauthenticated`].
-    pub async fn device_storage(&self, client: TlsClient<'_>, is_aware: bool) -> Result<Option<String>, FleetError> {
-        let (_, _, device) = self.device_of_certificate(client)?;
-        self.storage_of(&device, is_aware).await
-    }
-
-    pub(crate) async fn storage_of(&self, device: &Device, is_aware: bool) -> Result<Option<String>, FleetError> {
-        let Some(campaign) = self.store.asked_storage(device.id)? else { return Ok(None) };
+    /// What a device's statement is to name, 32 hexadecimal digits, where a campaign that goes on or is paused asks it for a new
+    /// storage key. `is_aware`: the device said that its program knows what to do. One that does not is noted, and told nothing.
+    pub(crate) async fn storage_of(
+        &self,
+        device: &Device,
+        asked: &[AskedPart],
+        is_aware: bool,
+    ) -> Result<Option<String>, FleetError> {
+        let mut parts = asked.iter().filter(|part| part.kind == CampaignKind::Storage && part.is_open());
+        let Some(part) = parts.find(|part| !part.is_answered) else { return Ok(None) };
+        let campaign = part.campaign;
+        let told = is_aware.then(|| hex::encode(campaign.as_bytes()));
+        if part.is_aware == Some(is_aware) {
+            return Ok(told);
+        }
         let now = self.now();
         let act = if is_aware { "storage.tell" } else { "storage.unknown" };
         let entry = Entry::done(&device_principal(device, Credential::Certificate), act, now)
@@ -33,7 +37,7 @@ impl Fleet {
             .about(campaign)
             .at_facility(Some(device.facility));
         self.store.note_told(campaign, device.id, is_aware, now, entry.build()).await?;
-        Ok(is_aware.then(|| hex::encode(campaign.as_bytes())))
+        Ok(told)
     }
 
     /// Records a device's statement, signed with an identity key that it was ever certified for.

@@ -113,20 +113,16 @@ impl Fleet {
     /// written.
     async fn observe_members(&self, campaign: &Campaign) -> Result<bool, FleetError> {
         let rows = u32::try_from(MAX_MEMBERS).unwrap_or(u32::MAX);
-        let open = self.store.open_members(campaign.id, self.observed.after(campaign.id), rows)?;
+        let place = (campaign.id, campaign.kind);
+        let open = self.store.open_members(place, self.observed.after(campaign.id), rows)?;
         let more = open.last().filter(|_| open.len() >= MAX_MEMBERS).map(|last| last.device);
         self.observed.set(campaign.id, more);
-        let proved = self.proofs.of(campaign.id, MAX_MEMBERS);
         // Proof goes before everything else: a device that did it and was barred since has done it.
-        let mut ended: Vec<Ended> = self
-            .store
-            .uncounted(campaign.id, &proved)?
-            .into_iter()
-            .map(|device| Ended { device, to: MemberState::Done, declined: false })
-            .collect();
-        let has_proved: BTreeSet<DeviceId> = ended.iter().map(|one| one.device).collect();
+        let proved: BTreeSet<DeviceId> = self.proofs.of(campaign.id, MAX_MEMBERS);
+        let mut ended: Vec<Ended> =
+            proved.iter().map(|device| Ended { device: *device, to: MemberState::Done, declined: false }).collect();
         let room = MAX_MEMBERS.saturating_sub(ended.len());
-        ended.extend(open.iter().filter(|one| !has_proved.contains(&one.device)).filter_map(self::ended).take(room));
+        ended.extend(open.iter().filter(|one| !proved.contains(&one.device)).filter_map(self::ended).take(room));
         if let Some(algorithm) = campaign.algorithm {
             for one in &mut ended {
                 self.judge_algorithm(one, algorithm)?;
@@ -137,16 +133,11 @@ impl Fleet {
             ended.retain(|one| one.to != MemberState::Skipped);
         }
         if ended.is_empty() {
-            self.proofs.forget(campaign.id, &proved);
             return Ok(false);
         }
-        let count = |to| ended.iter().filter(|one| one.to == to).count();
         let now = self.now();
-        let entry = campaign_entry(&Self::server_principal(), "campaign.answers", campaign, now)
-            .with("done", count(MemberState::Done))
-            .with("failed", count(MemberState::Failed))
-            .with("skipped", count(MemberState::Skipped));
-        let counted = self.store.conclude_members(campaign.id, ended, now, entry.build()).await?.value;
+        let entry = campaign_entry(&Self::server_principal(), "campaign.answers", campaign, now);
+        let counted = self.store.conclude_members(campaign.id, ended, now, entry.build()).await?;
         self.proofs.forget(campaign.id, &proved);
         Ok(counted > 0)
     }

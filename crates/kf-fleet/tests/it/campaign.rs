@@ -11,11 +11,11 @@ use kf_api::order::OrderFilter;
 use kf_api::product_line::EnrolmentPolicy;
 use kf_api::proposal::ProposalDecision;
 use kf_exchange::order::{Order, OrderAct, OrderOutcome, OrderReport};
-use kf_fleet::{FleetError, TlsClient};
+use kf_fleet::FleetError;
 use kf_key::{CampaignState, KeyAlgorithm, MemberState, UnixMillis};
 
 use crate::exchange::{Chip, Firmware, pin};
-use crate::scratch::{HERE, Identity, Scratch, csr, field_of, issued};
+use crate::scratch::{Identity, Scratch, csr, field_of, issued};
 
 pub(crate) const SECOND: u64 = UnixMillis::SECOND;
 
@@ -264,8 +264,7 @@ pub(crate) async fn obey(scratch: &Scratch, identity: &mut Identity, outcome: Or
 /// The same with a key of this algorithm; one that signs no answers polls once more with its new certificate.
 async fn obey_with(scratch: &Scratch, identity: &mut Identity, outcome: OrderOutcome, algorithm: KeyAlgorithm) -> bool {
     let certificate = scratch.client(identity);
-    let client = TlsClient::with_certificate(&certificate, HERE);
-    let Some(message) = scratch.fleet.device_order(client).await.unwrap() else { return false };
+    let Some(message) = scratch.news(&certificate).await.order else { return false };
     let key = pin(&scratch.fleet.device_pins().unwrap().order_key_pem);
     let device = certificate_device(scratch, identity).await;
     let order = Order::verify(&message, &key, device, 0, scratch.clock_now()).unwrap();
@@ -278,8 +277,7 @@ async fn obey_with(scratch: &Scratch, identity: &mut Identity, outcome: OrderOut
     }
     if algorithm != KeyAlgorithm::P256 {
         let certificate = scratch.client(identity);
-        let client = TlsClient::with_certificate(&certificate, HERE);
-        assert!(scratch.fleet.device_order(client).await.unwrap().is_none(), "the certificate is the answer");
+        assert!(scratch.news(&certificate).await.order.is_none(), "the certificate is the answer");
         return true;
     }
     let report =
@@ -353,7 +351,7 @@ async fn a_campaign_that_is_given_up_withdraws_its_orders() {
     scratch.pass(UnixMillis::DAY + SECOND);
     turns(&scratch, 5).await;
     let certificate = scratch.client(&identity);
-    scratch.fleet.device_order(TlsClient::with_certificate(&certificate, HERE)).await.unwrap().unwrap();
+    assert!(scratch.news(&certificate).await.order.is_some());
     let orders = async || scratch.fleet.order_list(&scratch.owner, OrderFilter::default()).await.unwrap().items;
     assert_eq!(orders().await[0].state, kf_api::order::OrderState::Open);
     act(&scratch, CampaignAct::Abort).await.unwrap();
@@ -398,8 +396,7 @@ async fn a_change_of_algorithm_counts_who_made_it_and_lists_who_is_too_old_or_ca
     .enumerate()
     {
         let certificate = scratch.client(&identities[number]);
-        let client = TlsClient::with_certificate(&certificate, HERE);
-        assert_eq!(scratch.fleet.device_algorithm(client).await.unwrap(), Some(KeyAlgorithm::MlDsa65));
+        assert_eq!(scratch.news(&certificate).await.algorithm, Some(KeyAlgorithm::MlDsa65));
         assert!(obey_with(&scratch, &mut identities[number], outcome, algorithm).await);
     }
     turns(&scratch, 4).await;
@@ -407,6 +404,5 @@ async fn a_change_of_algorithm_counts_who_made_it_and_lists_who_is_too_old_or_ca
     assert_eq!(end.campaign.state, CampaignState::Completed, "{end:?}");
     assert_eq!((end.progress.done, end.progress.failed, end.progress.skipped), (1, 0, 3));
     let certificate = scratch.client(&identities[0]);
-    let client = TlsClient::with_certificate(&certificate, HERE);
-    assert_eq!(scratch.fleet.device_algorithm(client).await.unwrap(), None, "it is asked once");
+    assert_eq!(scratch.news(&certificate).await.algorithm, None, "it is asked once");
 }

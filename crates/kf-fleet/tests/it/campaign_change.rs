@@ -13,13 +13,13 @@ use kf_api::order::{OrderFilter, OrderState};
 use kf_api::proposal::ProposalDecision;
 use kf_api::succession::{NewSuccession, SuccessionAct, SuccessionActRequest};
 use kf_exchange::order::OrderOutcome;
-use kf_fleet::{FleetError, TlsClient};
-use kf_key::{CampaignState, DeviceId, MemberState, UnixMillis};
+use kf_fleet::FleetError;
+use kf_key::{CampaignState, DeviceId, KeyAlgorithm, MemberState, UnixMillis};
 
 use crate::campaign::{SECOND, act, asked, devices, new, obey, plan, status, turns};
 use crate::crash::{copied, killed_child};
 use crate::exchange::Firmware;
-use crate::scratch::{HERE, Scratch, field_of};
+use crate::scratch::{Scratch, field_of};
 
 const YES: fn() -> ProposalDecision = || ProposalDecision { approve: true, why: "agreed".into() };
 
@@ -229,7 +229,7 @@ async fn orders_that_nobody_fetched_are_taken_back_and_a_device_that_has_one_is_
     assert_eq!(asked(&scratch).await.len(), 3);
     assert!(obey(&scratch, &mut identities[0], OrderOutcome::Done).await);
     let certificate = scratch.client(&identities[1]);
-    let fetched = scratch.fleet.device_order(TlsClient::with_certificate(&certificate, HERE)).await.unwrap();
+    let fetched = scratch.news(&certificate).await.order;
     assert!(fetched.is_some());
     act(&scratch, CampaignAct::Abort).await.unwrap();
     // Given up, and rolled back before the background came to it.
@@ -245,7 +245,7 @@ async fn orders_that_nobody_fetched_are_taken_back_and_a_device_that_has_one_is_
     let orders = scratch.fleet.order_list(&scratch.owner, OrderFilter::default()).await.unwrap().items;
     assert!(orders.iter().all(|order| matches!(order.state, OrderState::Cancelled | OrderState::Done)), "{orders:?}");
     let certificate = scratch.client(&identities[2]);
-    let nothing = scratch.fleet.device_order(TlsClient::with_certificate(&certificate, HERE)).await.unwrap();
+    let nothing = scratch.news(&certificate).await.order;
     assert!(nothing.is_none(), "a withdrawn order is not handed out");
 }
 
@@ -259,8 +259,7 @@ async fn a_root_that_issues_already_is_not_taken_back_and_before_that_devices_ar
     begun(&scratch, CampaignKind::TrustAnchor, 1).await;
     turns(&scratch, 6).await;
     let certificate = scratch.client(&identity);
-    let told =
-        async || scratch.fleet.device_anchor(TlsClient::with_certificate(&certificate, HERE)).await.unwrap().is_some();
+    let told = async || scratch.news(&certificate).await.anchor.is_some();
     assert!(told().await);
     assert_eq!(preview(&scratch).await.taken_back, 1);
     let switch = async |dry_run| {
@@ -324,6 +323,22 @@ async fn the_load_is_held_against_what_is_configured_or_was_just_measured() {
     assert!(scratch.fleet.campaign_estimate(&elsewhere, "keys").await.is_err());
     let edit = CampaignEdit { plan: slower(), ..CampaignEdit::default() };
     assert!(scratch.fleet.campaign_edit(&elsewhere, "keys", edit).await.is_err());
+}
+
+#[tokio::test]
+async fn a_certificate_campaign_weighs_what_it_asks_by_and_a_change_of_algorithm_the_order_beside_it() {
+    let scratch = Scratch::new().await;
+    devices(&scratch, 4).await;
+    let weighed = async |algorithm| {
+        let dry = NewCampaign { dry_run: true, algorithm, ..new(CampaignKind::Certificate) };
+        let outcome = scratch.fleet.campaign_create(&scratch.owner, dry).await.unwrap();
+        let points = outcome.load.unwrap().points;
+        let signatures =
+            |point: &LoadPoint| point.signatures_per_second * f64::from(u32::try_from(point.seconds).unwrap());
+        (outcome.estimate.unwrap().requests, points.iter().map(signatures).sum::<f64>().round())
+    };
+    assert_eq!(weighed(None).await, (4 * 7, 20.0), "nothing is signed to ask");
+    assert_eq!(weighed(Some(KeyAlgorithm::P384)).await, (4 * 8, 24.0));
 }
 
 /// The directory that a child works in.

@@ -5,11 +5,11 @@ use kf_api::operator::Role;
 use kf_api::order::{Order, OrderAct, OrderFilter, OrderRequest, OrderState};
 use kf_api::proposal::ProposalDecision;
 use kf_exchange::order::{Order as SignedOrder, OrderAct as SignedAct, OrderOutcome, OrderRefusal, OrderReport};
-use kf_fleet::{FleetError, Principal, TlsClient};
+use kf_fleet::{FleetError, Principal};
 use kf_key::UnixMillis;
 
 use crate::exchange::{Chip, is_refused, pin};
-use crate::scratch::{HERE, Identity, Scratch, field_of};
+use crate::scratch::{Identity, Scratch, field_of};
 
 async fn order(scratch: &Scratch, second: &Principal, device: &str, act: OrderAct) -> Order {
     let request = OrderRequest { device: device.into(), act, lifetime_hours: Some(24), why: "end of life".into() };
@@ -30,7 +30,7 @@ async fn list(scratch: &Scratch, device: &str) -> Vec<Order> {
 
 async fn fetch(scratch: &Scratch, identity: &Identity) -> Option<Vec<u8>> {
     let certificate = scratch.client(identity);
-    scratch.fleet.device_order(TlsClient::with_certificate(&certificate, HERE)).await.unwrap()
+    scratch.news(&certificate).await.order
 }
 
 fn verify(scratch: &Scratch, order: &Order, message: &[u8], last: u64) -> Result<SignedOrder, OrderRefusal> {

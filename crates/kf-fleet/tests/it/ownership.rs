@@ -17,7 +17,7 @@ use kf_batch::record::{CLAIM_CODE_SLOT, Fingerprint};
 use kf_crypto::PrivateKey;
 use kf_enrol::code::EnrolmentCode;
 use kf_exchange::order::{Order as SignedOrder, OrderAct as SignedAct, OrderOutcome, OrderReport};
-use kf_fleet::{EnrolCredential, EstLabel, FleetError, Principal, TlsClient};
+use kf_fleet::{EnrolCredential, EstLabel, FleetError, Knows, Principal, TlsClient};
 use kf_key::{
     CertificateProfile, CertificateStatus, DeviceState, ProposalId, RevocationReason, SecretArray, UnixMillis,
 };
@@ -430,8 +430,8 @@ async fn a_crash_at_any_durable_step_is_finished_by_the_next_start_once() {
 async fn poll(scratch: &Scratch, identity: &Identity, knows: bool) -> Option<(SignedAct, u64)> {
     let certificate = scratch.client(identity);
     let client = TlsClient::with_certificate(&certificate, HERE);
-    scratch.fleet.device_knows_reset(client, knows).await.unwrap();
-    let message = scratch.fleet.device_order(client).await.unwrap()?;
+    let knows = Knows { reset: knows, ..Knows::default() };
+    let message = scratch.fleet.device_news(client, knows).await.unwrap().order?;
     let key = pin(&scratch.fleet.device_pins().unwrap().order_key_pem);
     let shown = scratch.fleet.certificate_show(&scratch.owner, identity.serial).await.unwrap();
     let device = shown.certificate.device.unwrap();

@@ -13,7 +13,7 @@ use kf_api::rotation::{RotateRequest, RotationOperation, RotationOutcome, Rotati
 use kf_exchange::order::{Order as SignedOrder, OrderAct as SignedAct, OrderOutcome, OrderRefusal, OrderReport};
 use kf_exchange::succession::{KeyRole, follow};
 use kf_exchange::{AwaitChallenge, Ephemeral, ExchangeError, PublicKey, Purpose, Refusal};
-use kf_fleet::{Fleet, FleetError, Principal, TlsClient};
+use kf_fleet::{Fleet, FleetError, Knows, Principal, TlsClient};
 use kf_key::{DeviceId, KeyState, SecretArray, UnixMillis};
 
 use crate::backup::{Rig, restored_at};
@@ -110,9 +110,11 @@ impl Unit {
     /// One poll, as the server's surface makes it of the header and the question.
     async fn poll(&self, scratch: &Scratch) -> (Option<String>, Option<Vec<u8>>) {
         let certificate = scratch.client(&self.identity);
-        let client = || TlsClient::with_certificate(&certificate, HERE);
-        let newest = scratch.fleet.device_obeys(client(), &fingerprint(&self.order)).await.unwrap();
-        (newest, scratch.fleet.device_order(client()).await.unwrap())
+        let client = TlsClient::with_certificate(&certificate, HERE);
+        let obeys = fingerprint(&self.order);
+        let knows = Knows { order_key: Some(&obeys), ..Knows::default() };
+        let news = scratch.fleet.device_news(client, knows).await.unwrap();
+        (news.order_key, news.order)
     }
 
     fn verify(&self, scratch: &Scratch, message: &[u8], last: u64) -> Result<SignedOrder, OrderRefusal> {
@@ -203,9 +205,9 @@ async fn an_order_that_waits_is_signed_again_by_the_key_that_the_device_obeys_no
     succeed(&scratch.fleet, &scratch.owner, ORDER).await;
     // It obeys the old key as long as it says nothing else; a fingerprint of nobody changes nothing.
     let certificate = scratch.client(&unit.identity);
-    let client = || TlsClient::with_certificate(&certificate, HERE);
     for nonsense in ["", "00", &"f".repeat(64), "keyfleet"] {
-        scratch.fleet.device_obeys(client(), nonsense).await.unwrap();
+        let knows = Knows { order_key: Some(nonsense), ..Knows::default() };
+        scratch.fleet.device_news(TlsClient::with_certificate(&certificate, HERE), knows).await.unwrap();
     }
     let (newest, message) = unit.poll(&scratch).await;
     unit.verify(&scratch, &message.unwrap(), 0).unwrap();
@@ -408,7 +410,8 @@ async fn nobody_but_a_device_says_which_key_it_obeys() {
     Unit::new(&scratch, "thermo-1").await;
     succeed(&scratch.fleet, &scratch.owner, ORDER).await;
     let newest = scratch.fleet.device_pins().unwrap().order_key_sha256;
-    let refused = scratch.fleet.device_obeys(TlsClient::anonymous(HERE), &newest).await;
+    let knows = Knows { order_key: Some(&newest), ..Knows::default() };
+    let refused = scratch.fleet.device_news(TlsClient::anonymous(HERE), knows).await;
     assert!(matches!(refused, Err(FleetError::Unauthenticated)), "{refused:?}");
     let report = look(&scratch, ORDER).await;
     assert_eq!(report.items.iter().find_map(|step| step.remaining), Some(1));

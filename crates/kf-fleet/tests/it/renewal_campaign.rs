@@ -15,7 +15,7 @@ use crate::campaign::{SECOND, act, asked, new, obey, plan, status, turn, turns};
 use crate::crash::{copied, killed_child};
 use crate::scratch::{HERE, Identity, Scratch, csr, issued, serial_of};
 
-const KNOWS: Knows = Knows { renewal: true, storage: false };
+const KNOWS: Knows<'_> = Knows { reset: false, renewal: true, storage: false, order_key: None };
 
 struct Kept {
     device: DeviceId,
@@ -63,7 +63,7 @@ async fn single() -> Scratch {
     Scratch::with(|config| config.single_control = true).await
 }
 
-async fn news(fleet: &Fleet, identity: &Identity, knows: Knows) -> News {
+async fn news(fleet: &Fleet, identity: &Identity, knows: Knows<'_>) -> News {
     let above: Vec<&[u8]> = identity.chain[1..].iter().map(Vec::as_slice).collect();
     let certificate = fleet.verify_client_path(&identity.chain[0], &above).unwrap();
     fleet.device_news(TlsClient::with_certificate(&certificate, HERE), knows).await.unwrap()

@@ -12,7 +12,7 @@ use kf_backend::SoftwareBackend;
 use kf_crypto::PrivateKey;
 use kf_fleet::{
     ClientCertificate, Clock, DataDir, EnrolCredential, EnrolOutcome, EstLabel, Fleet, FleetConfig, FleetError,
-    InitOptions, Principal, TestClock, TlsClient, init,
+    InitOptions, Knows, News, Principal, TestClock, TlsClient, init,
 };
 use kf_key::{KeyAlgorithm, SecretArray, SecretBytes, SerialNumber, UnixMillis};
 use kf_pki::certificate::PresentedCertificate;
@@ -241,6 +241,11 @@ impl Scratch {
     pub(crate) fn client(&self, identity: &Identity) -> ClientCertificate {
         let intermediates: Vec<&[u8]> = identity.chain[1..].iter().map(Vec::as_slice).collect();
         self.fleet.verify_client_path(&identity.chain[0], &intermediates).unwrap()
+    }
+
+    /// What waits for a device whose program says nothing of what it knows.
+    pub(crate) async fn news(&self, certificate: &ClientCertificate) -> News {
+        self.fleet.device_news(TlsClient::with_certificate(certificate, HERE), Knows::default()).await.unwrap()
     }
 }
 

@@ -4,7 +4,7 @@ use kf_api::inventory::{InventoryFilter, InventoryKey};
 use kf_api::operator::Role;
 use kf_api::order::{OrderAct, OrderRequest};
 use kf_api::rotation::{RotateRequest, RotationOperation};
-use kf_fleet::{FleetError, TlsClient};
+use kf_fleet::{FleetError, Knows, TlsClient};
 use kf_key::{CertificateStatus, RevocationReason};
 
 use crate::backup::{revoke, status_of};
@@ -82,7 +82,8 @@ async fn an_order_key_at_its_limit_orders_nothing_more_until_a_device_obeys_its_
     assert!(order().await.is_err(), "the device obeys the old key, as far as is known");
     let certificate = scratch.client(&identity);
     let newest = scratch.fleet.device_pins().unwrap().order_key_sha256;
-    scratch.fleet.device_obeys(TlsClient::with_certificate(&certificate, HERE), &newest).await.unwrap();
+    let knows = Knows { order_key: Some(&newest), ..Knows::default() };
+    scratch.fleet.device_news(TlsClient::with_certificate(&certificate, HERE), knows).await.unwrap();
     order().await.unwrap();
 }
 

@@ -2,7 +2,7 @@
 
 use kf_api::campaign::{CampaignAct, CampaignKind, CampaignPlan, NewCampaign};
 use kf_exchange::storage::{KeyErasure, StorageReport};
-use kf_fleet::{FleetError, TlsClient};
+use kf_fleet::{FleetError, Knows, TlsClient};
 use kf_key::{CampaignState, DeviceId, KeyAlgorithm};
 
 use crate::campaign::{act, asked, new, plan, status, turns};
@@ -37,7 +37,8 @@ impl Kept {
     async fn poll(&self, scratch: &Scratch, is_aware: bool) -> Option<[u8; 16]> {
         let certificate = scratch.client(&self.identity);
         let client = TlsClient::with_certificate(&certificate, HERE);
-        let request = scratch.fleet.device_storage(client, is_aware).await.unwrap()?;
+        let knows = Knows { storage: is_aware, ..Knows::default() };
+        let request = scratch.fleet.device_news(client, knows).await.unwrap().storage?;
         Some(hex::decode(request).unwrap().try_into().unwrap())
     }
 

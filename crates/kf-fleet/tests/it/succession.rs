@@ -371,10 +371,9 @@ async fn a_device_whose_program_is_older_polls_as_ever_and_is_shown_as_not_havin
     let fingerprint = hex::encode(kf_crypto::sha256(&der(&named(&scratch, "root-2").await)));
     for identity in [&new, &old] {
         let certificate = scratch.client(identity);
-        let client = TlsClient::with_certificate(&certificate, HERE);
         // The answer that devices have always read is the same; what is new stands beside it.
-        assert!(scratch.fleet.device_order(client).await.unwrap().is_none());
-        assert_eq!(scratch.fleet.device_anchor(client).await.unwrap().as_ref(), Some(&fingerprint));
+        let news = scratch.news(&certificate).await;
+        assert_eq!((news.order, news.anchor.as_ref()), (None, Some(&fingerprint)));
     }
     prove(&scratch, &new).await;
     scratch.pass(UnixMillis::HOUR);
@@ -382,8 +381,7 @@ async fn a_device_whose_program_is_older_polls_as_ever_and_is_shown_as_not_havin
     let progress = scratch.fleet.campaign_show(&scratch.owner, "anchors").await.unwrap().progress;
     assert_eq!((progress.done, progress.offered, progress.silent), (1, 1, 1), "{progress:?}");
     let certificate = scratch.client(&new);
-    let client = TlsClient::with_certificate(&certificate, HERE);
-    assert_eq!(scratch.fleet.device_anchor(client).await.unwrap(), None, "it is asked until it has proved it");
+    assert_eq!(scratch.news(&certificate).await.anchor, None, "it is asked until it has proved it");
     // It renews and works as before; the link leads it to the server until the old root is retired.
     let key = kf_crypto::PrivateKey::generate(KeyAlgorithm::P256).unwrap();
     crate::scratch::issued(scratch.renew(&old, &crate::scratch::csr(&key)).await.unwrap());

@@ -53,14 +53,13 @@ pub(super) async fn due(State(state): State<AppState>, Extension(peer): Extensio
     let app = app(&state)?;
     let acts = headers.get_all(ACTS_HEADER).iter().filter_map(|acts| acts.to_str().ok());
     let knows_reset = acts.flat_map(str::split_ascii_whitespace).any(|act| act == OrderAct::FactoryReset.name());
-    app.fleet.device_knows_reset(peer.as_tls_client(), knows_reset).await?;
-    // First: what comes with this answer is signed by the key that the device obeys now.
-    let obeys = match headers.get(ORDER_KEY_HEADER).and_then(|value| value.to_str().ok()) {
-        Some(fingerprint) => app.fleet.device_obeys(peer.as_tls_client(), fingerprint).await?,
-        None => None,
+    let knows = Knows {
+        reset: knows_reset,
+        renewal: headers.contains_key(RENEWAL_HEADER),
+        storage: headers.contains_key(STORAGE_HEADER),
+        order_key: headers.get(ORDER_KEY_HEADER).and_then(|value| value.to_str().ok()),
     };
-    let knows = Knows { renewal: headers.contains_key(RENEWAL_HEADER), storage: headers.contains_key(STORAGE_HEADER) };
-    let News { order, algorithm, anchor, storage, renewal } =
+    let News { order, algorithm, anchor, storage, renewal, order_key } =
         app.fleet.device_news(peer.as_tls_client(), knows).await?;
     let mut answer = match order {
         Some(message) => of(StatusCode::OK, CBOR, message),
@@ -70,7 +69,7 @@ pub(super) async fn due(State(state): State<AppState>, Extension(peer): Extensio
     let beside = [
         (ALGORITHM_HEADER, algorithm),
         (ANCHOR_HEADER, anchor),
-        (ORDER_KEY_HEADER, obeys),
+        (ORDER_KEY_HEADER, order_key),
         (STORAGE_HEADER, storage),
         (RENEWAL_HEADER, renewal),
     ];

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use kf_access::Visibility;
-use kf_api::campaign::{CampaignMember, SilenceByAge};
+use kf_api::campaign::{CampaignKind, CampaignMember, SilenceByAge};
 use kf_api::order::{Order, OrderState};
 use kf_api::{Page, PageRequest};
 use kf_key::{CampaignId, CampaignState, DeviceId, DeviceState, MemberState, OrderId, UnixMillis};
@@ -274,26 +274,29 @@ impl Store {
     /// See [`StoreError`].
     pub fn open_members(
         &self,
-        campaign: CampaignId,
+        (campaign, kind): (CampaignId, CampaignKind),
         after: Option<DeviceId>,
         limit: u32,
     ) -> Result<Vec<OpenMember>, StoreError> {
         // The state of a key that is held is 2. A key of an epoch before the one asked for proves nothing.
+        // A renewal that was asked for by a word (`behind`) is proved where the device polls, and nothing here speaks of it.
         let sql = "SELECT m.device, d.state, m.offered,
-            EXISTS (SELECT 1 FROM device_key_epoch k WHERE k.device = m.device AND k.state = 2
-                AND k.device_epoch >= m.epoch), o.state,
-            EXISTS (SELECT 1 FROM campaign c WHERE c.id = m.campaign AND c.kind = 3) AND EXISTS (SELECT 1
-                FROM device_trust t JOIN succession s ON s.successor = t.root AND s.state IN (1, 2)
-                WHERE t.device = m.device),
-            EXISTS (SELECT 1 FROM device_storage g WHERE g.device = m.device AND g.campaign = m.campaign)
+            CASE WHEN m.epoch IS NULL THEN 0 ELSE EXISTS (SELECT 1 FROM device_key_epoch k WHERE k.device = m.device
+                AND k.state = 2 AND k.device_epoch >= m.epoch) END, o.state,
+            CASE WHEN ?4 <> 3 THEN 0 ELSE EXISTS (SELECT 1 FROM device_trust t
+                JOIN succession s ON s.successor = t.root AND s.state IN (1, 2) WHERE t.device = m.device) END,
+            CASE WHEN ?4 <> 4 THEN 0 ELSE EXISTS (SELECT 1 FROM device_storage g
+                WHERE g.device = m.device AND g.campaign = m.campaign) END
             FROM campaign_device m JOIN device d ON d.id = m.device
             LEFT JOIN device_order o ON o.id = m.device_order
             WHERE m.campaign = ?1 AND m.state = 2 AND m.device > ?2 ORDER BY m.device LIMIT ?3";
         let after = after.map_or_else(Vec::new, |id| id.as_bytes().to_vec());
-        self.read(|connection| sql::all(connection, sql, (campaign.as_bytes(), after, limit), open_row))
+        let params = (campaign.as_bytes(), after, limit, kind.code());
+        self.read(|connection| sql::all(connection, sql, params, open_row))
     }
 
-    /// Writes down what came of devices that were asked; those of which that was written down already are left alone.
+    /// Writes down what came of devices that were asked, with a log entry that counts them; those of which that was written down
+    /// already are left alone. How many were not.
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
@@ -303,28 +306,35 @@ impl Store {
         ended: Vec<Ended>,
         at: UnixMillis,
         audit: impl Into<Audit>,
-    ) -> Result<Logged<u64>, StoreError> {
-        self.logged(Class::Reserved, audit.into(), move |act| {
+    ) -> Result<u64, StoreError> {
+        let audit = audit.into();
+        self.write(Class::Reserved, move |act| {
             found(act, campaign)?;
-            let sql = "UPDATE campaign_device SET state = ?3, ended = ?4 WHERE campaign = ?1 AND device = ?2";
-            let mut changed = 0;
+            // Of those that were asked (2) every end is one step.
+            let sql = "UPDATE campaign_device SET state = ?3, ended = ?4
+                WHERE campaign = ?1 AND device = ?2 AND state = 2 RETURNING wave";
             let mut tallies: BTreeMap<(u32, u8), (MemberState, i64)> = BTreeMap::new();
-            let mut tally = |wave, state: MemberState, by| {
-                tallies.entry((wave, state.code())).or_insert((state, 0)).1 += by;
-            };
+            let mut changed = 0_u64;
             for Ended { device, to, .. } in ended.iter().take(MAX_MEMBERS) {
-                let Some((state, wave)) = member(act, campaign, *device)? else { continue };
-                if !state.may_become(*to) || state == MemberState::Waiting {
+                if !MemberState::Offered.may_become(*to) {
                     continue;
                 }
-                act.execute(sql, (campaign.as_bytes(), device.as_bytes(), to.code(), millis(at)))?;
-                tally(wave, state, -1);
-                tally(wave, *to, 1);
+                let params = (campaign.as_bytes(), device.as_bytes(), to.code(), millis(at));
+                let Some(wave) = act.one(sql, params, |row| row.get(0))? else { continue };
+                for (state, by) in [(MemberState::Offered, -1), (*to, 1)] {
+                    tallies.entry((wave, state.code())).or_insert((state, 0)).1 += by;
+                }
                 changed += 1;
             }
-            for ((wave, _), (state, by)) in tallies {
-                counted(act, campaign, wave, state, by)?;
+            if changed == 0 {
+                return Ok(0);
             }
+            let of = |state| tallies.values().filter(|(of, _)| *of == state).map(|(_, by)| by).sum::<i64>().to_string();
+            let facts = [MemberState::Done, MemberState::Failed, MemberState::Skipped].map(|to| (to.name(), of(to)));
+            for ((wave, _), (state, by)) in &tallies {
+                counted(act, campaign, *wave, *state, *by)?;
+            }
+            act.log(&audit.with_details(facts))?;
             Ok(changed)
         })
         .await

@@ -1,10 +1,7 @@
-//! Renewals that a campaign asks for without an order: who is asked and told, and which certificate answers.
-//!
-//! Which of two certificates is the later one is read from the order in which they were recorded. Serial numbers follow the
-//! clock, which can be set back.
+//! Renewals that a campaign asks for without an order: who is asked and told, and which issuance answers.
 
 use kf_api::order::Order;
-use kf_key::{CampaignId, CampaignState, DeviceId, DeviceState, MemberState, SerialNumber, UnixMillis};
+use kf_key::{CampaignId, CampaignState, DeviceId, DeviceState, MemberState, UnixMillis};
 
 use super::member::{MAX_MEMBERS, counted};
 use super::require;
@@ -12,23 +9,6 @@ use crate::act::{Act, Class};
 use crate::column::{self, millis};
 use crate::sql;
 use crate::{Audit, Logged, Store, StoreError};
-
-/// The most campaigns that ask one device for a new certificate at a time, as far as it is told of them.
-const MAX_ASKING: u32 = 8;
-
-/// A campaign that has asked a device for a new identity key and certificate, by no order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AskedRenewal {
-    /// The campaign.
-    pub campaign: CampaignId,
-    /// Whether it runs: one that is paused or has stopped tells nobody.
-    pub is_running: bool,
-    /// Whether the device has been told.
-    pub is_told: bool,
-    /// Whether the certificate that the device shows was recorded after it was asked, is good, and is for a key that it had none
-    /// for before.
-    pub is_answered: bool,
-}
 
 /// The campaign that an issuance answers, as part of the statement that says whether it may happen: ?4 is the device. Going on (2),
 /// paused (3), stopped (4); of kind certificate (2); asked (2), by no order.
@@ -114,33 +94,6 @@ impl Store {
         .await
     }
 
-    /// The campaigns that ask a device for a new certificate, oldest first, and whether the certificate that it shows answers them.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub fn asked_renewals(&self, device: DeviceId, shown: SerialNumber) -> Result<Vec<AskedRenewal>, StoreError> {
-        // A certificate that is good (1) and was recorded later, for a key that none of those before is for.
-        let sql = "SELECT c.id, c.state = 2, m.told IS NOT NULL, EXISTS (SELECT 1 FROM certificate t
-                CROSS JOIN certificate_body b ON b.body = t.body
-                WHERE t.serial = ?2 AND t.device = ?1 AND t.status = 1 AND t.body > m.behind
-                AND NOT EXISTS (SELECT 1 FROM certificate o CROSS JOIN certificate_body p ON p.body = o.body
-                    WHERE o.device = ?1 AND o.body <= m.behind AND p.spki = b.spki))
-            FROM campaign c CROSS JOIN campaign_device m ON m.campaign = c.id AND m.device = ?1
-            WHERE c.state IN (2, 3, 4) AND c.kind = 2 AND m.state = 2 AND m.behind IS NOT NULL AND m.device_order IS NULL
-            ORDER BY c.id LIMIT ?3";
-        let params = (device.as_bytes(), shown.as_bytes(), MAX_ASKING);
-        self.read(|connection| {
-            sql::all(connection, sql, params, |row| {
-                Ok(AskedRenewal {
-                    campaign: column::id(row, 0)?,
-                    is_running: row.get(1)?,
-                    is_told: row.get(2)?,
-                    is_answered: row.get(3)?,
-                })
-            })
-        })
-    }
-
     /// Notes that a device is told, before it is; `false` when it is not asked any more: the campaign was paused, or taken back.
     ///
     /// # Errors
@@ -189,38 +142,5 @@ impl Store {
             Ok(true)
         })
         .await
-    }
-
-    /// Of devices that have proved a renewal, those that the campaign has asked and not counted yet.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub fn uncounted(&self, campaign: CampaignId, devices: &[DeviceId]) -> Result<Vec<DeviceId>, StoreError> {
-        let sql = "SELECT 1 FROM campaign_device WHERE campaign = ?1 AND device = ?2 AND state = 2";
-        self.read(|connection| {
-            let mut found = Vec::new();
-            for device in devices {
-                if sql::exists(connection, sql, (campaign.as_bytes(), device.as_bytes()))? {
-                    found.push(*device);
-                }
-            }
-            Ok(found)
-        })
-    }
-}
-
-/// The codes that the statements above name.
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::column::Coded;
-
-    #[test]
-    fn the_codes_in_the_statements_are_those_of_the_states() {
-        use kf_api::campaign::CampaignKind;
-        assert_eq!((MemberState::Waiting.code(), MemberState::Offered.code()), (1, 2));
-        let live = [CampaignState::Running, CampaignState::Paused, CampaignState::Stopped].map(Coded::code);
-        assert_eq!((live, CampaignKind::Certificate.code()), ([2, 3, 4], 2));
-        assert_eq!(kf_key::CertificateStatus::Good.code(), 1);
     }
 }

@@ -3,7 +3,7 @@
 use kf_key::{CampaignId, DeviceId, UnixMillis};
 
 use crate::act::Class;
-use crate::column::{self, count, millis};
+use crate::column::{count, millis};
 use crate::sql;
 use crate::{Audit, Store, StoreError};
 
@@ -23,18 +23,6 @@ pub struct StorageStatement {
 }
 
 impl Store {
-    /// The oldest campaign that goes on (2) or is paused (3), is of kind storage (4), has asked this device (2) and has not got its
-    /// statement.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub fn asked_storage(&self, device: DeviceId) -> Result<Option<CampaignId>, StoreError> {
-        let sql = "SELECT c.id FROM campaign c JOIN campaign_device m ON m.campaign = c.id AND m.device = ?1
-            WHERE c.state IN (2, 3) AND c.kind = 4 AND m.state = 2 AND NOT EXISTS (SELECT 1 FROM device_storage s
-                WHERE s.device = ?1 AND s.campaign = c.id) ORDER BY c.id LIMIT 1";
-        self.read(|connection| sql::one(connection, sql, [device.as_bytes()], |row| column::id(row, 0)))
-    }
-
     /// Notes that a device that was asked has asked for news, and whether its program knows what to do; `false` when that was known.
     ///
     /// # Errors
