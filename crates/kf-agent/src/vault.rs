@@ -488,7 +488,7 @@ mod tests {
     fn signed(act: OrderAct, counter: u64) -> (OrderKey, Vec<u8>) {
         let key = P256IdentityKey::from_secret(&secret(9)).unwrap();
         let order = Order { act, device: DEVICE, counter, expires: NOW.plus(1_000) };
-        let pinned = OrderKey { key: key.public_key(), device: DEVICE };
+        let pinned = OrderKey { key: key.public_key(), factory: key.public_key(), device: DEVICE };
         (pinned, order.sign(&key).unwrap().as_bytes().to_vec())
     }
 

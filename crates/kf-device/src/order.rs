@@ -18,7 +18,7 @@ use kf_key::{DeviceId, UnixMillis};
 
 use crate::record;
 use crate::storage::{Change, CounterError, Erasure, Flash, HighWater, Integrity, StorageError, Store};
-use parted::{Parted, digest_of};
+use parted::{Owner, Parted};
 
 pub use parted::{MAX_PARTED, Remembered};
 
@@ -46,11 +46,14 @@ impl<F, K> fmt::Display for OrderError<F, K> {
 
 impl<F: fmt::Debug, K: fmt::Debug> core::error::Error for OrderError<F, K> {}
 
-/// The order key that the device has pinned, and whose orders it obeys.
+/// The order key whose orders the device obeys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OrderKey {
-    /// The key.
+    /// The key: [`Pin::key`](crate::pin::Pin::key).
     pub key: PublicKey,
+    /// The key in the firmware or the configuration, which it succeeded ([`Pin::factory`](crate::pin::Pin::factory)); the same one
+    /// where none did.
+    pub factory: PublicKey,
     /// This device.
     pub device: DeviceId,
 }
@@ -80,8 +83,8 @@ pub struct WipeOrder(Order);
 #[derive(Debug)]
 pub struct ResetOrder {
     order: Order,
-    /// Digest of the key whose order it is: the counters that follow are another owner's.
-    owner: [u8; 32],
+    /// Whose order it is: the counters that follow are another owner's.
+    owner: Owner,
 }
 
 impl OrderKey {
@@ -98,7 +101,7 @@ impl OrderKey {
     ) -> Result<Accepted, OrderError<F::Error>> {
         let mut last = HighWater::open(store, record::ORDERS).map_err(counter_error)?;
         // What this key ordered before a reset is as old as ever.
-        let owner = digest_of(&self.key);
+        let owner = Owner::of(self);
         let before = Parted::load(store).map_err(OrderError::Storage)?.counter_of(&owner);
         let highest = last.last().max(before);
         let order = Order::verify(message, &self.key, self.device, highest, now).map_err(OrderError::Refused)?;

@@ -60,6 +60,12 @@ impl Pin {
         &self.key
     }
 
+    /// The key in the firmware or the configuration, which it goes back to.
+    #[must_use]
+    pub const fn factory(&self) -> &PublicKey {
+        &self.factory
+    }
+
     /// Takes up the newest key that the held one leads to, over at most 16 links; whether there was one. It is durable when this
     /// returns. Whoever was away for longer calls it again until it says no.
     ///

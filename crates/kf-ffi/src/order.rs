@@ -54,8 +54,8 @@ border! {
         message = pointer::octets(message, length),
         act = pointer::value_mut(act),
     } {
-        let key = *Pin::load(&mut device.store, KeyRole::Order, key)?.key();
-        let key = OrderKey { key, device: device.id };
+        let pin = Pin::load(&mut device.store, KeyRole::Order, key)?;
+        let key = OrderKey { key: *pin.key(), factory: *pin.factory(), device: device.id };
         let (state, code) = match key.accept(message, UnixMillis(now), &mut device.store)? {
             Accepted::Rotate(order) => (State::Rotate(order), ROTATE),
             Accepted::Wipe(order) => (State::Wipe(order), WIPE),

@@ -82,7 +82,7 @@ fn do_beside(device: &mut Device<'_>, now: UnixMillis, beside: Beside, may_renew
 
 fn carry_out(device: &mut Device<'_>, now: UnixMillis, order: &[u8], result: &mut [u8]) -> Result<usize, Text> {
     let key = device.fuses.orders.ok_or(Text::of("no order key is pinned"))?;
-    let key = OrderKey { key, device: device.fuses.device };
+    let key = OrderKey { key, factory: key, device: device.fuses.device };
     let identity = device.identity()?.ok_or(Text::of("there is no identity"))?;
     let report = match key.accept(order, now, &mut device.store).or_text("order")? {
         Accepted::Wipe(order) => {

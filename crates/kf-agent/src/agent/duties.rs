@@ -481,8 +481,7 @@ impl Agent {
         signer: Option<&Signer>,
         algorithm: Option<KeyAlgorithm>,
     ) -> Result<(), Trouble> {
-        let (Some(settings), Some(key)) =
-            (&self.config.orders, self.duties.as_ref().and_then(|duties| duties.order).map(|pin| *pin.key()))
+        let (Some(settings), Some(pin)) = (&self.config.orders, self.duties.as_ref().and_then(|duties| duties.order))
         else {
             return Err(VaultError::State("no order key is pinned").into());
         };
@@ -491,11 +490,12 @@ impl Agent {
         let now = self.clock.now();
         // What cannot be answered is not begun: its counter would be spent.
         if signer.is_none()
-            && Order::verify(message, &key, device, 0, now).is_ok_and(|order| order.act != OrderAct::Rotate)
+            && Order::verify(message, pin.key(), device, 0, now).is_ok_and(|order| order.act != OrderAct::Rotate)
         {
             return Err(VaultError::State("this identity key signs no receipt of a wipe or a reset").into());
         }
-        let accepted = self.ring()?.vault().accept(&OrderKey { key, device }, message, now)?;
+        let key = OrderKey { key: *pin.key(), factory: *pin.factory(), device };
+        let accepted = self.ring()?.vault().accept(&key, message, now)?;
         let (act, counter) = match &accepted {
             Accepted::Rotate(order) => (OrderAct::Rotate, order.counter()),
             Accepted::Wipe(order) => (OrderAct::Wipe, order.counter()),

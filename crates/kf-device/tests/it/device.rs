@@ -13,7 +13,7 @@ use kf_device::enrolment::{
 use kf_device::entropy::{Alphabet, Assessment, EntropyError, Healthy, Noise, NoiseState, Profile, Source, SourceId};
 use kf_device::exchange::{begin, keep};
 use kf_device::identity::{Candidate, Certified, InUse, SoftwareIdentity};
-use kf_device::order::{Accepted, OrderKey, wipe_report};
+use kf_device::order::{Accepted, wipe_report};
 use kf_device::sealed;
 use kf_device::storage::simulated::{SimulatedError, SimulatedFlash};
 use kf_device::storage::{Checksum, Erasure, Geometry, Medium, Store};
@@ -204,7 +204,7 @@ impl<'a> Device<'a> {
 
     /// Obeys an order and reports. An order that was obeyed before does nothing.
     pub(crate) fn obey(&mut self, order: &[u8], server: &mut Server) -> Step_<()> {
-        let key = OrderKey { key: server.order_pin(), device: DEVICE };
+        let key = server.order_key();
         let identity = self.identity()?.ok_or_else(|| stop("no identity"))?;
         match key.accept(order, NOW, &mut self.store).map_err(stop)? {
             Accepted::Rotate(order) => {

@@ -146,7 +146,7 @@ fn an_order_that_is_forged_misdirected_late_or_old_changes_nothing() {
     let (mut server, mut chip) = (Server::new(), blank());
     let mut device = Device::start(&mut chip, &server, 1).unwrap();
     device.enrol(&mut server, false).unwrap();
-    let pinned = OrderKey { key: server.order_pin(), device: DEVICE };
+    let pinned = server.order_key();
     let order = server.order(OrderAct::Wipe, 7);
     let room = device.store.room();
     let mut refusal = |key: &OrderKey, message: &[u8], now| match key.accept(message, now, &mut device.store) {

@@ -2,11 +2,13 @@
 //! a whole, and what the maker did stays.
 
 use kf_device::order::{Accepted, OrderError, OrderKey, forget_reset_report, reset_report};
+use kf_device::pin::Pin;
 use kf_device::protected::StorageKeys;
 use kf_device::storage::{Checksum, Erasure, Medium, RecordId, Store};
 use kf_exchange::order::{Order, OrderAct, OrderOutcome, OrderRefusal, OrderReport};
+use kf_exchange::succession::Succession;
 use kf_exchange::{IdentityKey as _, MAX_MESSAGE_OCTETS, P256IdentityKey, PublicKey};
-use kf_key::{SecretArray, UnixMillis};
+use kf_key::{KeyRole, SecretArray, UnixMillis};
 
 use crate::device::{Chip, Device, Step_, Stopped, chip, format, wrap};
 use crate::server::{DEVICE, NOW, Server};
@@ -66,10 +68,13 @@ fn order_of(key: &P256IdentityKey, act: OrderAct, counter: u64) -> Vec<u8> {
 
 /// Obeys the order, as firmware does; the report.
 fn reset(chip: &mut Chip, server: &Server, order: &[u8]) -> Step_<Vec<u8>> {
+    reset_by(chip, &server.order_key(), order)
+}
+
+fn reset_by(chip: &mut Chip, key: &OrderKey, order: &[u8]) -> Step_<Vec<u8>> {
     let mut store = Store::open(chip, Checksum).map_err(stop)?;
     let identity = kf_device::identity::InUse::load(&mut store, &wrap(), DEVICE).map_err(stop)?;
     let identity = identity.ok_or_else(|| stop("no identity"))?;
-    let key = OrderKey { key: server.order_pin(), device: DEVICE };
     let Accepted::FactoryReset(order) = key.accept(order, NOW, &mut store).map_err(stop)? else {
         return Err(stop("another order"));
     };
@@ -147,7 +152,7 @@ fn server_identity(chip: &Chip) -> Box<PublicKey> {
 
 fn refusal(chip: &mut Chip, key: PublicKey, order: &[u8]) -> Option<OrderRefusal> {
     let mut store = Store::open(chip, Checksum).unwrap();
-    match (OrderKey { key, device: DEVICE }).accept(order, NOW, &mut store) {
+    match (OrderKey { key, factory: key, device: DEVICE }).accept(order, NOW, &mut store) {
         Err(OrderError::Refused(refusal)) => Some(refusal),
         Err(other) => panic!("{other:?}"),
         Ok(_) => None,
@@ -197,6 +202,44 @@ fn after_a_reset_the_device_enrols_anew_and_obeys_its_next_owner_and_no_order_of
     assert_eq!(refusal(&mut chip, server.order_pin(), &order), Some(OrderRefusal::Replayed));
 }
 
+/// Takes up the key that this one has signed.
+fn take_up(chip: &mut Chip, factory: &P256IdentityKey, next: &P256IdentityKey) -> OrderKey {
+    let mut store = Store::open(chip, Checksum).unwrap();
+    let mut pin = Pin::load(&mut store, KeyRole::Order, factory.public_key()).unwrap();
+    let link = Succession { role: KeyRole::Order, version: 2, key: next.public_key(), made: NOW };
+    assert!(pin.take_up(&mut store, link.sign(factory).unwrap().as_bytes()).unwrap());
+    OrderKey { key: *pin.key(), factory: *pin.factory(), device: DEVICE }
+}
+
+#[test]
+fn an_order_of_a_key_that_was_succeeded_is_as_old_after_a_reset_as_before() {
+    let mut server = Server::new();
+    let (mut chip, _) = owned(&mut server);
+    let (first, second) = (order_key(0x51), order_key(0x52));
+    let by_first = OrderKey { key: first.public_key(), factory: first.public_key(), device: DEVICE };
+    let [obeyed, withheld] = [4, 5].map(|counter| order_of(&first, OrderAct::Rotate, counter));
+    let accepts = |chip: &mut Chip, key: &OrderKey, order: &[u8]| {
+        key.accept(order, NOW, &mut Store::open(chip, Checksum).unwrap()).map(drop)
+    };
+    assert_eq!(accepts(&mut chip, &by_first, &obeyed), Ok(()));
+    let by_second = take_up(&mut chip, &first, &second);
+    let between = order_of(&second, OrderAct::Rotate, 6);
+    assert_eq!(accepts(&mut chip, &by_second, &between), Ok(()));
+    reset_by(&mut chip, &by_second, &order_of(&second, OrderAct::FactoryReset, COUNTER)).unwrap();
+
+    // The firmware's key is obeyed again, as the reset took the other one along; what it signed before is not.
+    let pin = Pin::load(&mut Store::open(&mut chip, Checksum).unwrap(), KeyRole::Order, first.public_key()).unwrap();
+    assert_eq!(*pin.key(), first.public_key());
+    let backwards = Err(OrderError::Refused(OrderRefusal::WentBackwards { last: COUNTER }));
+    assert_eq!([&obeyed, &withheld].map(|order| accepts(&mut chip, &by_first, order)), [backwards; 2]);
+    // Nor what any key between the first one and the last one has signed, once it is followed again.
+    let third = order_key(0x53);
+    let by_third = take_up(&mut chip, &first, &third);
+    assert_eq!(accepts(&mut chip, &by_third, &order_of(&third, OrderAct::Wipe, 5)), backwards);
+    assert_eq!(accepts(&mut chip, &by_second, &between), backwards);
+    assert_eq!(accepts(&mut chip, &by_first, &order_of(&first, OrderAct::Rotate, COUNTER + 1)), Ok(()));
+}
+
 #[test]
 fn a_reset_that_the_policy_forbids_spends_its_counter_and_changes_nothing() {
     let mut server = Server::new();
@@ -204,7 +247,7 @@ fn a_reset_that_the_policy_forbids_spends_its_counter_and_changes_nothing() {
     let order = server.order(OrderAct::FactoryReset, COUNTER);
     let mut store = Store::open(&mut chip, Checksum).unwrap();
     let identity = kf_device::identity::InUse::load(&mut store, &wrap(), DEVICE).unwrap().unwrap();
-    let key = OrderKey { key: server.order_pin(), device: DEVICE };
+    let key = server.order_key();
     let Accepted::FactoryReset(accepted) = key.accept(&order, NOW, &mut store).unwrap() else { panic!("not a reset") };
     assert_eq!(accepted.counter(), COUNTER);
     let report = accepted.decline(NOW, identity.key(), &mut store).unwrap();

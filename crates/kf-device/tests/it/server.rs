@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use kf_derive::{DeviceKey, FleetRoot, Sender, SoftwareKey};
 use kf_device::certificate::Anchor;
+use kf_device::order::OrderKey;
 use kf_exchange::order::{Order, OrderAct, OrderOutcome, OrderReport};
 use kf_exchange::{
     Acknowledgement, AwaitProof, Ephemeral, IdentityKey, KeyPlace, Kind, P256IdentityKey, PublicKey, Purpose, peek,
@@ -91,6 +92,11 @@ impl Server {
 
     pub(crate) fn order_pin(&self) -> PublicKey {
         self.order_key.public_key()
+    }
+
+    /// The order key as firmware pins it, which nothing succeeded.
+    pub(crate) fn order_key(&self) -> OrderKey {
+        OrderKey { key: self.order_pin(), factory: self.order_pin(), device: DEVICE }
     }
 
     pub(crate) fn place(&self) -> KeyPlace {

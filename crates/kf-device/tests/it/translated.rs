@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use kf_device::derivation::{HeldKey, Injected};
 use kf_device::destruction::{RevocableKey as _, Target, destroy};
-use kf_device::order::{Accepted, OrderKey, wipe_report};
+use kf_device::order::{Accepted, wipe_report};
 use kf_device::storage::{Checksum, Erasure, Flash, Geometry, Medium, RecordId, Store};
 use kf_exchange::order::OrderAct;
 use kf_exchange::{IdentityKey as _, P256IdentityKey};
@@ -138,7 +138,7 @@ fn wiped(card: &mut TranslatedFlash, chip: &mut Slotted, order: &[u8], server: &
     let Ok(mut store) = Store::open(Journal(card), Checksum) else { return false };
     let Ok(report) = wipe_report(&mut store, &mut octets) else { return false };
     if report.is_none() {
-        let key = OrderKey { key: server.order_pin(), device: DEVICE };
+        let key = server.order_key();
         let Ok(Accepted::Wipe(wipe)) = key.accept(order, NOW, &mut store) else { return false };
         let Ok((_, erasure)) = wipe.carry_out(NOW, &identity(), &mut store) else { return false };
         assert_eq!(erasure, Erasure::Overwritten);
