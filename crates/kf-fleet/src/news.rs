@@ -52,46 +52,56 @@ pub(crate) fn is_shown(holder: &Holder, shown: &ClientCertificate) -> bool {
     *holder.certificate.der == *shown.der
 }
 
+/// Something that a poll leaves in the registry. A full disk, and a registry that is behind its witness, do not keep an order from its
+/// device: what could not be noted is noted with a later poll.
+fn noted<T: Default>(what: &'static str, outcome: Result<T, FleetError>) -> Result<T, FleetError> {
+    match outcome {
+        Err(error @ (FleetError::StoreFull | FleetError::Fenced(_))) => {
+            tracing::warn!(what, %error, "a poll of a device left no note; it is answered");
+            Ok(T::default())
+        }
+        other => other,
+    }
+}
+
 impl Fleet {
     /// What waits for the device of this TLS session. That the certificate with which it asks is one that a campaign asked for, is
     /// the proof that it uses it. The status of that certificate plays no part: a device whose certificate is on hold is the first
-    /// that may have to be wiped, and an order is no secret.
+    /// that may have to be wiped, and an order is no secret. The answer goes by what this poll says, not by what could be noted of it.
     ///
     /// # Errors
     /// [`FleetError::Unauthenticated`] without a certificate of a device of ours.
     pub async fn device_news(&self, client: TlsClient<'_>, knows: Knows<'_>) -> Result<News, FleetError> {
         let shown = client.certificate.ok_or(FleetError::Unauthenticated)?;
         let serial = shown.serial.ok_or(FleetError::Unauthenticated)?;
-        let found = self.store.news(serial, self.now())?.filter(|(holder, _)| is_shown(holder, shown));
+        let found = self.store.news(serial, knows.reset, self.now())?.filter(|(holder, _)| is_shown(holder, shown));
         let (holder, mut waiting) = found.ok_or(FleetError::Unauthenticated)?;
         let proved =
             Proved { shown: shown.clone(), certificate: holder.certificate.certificate, device: holder.device };
         let device = &proved.device;
-        let mut is_changed = false;
         if waiting.knows_reset != knows.reset {
-            self.note_reset_known(device, knows.reset).await?;
-            is_changed = true;
+            noted("whether it knows the order to reset", self.note_reset_known(device, knows.reset).await)?;
         }
-        // Before orders: what comes with this answer is signed by the key that the device obeys now.
-        let order_key = match knows.order_key {
-            Some(fingerprint) => self.device_obeys(device, fingerprint).await?,
-            None => None,
-        };
-        let renewal = self.renewal_of(&proved, &waiting.asked, knows.renewal).await?;
-        is_changed |= renewal.is_ordered;
-        if is_changed {
-            let again = self.store.news(serial, self.now())?.ok_or(FleetError::Unauthenticated)?;
+        let obeyed = knows.order_key.and_then(|fingerprint| self.obeyed_order_key(fingerprint));
+        if let Some(key) = obeyed {
+            noted("which order key it obeys", self.note_obeyed(device, key).await)?;
+        }
+        let renewal = self.renewal_of(&proved, &waiting.asked, knows.renewal).await;
+        let renewal = noted("that it was asked to renew", renewal)?;
+        if renewal.is_ordered {
+            let again = self.store.news(serial, knows.reset, self.now())?.ok_or(FleetError::Unauthenticated)?;
             waiting = again.1;
         }
-        let order = self.order_due(&proved, waiting.order).await?;
+        let order = self.order_due(&proved, waiting.order, obeyed).await?;
+        let storage = self.storage_of(device, &waiting.asked, knows.storage).await;
         let algorithm = waiting.asked.iter().rev().filter(|part| part.is_open()).find_map(|part| part.algorithm);
         Ok(News {
             algorithm: algorithm.filter(|_| order.is_some()),
             order,
             anchor: self.anchor_of(device.id, &waiting.asked)?,
-            storage: self.storage_of(device, &waiting.asked, knows.storage).await?,
+            storage: noted("that it was asked for a storage key", storage)?,
             renewal: renewal.told_by.map(|campaign| hex::encode(campaign.as_bytes())),
-            order_key,
+            order_key: knows.order_key.and_then(|_| self.newest_order_key()),
         })
     }
 }

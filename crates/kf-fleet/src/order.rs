@@ -134,7 +134,7 @@ impl Fleet {
             ended: None,
             why: why.to_owned(),
         };
-        let message = self.sign_order(self.order_key_of(device)?, device.id, &order).await?;
+        let message = self.sign_order(self.order_key_of(device, None)?, device.id, &order).await?;
         Ok((order, message))
     }
 
@@ -199,16 +199,17 @@ impl Fleet {
         Ok(())
     }
 
-    /// The oldest order that a device is to obey, COSE_Sign1, noted as delivered.
+    /// The oldest order that a device is to obey, COSE_Sign1, signed by the key that it obeys, noted as delivered.
     pub(crate) async fn order_due(
         &self,
         proved: &Proved,
         due: Option<(Order, Vec<u8>)>,
+        obeyed: Option<KeyId>,
     ) -> Result<Option<Vec<u8>>, FleetError> {
         let Proved { shown, certificate, device } = proved;
         let now = self.now();
         let Some((order, message)) = due else { return Ok(None) };
-        let Some(message) = self.order_for(device, &order, message).await? else { return Ok(None) };
+        let Some(message) = self.order_for(device, &order, message, obeyed).await? else { return Ok(None) };
         if is_answered_by(&order, shown, certificate) {
             self.take_certificate_as_answer(device, &order, certificate).await?;
             return Ok(None);
@@ -223,6 +224,12 @@ impl Fleet {
                 Ok(_) => {}
                 // It was withdrawn in between: what was taken back is not handed out.
                 Err(StoreError::IllegalState { .. }) => return Ok(None),
+                // Not even the reserve has room. What was ordered, by whom and why is in the log; that it left is remembered, so
+                // that its answer counts, and noted when the device asks again.
+                Err(error @ StoreError::Full) if order.act != OrderAct::Rotate => {
+                    self.order_attempts.begin(device.id, order.counter, now);
+                    tracing::warn!(order = %order.id, %error, "an order was given out without a note of it");
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -312,7 +319,8 @@ impl Fleet {
     }
 }
 
-/// Orders that were given to brokers in this life of the process, and when they are tried again.
+/// Orders that left in this life of the process before that could be noted: given to brokers, with the time when they are tried again, or
+/// to a device when there was no room for a note.
 #[derive(Default)]
 pub(crate) struct OrderAttempts(Mutex<BTreeMap<(DeviceId, u64), UnixMillis>>);
 
@@ -356,7 +364,7 @@ impl Fleet {
                 continue;
             }
             let Some(device) = self.store.device(order.device, &Visibility::Fleet)? else { continue };
-            let Some(message) = self.order_for(&device, &order, message).await? else { continue };
+            let Some(message) = self.order_for(&device, &order, message, None).await? else { continue };
             let mut took = Vec::new();
             for broker in &brokers {
                 match broker.send_order(&device_name, &message).await {

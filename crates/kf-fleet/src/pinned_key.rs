@@ -283,36 +283,46 @@ impl Fleet {
         Ok(())
     }
 
-    /// The order key by which a device is given orders.
-    pub(crate) fn order_key_of(&self, device: &Device) -> Result<KeyId, FleetError> {
+    /// The order key by which a device is given orders: the newest that it has said to obey, now or before.
+    pub(crate) fn order_key_of(&self, device: &Device, obeyed: Option<KeyId>) -> Result<KeyId, FleetError> {
         let proved = self.store.pinned_key_of(Holder::Device(device.id), KeyRole::Order)?;
-        Ok(self.pinned_keys().serving(KeyRole::Order, proved)?.id)
+        Ok(self.pinned_keys().serving(KeyRole::Order, proved.max(obeyed))?.id)
     }
 
-    /// Notes which order key a device says that it obeys, and says which one is the newest. A fingerprint (SHA-256, hexadecimal)
-    /// that no key of ours has counts for nothing.
-    pub(crate) async fn device_obeys(&self, device: &Device, fingerprint: &str) -> Result<Option<String>, FleetError> {
+    /// The order key of ours that a device means by a fingerprint (SHA-256, hexadecimal); one that none of ours has counts for nothing.
+    pub(crate) fn obeyed_order_key(&self, fingerprint: &str) -> Option<KeyId> {
         let keys = self.pinned_keys();
         let said = keys.of(KeyRole::Order).iter().find(|key| key.is_active() && key.fingerprint() == fingerprint);
-        if let Some(key) = said.filter(|key| !keys.is_first(KeyRole::Order, key.id)) {
-            self.note_holder(device, KeyRole::Order, key.id).await?;
-        }
-        Ok(keys.newest(KeyRole::Order).map(PinnedKey::fingerprint))
+        said.map(|key| key.id)
     }
 
-    /// An order as the device can verify it: signed again where it has proved since that it holds a newer order key. Counter, act
+    /// Notes which order key a device says that it obeys.
+    pub(crate) async fn note_obeyed(&self, device: &Device, key: KeyId) -> Result<(), FleetError> {
+        if self.pinned_keys().is_first(KeyRole::Order, key) {
+            return Ok(());
+        }
+        self.note_holder(device, KeyRole::Order, key).await
+    }
+
+    /// The fingerprint of the newest order key.
+    pub(crate) fn newest_order_key(&self) -> Option<String> {
+        self.pinned_keys().newest(KeyRole::Order).map(PinnedKey::fingerprint)
+    }
+
+    /// An order as the device can verify it: signed again where it has said since, or just now, that it obeys a newer order key. Counter, act
     /// and expiry stay, so that it is obeyed once. `None` when it changed in between.
     pub(crate) async fn order_for(
         &self,
         device: &Device,
         order: &Order,
         message: Vec<u8>,
+        obeyed: Option<KeyId>,
     ) -> Result<Option<Vec<u8>>, FleetError> {
         let keys = self.pinned_keys();
         if keys.of(KeyRole::Order).len() < 2 {
             return Ok(Some(message));
         }
-        let key = self.order_key_of(device)?;
+        let key = self.order_key_of(device, obeyed)?;
         let is_by = |spki: &[u8]| PublicKey::from_spki(spki).is_ok_and(|key| kf_exchange::order::is_by(&message, &key));
         if keys.of(KeyRole::Order).iter().any(|known| known.id == key && is_by(&known.spki)) {
             return Ok(Some(message));

@@ -40,17 +40,22 @@ impl Store {
         self.read(|connection| sql::at_once(connection, || holder(connection, serial)))
     }
 
-    /// The device that holds a certificate, and what waits for it at `now`.
+    /// The device that holds a certificate, and what waits for it at `now`; `knows_reset`: what it says of itself.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub fn news(&self, serial: SerialNumber, now: UnixMillis) -> Result<Option<(Holder, Waiting)>, StoreError> {
+    pub fn news(
+        &self,
+        serial: SerialNumber,
+        knows_reset: bool,
+        now: UnixMillis,
+    ) -> Result<Option<(Holder, Waiting)>, StoreError> {
         self.read(|connection| {
             sql::at_once(connection, || {
                 let Some(found) = holder(connection, serial)? else { return Ok(None) };
                 let device = found.device.id;
                 let asked = asked::of(connection, device, serial)?;
-                let order = order::due(connection, device, now)?;
+                let order = order::due(connection, device, knows_reset, now)?;
                 let knows_reset = order::knows_reset(connection, device)?;
                 Ok(Some((found, Waiting { asked, order, knows_reset })))
             })

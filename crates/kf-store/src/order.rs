@@ -40,20 +40,21 @@ fn order_row(row: &Row<'_>) -> rusqlite::Result<Order> {
 }
 
 /// The oldest order that a device is still to obey at `now`, with its signed octets. An order to reset is passed over where the device's
-/// program knows it no more, and for good once a later order has left: its counter would be refused, and stand in the way.
+/// program, by what it says when it asks, does not know it, and for good once a later order has left: its counter would be refused, and stand in the way.
 pub(crate) fn due(
     connection: &Connection,
     device: DeviceId,
+    knows_reset: bool,
     now: UnixMillis,
 ) -> Result<Option<(Order, Vec<u8>)>, StoreError> {
     let sql = "SELECT o.id, o.device, o.act, o.counter, o.state, o.created, o.expires, o.delivered, o.ended, o.why,
         o.sent, o.acknowledged, o.message FROM device_order o
         WHERE o.device = ?1 AND o.state = 1 AND o.expires >= ?2 AND (o.act <> 3
-            OR (EXISTS (SELECT 1 FROM device_knows_reset k WHERE k.device = o.device)
-                AND NOT EXISTS (SELECT 1 FROM device_order l WHERE l.device = o.device AND l.counter > o.counter
+            OR (?3 AND NOT EXISTS (SELECT 1 FROM device_order l WHERE l.device = o.device AND l.counter > o.counter
                     AND coalesce(l.sent, l.delivered, l.acknowledged) IS NOT NULL)))
         ORDER BY o.counter LIMIT 1";
-    sql::one(connection, sql, (device.as_bytes(), millis(now)), |row| Ok((order_row(row)?, row.get(12)?)))
+    let params = (device.as_bytes(), millis(now), knows_reset);
+    sql::one(connection, sql, params, |row| Ok((order_row(row)?, row.get(12)?)))
 }
 
 /// See [`Store::knows_reset`].

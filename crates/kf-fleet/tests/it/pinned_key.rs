@@ -4,17 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kf_api::destruction::{DestructionRequest, DestructionResult, DestructionTarget};
-use kf_api::device::{DeviceAct, DeviceActRequest};
+use kf_api::device::{DeviceAct, DeviceActRequest, NewDevice};
 use kf_api::inventory::{InventoryFilter, InventoryKey};
 use kf_api::operator::{Credential, Role};
-use kf_api::order::{OrderAct, OrderRequest, OrderState};
+use kf_api::order::{OrderAct, OrderFilter, OrderRequest, OrderState};
 use kf_api::proposal::{ProposalDecision, ProposalState};
 use kf_api::rotation::{RotateRequest, RotationOperation, RotationOutcome, RotationReport};
+use kf_api::status::IssuanceSwitch;
 use kf_exchange::order::{Order as SignedOrder, OrderAct as SignedAct, OrderOutcome, OrderRefusal, OrderReport};
 use kf_exchange::succession::{KeyRole, follow};
 use kf_exchange::{AwaitChallenge, Ephemeral, ExchangeError, PublicKey, Purpose, Refusal};
 use kf_fleet::{Fleet, FleetError, Knows, Principal, TlsClient};
 use kf_key::{DeviceId, KeyState, SecretArray, UnixMillis};
+use kf_store::Options;
 
 use crate::backup::{Rig, restored_at};
 use crate::batch::station::{Line, Station, import};
@@ -402,6 +404,133 @@ async fn a_crash_at_any_durable_step_of_a_succession_and_an_end_leaves_a_key_tha
         crashes += 1;
     }
     assert!((8..290).contains(&crashes), "too few durable steps were hit, or no end of them: {crashes}");
+}
+
+/// Room for so many pages more, a part of them kept for what stops something.
+async fn with_room(scratch: Scratch, pages: u32, kept: u32) -> Scratch {
+    let there = std::fs::metadata(scratch.dir.path().join("data/registry.sqlite")).unwrap().len() / 4_096;
+    let options = Options {
+        max_pages: Some(u32::try_from(there).unwrap() + pages),
+        reserve_octets: u64::from(kept) * 4_096,
+        ..Options::default()
+    };
+    scratch.reopen_with(options).await
+}
+
+/// Does it until the store is full.
+async fn until_full<T>(mut act: impl AsyncFnMut(u32) -> Result<T, FleetError>) {
+    for number in 0..10_000 {
+        match act(number).await {
+            Ok(_) => {}
+            Err(FleetError::StoreFull) => return,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    panic!("the store never filled up");
+}
+
+async fn fill(scratch: &Scratch) {
+    until_full(async |number| {
+        let new = NewDevice {
+            name: format!("filler-{number}"),
+            facility: "plant-a".into(),
+            product_line: "thermo".into(),
+            batch: None,
+            attributes: Default::default(),
+        };
+        scratch.fleet.device_register(&scratch.owner, new).await
+    })
+    .await;
+}
+
+/// Entries of what goes on when the disk is full: long ones, and then such as fit into what those leave.
+async fn use_up_the_reserve(scratch: &Scratch) {
+    for why in ["w".repeat(400), "w".to_owned()] {
+        let stop = IssuanceSwitch { run: false, facility: None, why };
+        until_full(async |_| scratch.fleet.issuance_switch(&scratch.owner, stop.clone()).await).await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_keeps_no_wipe_from_its_device_and_what_could_not_be_noted_is_noted_later() {
+    let scratch = Scratch::new().await;
+    let pavel = scratch.operator("pavel", Role::FleetOperator, &[]).await;
+    let mut units = Vec::new();
+    for name in ["thermo-1", "thermo-2"] {
+        units.push(Unit::new(&scratch, name).await);
+        ordered(&scratch, &pavel, name, OrderAct::Wipe).await;
+    }
+    // They take up the newer order key before the server has heard of it.
+    succeed(&scratch.fleet, &scratch.owner, ORDER).await;
+    for unit in &mut units {
+        assert!(unit.take_up(&scratch.fleet.device_successions()));
+    }
+    let poll = async |scratch: &Scratch, unit: &Unit| {
+        let certificate = scratch.client(&unit.identity);
+        let obeyed = fingerprint(&unit.order);
+        let knows = Knows { reset: true, renewal: true, storage: true, order_key: Some(&obeyed) };
+        let news = scratch.fleet.device_news(TlsClient::with_certificate(&certificate, HERE), knows).await.unwrap();
+        unit.verify(scratch, &news.order.unwrap(), 0).unwrap()
+    };
+    let delivered = async |scratch: &Scratch, device: &str| {
+        let filter = OrderFilter { device: Some(device.into()), ..OrderFilter::default() };
+        scratch.fleet.order_list(&scratch.owner, filter).await.unwrap().items.remove(0).delivered
+    };
+    let behind = async |scratch: &Scratch| look(scratch, ORDER).await.items.iter().find_map(|step| step.remaining);
+
+    let scratch = with_room(scratch, 48, 32).await;
+    fill(&scratch).await;
+    let order = poll(&scratch, &units[0]).await;
+    assert_eq!((order.act, order.counter), (SignedAct::Wipe, 1), "signed by the key that it says it obeys");
+    assert!(delivered(&scratch, "thermo-1").await.is_some(), "that it left is noted, in the reserve");
+    assert_eq!(behind(&scratch).await, Some(2), "what it obeys is not");
+
+    // Then the reserve is used up as well.
+    use_up_the_reserve(&scratch).await;
+    assert_eq!(poll(&scratch, &units[0]).await, order, "the same again");
+    assert!(delivered(&scratch, "thermo-2").await.is_none());
+
+    let scratch = with_room(scratch, 1_000, 64).await;
+    for unit in &units {
+        assert_eq!(poll(&scratch, unit).await.act, SignedAct::Wipe);
+    }
+    assert_eq!(behind(&scratch).await, Some(0));
+    assert!(delivered(&scratch, "thermo-2").await.is_some());
+}
+
+#[tokio::test]
+async fn not_even_a_reserve_that_is_used_up_keeps_a_wipe_from_its_device() {
+    let scratch = Scratch::new().await;
+    let pavel = scratch.operator("pavel", Role::FleetOperator, &[]).await;
+    let unit = Unit::new(&scratch, "thermo-1").await;
+    ordered(&scratch, &pavel, "thermo-1", OrderAct::Wipe).await;
+    let scratch = with_room(scratch, 24, 8).await;
+    fill(&scratch).await;
+    use_up_the_reserve(&scratch).await;
+    let (_, message) = unit.poll(&scratch).await;
+    assert_eq!(unit.verify(&scratch, &message.unwrap(), 0).unwrap().act, SignedAct::Wipe);
+    let order = async |scratch: &Scratch| {
+        let filter = OrderFilter { device: Some("thermo-1".into()), ..OrderFilter::default() };
+        scratch.fleet.order_list(&scratch.owner, filter).await.unwrap().items.remove(0)
+    };
+    let open = order(&scratch).await;
+    assert_eq!((open.state, open.delivered), (OrderState::Open, None), "there was no room to note that it left");
+    let report = OrderReport {
+        act: SignedAct::Wipe,
+        device: unit.device,
+        counter: open.counter,
+        outcome: OrderOutcome::Done,
+        at: UnixMillis(0),
+    };
+    let report = report.sign(&Chip(&unit.identity.key)).unwrap();
+    let answered = scratch.fleet.device_order_outcome(report.as_bytes()).await;
+    assert!(matches!(answered, Err(FleetError::StoreFull)), "its answer is awaited, and sent again: {answered:?}");
+    // With room, what is missing is noted when it asks, or answers, again.
+    let scratch = with_room(scratch, 1_000, 64).await;
+    assert!(unit.poll(&scratch).await.1.is_some());
+    assert!(order(&scratch).await.delivered.is_some());
+    scratch.fleet.device_order_outcome(report.as_bytes()).await.unwrap();
+    assert_eq!(order(&scratch).await.state, OrderState::Done);
 }
 
 #[tokio::test]
