@@ -57,11 +57,13 @@ pub enum Kind {
     Record,
     /// [`crate::manifest::Manifest`].
     Manifest,
+    /// [`crate::keys_destroyed::KeysDestroyed`].
+    KeysDestroyed,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::StationRequest, Self::Quota, Self::Record, Self::Manifest];
+    pub const ALL: [Self; 5] = [Self::StationRequest, Self::Quota, Self::Record, Self::Manifest, Self::KeysDestroyed];
 
     /// The first element of the payload.
     pub(crate) const fn code(self) -> u8 {
@@ -70,6 +72,7 @@ impl Kind {
             Self::Quota => 2,
             Self::Record => 3,
             Self::Manifest => 4,
+            Self::KeysDestroyed => 5,
         }
     }
 
@@ -80,6 +83,7 @@ impl Kind {
             Self::Quota => b"keyfleet quota v1",
             Self::Record => b"keyfleet record v1",
             Self::Manifest => b"keyfleet manifest v1",
+            Self::KeysDestroyed => b"keyfleet keys destroyed v1",
         }
     }
 
@@ -90,7 +94,7 @@ impl Kind {
             Self::StationRequest => 8 * 1024,
             Self::Quota => 256 * 1024,
             Self::Record => 8 * 1024,
-            Self::Manifest => 1024,
+            Self::Manifest | Self::KeysDestroyed => 1024,
         }
     }
 }

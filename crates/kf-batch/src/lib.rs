@@ -21,6 +21,7 @@ mod codec;
 pub mod device_list;
 pub mod frame;
 pub mod key;
+pub mod keys_destroyed;
 pub mod life;
 pub mod manifest;
 pub mod merge;

@@ -278,11 +278,12 @@ impl Quota {
         if terms.station_name != knows.station {
             return Err(QuotaRefusal::OtherStation);
         }
-        if terms.transport_key != *knows.transport_key || terms.record_key != *knows.record_key {
-            return Err(QuotaRefusal::OtherKeys);
-        }
+        // First: an old quota is for old keys too.
         if terms.sequence <= knows.last_sequence {
             return Err(QuotaRefusal::RolledBack { last: knows.last_sequence });
+        }
+        if terms.transport_key != *knows.transport_key || terms.record_key != *knows.record_key {
+            return Err(QuotaRefusal::OtherKeys);
         }
         terms.check_time(now)?;
         Ok(quota)

@@ -26,7 +26,7 @@ use kf_station::rehearsal::{Authorised, Order, authorise};
 use kf_station::request::station_request;
 use kf_station::station::{Setup, Station};
 use kf_station::target::{Target, of_recipe};
-use kf_station::token::{SoftwareToken, StationToken};
+use kf_station::token::{Generation, SoftwareToken, StationToken};
 
 use crate::error::BenchError;
 use crate::figure::{Aim, Figure};
@@ -92,7 +92,8 @@ impl Bench {
 
     fn authorise(&self, count: u32) -> Result<Authorised, BenchError> {
         let now = SystemClock.now();
-        let request = station_request(self.token.as_ref(), STATION, now);
+        self.token.draw(Generation::FIRST).map_err(BenchError::failed("the keys of a batch"))?;
+        let request = station_request(self.token.as_ref(), Generation::FIRST, STATION, now);
         let order = Order {
             station: STATION,
             product_line: &self.recipe.product_line,
@@ -116,6 +117,7 @@ impl Bench {
             confirmation: self.recipe.plan().burn_phrase(),
             journal: DirectoryFile::open(&journal).map_err(BenchError::io("a journal"))?,
             token: Arc::clone(&self.token),
+            generation: Generation::FIRST,
             target: Arc::clone(&self.target),
             labels: Arc::new(()),
             clock: Arc::new(SystemClock),

@@ -36,38 +36,77 @@ impl StationModule {
         Ok(Self { connection: Arc::new(Connection::open(config, pin)?) })
     }
 
-    /// A non-extractable P-256 signature key of this label, made when there is none.
+    /// The non-extractable P-256 signature key of this label.
+    ///
+    /// # Errors
+    /// [`BackendError::MissingKey`], [`BackendError::WeakObject`], [`BackendError::Token`].
+    pub fn signature_key(&self, label: &str) -> Result<Box<dyn SignatureKey>, BackendError> {
+        Ok(Box::new(TokenKey::open(Arc::clone(&self.connection), label, KeyAlgorithm::P256)?))
+    }
+
+    /// Makes a signature key of this label when there is none.
     ///
     /// # Errors
     /// [`BackendError::WeakObject`], [`BackendError::Token`].
-    pub fn signature_key(&self, label: &str, key: KeyId) -> Result<Box<dyn SignatureKey>, BackendError> {
-        match TokenKey::open(Arc::clone(&self.connection), label, KeyAlgorithm::P256) {
+    pub fn make_signature_key(&self, label: &str, key: KeyId) -> Result<(), BackendError> {
+        match self.signature_key(label) {
             Err(BackendError::MissingKey { .. }) => {
-                key::generate(&self.connection, label, key, KeyAlgorithm::P256)?;
-                Ok(Box::new(TokenKey::open(Arc::clone(&self.connection), label, KeyAlgorithm::P256)?))
+                key::generate(&self.connection, label, key, KeyAlgorithm::P256).map(|_spki| ())
             }
-            other => Ok(Box::new(other?)),
+            other => other.map(|_key| ()),
         }
     }
 
-    /// The SubjectPublicKeyInfo of a non-extractable P-256 key for key agreement, made when there is none.
+    /// The SubjectPublicKeyInfo of the non-extractable P-256 key for key agreement of this label.
     ///
     /// # Errors
     /// As [`StationModule::signature_key`].
-    pub fn agreement_key(&self, label: &str, key: KeyId) -> Result<Vec<u8>, BackendError> {
+    pub fn agreement_key(&self, label: &str) -> Result<Vec<u8>, BackendError> {
+        self.connection.with(Repeat::WhenGone, |open| {
+            let private = find_existing(open, ObjectClass::PRIVATE_KEY, label)?;
+            require_protected(open, private, label, true)?;
+            let public = find_existing(open, ObjectClass::PUBLIC_KEY, label)?;
+            read_spki(open, public, KeyAlgorithm::P256)
+        })
+    }
+
+    /// Makes a key for key agreement of this label when there is none.
+    ///
+    /// # Errors
+    /// As [`StationModule::make_signature_key`].
+    pub fn make_agreement_key(&self, label: &str, key: KeyId) -> Result<(), BackendError> {
+        match self.agreement_key(label) {
+            Err(BackendError::MissingKey { .. }) => {}
+            other => return other.map(|_spki| ()),
+        }
         let mut public = public_template(label, key, KeyAlgorithm::P256)?;
         public.retain(|attribute| !matches!(attribute, Attribute::Verify(_) | Attribute::Derive(_)));
         public.push(Attribute::Derive(true));
         let private = agreement_template(label, key);
         self.connection.with(Repeat::Once, |open| {
-            if let Some(private) = find(open, ObjectClass::PRIVATE_KEY, label)? {
-                require_protected(open, private, label, true)?;
-                let public = find_existing(open, ObjectClass::PUBLIC_KEY, label)?;
-                return read_spki(open, public, KeyAlgorithm::P256);
+            if find(open, ObjectClass::PRIVATE_KEY, label)?.is_some() {
+                return Err(BackendError::KeyExists { label: label.to_owned() }.into());
             }
-            let (public, private) = open.session.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)?;
-            require_protected(open, private, label, true)?;
-            read_spki(open, public, KeyAlgorithm::P256)
+            let (_, private) = open.session.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)?;
+            require_protected(open, private, label, true)
+        })
+    }
+
+    /// Destroys every object of this label, and looks for them; that there is none is no error.
+    ///
+    /// # Errors
+    /// [`BackendError::WeakObject`] for one that is still there, [`BackendError::Token`].
+    pub fn destroy(&self, label: &str) -> Result<(), BackendError> {
+        let template = [Attribute::Token(true), Attribute::Label(label.as_bytes().to_vec())];
+        self.connection.with(Repeat::WhenGone, |open| {
+            for object in open.session.find_objects(&template)? {
+                open.session.destroy_object(object)?;
+            }
+            if open.session.find_objects(&template)?.is_empty() {
+                return Ok(());
+            }
+            Err(BackendError::WeakObject { label: label.to_owned(), problem: "still there after C_DestroyObject" }
+                .into())
         })
     }
 

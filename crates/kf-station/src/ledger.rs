@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use kf_batch::P256Key;
-use kf_batch::frame::document_hash;
+use kf_batch::frame::{Unsigned, document_hash};
 use kf_batch::manifest::{Counts as RecordCounts, Manifest};
 use kf_batch::record::Record;
 use kf_key::{BatchId, UnixMillis};
 
 use crate::journal::{Journal, JournalError, JournalFile, Noted};
 use crate::line::{Book, BookError, Counts, Entry, FailReason, HardwareId, Interrupted, Standing, Unit};
-use crate::token::{StationKey, StationToken, TokenError};
+use crate::token::{Generation, StationKey, StationToken, TokenError};
 
 /// Why the ledger does not open.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +87,7 @@ pub struct Ledger<F> {
     inner: Mutex<Inner>,
     journal: Journal<F>,
     token: Arc<dyn StationToken>,
+    generation: Generation,
     record_key: P256Key,
     batch: BatchId,
     counting: Mutex<Counting>,
@@ -106,6 +107,8 @@ struct Counting {
 pub struct Opening<'a> {
     /// The batch.
     pub batch: BatchId,
+    /// Whose keys sign its records.
+    pub generation: Generation,
     /// The signed quota.
     pub quota: &'a [u8],
     /// How many devices it lists.
@@ -136,7 +139,7 @@ impl<F: JournalFile> Ledger<F> {
             Some(_) | None => {}
         }
         let start = |_token_error| LedgerError::Start(FailReason::Token);
-        let record_key = token.public_key(StationKey::Record).map_err(start)?;
+        let record_key = token.public_key(StationKey::Record(opening.generation)).map_err(start)?;
         let counted = token.counter(opening.batch.as_bytes()).map_err(start)?;
         let next = inner.book.check_counter(counted)?;
         token.advance(opening.batch.as_bytes(), next).map_err(start)?;
@@ -145,6 +148,7 @@ impl<F: JournalFile> Ledger<F> {
             inner: Mutex::new(inner),
             journal,
             token,
+            generation: opening.generation,
             record_key,
             batch: opening.batch,
             counting: Mutex::new(Counting { wanted: next, reached: next, is_busy: false }),
@@ -217,10 +221,12 @@ impl<F: JournalFile> Ledger<F> {
     }
 
     fn sign(&self, record: &Record) -> Result<Vec<u8>, FailReason> {
-        let unsigned = record.prepare(&self.record_key).map_err(|_field| FailReason::Bug)?;
-        let signature =
-            self.token.sign(StationKey::Record, &unsigned.to_be_signed()).map_err(|_token_error| FailReason::Token)?;
-        unsigned.complete(&signature).map_err(|_format| FailReason::Token)
+        self.complete(record.prepare(&self.record_key).map_err(|_field| FailReason::Bug)?)
+    }
+
+    fn complete(&self, unsigned: Unsigned) -> Result<Vec<u8>, FailReason> {
+        let signed = self.token.sign(StationKey::Record(self.generation), &unsigned.to_be_signed());
+        unsigned.complete(&signed.map_err(|_token_error| FailReason::Token)?).map_err(|_format| FailReason::Token)
     }
 
     /// Signs the manifest of a shift and makes it durable.
@@ -232,10 +238,7 @@ impl<F: JournalFile> Ledger<F> {
         let Chain { sequence, head, counts } = inner.chain;
         let manifest =
             Manifest { batch: self.batch, last: sequence, head, counts, at, operator: operator.to_owned(), is_final };
-        let unsigned = manifest.prepare(&self.record_key).map_err(|_field| FailReason::Bug)?;
-        let signature =
-            self.token.sign(StationKey::Record, &unsigned.to_be_signed()).map_err(|_token_error| FailReason::Token)?;
-        let document = unsigned.complete(&signature).map_err(|_format| FailReason::Token)?;
+        let document = self.complete(manifest.prepare(&self.record_key).map_err(|_field| FailReason::Bug)?)?;
         let ticket = inner.append(&self.journal, &Entry::Closed { is_final, at }, &document)?;
         drop(inner);
         self.journal.wait(ticket).map_err(|error| of_journal(&error))

@@ -10,7 +10,9 @@
 pub mod clock;
 pub mod disk;
 mod draft;
+pub mod ending;
 pub mod fixture;
+pub mod generation;
 pub mod image;
 pub mod journal;
 pub mod label;

@@ -4,7 +4,7 @@ use kf_batch::FormatError;
 use kf_batch::station_request::StationRequest;
 use kf_key::{KeyAlgorithm, UnixMillis};
 
-use crate::token::{StationKey, StationToken, TokenError};
+use crate::token::{Generation, StationKey, StationToken, TokenError};
 
 /// Why a request is not made.
 #[derive(Debug, thiserror::Error)]
@@ -21,14 +21,19 @@ pub enum RequestError {
     Certificate,
 }
 
-/// Makes a station request: the public halves of the token's keys, signed by its identity key.
+/// Makes a station request: the public halves of the keys of a generation, signed by the station's identity key.
 ///
 /// # Errors
 /// [`RequestError`].
-pub fn station_request(token: &dyn StationToken, name: &str, now: UnixMillis) -> Result<Vec<u8>, RequestError> {
-    let authority = token.public_key(StationKey::Authority)?;
+pub fn station_request(
+    token: &dyn StationToken,
+    generation: Generation,
+    name: &str,
+    now: UnixMillis,
+) -> Result<Vec<u8>, RequestError> {
+    let authority = token.public_key(StationKey::Authority(generation))?;
     let csr = kf_pki::request::make_request_with(KeyAlgorithm::P256, &authority.spki(), "", |message| {
-        token.sign(StationKey::Authority, message).ok()
+        token.sign(StationKey::Authority(generation), message).ok()
     })
     .map_err(|_refused| RequestError::Certificate)?;
     let mut nonce = [0; 16];
@@ -36,8 +41,8 @@ pub fn station_request(token: &dyn StationToken, name: &str, now: UnixMillis) ->
     let request = StationRequest {
         station: name.to_owned(),
         authority_csr: csr,
-        transport_key: token.transport_key()?,
-        record_key: token.public_key(StationKey::Record)?,
+        transport_key: token.transport_key(generation)?,
+        record_key: token.public_key(StationKey::Record(generation))?,
         made: now,
         nonce,
     };

@@ -23,7 +23,7 @@ use crate::line::{Counts, Entry, FailReason, Interrupted, Next, Unit};
 use crate::noise::Noise;
 use crate::recipe::{Plan, Protection, Recipe};
 use crate::target::Target;
-use crate::token::StationToken;
+use crate::token::{Generation, StationKey, StationToken, TokenError};
 
 /// How often in a row a fixture may end with no unit made, spoiled or scrapped on the whole line.
 const MAX_FIXTURE_FAILURES: u32 = 100;
@@ -62,6 +62,9 @@ pub enum StationError {
     /// The batch key in the quota does not open under the station's token.
     #[error("the batch key does not open under this station's token: the quota is for another one")]
     BatchKey,
+    /// The keys of the batch are not in the token.
+    #[error("the keys of the batch, generation {0}, are not in the station's token: destroyed, or it is another token")]
+    KeysGone(Generation),
     /// The batch CA in the quota is not the token's.
     #[error("the issuing CA in the quota is not the key of this station's token")]
     Authority,
@@ -84,6 +87,8 @@ pub struct Setup<F> {
     pub journal: F,
     /// The token.
     pub token: Arc<dyn StationToken>,
+    /// Whose keys the batch was requested with.
+    pub generation: Generation,
     /// What makes images.
     pub target: Arc<dyn Target>,
     /// Where labels go.
@@ -102,6 +107,7 @@ pub struct Station<F> {
     issuer: Issuer,
     ledger: Ledger<F>,
     token: Arc<dyn StationToken>,
+    generation: Generation,
     target: Arc<dyn Target>,
     labels: Arc<dyn LabelSink>,
     clock: Arc<dyn Clock>,
@@ -122,26 +128,40 @@ pub struct Recovered {
     pub to_read_back: usize,
 }
 
+impl<F> Setup<F> {
+    /// The batch CA and the batch key, if recipe, quota and token belong together.
+    fn keys(&self) -> Result<(Issuer, BatchKey<SoftwareKey>), StationError> {
+        check_approval(&self.recipe, &self.recipe.plan(), &self.quota.terms, &self.confirmation)?;
+        let issuer = self.quota.terms.issuer().map_err(|_not_one| StationError::Authority)?;
+        let gone = |error: TokenError, other: StationError| match error {
+            TokenError::MISSING => StationError::KeysGone(self.generation),
+            _ => other,
+        };
+        let authority = self.token.public_key(StationKey::Authority(self.generation));
+        let authority = authority.map_err(|error| gone(error, StationError::Start(FailReason::Token)))?;
+        if *issuer.public_key != *authority.point() {
+            return Err(StationError::Authority);
+        }
+        let agreed = self.token.agree(self.generation, self.quota.batch_key.encapsulated());
+        let agreed = agreed.map_err(|error| gone(error, StationError::BatchKey))?;
+        let key = self.quota.open_batch_key(&agreed).map_err(|_opaque| StationError::BatchKey)?;
+        Ok((issuer, BatchKey::from_keyed_hmac(SoftwareKey::new(key))))
+    }
+}
+
 impl<F: JournalFile> Station<F> {
     /// Checks that recipe, quota, token and journal belong together, and settles what an earlier life left.
     ///
     /// # Errors
     /// [`StationError`].
     pub fn open(setup: Setup<F>) -> Result<(Self, Recovered), StationError> {
-        let Setup { recipe, quota, signed_quota, confirmation, journal, token, target, labels, clock, operator } =
+        let (issuer, batch_key) = setup.keys()?;
+        let Setup { recipe, quota, signed_quota, journal, token, generation, target, labels, clock, operator, .. } =
             setup;
         let plan = recipe.plan();
-        check_approval(&recipe, &plan, &quota.terms, &confirmation)?;
-        let issuer = quota.terms.issuer().map_err(|_not_one| StationError::Authority)?;
-        let authority = token
-            .public_key(crate::token::StationKey::Authority)
-            .map_err(|_token_error| StationError::Start(FailReason::Token))?;
-        if *issuer.public_key != *authority.point() {
-            return Err(StationError::Authority);
-        }
-        let batch_key = open_batch_key(&quota, token.as_ref())?;
         let opening = Opening {
             batch: quota.terms.batch,
+            generation,
             quota: &signed_quota,
             count: quota.terms.devices.count(),
             plan: &plan.hash_text(),
@@ -165,6 +185,7 @@ impl<F: JournalFile> Station<F> {
             issuer,
             ledger,
             token,
+            generation,
             target,
             labels,
             clock,
@@ -292,6 +313,12 @@ impl<F: JournalFile> Station<F> {
         self.ledger.close_shift(&self.common.operator, is_final, self.now()?)
     }
 
+    /// Whether the batch was closed for good.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.ledger.is_final()
+    }
+
     /// The counts.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -339,10 +366,4 @@ fn check_approval(recipe: &Recipe, plan: &Plan, terms: &QuotaTerms, confirmation
         return Err(StationError::NotConfirmed(plan.burn_phrase()));
     }
     Ok(())
-}
-
-fn open_batch_key(quota: &Quota, token: &dyn StationToken) -> Result<BatchKey<SoftwareKey>, StationError> {
-    let agreed = token.agree(quota.batch_key.encapsulated()).map_err(|_token_error| StationError::BatchKey)?;
-    let key = quota.open_batch_key(&agreed).map_err(|_opaque| StationError::BatchKey)?;
-    Ok(BatchKey::from_keyed_hmac(SoftwareKey::new(key)))
 }

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use kf_api::batch::Outcome;
+use kf_batch::P256Key;
 use kf_batch::record::KeyOrigin;
 use kf_key::SecretBytes;
 use kf_pkcs11::SignatureToken;
@@ -24,12 +25,12 @@ use kf_station::rehearsal::{Order, authorise};
 use kf_station::request::station_request;
 use kf_station::station::{Setup, Station, StationError};
 use kf_station::target::of_recipe;
-use kf_station::token::{Pkcs11Token, SoftwareToken, StationKey, StationToken};
+use kf_station::token::{Generation, Pkcs11Token, SoftwareToken, StationKey, StationToken, TokenError, labels};
 use kf_testkit::{Scenario, SoftHsm, run_scenarios};
 
 use stage::{Disk, LINUX, NOW, Power, Stage, TestClock};
 
-const SCENARIOS: [Scenario; 4] = [
+const SCENARIOS: [Scenario; 6] = [
     (
         "a_device_makes_its_key_in_its_token_and_is_finished_once_wherever_power_was_cut",
         a_device_makes_its_key_in_its_token,
@@ -37,6 +38,14 @@ const SCENARIOS: [Scenario; 4] = [
     ("a_line_works_with_its_keys_in_a_token", a_line_works_with_its_keys_in_a_token),
     ("the_keys_of_a_station_are_found_again_and_the_counter_never_falls", keys_are_found_again),
     ("a_token_in_files_keeps_its_keys_and_its_counter", a_token_in_files_keeps_its_keys),
+    (
+        "the_keys_of_one_batch_are_destroyed_in_a_token_and_those_of_another_stay",
+        the_keys_of_one_batch_are_destroyed_in_a_token,
+    ),
+    (
+        "the_keys_of_one_batch_are_overwritten_and_gone_from_files_and_those_of_another_stay",
+        the_keys_of_one_batch_are_overwritten_and_gone_from_files,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -53,8 +62,9 @@ fn open() -> Pkcs11Token {
 
 fn a_line_works_with_its_keys_in_a_token() {
     let token: Arc<dyn StationToken> = Arc::new(open());
+    token.draw(Generation::FIRST).unwrap();
     let recipe = Recipe::parse(LINUX).unwrap();
-    let request = station_request(token.as_ref(), "station-1", NOW).unwrap();
+    let request = station_request(token.as_ref(), Generation::FIRST, "station-1", NOW).unwrap();
     let order = Order {
         station: "station-1",
         product_line: &recipe.product_line,
@@ -74,6 +84,7 @@ fn a_line_works_with_its_keys_in_a_token() {
             confirmation: String::new(),
             journal: disk,
             token: Arc::clone(&token),
+            generation: Generation::FIRST,
             target: Arc::clone(&target),
             labels: Arc::new(()),
             clock: Arc::new(TestClock(NOW.0.into())) as Arc<dyn Clock>,
@@ -156,17 +167,34 @@ fn a_device_makes_its_key_in_its_token() {
     }
 }
 
+const SECOND: Generation = match Generation::FIRST.next() {
+    Some(second) => second,
+    None => panic!("there is a second generation"),
+};
+
+/// The public halves of the identity key and of the keys of a generation.
+fn keys_of(token: &dyn StationToken, generation: Generation) -> Result<[P256Key; 4], TokenError> {
+    Ok([
+        token.public_key(StationKey::Identity)?,
+        token.public_key(StationKey::Authority(generation))?,
+        token.public_key(StationKey::Record(generation))?,
+        token.transport_key(generation)?,
+    ])
+}
+
 fn keys_are_found_again() {
-    let (keys, transport) = {
+    let keys = {
         let token = open();
+        assert_eq!(keys_of(&token, Generation::FIRST), Err(TokenError::MISSING));
+        token.draw(Generation::FIRST).unwrap();
         token.advance(&[1; 16], 5).unwrap();
         token.advance(&[1; 16], 7).unwrap();
         token.advance(&[1; 16], 3).unwrap();
-        (StationKey::ALL.map(|key| token.public_key(key).unwrap()), token.transport_key().unwrap())
+        keys_of(&token, Generation::FIRST)
     };
     let token = open();
-    assert_eq!(StationKey::ALL.map(|key| token.public_key(key).unwrap()), keys);
-    assert_eq!(token.transport_key().unwrap(), transport);
+    token.draw(Generation::FIRST).unwrap();
+    assert_eq!(keys_of(&token, Generation::FIRST), keys);
     assert_eq!((token.counter(&[1; 16]), token.counter(&[2; 16])), (Ok(7), Ok(0)));
     let mut octets = [0; 64];
     token.fill_random(&mut octets).unwrap();
@@ -179,12 +207,14 @@ fn a_token_in_files_keeps_its_keys() {
     let passphrase = || SecretBytes::from_vec(b"correct horse battery".to_vec());
     let keys = {
         let token = SoftwareToken::create(&path, &passphrase()).unwrap();
+        token.draw(Generation::FIRST).unwrap();
         token.advance(&[1; 16], 7).unwrap();
         token.advance(&[1; 16], 3).unwrap();
-        StationKey::ALL.map(|key| token.public_key(key).unwrap())
+        keys_of(&token, Generation::FIRST)
     };
     let token = SoftwareToken::open(&path, &passphrase()).unwrap();
-    assert_eq!(StationKey::ALL.map(|key| token.public_key(key).unwrap()), keys);
+    assert!(keys.is_ok());
+    assert_eq!(keys_of(&token, Generation::FIRST), keys);
     assert_eq!(token.counter(&[1; 16]), Ok(7));
     assert!(SoftwareToken::create(&path, &passphrase()).is_err(), "a station is never overwritten");
     assert!(SoftwareToken::open(&path, &SecretBytes::from_vec(b"another passphrase".to_vec())).is_err());
@@ -212,4 +242,60 @@ fn a_token_in_files_keeps_its_keys() {
 
 fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// Draws two generations, destroys the first, and looks: also through the token as it is opened anew.
+fn destroy_the_first(open: &dyn Fn() -> Box<dyn StationToken>) {
+    let token = open();
+    token.draw(Generation::FIRST).unwrap();
+    token.draw(SECOND).unwrap();
+    let (first, second) = (keys_of(token.as_ref(), Generation::FIRST), keys_of(token.as_ref(), SECOND));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert_eq!(first[0], second[0], "the station stays who it is");
+    assert!(first[1..].iter().all(|key| !second[1..].contains(key)), "a key serves one batch");
+    let batch = first[3];
+    token.destroy(Generation::FIRST).unwrap();
+    token.destroy(Generation::FIRST).unwrap();
+    let look = |token: &dyn StationToken| {
+        assert_eq!(keys_of(token, Generation::FIRST), Err(TokenError::MISSING));
+        let gone = [StationKey::Authority(Generation::FIRST), StationKey::Record(Generation::FIRST)];
+        assert!(gone.iter().all(|key| token.sign(*key, b"record") == Err(TokenError::MISSING)));
+        assert_eq!(token.agree(Generation::FIRST, batch.point()).err(), Some(TokenError::MISSING));
+        assert_eq!(keys_of(token, SECOND), Ok(second));
+        assert!(token.sign(StationKey::Record(SECOND), b"record").is_ok());
+        assert!(token.agree(SECOND, batch.point()).is_ok());
+    };
+    look(token.as_ref());
+    drop(token);
+    look(open().as_ref());
+}
+
+fn the_keys_of_one_batch_are_destroyed_in_a_token() {
+    destroy_the_first(&|| Box::new(open()));
+    let pin = SecretBytes::from_vec(SoftHsm::PIN.as_bytes().to_vec());
+    let token = SignatureToken::open(SoftHsm::module().to_owned(), SoftHsm::LABEL.to_owned(), pin).unwrap();
+    let found: std::collections::BTreeSet<_> = token.labels("keyfleet-station-").unwrap().into_iter().collect();
+    let left = labels(SECOND).into_iter().chain([StationKey::Identity.label()]).collect();
+    assert_eq!(found, left, "what C_FindObjects finds");
+}
+
+fn the_keys_of_one_batch_are_overwritten_and_gone_from_files() {
+    let directory = kf_testkit::scratch();
+    let path = directory.path().join("token");
+    let passphrase = || SecretBytes::from_vec(b"correct horse battery".to_vec());
+    SoftwareToken::create(&path, &passphrase()).unwrap();
+    let open = || SoftwareToken::open(&path, &passphrase()).unwrap();
+    open().draw(Generation::FIRST).unwrap();
+    // A second name of each file, to see what became of its content, and what an interrupted write left.
+    let second_name = |label: &str| directory.path().join(label);
+    for label in labels(Generation::FIRST) {
+        std::fs::hard_link(path.join(&label), second_name(&label)).unwrap();
+        std::fs::copy(path.join(&label), path.join(format!("{label}.new"))).unwrap();
+    }
+    destroy_the_first(&|| Box::new(open()));
+    for label in labels(Generation::FIRST) {
+        assert!(!path.join(&label).exists() && !path.join(format!("{label}.new")).exists());
+        let content = std::fs::read(second_name(&label)).unwrap();
+        assert!(content.len() > 32 && content.iter().all(|octet| *octet == 0), "{label}");
+    }
 }

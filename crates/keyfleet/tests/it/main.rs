@@ -37,6 +37,7 @@ mod rotation;
 mod sealed;
 mod shapes;
 mod station;
+mod station_batches;
 mod vendor;
 mod verbs;
 mod voucher;

@@ -11,7 +11,7 @@ use kf_pki::certificate::{IssuanceRequest, Subject, check_issuance};
 use kf_pki::issuer::Issuer;
 use kf_pki::request::RequestedKey;
 use kf_station::target::{Material, Target};
-use kf_station::token::{StationKey, StationToken};
+use kf_station::token::{Generation, StationKey, StationToken};
 
 use super::port::Output;
 use crate::error::BenchError;
@@ -33,7 +33,8 @@ impl<'a> Making<'a> {
         terms: &'a QuotaTerms,
     ) -> Result<Self, BenchError> {
         let issuer = terms.issuer().map_err(BenchError::failed("the batch CA"))?;
-        let record_key = token.public_key(StationKey::Record).map_err(BenchError::failed("the record key"))?;
+        let record_key =
+            token.public_key(StationKey::Record(Generation::FIRST)).map_err(BenchError::failed("the record key"))?;
         Ok(Self { token, target, terms, issuer, record_key, head: [0; 32] })
     }
 
@@ -82,7 +83,7 @@ impl<'a> Making<'a> {
             not_after: None,
         };
         let checked = check_issuance(&self.issuer, request).map_err(BenchError::failed("a certificate"))?;
-        let signature = self.token.sign(StationKey::Authority, checked.tbs());
+        let signature = self.token.sign(StationKey::Authority(Generation::FIRST), checked.tbs());
         let signature = signature.map_err(BenchError::failed("a signature"))?;
         Ok(checked.complete(&signature).map_err(BenchError::failed("a certificate"))?.der)
     }
@@ -117,7 +118,7 @@ impl<'a> Making<'a> {
             reason: None,
         };
         let unsigned = record.prepare(&self.record_key).map_err(BenchError::failed("a record"))?;
-        let signature = self.token.sign(StationKey::Record, &unsigned.to_be_signed());
+        let signature = self.token.sign(StationKey::Record(Generation::FIRST), &unsigned.to_be_signed());
         let signature = signature.map_err(BenchError::failed("a signature"))?;
         let document = unsigned.complete(&signature).map_err(BenchError::failed("a record"))?;
         self.head = document_hash(&document);

@@ -167,7 +167,11 @@ impl Fleet {
         }
         self.check_requested_key(&csr.key, None)?;
         if self.store.key_standing(&csr.key.spki_sha256)?.holder.is_some() {
-            return Err(refused("the key was certified before".into()));
+            return Err(FleetError::invalid(
+                "station_request.authority_csr",
+                "the key was certified before: the request has served a batch already",
+                "run that batch at the station, which takes its quota, and make a request for the next one; or have the station give it up: `keyfleet station request --fresh`",
+            ));
         }
         Ok(csr.key)
     }

@@ -260,8 +260,8 @@ impl<'a, F: JournalFile> Attempt<'a, F> {
         // Durable before the signature: whoever counts certificates counts this one, whatever happens next.
         let entry = Entry::Certifying { unit, key, at };
         self.station.ledger.note(&entry, &self.held.draft.to_document())?;
-        let signature =
-            self.station.token.sign(StationKey::Authority, checked.tbs()).map_err(|_token_error| FailReason::Token)?;
+        let key = StationKey::Authority(self.station.generation);
+        let signature = self.station.token.sign(key, checked.tbs()).map_err(|_token_error| FailReason::Token)?;
         let issued = checked.complete(&signature).map_err(|_refusal| FailReason::Bug)?;
         self.held.draft.certificate = Some(hex::encode(&issued.der));
         Ok(())

@@ -6,14 +6,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kf_backend::SealError;
 use kf_batch::P256Key;
 use kf_crypto::{Argon2Cost, HpkePrivateKey, PrivateKey};
 use kf_key::{KeyAlgorithm, SecretArray, SecretBytes};
 
-use super::{StationKey, StationToken, TokenError};
+use super::{Generation, StationKey, StationToken, TokenError, labels, transport_label};
 
 /// Why such a token is not made or opened.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +42,17 @@ pub enum SoftwareTokenError {
 pub struct SoftwareToken {
     directory: PathBuf,
     secret: SecretArray<32>,
-    keys: Vec<(StationKey, PrivateKey)>,
-    transport: HpkePrivateKey,
+    identity: PrivateKey,
+    /// Those that were used since the token was opened.
+    generations: Mutex<BTreeMap<Generation, Arc<Keys>>>,
     counters: Mutex<BTreeMap<[u8; 16], Counter>>,
+}
+
+/// The keys of a generation.
+struct Keys {
+    authority: PrivateKey,
+    record: PrivateKey,
+    transport: HpkePrivateKey,
 }
 
 /// A counter that was raised since the token was opened. Its file has two places, and the one that holds the lower number is
@@ -76,15 +84,14 @@ impl SoftwareToken {
     pub fn create(directory: &Path, passphrase: &SecretBytes) -> Result<Self, SoftwareTokenError> {
         let io = |source| SoftwareTokenError::Io { path: directory.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
-        let secret = kf_backend::create_sealed_root(&directory.join(SECRET), passphrase, Argon2Cost::FLOOR)?;
-        for key in StationKey::ALL {
-            let pair = PrivateKey::generate(KeyAlgorithm::P256).map_err(|_opaque| SoftwareTokenError::Crypto)?;
-            let pkcs8 = pair.to_pkcs8().map_err(|_opaque| SoftwareTokenError::Crypto)?;
-            // Exposed to be sealed.
-            let sealed = kf_crypto::seal(&secret, key.label().as_bytes(), pkcs8.expose())
-                .map_err(|_opaque| SoftwareTokenError::Crypto)?;
-            replace(directory, key.label(), &sealed).map_err(io)?;
+        let path = directory.join(SECRET);
+        if path.exists() {
+            return Err(io(io::ErrorKind::AlreadyExists.into()));
         }
+        let secret = kf_crypto::random_secret::<32>().map_err(|_opaque| SoftwareTokenError::Crypto)?;
+        draw_pair(directory, &secret, &StationKey::Identity.label()).map_err(io)?;
+        // Last, so that a token that is there is whole.
+        kf_backend::seal_root(&path, passphrase, Argon2Cost::FLOOR, &secret)?;
         Self::with_secret(directory, secret)
     }
 
@@ -98,26 +105,51 @@ impl SoftwareToken {
     }
 
     fn with_secret(directory: &Path, secret: SecretArray<32>) -> Result<Self, SoftwareTokenError> {
-        let mut keys = Vec::new();
-        for key in StationKey::ALL {
-            let path = directory.join(key.label());
-            let sealed = fs::read(&path).map_err(|source| SoftwareTokenError::Io { path: path.clone(), source })?;
-            let pkcs8 = kf_crypto::open(&secret, key.label().as_bytes(), &sealed)
-                .map_err(|_opaque| SoftwareTokenError::Damaged(path.clone()))?;
-            let pair = PrivateKey::from_pkcs8(KeyAlgorithm::P256, &pkcs8)
-                .map_err(|_opaque| SoftwareTokenError::Damaged(path))?;
-            keys.push((key, pair));
-        }
-        let material = SecretArray::fill(|out: &mut [u8; 32]| {
-            // Exposed to derive the transport key.
-            *out = kf_crypto::hmac_sha256(secret.expose(), b"keyfleet station transport key v1");
-        });
-        let transport = HpkePrivateKey::derive(&material).map_err(|_opaque| SoftwareTokenError::Crypto)?;
-        Ok(Self { directory: directory.to_owned(), secret, keys, transport, counters: Mutex::default() })
+        let label = StationKey::Identity.label();
+        let path = directory.join(&label);
+        let sealed = fs::read(&path).map_err(|source| SoftwareTokenError::Io { path: path.clone(), source })?;
+        let identity = open_pair(&secret, &label, &sealed).ok_or(SoftwareTokenError::Damaged(path))?;
+        let (generations, counters) = (Mutex::default(), Mutex::default());
+        Ok(Self { directory: directory.to_owned(), secret, identity, generations, counters })
     }
 
-    fn key(&self, key: StationKey) -> Result<&PrivateKey, TokenError> {
-        self.keys.iter().find(|(known, _)| *known == key).map(|(_, pair)| pair).ok_or(TokenError("know the key"))
+    /// The keys of a generation.
+    fn keys(&self, generation: Generation) -> Result<Arc<Keys>, TokenError> {
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = generations.get(&generation) {
+            return Ok(Arc::clone(known));
+        }
+        let pair = |key: StationKey| {
+            let label = key.label();
+            open_pair(&self.secret, &label, &self.sealed(&label)?).ok_or(TokenError("open its keys"))
+        };
+        let (authority, record) = (pair(StationKey::Authority(generation))?, pair(StationKey::Record(generation))?);
+        let label = transport_label(generation);
+        let transport =
+            open_transport(&self.secret, &label, &self.sealed(&label)?).ok_or(TokenError("open its keys"))?;
+        let keys = Arc::new(Keys { authority, record, transport });
+        generations.insert(generation, Arc::clone(&keys));
+        Ok(keys)
+    }
+
+    fn sealed(&self, label: &str) -> Result<Vec<u8>, TokenError> {
+        fs::read(self.directory.join(label)).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => TokenError::MISSING,
+            _ => TokenError("read its keys"),
+        })
+    }
+
+    /// Does something with a key that signs.
+    fn with<T>(
+        &self,
+        key: StationKey,
+        act: impl FnOnce(&PrivateKey) -> Result<T, TokenError>,
+    ) -> Result<T, TokenError> {
+        match key {
+            StationKey::Identity => act(&self.identity),
+            StationKey::Authority(generation) => act(&self.keys(generation)?.authority),
+            StationKey::Record(generation) => act(&self.keys(generation)?.record),
+        }
     }
 
     /// The highest number in the file of a counter, and its place; `None` when there is no file.
@@ -168,6 +200,58 @@ impl SoftwareToken {
     }
 }
 
+fn draw_pair(directory: &Path, secret: &SecretArray<32>, label: &str) -> io::Result<()> {
+    let opaque = |_opaque| io::Error::other("not made");
+    let pair = PrivateKey::generate(KeyAlgorithm::P256).map_err(opaque)?;
+    let pkcs8 = pair.to_pkcs8().map_err(opaque)?;
+    // Exposed to be sealed.
+    replace(directory, label, &kf_crypto::seal(secret, label.as_bytes(), pkcs8.expose()).map_err(opaque)?)
+}
+
+fn draw_transport(directory: &Path, secret: &SecretArray<32>, label: &str) -> io::Result<()> {
+    let opaque = |_opaque| io::Error::other("not made");
+    let material = kf_crypto::random_secret::<32>().map_err(opaque)?;
+    // Exposed to be sealed.
+    replace(directory, label, &kf_crypto::seal(secret, label.as_bytes(), material.expose()).map_err(opaque)?)
+}
+
+fn open_pair(secret: &SecretArray<32>, label: &str, sealed: &[u8]) -> Option<PrivateKey> {
+    let pkcs8 = kf_crypto::open(secret, label.as_bytes(), sealed).ok()?;
+    PrivateKey::from_pkcs8(KeyAlgorithm::P256, &pkcs8).ok()
+}
+
+fn open_transport(secret: &SecretArray<32>, label: &str, sealed: &[u8]) -> Option<HpkePrivateKey> {
+    let opened = kf_crypto::open(secret, label.as_bytes(), sealed).ok()?;
+    // Exposed to be moved into its type.
+    let material: &[u8; 32] = opened.expose().try_into().ok()?;
+    HpkePrivateKey::derive(&SecretArray::fill(|out: &mut [u8; 32]| *out = *material)).ok()
+}
+
+/// Overwrites files and removes them, with what an interrupted [`replace`] left of them, and looks for them.
+pub(super) fn destroy_files(directory: &Path, names: &[String]) -> io::Result<()> {
+    for name in names {
+        for path in [directory.join(name), directory.join(format!("{name}.new"))] {
+            let file = match OpenOptions::new().write(true).open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+            file.write_all_at(&vec![0; length], 0)?;
+            file.sync_all()?;
+            fs::remove_file(&path)?;
+        }
+    }
+    File::open(directory)?.sync_all()?;
+    let left = names.iter().find(|name| directory.join(name).symlink_metadata().is_ok());
+    left.map_or(Ok(()), |_left| Err(io::ErrorKind::AlreadyExists.into()))
+}
+
+/// What a failure to make keys means.
+pub(super) fn not_drawn(error: &io::Error) -> TokenError {
+    if crate::disk::is_full(error) { TokenError::FULL } else { TokenError("make the keys of a batch") }
+}
+
 fn counter_name(batch: &[u8; 16]) -> String {
     format!("counter-{}", hex::encode(batch))
 }
@@ -192,19 +276,38 @@ impl StationToken for SoftwareToken {
     }
 
     fn public_key(&self, key: StationKey) -> Result<P256Key, TokenError> {
-        P256Key::from_spki(&self.key(key)?.spki()).map_err(|_format| TokenError("give its public key"))
+        self.with(key, |pair| P256Key::from_spki(&pair.spki()).map_err(|_format| TokenError("give its public key")))
     }
 
     fn sign(&self, key: StationKey, message: &[u8]) -> Result<Vec<u8>, TokenError> {
-        self.key(key)?.sign(message).map_err(|_opaque| TokenError("sign"))
+        self.with(key, |pair| pair.sign(message).map_err(|_opaque| TokenError("sign")))
     }
 
-    fn transport_key(&self) -> Result<P256Key, TokenError> {
-        P256Key::from_point(*self.transport.public_key()).map_err(|_format| TokenError("give its transport key"))
+    fn transport_key(&self, generation: Generation) -> Result<P256Key, TokenError> {
+        let keys = self.keys(generation)?;
+        P256Key::from_point(*keys.transport.public_key()).map_err(|_format| TokenError("give its transport key"))
     }
 
-    fn agree(&self, peer: &[u8; 65]) -> Result<SecretArray<32>, TokenError> {
-        self.transport.agree(peer).map_err(|_opaque| TokenError("agree on the batch key"))
+    fn agree(&self, generation: Generation, peer: &[u8; 65]) -> Result<SecretArray<32>, TokenError> {
+        self.keys(generation)?.transport.agree(peer).map_err(|_opaque| TokenError("agree on the batch key"))
+    }
+
+    fn draw(&self, generation: Generation) -> Result<(), TokenError> {
+        let [authority, record, transport] = labels(generation);
+        let is_missing = |label: &str| !self.directory.join(label).exists();
+        for label in [authority, record].iter().filter(|label| is_missing(label)) {
+            draw_pair(&self.directory, &self.secret, label).map_err(|error| not_drawn(&error))?;
+        }
+        if is_missing(&transport) {
+            draw_transport(&self.directory, &self.secret, &transport).map_err(|error| not_drawn(&error))?;
+        }
+        Ok(())
+    }
+
+    fn destroy(&self, generation: Generation) -> Result<&'static str, TokenError> {
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner).remove(&generation);
+        destroy_files(&self.directory, &labels(generation)).map_err(|_io| TokenError::NOT_DESTROYED)?;
+        Ok("sealed files overwritten, removed, and looked for")
     }
 
     fn fill_random(&self, out: &mut [u8]) -> Result<(), TokenError> {

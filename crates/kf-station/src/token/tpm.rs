@@ -4,7 +4,8 @@
 //! ```text
 //! index                        the index of that counter, hexadecimal, and what it showed at first
 //! secret                       what seals the file, itself sealed to the TPM
-//! keyfleet-station-…           objects that this TPM alone loads: three keys that sign, one for ECDH
+//! keyfleet-station-identity    an object that this TPM alone loads
+//! keyfleet-station-…-N         such objects of generation N: two keys that sign, one for ECDH
 //! counters                     two places, each: generation and all counts under AES-256-GCM
 //! ```
 //! Everything takes the station's passphrase as its authorisation value; the TPM counts wrong ones and locks itself.
@@ -14,16 +15,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kf_batch::P256Key;
 use kf_key::{SecretArray, SecretBytes};
 use kf_tpm::{Blob, DEFAULT_DEADLINE, Protection, Tpm, TpmError};
 
-use super::software::replace;
-use super::{StationKey, StationToken, TokenError};
+use super::software::{destroy_files, not_drawn, replace};
+use super::{Generation, StationKey, StationToken, TokenError, labels, transport_label};
 
-const TRANSPORT: &str = "keyfleet-station-transport";
 const SECRET: &str = "secret";
 const INDEX: &str = "index";
 const COUNTERS: &str = "counters";
@@ -75,13 +75,28 @@ pub enum TpmTokenError {
 pub struct TpmToken {
     tpm: Tpm,
     protection: Protection,
-    keys: Vec<(StationKey, Blob, P256Key)>,
-    transport: (Blob, P256Key),
+    directory: PathBuf,
+    identity: Key,
+    /// Those that were used since the token was opened.
+    generations: Mutex<BTreeMap<Generation, Arc<Keys>>>,
     index: u32,
     secret: SecretArray<32>,
     counters: Mutex<Counters>,
     /// A TPM does one thing at a time; whoever else wants something waits here.
     turn: Mutex<()>,
+}
+
+/// An object and its public half.
+struct Key {
+    blob: Blob,
+    public: P256Key,
+}
+
+/// The keys of a generation.
+struct Keys {
+    authority: Key,
+    record: Key,
+    transport: Key,
 }
 
 struct Counters {
@@ -106,8 +121,10 @@ fn read_blob(path: &Path) -> Result<Blob, TpmTokenError> {
     Blob::from_bytes(&octets).map_err(|_format| TpmTokenError::Damaged(path.to_owned()))
 }
 
-fn public_key(blob: &Blob) -> Result<P256Key, TpmTokenError> {
-    P256Key::from_spki(&blob.spki()?).map_err(|_format| TpmTokenError::Crypto)
+fn read_key(path: &Path) -> Result<Key, TpmTokenError> {
+    let blob = read_blob(path)?;
+    let public = P256Key::from_spki(&blob.spki()?).map_err(|_format| TpmTokenError::Crypto)?;
+    Ok(Key { blob, public })
 }
 
 impl TpmToken {
@@ -136,26 +153,80 @@ impl TpmToken {
         // Exposed to be moved into its type.
         let secret: &[u8; 32] = secret.expose().try_into().map_err(|_length| TpmTokenError::Crypto)?;
         let secret = SecretArray::fill(|out: &mut [u8; 32]| *out = *secret);
-        let mut keys = Vec::new();
-        for key in StationKey::ALL {
-            let blob = object(key.label(), &|| Ok(tpm.generate_signature_key(&protection)?))?;
-            let public = public_key(&blob)?;
-            keys.push((key, blob, public));
-        }
-        let transport = object(TRANSPORT, &|| Ok(tpm.generate_agreement_key(&protection)?))?;
-        let transport_key = public_key(&transport)?;
+        let identity = StationKey::Identity.label();
+        object(&identity, &|| Ok(tpm.generate_signature_key(&protection)?))?;
+        let identity = read_key(&directory.join(identity))?;
         let (index, first) = index(directory, &tpm, &secret)?;
         let counters = Counters::open(directory, &tpm, index, first, &secret)?;
         Ok(Self {
             tpm,
             protection,
-            keys,
-            transport: (transport, transport_key),
+            directory: directory.to_owned(),
+            identity,
+            generations: Mutex::default(),
             index,
             secret,
             counters: Mutex::new(counters),
             turn: Mutex::new(()),
         })
+    }
+
+    /// The keys of a generation.
+    fn keys(&self, generation: Generation) -> Result<Arc<Keys>, TokenError> {
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = generations.get(&generation) {
+            return Ok(Arc::clone(known));
+        }
+        let [authority, record, transport] = labels(generation).map(|label| {
+            read_key(&self.directory.join(label)).map_err(|error| match error {
+                TpmTokenError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => TokenError::MISSING,
+                _ => TokenError("read its keys"),
+            })
+        });
+        let keys = Arc::new(Keys { authority: authority?, record: record?, transport: transport? });
+        generations.insert(generation, Arc::clone(&keys));
+        Ok(keys)
+    }
+
+    /// Does something with a key that signs.
+    fn with<T>(&self, key: StationKey, act: impl FnOnce(&Key) -> Result<T, TokenError>) -> Result<T, TokenError> {
+        match key {
+            StationKey::Identity => act(&self.identity),
+            StationKey::Authority(generation) => act(&self.keys(generation)?.authority),
+            StationKey::Record(generation) => act(&self.keys(generation)?.record),
+        }
+    }
+
+    fn raise(&self, generation: u64) -> Result<u64, TpmError> {
+        let _turn = self.turn();
+        self.tpm.raise_counter(self.index, &counter_auth(&self.secret), generation)
+    }
+
+    /// Does something with the counters, which another process of this station, at work on another batch, may have raised.
+    fn counting<T>(
+        &self,
+        failed: TokenError,
+        act: impl FnOnce(&mut Counters) -> Result<T, TokenError>,
+    ) -> Result<T, TokenError> {
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        counters.file.lock().map_err(|_io| failed)?;
+        let out = self.catch_up(&mut counters).ok_or(failed).and_then(|()| act(&mut counters));
+        counters.file.unlock().map_err(|_io| failed)?;
+        out
+    }
+
+    /// `None` for a file that is older than what was read before: a copy was put in its place.
+    fn catch_up(&self, counters: &mut Counters) -> Option<()> {
+        let (generation, counts) = newest(&counters.file, &self.secret)?;
+        if generation < counters.generation {
+            return None;
+        }
+        if generation > counters.generation {
+            // It may have been interrupted before it came to the TPM.
+            self.raise(generation).ok()?;
+            (counters.generation, counters.counts) = (generation, counts);
+        }
+        Some(())
     }
 
     fn turn(&self) -> MutexGuard<'_, ()> {
@@ -210,16 +281,23 @@ impl Counters {
             replace(directory, COUNTERS, &empty).map_err(io_at(&path))?;
         }
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(io_at(&path))?;
-        let found = [0, PLACE_OCTETS].into_iter().filter_map(|place| read_place(&file, place, secret));
-        let (generation, counts) =
-            found.max_by_key(|(generation, _)| *generation).ok_or_else(|| TpmTokenError::Damaged(path.clone()))?;
+        file.lock().map_err(io_at(&path))?;
+        let (generation, counts) = newest(&file, secret).ok_or_else(|| TpmTokenError::Damaged(path.clone()))?;
+        let in_tpm = tpm.counter(index, &counter_auth(secret))?;
         // Power may have gone between the file and the TPM.
         if generation != in_tpm && generation.checked_sub(1) != Some(in_tpm) {
             return Err(TpmTokenError::RolledBack { tpm: in_tpm, file: generation });
         }
         tpm.raise_counter(index, &counter_auth(secret), generation)?;
+        file.unlock().map_err(io_at(&path))?;
         Ok(Self { file, generation, counts })
     }
+}
+
+/// The newest of the two places.
+fn newest(file: &File, secret: &SecretArray<32>) -> Option<(u64, BTreeMap<[u8; 16], u64>)> {
+    let found = [0, PLACE_OCTETS].into_iter().filter_map(|place| read_place(file, place, secret));
+    found.max_by_key(|(generation, _)| *generation)
 }
 
 /// Where a generation is written: each beside the one before, so that a torn write spoils what nobody needs.
@@ -261,23 +339,49 @@ impl StationToken for TpmToken {
     }
 
     fn public_key(&self, key: StationKey) -> Result<P256Key, TokenError> {
-        let found = self.keys.iter().find(|(known, ..)| *known == key);
-        found.map(|(_, _, public)| *public).ok_or(TokenError("know the key"))
+        self.with(key, |key| Ok(key.public))
     }
 
     fn sign(&self, key: StationKey, message: &[u8]) -> Result<Vec<u8>, TokenError> {
-        let found = self.keys.iter().find(|(known, ..)| *known == key).ok_or(TokenError("know the key"))?;
-        let _turn = self.turn();
-        self.tpm.sign(&found.1, &self.protection, message).map_err(|_tpm| TokenError("sign"))
+        self.with(key, |key| {
+            let _turn = self.turn();
+            self.tpm.sign(&key.blob, &self.protection, message).map_err(|_tpm| TokenError("sign"))
+        })
     }
 
-    fn transport_key(&self) -> Result<P256Key, TokenError> {
-        Ok(self.transport.1)
+    fn transport_key(&self, generation: Generation) -> Result<P256Key, TokenError> {
+        Ok(self.keys(generation)?.transport.public)
     }
 
-    fn agree(&self, peer: &[u8; 65]) -> Result<SecretArray<32>, TokenError> {
+    fn agree(&self, generation: Generation, peer: &[u8; 65]) -> Result<SecretArray<32>, TokenError> {
+        let keys = self.keys(generation)?;
         let _turn = self.turn();
-        self.tpm.agree(&self.transport.0, &self.protection, peer).map_err(|_tpm| TokenError("agree on the batch key"))
+        let agreed = self.tpm.agree(&keys.transport.blob, &self.protection, peer);
+        agreed.map_err(|_tpm| TokenError("agree on the batch key"))
+    }
+
+    fn draw(&self, generation: Generation) -> Result<(), TokenError> {
+        let transport = transport_label(generation);
+        for label in labels(generation) {
+            if self.directory.join(&label).exists() {
+                continue;
+            }
+            let _turn = self.turn();
+            let made = if label == transport {
+                self.tpm.generate_agreement_key(&self.protection)
+            } else {
+                self.tpm.generate_signature_key(&self.protection)
+            };
+            let made = made.map_err(|_tpm| TokenError("make the keys of a batch"))?;
+            replace(&self.directory, &label, &made.to_bytes()).map_err(|error| not_drawn(&error))?;
+        }
+        Ok(())
+    }
+
+    fn destroy(&self, generation: Generation) -> Result<&'static str, TokenError> {
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner).remove(&generation);
+        destroy_files(&self.directory, &labels(generation)).map_err(|_io| TokenError::NOT_DESTROYED)?;
+        Ok("objects that the TPM alone loads overwritten, removed, and looked for")
     }
 
     fn fill_random(&self, out: &mut [u8]) -> Result<(), TokenError> {
@@ -291,32 +395,31 @@ impl StationToken for TpmToken {
     }
 
     fn counter(&self, batch: &[u8; 16]) -> Result<u64, TokenError> {
-        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(counters.counts.get(batch).copied().unwrap_or(0))
+        self.counting(TokenError("read its counter"), |counters| Ok(counters.counts.get(batch).copied().unwrap_or(0)))
     }
 
     fn advance(&self, batch: &[u8; 16], to: u64) -> Result<(), TokenError> {
         let failed = TokenError("advance its counter");
-        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        if counters.counts.get(batch).is_some_and(|count| *count >= to) {
-            return Ok(());
-        }
-        let mut counts = counters.counts.clone();
-        counts.insert(*batch, to);
-        if counts.len() > MAX_COUNTS {
-            // Identifiers begin with their time: the first is the oldest, whose quota ended long ago. Should it be opened again, its
-            // journal shows more than is counted, and is refused.
-            counts.pop_first();
-        }
-        let generation = counters.generation.checked_add(1).ok_or(failed)?;
-        let sealed = seal(&self.secret, generation, &counts).map_err(|_crypto| failed)?;
-        let place = u64::try_from(place_of(generation)).map_err(|_wide| failed)?;
-        let written = counters.file.write_all_at(&sealed, place).and_then(|()| counters.file.sync_data());
-        written.map_err(|error| if crate::disk::is_full(&error) { TokenError::DISK_FULL } else { failed })?;
-        let _turn = self.turn();
-        self.tpm.raise_counter(self.index, &counter_auth(&self.secret), generation).map_err(|_tpm| failed)?;
-        counters.generation = generation;
-        counters.counts = counts;
-        Ok(())
+        self.counting(failed, |counters| {
+            if counters.counts.get(batch).is_some_and(|count| *count >= to) {
+                return Ok(());
+            }
+            let mut counts = counters.counts.clone();
+            counts.insert(*batch, to);
+            if counts.len() > MAX_COUNTS {
+                // Identifiers begin with their time: the first is the oldest, whose quota ended long ago. Should it be opened again,
+                // its journal shows more than is counted, and is refused.
+                counts.pop_first();
+            }
+            let generation = counters.generation.checked_add(1).ok_or(failed)?;
+            let sealed = seal(&self.secret, generation, &counts).map_err(|_crypto| failed)?;
+            let place = u64::try_from(place_of(generation)).map_err(|_wide| failed)?;
+            let written = counters.file.write_all_at(&sealed, place).and_then(|()| counters.file.sync_data());
+            written.map_err(|error| if crate::disk::is_full(&error) { TokenError::DISK_FULL } else { failed })?;
+            self.raise(generation).map_err(|_tpm| failed)?;
+            counters.generation = generation;
+            counters.counts = counts;
+            Ok(())
+        })
     }
 }

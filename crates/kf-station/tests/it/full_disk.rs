@@ -16,7 +16,7 @@ use kf_station::label::{Label, LabelSink};
 use kf_station::line::FailReason;
 use kf_station::recipe::ChipState;
 use kf_station::station::{Event, Watch};
-use kf_station::token::{StationKey, StationToken, TokenError};
+use kf_station::token::{Generation, StationKey, StationToken, TokenError};
 
 use crate::stage::{Disk, LINUX, MemoryToken, Space, Stage};
 
@@ -61,12 +61,20 @@ impl StationToken for Shared<Arc<MemoryToken>> {
         self.0.sign(key, message)
     }
 
-    fn transport_key(&self) -> Result<P256Key, TokenError> {
-        self.0.transport_key()
+    fn transport_key(&self, generation: Generation) -> Result<P256Key, TokenError> {
+        self.0.transport_key(generation)
     }
 
-    fn agree(&self, peer: &[u8; 65]) -> Result<SecretArray<32>, TokenError> {
-        self.0.agree(peer)
+    fn agree(&self, generation: Generation, peer: &[u8; 65]) -> Result<SecretArray<32>, TokenError> {
+        self.0.agree(generation, peer)
+    }
+
+    fn draw(&self, generation: Generation) -> Result<(), TokenError> {
+        self.0.draw(generation)
+    }
+
+    fn destroy(&self, generation: Generation) -> Result<&'static str, TokenError> {
+        self.0.destroy(generation)
     }
 
     fn fill_random(&self, out: &mut [u8]) -> Result<(), TokenError> {

@@ -8,6 +8,7 @@ mod espefuse;
 mod espressif;
 mod faults;
 mod full_disk;
+mod generation;
 mod labels;
 mod linux;
 mod pkcs12;

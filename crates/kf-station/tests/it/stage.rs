@@ -17,7 +17,7 @@ use kf_station::rehearsal::{Authorised, Order, authorise};
 use kf_station::request::station_request;
 use kf_station::station::{Recovered, Setup, Station, StationError};
 use kf_station::target::{Target, of_recipe};
-use kf_station::token::{StationKey, StationToken, TokenError};
+use kf_station::token::{Generation, StationKey, StationToken, TokenError};
 
 pub(crate) const LINUX: &str = r#"
 format = 1
@@ -33,19 +33,34 @@ inject = true
 "#;
 
 pub(crate) struct MemoryToken {
-    keys: Vec<(StationKey, PrivateKey)>,
-    transport: HpkePrivateKey,
+    keys: Mutex<BTreeMap<StationKey, PrivateKey>>,
+    transports: Mutex<BTreeMap<Generation, HpkePrivateKey>>,
     pub(crate) counters: Mutex<BTreeMap<[u8; 16], u64>>,
     pub(crate) power: Option<Arc<Power>>,
     pub(crate) stuck: std::sync::atomic::AtomicBool,
 }
 
 impl MemoryToken {
+    /// With the keys of the first generation.
     pub(crate) fn new(power: Option<Arc<Power>>) -> Arc<Self> {
-        let keys = StationKey::ALL.map(|key| (key, PrivateKey::generate(KeyAlgorithm::P256).unwrap()));
-        let transport = HpkePrivateKey::derive(&kf_crypto::random_secret().unwrap()).unwrap();
-        let (counters, stuck) = (Mutex::default(), Default::default());
-        Arc::new(Self { keys: keys.into(), transport, counters, power, stuck })
+        let token = Self::empty(None);
+        token.draw(Generation::FIRST).unwrap();
+        Arc::new(Self { power, ..token })
+    }
+
+    pub(crate) fn empty(power: Option<Arc<Power>>) -> Self {
+        let identity = PrivateKey::generate(KeyAlgorithm::P256).unwrap();
+        Self {
+            keys: Mutex::new(BTreeMap::from([(StationKey::Identity, identity)])),
+            transports: Mutex::default(),
+            counters: Mutex::default(),
+            power,
+            stuck: false.into(),
+        }
+    }
+
+    fn spend(&self, act: &'static str) -> Result<(), TokenError> {
+        self.power.as_ref().map_or(Ok(()), |power| power.spend()).map_err(|_off| TokenError(act))
     }
 }
 
@@ -55,22 +70,44 @@ impl StationToken for MemoryToken {
     }
 
     fn public_key(&self, key: StationKey) -> Result<P256Key, TokenError> {
-        let (_, pair) = self.keys.iter().find(|(known, _)| *known == key).unwrap();
-        Ok(P256Key::from_spki(&pair.spki()).unwrap())
+        let keys = self.keys.lock().unwrap();
+        Ok(P256Key::from_spki(&keys.get(&key).ok_or(TokenError::MISSING)?.spki()).unwrap())
     }
 
     fn sign(&self, key: StationKey, message: &[u8]) -> Result<Vec<u8>, TokenError> {
-        self.power.as_ref().map_or(Ok(()), |power| power.spend()).map_err(|_off| TokenError("sign"))?;
-        let (_, pair) = self.keys.iter().find(|(known, _)| *known == key).unwrap();
-        Ok(pair.sign(message).unwrap())
+        self.spend("sign")?;
+        Ok(self.keys.lock().unwrap().get(&key).ok_or(TokenError::MISSING)?.sign(message).unwrap())
     }
 
-    fn transport_key(&self) -> Result<P256Key, TokenError> {
-        Ok(P256Key::from_point(*self.transport.public_key()).unwrap())
+    fn transport_key(&self, generation: Generation) -> Result<P256Key, TokenError> {
+        let transports = self.transports.lock().unwrap();
+        Ok(P256Key::from_point(*transports.get(&generation).ok_or(TokenError::MISSING)?.public_key()).unwrap())
     }
 
-    fn agree(&self, peer: &[u8; 65]) -> Result<SecretArray<32>, TokenError> {
-        Ok(self.transport.agree(peer).unwrap())
+    fn agree(&self, generation: Generation, peer: &[u8; 65]) -> Result<SecretArray<32>, TokenError> {
+        Ok(self.transports.lock().unwrap().get(&generation).ok_or(TokenError::MISSING)?.agree(peer).unwrap())
+    }
+
+    fn draw(&self, generation: Generation) -> Result<(), TokenError> {
+        for key in [StationKey::Authority(generation), StationKey::Record(generation)] {
+            self.spend("draw")?;
+            let fresh = || PrivateKey::generate(KeyAlgorithm::P256).unwrap();
+            self.keys.lock().unwrap().entry(key).or_insert_with(fresh);
+        }
+        self.spend("draw")?;
+        let fresh = || HpkePrivateKey::derive(&kf_crypto::random_secret().unwrap()).unwrap();
+        self.transports.lock().unwrap().entry(generation).or_insert_with(fresh);
+        Ok(())
+    }
+
+    fn destroy(&self, generation: Generation) -> Result<&'static str, TokenError> {
+        for key in [StationKey::Authority(generation), StationKey::Record(generation)] {
+            self.spend("destroy")?;
+            self.keys.lock().unwrap().remove(&key);
+        }
+        self.spend("destroy")?;
+        self.transports.lock().unwrap().remove(&generation);
+        Ok("forgotten")
     }
 
     fn fill_random(&self, out: &mut [u8]) -> Result<(), TokenError> {
@@ -86,7 +123,7 @@ impl StationToken for MemoryToken {
     }
 
     fn advance(&self, batch: &[u8; 16], to: u64) -> Result<(), TokenError> {
-        self.power.as_ref().map_or(Ok(()), |power| power.spend()).map_err(|_off| TokenError("advance"))?;
+        self.spend("advance")?;
         let mut counters = self.counters.lock().unwrap();
         let counter = counters.entry(*batch).or_default();
         *counter = (*counter).max(to);
@@ -106,6 +143,12 @@ impl Power {
     pub(crate) fn spend(&self) -> io::Result<()> {
         let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         left.map(|_| ()).map_err(|_none| io::Error::other("no power"))
+    }
+
+    /// So many acts are left.
+    #[allow(dead_code, reason = "not in every test program")]
+    pub(crate) fn leave(&self, acts: u64) {
+        self.0.store(acts, Ordering::SeqCst);
     }
 
     pub(crate) fn cut(&self) {
@@ -242,7 +285,8 @@ impl Stage {
 
     fn authorised_by(recipe: &str, count: u32, by: &dyn StationToken, token: Arc<MemoryToken>) -> Self {
         let recipe = Recipe::parse(recipe).unwrap();
-        let request = station_request(by, "station-1", NOW).unwrap();
+        by.draw(Generation::FIRST).unwrap();
+        let request = station_request(by, Generation::FIRST, "station-1", NOW).unwrap();
         let order = Order {
             station: "station-1",
             product_line: &recipe.product_line,
@@ -298,6 +342,7 @@ impl Stage {
             confirmation,
             journal: disk,
             token,
+            generation: Generation::FIRST,
             target: Arc::clone(&self.target),
             labels: Arc::new(()),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
@@ -318,7 +363,7 @@ impl Stage {
     pub(crate) fn records(&self, disk: &mut Disk) -> Vec<Record> {
         let mut sequence = Vec::new();
         kf_station::ledger::export(disk, &mut sequence).unwrap();
-        let key = self.token.public_key(StationKey::Record).unwrap();
+        let key = self.token.public_key(StationKey::Record(Generation::FIRST)).unwrap();
         let mut previous = kf_batch::quota::quota_hash(&self.authorised.signed);
         let (mut rest, mut records) = (sequence.as_slice(), Vec::new());
         while !rest.is_empty() {
@@ -354,12 +399,20 @@ impl StationToken for Powered {
         self.token.sign(key, message)
     }
 
-    fn transport_key(&self) -> Result<P256Key, TokenError> {
-        self.token.transport_key()
+    fn transport_key(&self, generation: Generation) -> Result<P256Key, TokenError> {
+        self.token.transport_key(generation)
     }
 
-    fn agree(&self, peer: &[u8; 65]) -> Result<SecretArray<32>, TokenError> {
-        self.token.agree(peer)
+    fn agree(&self, generation: Generation, peer: &[u8; 65]) -> Result<SecretArray<32>, TokenError> {
+        self.token.agree(generation, peer)
+    }
+
+    fn draw(&self, generation: Generation) -> Result<(), TokenError> {
+        self.token.draw(generation)
+    }
+
+    fn destroy(&self, generation: Generation) -> Result<&'static str, TokenError> {
+        self.token.destroy(generation)
     }
 
     fn fill_random(&self, out: &mut [u8]) -> Result<(), TokenError> {

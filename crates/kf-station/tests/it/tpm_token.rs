@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use kf_batch::P256Key;
 use kf_key::SecretBytes;
 use kf_station::fixture::{Board, Fixture, Simulator, Supply};
-use kf_station::token::{StationKey, StationToken, TpmToken, TpmTokenError};
+use kf_station::token::{Generation, StationKey, StationToken, TokenError, TpmToken, TpmTokenError, labels};
 use kf_testkit::SoftwareTpm;
 
 use crate::stage::{Disk, LINUX, Stage};
@@ -16,6 +17,16 @@ fn open(directory: &Path, tpm: &SoftwareTpm) -> Result<TpmToken, TpmTokenError> 
 }
 
 const BATCH: [u8; 16] = [1; 16];
+const FIRST: Generation = Generation::FIRST;
+
+fn keys_of(token: &TpmToken, generation: Generation) -> Result<[P256Key; 4], TokenError> {
+    Ok([
+        token.public_key(StationKey::Identity)?,
+        token.public_key(StationKey::Authority(generation))?,
+        token.public_key(StationKey::Record(generation))?,
+        token.transport_key(generation)?,
+    ])
+}
 
 /// A copy of a directory of files.
 fn copy(from: &Path, to: &Path) {
@@ -33,16 +44,17 @@ fn keys_and_counts_are_found_again_and_an_old_copy_another_tpm_or_another_passph
     let (path, old) = (folder.path().join("token"), folder.path().join("old"));
     let keys = {
         let token = open(&path, &tpm).unwrap();
+        token.draw(FIRST).unwrap();
         token.advance(&BATCH, 5).unwrap();
         copy(&path, &old);
         token.advance(&BATCH, 7).unwrap();
         token.advance(&BATCH, 3).unwrap();
-        StationKey::ALL.map(|key| token.public_key(key).unwrap())
+        keys_of(&token, FIRST).unwrap()
     };
     tpm.restart();
     {
         let token = open(&path, &tpm).unwrap();
-        assert_eq!(StationKey::ALL.map(|key| token.public_key(key).unwrap()), keys);
+        assert_eq!(keys_of(&token, FIRST), Ok(keys));
         assert_eq!((token.counter(&BATCH), token.counter(&[2; 16])), (Ok(7), Ok(0)));
         let mut octets = [0; 100];
         token.fill_random(&mut octets).unwrap();
@@ -107,4 +119,57 @@ fn a_line_works_with_its_keys_and_its_counter_in_a_tpm() {
     assert_eq!(token.counter(batch.as_bytes()), Ok(3));
     // The journal is lost, and the TPM still knows.
     assert!(stage.open_with(Disk::default(), token).is_err());
+}
+
+#[test]
+fn the_keys_of_one_batch_are_gone_with_what_the_tpm_loads_and_those_of_another_stay() {
+    let tpm = SoftwareTpm::new();
+    let folder = kf_testkit::scratch();
+    let path = folder.path().join("token");
+    let second = FIRST.next().unwrap();
+    let (token, peer) = {
+        let token = open(&path, &tpm).unwrap();
+        token.draw(FIRST).unwrap();
+        token.draw(second).unwrap();
+        let (first, kept) = (keys_of(&token, FIRST).unwrap(), keys_of(&token, second).unwrap());
+        assert!(first[0] == kept[0] && first[1..].iter().all(|key| !kept[1..].contains(key)));
+        for label in labels(FIRST) {
+            fs::hard_link(path.join(&label), folder.path().join(&label)).unwrap();
+        }
+        token.destroy(FIRST).unwrap();
+        token.destroy(FIRST).unwrap();
+        (token, kept)
+    };
+    assert_eq!(keys_of(&token, FIRST), Err(TokenError::MISSING));
+    drop(token);
+    let token = open(&path, &tpm).unwrap();
+    assert_eq!(token.sign(StationKey::Record(FIRST), b"record"), Err(TokenError::MISSING));
+    assert_eq!(token.agree(FIRST, peer[3].point()).err(), Some(TokenError::MISSING));
+    assert!(token.sign(StationKey::Record(second), b"record").is_ok() && token.agree(second, peer[3].point()).is_ok());
+    for label in labels(FIRST) {
+        assert!(!path.join(&label).exists());
+        assert!(fs::read(folder.path().join(&label)).unwrap().iter().all(|octet| *octet == 0), "{label}");
+    }
+}
+
+#[test]
+fn two_lines_of_one_station_count_side_by_side_and_neither_loses_a_count_of_the_other() {
+    let tpm = SoftwareTpm::new();
+    let folder = kf_testkit::scratch();
+    let path = folder.path().join("token");
+    let (one, other) = (open(&path, &tpm).unwrap(), open(&path, &tpm).unwrap());
+    for count in 1..=4 {
+        one.advance(&BATCH, count).unwrap();
+        other.advance(&[2; 16], 10 * count).unwrap();
+    }
+    assert_eq!((one.counter(&[2; 16]), other.counter(&BATCH)), (Ok(40), Ok(4)));
+    drop((one, other));
+    let token = open(&path, &tpm).unwrap();
+    assert_eq!((token.counter(&BATCH), token.counter(&[2; 16])), (Ok(4), Ok(40)));
+    // A copy that is put in its place while a line works is seen at the next count.
+    let before = fs::read(path.join("counters")).unwrap();
+    token.advance(&BATCH, 5).unwrap();
+    token.advance(&BATCH, 6).unwrap();
+    fs::write(path.join("counters"), before).unwrap();
+    assert!(token.advance(&BATCH, 7).is_err() && token.counter(&BATCH).is_err());
 }

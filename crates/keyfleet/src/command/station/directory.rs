@@ -5,26 +5,33 @@
 //! token/                      its keys, sealed under a passphrase, or
 //! pkcs11.json                 which token holds them, or
 //! tpm.json                    which TPM, and token/ what it alone loads
+//! lock                        held by whoever changes what is below, or draws keys
+//! batches/BATCH/generation    the generation of the station's keys that it was requested with
 //! batches/BATCH/quota         the quota as the server signed it
 //! batches/BATCH/server-key    the key under which it was verified
 //! batches/BATCH/journal       what was done
 //! batches/BATCH/labels/       labels: spool, ready
+//! batches/BATCH/ended         that its keys shall be destroyed, and why
+//! batches/BATCH/keys-destroyed   that they were, signed by the station's identity key
 //! ```
+//! Each file is there whole or not at all, and follows what it depends on, so that a start after a power cut finishes what was begun.
 
-use std::fs;
+mod batch;
+
+pub(super) use batch::{BatchDirectory, BatchState, End};
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kf_batch::P256Key;
-use kf_batch::quota::{Quota, QuotaTerms, StationKnows};
+use kf_batch::quota::{Quota, QuotaRefusal, StationKnows};
 use kf_key::{SecretBytes, UnixMillis};
 use kf_station::clock::{Clock as _, SystemClock};
-use kf_station::journal::{DirectoryFile, JournalError};
-use kf_station::label::LabelDirectory;
-use kf_station::ledger::LedgerError;
-use kf_station::line::Book;
+use kf_station::generation;
 use kf_station::quota_key::quota_in;
-use kf_station::token::{Pkcs11Token, SoftwareToken, StationKey, StationToken};
+use kf_station::token::{Generation, Pkcs11Token, SoftwareToken, StationKey, StationToken, TokenError};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -60,6 +67,26 @@ pub(super) fn passphrase(path: &Path) -> Result<SecretBytes, Failure> {
     // Exposed to drop the line end that editors leave.
     let text = secret.expose().trim_ascii_end();
     Ok(SecretBytes::fill(text.len(), |out| out.copy_from_slice(text)))
+}
+
+/// What the token did not do, and what to do about it.
+pub(super) fn of_token(error: TokenError) -> Failure {
+    let remedy = match error {
+        TokenError::MISSING => {
+            "give the station the token that its request was made with; if those keys are lost, `keyfleet station request --fresh` draws others"
+        }
+        TokenError::FULL => {
+            "close batches that are over (`keyfleet station run … --final`, `station cancel`), or remove what others left in the token"
+        }
+        TokenError::OTHER => {
+            "give the station the token that its batches were requested with; if that is lost, cancel them at the server"
+        }
+        TokenError::NOT_DESTROYED => {
+            "look at the token, then start again: nothing is taken for destroyed that is still there"
+        }
+        _ => "look at the station's token",
+    };
+    local(&error, remedy)
 }
 
 fn local(error: &dyn std::error::Error, remedy: &str) -> Failure {
@@ -160,7 +187,41 @@ impl StationDirectory {
         }
     }
 
-    /// Takes a quota in: verified, newer than any before, and then this station's.
+    /// Holds the directory for what is done once at a time. Let go when dropped.
+    pub(super) fn lock(&self) -> Result<File, Failure> {
+        let path = self.path.join("lock");
+        let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        open.and_then(|file| file.lock().map(|()| file)).map_err(|error| Failure::file("lock", &path, error))
+    }
+
+    /// Finishes what a power cut interrupted: what was taken is counted in the token, and of what has ended the keys are destroyed.
+    pub(super) fn settle(&self, token: &dyn StationToken) -> Result<(), Failure> {
+        for batch in self.batches()?.0 {
+            generation::take(token, batch.generation).map_err(of_token)?;
+            token.advance(&QUOTA_COUNTER, batch.quota.terms.sequence).map_err(of_token)?;
+            if batch.state()? == BatchState::Ending {
+                batch.destroy_keys(token)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends batches that were closed for good when power went, before their keys were destroyed. One that somebody is at work on is
+    /// left to them, and one whose journal cannot be read is nobody's to end.
+    pub(super) fn end_closed(&self, token: &dyn StationToken) -> Result<(), Failure> {
+        for batch in self.batches()?.0 {
+            if batch.state()? != BatchState::Open {
+                continue;
+            }
+            let Ok(_journal) = batch.journal() else { continue };
+            if batch.book().is_ok_and(|book| book.is_final()) {
+                batch.end(token, End::Closed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a quota in: verified, newer than any before, and then this station's. It takes the keys of the last request.
     pub(super) fn take(
         &self,
         token: &dyn StationToken,
@@ -168,41 +229,76 @@ impl StationDirectory {
         pinned: &P256Key,
         now: UnixMillis,
     ) -> Result<BatchDirectory, Failure> {
-        let failed = |error: kf_station::token::TokenError| local(&error, "look at the station's token");
-        let (signed, server_key) = &quota_in(file, pinned)
-            .map_err(|error| local(&error, "fetch the quota again, and check the server's key"))?;
-        let known = Quota::open(signed, server_key)
-            .map_err(|error| local(&error, "fetch the quota again, and check the server's key"))?;
+        let refused = |error| local(&error, "fetch the quota again, and check the server's key");
+        let (signed, server_key) = &quota_in(file, pinned).map_err(refused)?;
+        let known = Quota::open(signed, server_key).map_err(refused)?;
         let directory = self.path.join("batches").join(known.terms.batch.to_string());
         if directory.join("quota").exists() {
-            token.advance(&QUOTA_COUNTER, known.terms.sequence).map_err(failed)?;
             return BatchDirectory::open(directory);
         }
-        let knows = StationKnows {
-            server_key,
-            station: &self.name,
-            transport_key: &token.transport_key().map_err(failed)?,
-            record_key: &token.public_key(StationKey::Record).map_err(failed)?,
-            last_sequence: token.counter(&QUOTA_COUNTER).map_err(failed)?,
-        };
-        let quota = Quota::verify(signed, &knows, now)
-            .map_err(|error| local(&error, "ask for a fresh batch for this station"))?;
+        let generation = self.check_quota(token, signed, server_key, now)?;
         file::private_directory(&directory)?;
-        let server_key_file = directory.join("server-key");
-        if !server_key_file.exists() {
-            file::write_new(&server_key_file, &server_key.spki())?;
+        for (name, content) in [
+            ("server-key", server_key.spki().as_slice()),
+            ("generation", generation.to_string().as_bytes()),
+            // Last: then it is taken, and the counters follow, at the next start if power goes before.
+            ("quota", *signed),
+        ] {
+            let path = directory.join(name);
+            if path.exists() {
+                // Of an earlier start, when power went before the quota was there.
+                fs::remove_file(&path).map_err(|error| Failure::file("replace", &path, error))?;
+            }
+            file::write_whole(&path, content)?;
         }
-        // Then it is taken; after a power cut before the next line it is counted at the next start.
-        file::write_new(&directory.join("quota"), signed)?;
-        token.advance(&QUOTA_COUNTER, quota.terms.sequence).map_err(failed)?;
+        file::sync_directory(&self.path.join("batches"))?;
+        generation::take(token, generation).map_err(of_token)?;
+        token.advance(&QUOTA_COUNTER, known.terms.sequence).map_err(of_token)?;
         BatchDirectory::open(directory)
     }
 
-    /// Every batch that was taken.
-    pub(super) fn batches(&self) -> Result<Vec<BatchDirectory>, Failure> {
+    /// Whether a quota is for the last request of this station; the generation of its keys.
+    fn check_quota(
+        &self,
+        token: &dyn StationToken,
+        signed: &[u8],
+        server_key: &P256Key,
+        now: UnixMillis,
+    ) -> Result<Generation, Failure> {
+        let refused = |refusal: QuotaRefusal| {
+            let remedy = match refusal {
+                QuotaRefusal::OtherKeys => {
+                    "give the quota of the batch that was made with the last request of this station; \
+                     `keyfleet station status` lists those that it has"
+                }
+                _ => "ask for a fresh batch for this station: `keyfleet station request`",
+            };
+            local(&refusal, remedy)
+        };
+        let last_sequence = token.counter(&QUOTA_COUNTER).map_err(of_token)?;
+        let Some(generation) = generation::waiting(token).map_err(of_token)? else {
+            let sequence = Quota::open(signed, server_key).map_err(|error| refused(error.into()))?.terms.sequence;
+            let is_old = sequence <= last_sequence;
+            let refusal =
+                if is_old { QuotaRefusal::RolledBack { last: last_sequence } } else { QuotaRefusal::OtherKeys };
+            return Err(refused(refusal));
+        };
+        let knows = StationKnows {
+            server_key,
+            station: &self.name,
+            transport_key: &token.transport_key(generation).map_err(of_token)?,
+            record_key: &token.public_key(StationKey::Record(generation)).map_err(of_token)?,
+            last_sequence,
+        };
+        Quota::verify(signed, &knows, now).map_err(refused)?;
+        Ok(generation)
+    }
+
+    /// Every batch that was taken, the oldest first, and what is wrong with one that cannot be read: it is in nobody else's way.
+    pub(super) fn batches(&self) -> Result<(Vec<BatchDirectory>, Option<Failure>), Failure> {
         let directory = self.path.join("batches");
         if !directory.exists() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), None));
         }
         let refused = |error| Failure::file("read", &directory, error);
         let mut paths = Vec::new();
@@ -213,69 +309,26 @@ impl StationDirectory {
             }
         }
         paths.sort();
-        paths.into_iter().map(BatchDirectory::open).collect()
+        let (mut batches, mut damaged) = (Vec::new(), None);
+        for path in paths {
+            match BatchDirectory::open(path) {
+                Ok(batch) => batches.push(batch),
+                Err(failure) => damaged = Some(failure),
+            }
+        }
+        Ok((batches, damaged))
     }
 
     /// One batch, by name or id.
     pub(super) fn batch(&self, name: &str) -> Result<BatchDirectory, Failure> {
-        let found = self
-            .batches()?
-            .into_iter()
-            .find(|batch| batch.quota.terms.name == name || batch.quota.terms.batch.to_string() == name);
-        found
-            .ok_or_else(|| Failure::usage(format!("no batch `{name}` was begun here"), "see `keyfleet station status`"))
-    }
-}
-
-/// One batch of a station.
-pub(super) struct BatchDirectory {
-    path: PathBuf,
-    pub(super) signed: Vec<u8>,
-    pub(super) quota: Quota,
-}
-
-impl BatchDirectory {
-    fn open(path: PathBuf) -> Result<Self, Failure> {
-        let damaged = |error: &dyn std::error::Error| {
-            local(error, "move the directory of this batch away and fetch its quota again")
-        };
-        let server_key = P256Key::from_spki(&file::read(&path.join("server-key"))?).map_err(|error| damaged(&error))?;
-        let signed = file::read(&path.join("quota"))?;
-        let quota = Quota::open(&signed, &server_key).map_err(|error| damaged(&error))?;
-        Ok(Self { path, signed, quota })
-    }
-
-    pub(super) fn journal(&self) -> Result<DirectoryFile, Failure> {
-        let path = self.path.join("journal");
-        DirectoryFile::open(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => Failure::InTheWay {
-                problem: "another station is at work on this batch".to_owned(),
-                remedy: "end it first".to_owned(),
-            },
-            _ => Failure::file("open", &path, error),
-        })
-    }
-
-    pub(super) fn journal_to_read(&self) -> Result<DirectoryFile, Failure> {
-        let path = self.path.join("journal");
-        DirectoryFile::open_to_read(&path).map_err(|error| Failure::file("read", &path, error))
-    }
-
-    pub(super) fn labels(&self) -> Result<LabelDirectory, Failure> {
-        let path = self.path.join("labels");
-        LabelDirectory::open(&path).map_err(|error| Failure::file("open", &path, error))
-    }
-
-    /// The terms, and the book as the journal has it now.
-    pub(super) fn read(&self) -> Result<(QuotaTerms, Book), Failure> {
-        let mut book = Book::new();
-        kf_station::journal::read(&mut self.journal_to_read()?, |noted| -> Result<(), LedgerError> {
-            Ok(book.apply(&noted.entry)?)
-        })
-        .map_err(|error: LedgerError| match error {
-            LedgerError::Journal(JournalError::Damage(damage)) => local(&damage, "restore the journal from a copy"),
-            other => local(&other, "look at the journal's disk"),
-        })?;
-        Ok((self.quota.terms.clone(), book))
+        let (batches, damaged) = self.batches()?;
+        let is_meant = |batch: &BatchDirectory| batch.terms().name == name || batch.terms().batch.to_string() == name;
+        match (batches.into_iter().find(is_meant), damaged) {
+            (Some(batch), _) => Ok(batch),
+            (None, Some(damaged)) => Err(damaged),
+            (None, None) => {
+                Err(Failure::usage(format!("no batch `{name}` was begun here"), "see `keyfleet station status`"))
+            }
+        }
     }
 }

@@ -10,6 +10,7 @@ use kf_batch::P256Key;
 use kf_station::clock::{Clock as _, SystemClock};
 use kf_station::fixture::{Board, Deadline, Espefuse, EspefuseCommand, Fault, Fixture, Program, Simulator, Supply};
 use kf_station::label::LabelSink;
+use kf_station::line::Counts;
 use kf_station::recipe::Recipe;
 use kf_station::station::{Setup, Station, StationError};
 use kf_station::target::{Target, of_recipe};
@@ -17,7 +18,7 @@ use serde::Serialize;
 
 use super::cut::CutJournal;
 use super::device::Place;
-use super::directory::{self, StationDirectory};
+use super::directory::{self, BatchDirectory, BatchState, End, StationDirectory};
 use super::screen::{Manner, Screen};
 use super::show;
 use crate::api::Context;
@@ -93,7 +94,8 @@ pub(crate) struct Run {
     /// A line per device instead of the screen
     #[arg(long)]
     plain: bool,
-    /// Nothing more will be made of this batch: scrap what did not come back, and close it
+    /// Nothing more will be made of this batch: scrap what did not come back, close it, and destroy its keys. Without a fixture
+    /// that is all that is done
     #[arg(long = "final")]
     is_final: bool,
     /// Kill this process after so many writes and syncs of the journal
@@ -181,9 +183,16 @@ fn work(
     if !kf_signer::ceremony::lock_memory() {
         say("memory is not locked and may be swapped out, with the keys of devices in it: raise LimitMEMLOCK");
     }
-    let station = StationDirectory::open(state)?;
-    let token = station.create_or_open_token(directory::passphrase(passphrase)?)?;
-    let batch = station.take(token.as_ref(), &file::read(quota)?, &server_key(key)?, SystemClock.now())?;
+    let directory = StationDirectory::open(state)?;
+    let token = directory.create_or_open_token(directory::passphrase(passphrase)?)?;
+    let batch = {
+        let _lock = directory.lock()?;
+        directory.settle(token.as_ref())?;
+        directory.take(token.as_ref(), &file::read(quota)?, &server_key(key)?, SystemClock.now())?
+    };
+    if batch.state()? != BatchState::Open {
+        return has_ended(context, run, &batch);
+    }
     let target =
         of_recipe(&recipe).map_err(|error| Failure::usage(error.to_string(), "choose another target in the recipe"))?;
     let fixtures = fixtures(run, &recipe, &target)?;
@@ -199,7 +208,8 @@ fn work(
         signed_quota: batch.signed.clone(),
         confirmation,
         journal: CutJournal::new(batch.journal()?, run.power_cut_after),
-        token,
+        token: Arc::clone(&token),
+        generation: batch.generation,
         target,
         labels,
         clock: Arc::new(SystemClock),
@@ -220,28 +230,56 @@ fn work(
         Failure::local(format!("the shift was not closed: {}", reason.words()), reason.next(false).words())
     };
     station.close_shift(run.is_final).map_err(stopped)?;
-    let counts = station.counts();
-    let books = Books {
-        planned: counts.planned,
-        good: counts.good,
-        scrap: counts.scrap,
-        rework: counts.rework,
-        open: counts.open,
-        left: counts.left,
-        refused: counts.refused,
-        utilisation_percent: screen.utilisation(),
-        autonomy_hours: station.autonomy() / kf_key::UnixMillis::HOUR,
-        balances: counts.balance(),
-    };
+    let books = Books::new(station.counts(), screen.utilisation(), station.autonomy());
+    drop(screen);
+    let is_closed = station.is_closed();
+    // The journal stays locked until the keys are gone.
+    let _journal = station.into_file();
+    if is_closed {
+        let _lock = directory.lock()?;
+        batch.end(token.as_ref(), End::Closed)?;
+        say(&format!(
+            "batch {} is closed, its keys (generation {}) are destroyed",
+            batch.terms().name,
+            batch.generation
+        ));
+    }
+    print_books(context, &books)
+}
+
+/// The batch was closed, or given up, before.
+fn has_ended(context: &Context, run: &Run, batch: &BatchDirectory) -> Result<ExitCode, Failure> {
+    let (name, generation) = (&batch.terms().name, batch.generation);
+    if !run.is_final {
+        return Err(Failure::usage(
+            format!("batch {name} has ended here, and its keys (generation {generation}) are destroyed"),
+            "make a request for the next batch: `keyfleet station request`",
+        ));
+    }
+    say(&format!("batch {name} had ended before, its keys (generation {generation}) are destroyed"));
+    let autonomy = batch.terms().expires.since(SystemClock.now());
+    print_books(context, &Books::new(batch.counts(&batch.book()?), 0, autonomy))
+}
+
+impl Books {
+    fn new(counts: Counts, utilisation_percent: u64, autonomy_millis: u64) -> Self {
+        let balances = counts.balance();
+        let Counts { planned, good, scrap, rework, open, left, refused } = counts;
+        let autonomy_hours = autonomy_millis / kf_key::UnixMillis::HOUR;
+        Self { planned, good, scrap, rework, open, left, refused, utilisation_percent, autonomy_hours, balances }
+    }
+}
+
+fn print_books(context: &Context, books: &Books) -> Result<ExitCode, Failure> {
     if context.format == Format::Json {
         // One object a line, as the events before it.
-        let mut line = crate::output::to_value(&books)?.to_string();
+        let mut line = crate::output::to_value(books)?.to_string();
         line.push('\n');
         crate::output::raw(line.as_bytes())?;
     } else {
-        show(context, &books)?;
+        show(context, books)?;
     }
-    Ok(if counts.balance() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if books.balances { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn with_scanner(fixtures: Vec<Box<dyn Fixture>>) -> Result<Vec<Box<dyn Fixture>>, Failure> {
@@ -254,6 +292,11 @@ fn refused(error: StationError) -> Failure {
         StationError::NotConfirmed(phrase) => Failure::usage(
             "fuses will be burnt, which cannot be undone",
             format!("read `--dry-run`, then give --confirm '{phrase}'"),
+        ),
+        StationError::KeysGone(_) => Failure::local(
+            error.to_string(),
+            "give the station the token that the batch was requested with; if its keys are lost, cancel the batch at the server, \
+             then `keyfleet station cancel` it here",
         ),
         other => Failure::local(crate::failure::chain_of(&other), "see docs/manual/station.md"),
     }
@@ -380,6 +423,9 @@ fn hooks(run: &Run, program: &Path, arguments: &[String], limit: Duration) -> Re
 }
 
 fn programs(run: &Run, recipe: &Recipe, limit: Duration) -> Result<Vec<Box<dyn Fixture>>, Failure> {
+    if run.programs.is_empty() && run.is_final {
+        return Ok(Vec::new());
+    }
     if run.programs.is_empty() || run.programs.len() > MAX_FIXTURES {
         return Err(Failure::usage(
             format!("a station has 1 to {MAX_FIXTURES} fixtures"),
