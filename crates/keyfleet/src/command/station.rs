@@ -192,7 +192,10 @@ fn cancel(
     }
     // Nobody is at work on it.
     let _journal = batch.journal()?;
-    let act = format!("destroy the keys of batch {name}, after which nothing more can be made or signed of it");
+    let act = format!("this destroys the keys of batch {name}, and nothing more can be made or signed of it");
+    if confirm.is_none() && !crate::output::can_ask() {
+        return Err(Failure::usage(format!("{act}; nobody can be asked here"), format!("give --confirm {name}")));
+    }
     crate::ask::name(confirm, name, &act)?;
     let token = station.create_or_open_token(directory::passphrase(passphrase_file)?)?;
     let _lock = station.lock()?;
