@@ -20,6 +20,8 @@ pub mod entropy;
 mod error;
 pub mod exchange;
 pub mod identity;
+#[cfg(feature = "nvs")]
+pub mod nvs;
 pub mod order;
 pub mod pin;
 pub mod protected;

@@ -17,6 +17,8 @@
 //! Power may go at any octet of any of them. What is under way is read from the store itself, so [`StorageKeys::open`] and
 //! further steps go on where it was; a version that was left is reported as destroyed only after its cells were erased.
 //!
+//! A partition in the format of ESP-IDF's NVS can lie under the same storage key and move with it (feature `nvs`, module `nvs`).
+//!
 //! Bounds: nonces are random, so a version seals at most 2^32 times (SP 800-38D section 8.3); a memory that takes 100,000
 //! erasures of two banks is worn out long before.
 
@@ -30,7 +32,7 @@ use zeroize::Zeroize;
 
 use crate::entropy::{EntropyError, Healthy, Noise, Source};
 use crate::error::KeyError;
-use crate::record::{STORAGE_KEY, STORAGE_KEY_LEFT, STORAGE_MIGRATED};
+use crate::record::{NVS_KEPT, STORAGE_KEY, STORAGE_KEY_LEFT, STORAGE_MIGRATED};
 use crate::storage::{Change, Erasure, Flash, Integrity, RecordId, StorageError, Store};
 use crate::wrap::{WRAPPED_OCTETS, What, WrapKey, Wrapped};
 
@@ -66,6 +68,8 @@ pub enum ProtectError<F, W, N> {
     TooLarge,
     /// The record does not open: it was changed, or lies under a version that is not there. No more is known.
     Refused,
+    /// An NVS partition lies under the storage key: its pages move first, see the module `nvs`.
+    NvsFirst,
 }
 
 impl<F, W, N> fmt::Display for ProtectError<F, W, N> {
@@ -76,6 +80,7 @@ impl<F, W, N> fmt::Display for ProtectError<F, W, N> {
             Self::Id => "the id is not that of a protected record",
             Self::TooLarge => "a protected record has at most 256 octets",
             Self::Refused => "the protected record does not open",
+            Self::NvsFirst => "the NVS partition under the storage key has to be moved first",
         })
     }
 }
@@ -98,9 +103,9 @@ type Outcome<T, F, W, N> = Result<T, ProtectError<<F as Flash>::Error, <W as Wra
 
 /// One version of the storage key, in memory.
 #[derive(Debug)]
-struct Version {
-    number: u32,
-    key: SecretArray<32>,
+pub(crate) struct Version {
+    pub(crate) number: u32,
+    pub(crate) key: SecretArray<32>,
 }
 
 /// A migration that is over: the older version has been destroyed.
@@ -130,9 +135,9 @@ pub enum Step {
 /// The storage key: the version in use, and one that is being left.
 #[derive(Debug)]
 pub struct StorageKeys {
-    device: DeviceId,
-    newest: Version,
-    left: Option<Version>,
+    pub(crate) device: DeviceId,
+    pub(crate) newest: Version,
+    pub(crate) left: Option<Version>,
 }
 
 impl StorageKeys {
@@ -222,6 +227,10 @@ impl StorageKeys {
         if parsed(store)?.is_some_and(|(last, _, _, code)| code == UNDER_WAY || last == request) {
             return Ok(());
         }
+        // Of three keys a partition would not say which one a page lies under.
+        if nvs_kept(store)? == Some(NvsKept::OnItsWay) {
+            return Err(ProtectError::NvsFirst);
+        }
         let number = self.newest.number.checked_add(1).ok_or(ProtectError::Refused)?;
         let next = Version { number, key: source.random().map_err(ProtectError::Entropy)? };
         let octets = wrapped(wrap, self.device, &next, source)?;
@@ -240,8 +249,20 @@ impl StorageKeys {
     ///
     /// # Errors
     /// [`ProtectError`]; [`ProtectError::Refused`] for a record that opens under neither version: it stays as it is, and the
-    /// older version is not destroyed.
+    /// older version is not destroyed. [`ProtectError::NvsFirst`] where a partition lies under it as well.
     pub fn step<F: Flash, I: Integrity, N: Noise>(
+        &mut self,
+        store: &mut Store<F, I>,
+        source: &mut Source<N, Healthy>,
+    ) -> Result<Step, ProtectError<F::Error, Infallible, N::Error>> {
+        if self.left.is_some() && nvs_kept(store)?.is_some() {
+            return Err(ProtectError::NvsFirst);
+        }
+        self.step_records(store, source)
+    }
+
+    /// The same, where no partition lies under the older version any more.
+    pub(crate) fn step_records<F: Flash, I: Integrity, N: Noise>(
         &mut self,
         store: &mut Store<F, I>,
         source: &mut Source<N, Healthy>,
@@ -341,6 +362,26 @@ pub fn last_migration<F: Flash, I: Integrity>(
         _ => return Err(StorageError::Corrupt),
     };
     Ok(Some(Migrated { request, version, records, erasure }))
+}
+
+/// What is written down of an NVS partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NvsKept {
+    /// Some of its pages may lie under the storage key.
+    OnItsWay,
+    /// All of them do.
+    Kept,
+}
+
+pub(crate) fn nvs_kept<F: Flash, I: Integrity>(
+    store: &mut Store<F, I>,
+) -> Result<Option<NvsKept>, StorageError<F::Error>> {
+    match store.read_array::<1>(NVS_KEPT)? {
+        None => Ok(None),
+        Some([1]) => Ok(Some(NvsKept::OnItsWay)),
+        Some([2]) => Ok(Some(NvsKept::Kept)),
+        Some(_) => Err(StorageError::Corrupt),
+    }
 }
 
 /// The request of a migration that is under way.

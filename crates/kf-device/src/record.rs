@@ -28,6 +28,8 @@ pub(crate) const STORAGE_KEY: RecordId = RecordId(0x0030);
 pub(crate) const STORAGE_KEY_LEFT: RecordId = RecordId(0x0031);
 /// The last migration from one storage key to the next: under way, or what came of it.
 pub(crate) const STORAGE_MIGRATED: RecordId = RecordId(0x0032);
+/// An NVS partition lies under the storage key, or is on its way there.
+pub(crate) const NVS_KEPT: RecordId = RecordId(0x0033);
 /// Fingerprints of the roots that are believed, when they are others than the factory's.
 pub(crate) const ANCHORS: RecordId = RecordId(0x0040);
 /// The delivery key that succeeded the one in the firmware, and the order key.

@@ -52,10 +52,10 @@ mod value;
 mod writer;
 
 pub use encryption::NvsCipher;
-pub use entry::{Entry, EntryKey, EntryState, ItemType, Placed, Reading};
+pub use entry::{Entry, EntryKey, EntryState, ItemType, Placed, Reading, ValueCheck};
 pub use error::{DamagedValue, NvsError};
 pub use keys::{HMAC_ENCRYPTION_MESSAGE, HMAC_TWEAK_MESSAGE, NvsKeys};
-pub use page::{Page, PageState};
+pub use page::{Page, PageHead, PageState};
 pub use partition::Partition;
 #[cfg(feature = "alloc")]
 pub use remnant::{Remnant, RemnantItem, RemnantKind, remnants};

@@ -30,11 +30,16 @@ pub(crate) fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
 /// CRC-32 (IEEE 802.3, reflected) with the register starting at zero: what the boot ROM's `crc32_le` makes of a start
 /// value of all ones.
 pub(crate) fn crc32(parts: &[&[u8]]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new_with_initial(u32::MAX);
+    let mut hasher = begin_crc32();
     for part in parts {
         hasher.update(part);
     }
     hasher.finalize()
+}
+
+/// The same, piece by piece.
+pub(crate) fn begin_crc32() -> crc32fast::Hasher {
+    crc32fast::Hasher::new_with_initial(u32::MAX)
 }
 
 /// Whether flash was never written here since the last erase.

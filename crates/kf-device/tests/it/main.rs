@@ -10,6 +10,7 @@
 
 mod device;
 mod life;
+mod nvs;
 mod payloads;
 mod pin;
 mod power;

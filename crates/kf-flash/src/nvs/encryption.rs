@@ -24,6 +24,16 @@ impl NvsCipher {
         Self(Xts128::new(aes(encryption), aes(tweak)))
     }
 
+    /// Encrypts one slot of 32 octets, which lies at `offset` from the start of the partition.
+    pub fn encrypt_slot(&self, offset: u128, slot: &mut [u8; ENTRY_OCTETS]) {
+        self.0.encrypt_sector(slot, get_tweak_default(offset));
+    }
+
+    /// Decrypts one slot. With the wrong keys it is noise, which no entry's CRC survives.
+    pub fn decrypt_slot(&self, offset: u128, slot: &mut [u8; ENTRY_OCTETS]) {
+        self.0.decrypt_sector(slot, get_tweak_default(offset));
+    }
+
     /// Encrypts every slot that is not marked empty.
     ///
     /// # Errors

@@ -90,7 +90,39 @@ pub enum Reading {
     Purged,
 }
 
+/// A value that is checked piece by piece against the CRC in its entry.
+pub struct ValueCheck {
+    crc: crc32fast::Hasher,
+    expected: u32,
+}
+
+impl ValueCheck {
+    /// The next octets of the value.
+    pub fn add(&mut self, piece: &[u8]) {
+        self.crc.update(piece);
+    }
+
+    /// Whether it is whole.
+    #[must_use]
+    pub fn is_right(self) -> bool {
+        self.crc.finalize() == self.expected
+    }
+}
+
 impl EntryState {
+    /// What the states of a page (its octets 32 to 63) say of the slot `slot`.
+    #[must_use]
+    pub fn of(states: &[u8; 32], slot: usize) -> Self {
+        Self::from_bits(states.get(slot / 4).copied().unwrap_or_default() >> (slot % 4 * 2))
+    }
+
+    /// Marks the slot `slot` as written in the states of a page.
+    pub fn mark_written(states: &mut [u8; 32], slot: usize) {
+        if let Some(octet) = states.get_mut(slot / 4) {
+            *octet &= !(1 << (slot % 4 * 2));
+        }
+    }
+
     pub(super) const fn from_bits(bits: u8) -> Self {
         match bits & 3 {
             3 => Self::Empty,
@@ -238,13 +270,33 @@ impl Entry {
         }
     }
 
+    /// The octets of a number, little endian; `None` for what is none.
+    #[must_use]
+    pub fn number(&self) -> Option<&[u8]> {
+        let octets = match self.item_type? {
+            ItemType::U8 | ItemType::I8 => 1,
+            ItemType::U16 | ItemType::I16 => 2,
+            ItemType::U32 | ItemType::I32 => 4,
+            ItemType::U64 | ItemType::I64 => 8,
+            ItemType::Text | ItemType::OldBlob | ItemType::BlobData | ItemType::BlobIndex => return None,
+        };
+        self.data.get(..octets)
+    }
+
     /// The CRC of the value that follows.
     pub(super) fn value_crc(&self) -> u32 {
         u32_le(&self.data, 4)
     }
 
+    /// Checks the value that follows, piece by piece.
+    #[must_use]
+    pub fn value_check(&self) -> ValueCheck {
+        ValueCheck { crc: crate::octets::begin_crc32(), expected: self.value_crc() }
+    }
+
     /// How many chunks an index counts, and the number of the first.
-    pub(super) const fn chunks(&self) -> (u8, u8) {
+    #[must_use]
+    pub const fn chunks(&self) -> (u8, u8) {
         let [.., count, start, _, _] = self.data;
         (count, start)
     }

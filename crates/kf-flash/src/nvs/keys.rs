@@ -79,6 +79,13 @@ impl NvsKeys {
         put(partition, KEY_OCTETS, &crc32(&[keys]).to_le_bytes());
     }
 
+    /// Encryption key and tweak key, for `nvs_sec_cfg_t` of ESP-IDF (`eky`, `tky`): the driver takes them in clear.
+    #[must_use]
+    pub fn expose(&self) -> &[u8; KEY_OCTETS] {
+        // Exposed to a driver that keeps them itself.
+        self.0.expose()
+    }
+
     /// The cipher under these keys.
     #[must_use]
     pub fn cipher(&self) -> NvsCipher {

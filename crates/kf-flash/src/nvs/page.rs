@@ -23,6 +23,25 @@ pub enum PageState {
     Damaged,
 }
 
+/// The header of a page that the firmware looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageHead {
+    /// Active, full or freeing.
+    pub state: PageState,
+    /// The order in which pages were begun.
+    pub sequence: u32,
+}
+
+impl PageHead {
+    /// Reads the first 32 octets of a page; `None` for a blank or damaged one.
+    #[must_use]
+    pub fn in_use(octets: &[u8; 32]) -> Option<Self> {
+        let (state, sequence, _) = read_header(octets);
+        let is_in_use = matches!(state, PageState::Active | PageState::Full | PageState::Freeing);
+        is_in_use.then_some(Self { state, sequence })
+    }
+}
+
 /// One page of a partition.
 #[derive(Clone, Copy)]
 pub struct Page<'a> {
@@ -58,8 +77,8 @@ impl<'a> Page<'a> {
     /// What is said of the slot `slot`.
     #[must_use]
     pub fn entry_state(&self, slot: usize) -> EntryState {
-        let octet = self.octets.get(32 + slot / 4).copied().unwrap_or_default();
-        EntryState::from_bits(octet >> (slot % 4 * 2))
+        let states = self.octets.get(32..).and_then(<[u8]>::first_chunk);
+        states.map_or(EntryState::Erased, |states| EntryState::of(states, slot))
     }
 
     /// The octets of the slot `slot`.
@@ -151,7 +170,7 @@ pub(super) fn write_header(page: &mut [u8], sequence: u32) {
 
 /// Marks the slot `slot` as written.
 pub(super) fn mark_written(page: &mut [u8], slot: usize) {
-    if let Some(octet) = page.get_mut(32 + slot / 4) {
-        *octet &= !(1 << (slot % 4 * 2));
+    if let Some(states) = page.get_mut(32..).and_then(<[u8]>::first_chunk_mut) {
+        EntryState::mark_written(states, slot);
     }
 }

@@ -39,7 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kf-mqtt", &[]),
     ("kf-broker", &["kf-key", "kf-crypto", "kf-api", "kf-mqtt"]),
     // Services.
-    ("kf-device", &["kf-key", "kf-derive", "kf-seal", "kf-exchange", "kf-entropy"]),
+    ("kf-device", &["kf-key", "kf-derive", "kf-seal", "kf-exchange", "kf-entropy", "kf-flash"]),
     (
         "kf-signer",
         &[
