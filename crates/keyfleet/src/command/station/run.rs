@@ -238,11 +238,8 @@ fn work(
     if is_closed {
         let _lock = directory.lock()?;
         batch.end(token.as_ref(), End::Closed)?;
-        say(&format!(
-            "batch {} is closed, its keys (generation {}) are destroyed",
-            batch.terms().name,
-            batch.generation
-        ));
+        let (name, generation) = (&batch.terms().name, batch.generation);
+        say(&format!("batch {name} is closed, its keys (generation {generation}) are destroyed"));
     }
     print_books(context, &books)
 }
