@@ -193,7 +193,7 @@ pub(crate) enum Noun {
     #[command(subcommand)]
     Issuance(command::issuance::Verb),
     /// The state of the server at a glance
-    Status,
+    Status(command::status::Status),
     /// Who the server takes you for
     Whoami,
     /// The log of who did what

@@ -113,6 +113,19 @@ impl From<ClientError> for Failure {
     }
 }
 
+impl Failure {
+    /// Whether nobody answered at all, or hung up before there was an answer: a server that starts, or stops, looks so.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Client(ClientFailure(ClientError::Unreachable { .. } | ClientError::Exchange { .. })) => true,
+            Self::Client(ClientFailure(ClientError::Tls { source, .. })) => {
+                matches!(source.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
+            }
+            _ => false,
+        }
+    }
+}
+
 fn told(failure: &ClientFailure) -> String {
     match &failure.0 {
         ClientError::Problem(problem) => match &problem.field {

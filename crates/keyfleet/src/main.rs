@@ -120,7 +120,7 @@ async fn talk(context: &Context, noun: Noun) -> Result<(), Failure> {
         Noun::Rewrap(rewrap) => command::rewrap::run(context, rewrap).await,
         Noun::Vendor(verb) => command::vendor::run(context, verb).await,
         Noun::Issuance(verb) => command::issuance::run(context, verb).await,
-        Noun::Status => command::status::run(context).await,
+        Noun::Status(status) => command::status::run(context, &status).await,
         Noun::Whoami => command::status::who_am_i(context).await,
         Noun::Audit(verb) => command::audit::run(context, verb).await,
         Noun::Evidence(evidence) => command::evidence::run(context, evidence).await,

@@ -1,5 +1,8 @@
 //! `keyfleet status` and `keyfleet whoami`.
 
+use std::time::{Duration, Instant};
+
+use clap::Args;
 use kf_api::operator::WhoAmI;
 use kf_api::status::{FleetStatus, Issuance};
 
@@ -8,11 +11,39 @@ use crate::failure::Failure;
 use crate::moment;
 use crate::output::{Format, Names, object, printable, raw};
 
-pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
-    let status: FleetStatus = context.api()?.get("/v1/status").await?;
+/// Between two attempts to reach a server that is starting.
+const ATTEMPT_EVERY: Duration = Duration::from_millis(100);
+
+/// What is waited for.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Wait for a server that is starting, at most this long
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
+    wait: Option<u64>,
+}
+
+pub(crate) async fn run(context: &Context, asked: &Status) -> Result<(), Failure> {
+    let status = match asked.wait {
+        None => context.api()?.get("/v1/status").await?,
+        Some(seconds) => once_it_answers(context, Duration::from_secs(seconds)).await?,
+    };
     match context.format {
         Format::Table => raw(for_people(&status).as_bytes()),
         other => object(other, &status, &Names::new()),
+    }
+}
+
+/// Asks until the server answers. Only a server that cannot be reached is waited for: whoever else listens at its address, or
+/// refuses this caller, will do so as well in a minute.
+async fn once_it_answers(context: &Context, limit: Duration) -> Result<FleetStatus, Failure> {
+    let begun = Instant::now();
+    loop {
+        let left = limit.saturating_sub(begun.elapsed());
+        let answer = context.api_within(left.max(ATTEMPT_EVERY))?.get("/v1/status").await;
+        match answer {
+            Err(failure) if failure.is_unreachable() && left > ATTEMPT_EVERY => tokio::time::sleep(ATTEMPT_EVERY).await,
+            answer => return answer,
+        }
     }
 }
 

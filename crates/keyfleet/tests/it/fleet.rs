@@ -1,6 +1,7 @@
 //! A fleet from `init` to revocation, driven as an operator does, with openssl as the judge.
 
 use std::fs;
+use std::net::{Shutdown, TcpListener, TcpStream};
 
 use kf_testkit::{Output, Tool};
 
@@ -40,6 +41,43 @@ fn a_newcomer_gets_a_device_certificate_with_openssl_alone_and_revokes_it() {
     assert_eq!(status_by_ocsp(&fleet), "revoked");
     let shown = fleet.json(&["certificate", "show", &serial]);
     assert_eq!((shown["status"].clone(), shown["reason"].clone()), ("revoked".into(), "keyCompromise".into()));
+}
+
+#[test]
+fn status_waits_for_a_server_that_starts_and_not_for_somebody_else() {
+    let fleet = Fleet::start(&[]);
+    let profile = fs::read_to_string(fleet.data().join("cli.toml")).unwrap();
+    let server = profile.split("https://").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    // Hangs up on the first that comes, as a server does whose start is cut short, then passes on to the real one.
+    let door = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = door.local_addr().unwrap().to_string();
+    let passing = std::thread::spawn(move || {
+        drop(door.accept().unwrap());
+        let (client, _) = door.accept().unwrap();
+        let server = TcpStream::connect(server).unwrap();
+        let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        let forth = std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        let (mut from, mut to) = (server, client);
+        std::io::copy(&mut from, &mut to).unwrap();
+        // Whichever side closes first ends both.
+        let _ended = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both), forth.join());
+    });
+    let at = |address: &str| {
+        let rest: Vec<_> = profile.lines().filter(|line| !line.starts_with("server")).collect();
+        let text = format!("server = \"https://{address}\"\n{}\n", rest.join("\n"));
+        private(&fleet.data().join("other.toml"), &text);
+    };
+    at(&address);
+    let status = fleet.run_as("data/other.toml", &["status", "--wait", "600", "--format", "json"]);
+    assert_eq!(json(&status.expect_success())["signer_up"], true);
+    passing.join().unwrap();
+
+    let other = Fleet::start(&[]);
+    let theirs = fs::read_to_string(other.data().join("cli.toml")).unwrap();
+    at(theirs.split("https://").nth(1).unwrap().split('"').next().unwrap());
+    let refused = fleet.run_as("data/other.toml", &["status", "--wait", "600"]);
+    assert_eq!(refused.code, Some(1), "{}", refused.text());
+    assert!(refused.stderr_text().contains("no TLS session"), "{}", refused.text());
 }
 
 /// What `openssl ocsp` says of thermo.pem, its answer verified under the root.
