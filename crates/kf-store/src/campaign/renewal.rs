@@ -14,8 +14,8 @@ use crate::{Audit, Logged, Store, StoreError};
 /// paused (3), stopped (4); of kind certificate (2); asked (2), by no order.
 macro_rules! answered_campaign {
     () => {
-        "(SELECT c.id FROM campaign c CROSS JOIN campaign_device m ON m.campaign = c.id AND m.device = ?4
-            WHERE c.state IN (2, 3, 4) AND c.kind = 2 AND m.state = 2 AND m.behind IS NOT NULL ORDER BY c.id LIMIT 1)"
+        "(SELECT min(c.id) FROM campaign c CROSS JOIN campaign_device m ON m.campaign = c.id AND m.device = ?4
+            WHERE c.state BETWEEN 2 AND 4 AND c.kind = 2 AND m.state = 2 AND m.behind IS NOT NULL)"
     };
 }
 pub(crate) use answered_campaign;

@@ -23,6 +23,8 @@ use crate::{Audit, StoreError, sql};
 
 const MAX_DER_OCTETS: usize = 65_536;
 const MAX_VOUCHER_OCTETS: usize = 128;
+/// LDevIDs that one issuance supersedes at most, after a policy came to allow fewer; the next one goes on.
+const MAX_SUPERSEDED: usize = 100;
 
 /// See [`crate::Store::record_issuance`].
 pub(super) fn record(act: &mut Act<'_>, issuance: &Issuance, audit: &Audit) -> Result<IssuanceOutcome, StoreError> {
@@ -70,7 +72,8 @@ pub(super) fn record(act: &mut Act<'_>, issuance: &Issuance, audit: &Audit) -> R
     Ok(IssuanceOutcome::Recorded { index, superseded })
 }
 
-/// Everything that an issuance presupposes, in one statement: each one costs more than what it looks up.
+/// Everything that an issuance presupposes, in one statement: each one costs more than what it looks up. No `IN` and no `ORDER BY`
+/// in it: for either SQLite opens a table in memory, which costs as much as all the look-ups.
 struct Standing {
     stopped: Option<String>,
     has_authority: bool,
@@ -86,7 +89,7 @@ impl Standing {
         let sql = concat!(
             "SELECT EXISTS (SELECT 1 FROM blocked_spki WHERE sha256 = ?1), k.holder_kind, k.holder,
             coalesce((SELECT value FROM setting WHERE key = 'issuance-stopped'),
-                (SELECT why FROM issuance_hold WHERE target IN (?2, ?5))),
+                (SELECT why FROM issuance_hold WHERE target = ?2), (SELECT why FROM issuance_hold WHERE target = ?5)),
             EXISTS (SELECT 1 FROM authority WHERE id = ?2 UNION ALL SELECT 1 FROM batch WHERE authority = ?2),
             EXISTS (SELECT 1 FROM pre_image WHERE serial = ?3),
             d.state, d.facility, ",
@@ -308,15 +311,18 @@ fn supersede(
     keep: u8,
     at: UnixMillis,
 ) -> Result<Vec<StatusChange>, StoreError> {
-    let sql = "SELECT serial, authority, not_after FROM certificate WHERE device = ?1 AND status = 1 AND profile = 4
-        AND not_after >= ?2 AND serial <> ?4 ORDER BY body DESC LIMIT 100 OFFSET ?3";
-    let others = keep.max(1) - 1;
-    let old = act.all(sql, (device.as_bytes(), millis(at), others, newest.as_bytes()), |row| {
-        Ok((column::serial(row, 0)?, column::id(row, 1)?, column::time(row, 2)?))
+    let sql =
+        "SELECT serial, authority, not_after, body FROM certificate WHERE device = ?1 AND status = 1 AND profile = 4
+        AND not_after >= ?2 AND serial <> ?3 LIMIT 512";
+    let mut others = act.all(sql, (device.as_bytes(), millis(at), newest.as_bytes()), |row| {
+        Ok((column::serial(row, 0)?, column::id(row, 1)?, column::time(row, 2)?, row.get::<_, i64>(3)?))
     })?;
+    // Sorted here: nearly always there are fewer than may stay, and SQLite would set up its sorter for nothing.
+    others.sort_unstable_by_key(|&(.., body)| std::cmp::Reverse(body));
+    let old = others.into_iter().skip(usize::from(keep.max(1) - 1)).take(MAX_SUPERSEDED);
     let reason = RevocationReason::Superseded;
-    let mut changes = Vec::with_capacity(old.len());
-    for (serial, authority, not_after) in old {
+    let mut changes = Vec::new();
+    for (serial, authority, not_after, _) in old {
         let sql = "UPDATE certificate SET status = 3, revoked = ?2, reason = ?3 WHERE serial = ?1";
         act.execute(sql, (serial.as_bytes(), millis(at), Coded::code(reason)))?;
         act.counts.certificate(Some(facility), CertificateStatus::Good, -1);
