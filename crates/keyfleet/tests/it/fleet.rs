@@ -56,11 +56,13 @@ fn status_waits_for_a_server_that_starts_and_not_for_somebody_else() {
         let (client, _) = door.accept().unwrap();
         let server = TcpStream::connect(server).unwrap();
         let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-        let forth = std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        let forth = std::thread::spawn(move || {
+            std::io::copy(&mut from, &mut to).unwrap();
+            to.shutdown(Shutdown::Write).unwrap();
+        });
         let (mut from, mut to) = (server, client);
         std::io::copy(&mut from, &mut to).unwrap();
-        // Whichever side closes first ends both.
-        let _ended = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both), forth.join());
+        forth.join().unwrap();
     });
     let at = |address: &str| {
         let rest: Vec<_> = profile.lines().filter(|line| !line.starts_with("server")).collect();
