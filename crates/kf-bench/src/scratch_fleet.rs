@@ -32,6 +32,7 @@ pub(crate) struct ScratchFleet {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) owner: Principal,
     signer: SignerClient,
+    backend: Arc<SoftwareBackend>,
     folder: tempfile::TempDir,
 }
 
@@ -73,6 +74,7 @@ fn configuration() -> FleetConfig {
 pub(crate) struct ClosedFleet {
     pub(crate) owner: Principal,
     pub(crate) signer: SignerClient,
+    backend: Arc<SoftwareBackend>,
     pub(crate) directory: DataDir,
     _folder: tempfile::TempDir,
 }
@@ -80,22 +82,25 @@ pub(crate) struct ClosedFleet {
 impl ClosedFleet {
     /// Opens the fleet; close and drop it before the registry is opened by itself again.
     pub(crate) fn open(&self, runtime: &Runtime) -> Result<Arc<Fleet>, BenchError> {
-        self.open_at(runtime, &self.directory)
+        runtime.block_on(open(&self.directory, &self.signer, Arc::new(SystemClock)))
     }
 
-    /// Opens a copy of it elsewhere.
+    /// Opens a copy of it elsewhere, with a signer of its own: one that has signed a log refuses to sign a shorter one.
     pub(crate) fn open_at(&self, runtime: &Runtime, directory: &DataDir) -> Result<Arc<Fleet>, BenchError> {
-        runtime.block_on(open(directory, &self.signer, Arc::new(SystemClock)))
+        runtime.block_on(async {
+            let signer = signer_over(Arc::clone(&self.backend))?;
+            open(directory, &signer, Arc::new(SystemClock)).await
+        })
     }
 }
 
 impl ScratchFleet {
     /// Closes it.
     pub(crate) fn close(self, runtime: &Runtime) -> ClosedFleet {
-        let Self { fleet, owner, signer, folder } = self;
+        let Self { fleet, owner, signer, backend, folder } = self;
         runtime.block_on(fleet.close());
         let directory = DataDir::new(folder.path().join("fleet"));
-        ClosedFleet { owner, signer, directory, _folder: folder }
+        ClosedFleet { owner, signer, backend, directory, _folder: folder }
     }
 
     /// A fleet with one facility and one product line.
@@ -139,14 +144,8 @@ impl ScratchFleet {
         let directory = DataDir::new(folder.path().join("fleet"));
         let root = random_secret::<32>().map_err(BenchError::failed("a root key"))?;
         let backend = SoftwareBackend::new(root, "benchmark".to_owned()).map_err(BenchError::failed("a back end"))?;
-        let ceilings = RateCeilings {
-            root_ca_per_minute: u32::MAX,
-            issuing_ca_per_minute: u32::MAX,
-            log_per_minute: u32::MAX,
-            order_per_minute: u32::MAX,
-            ..RateCeilings::default()
-        };
-        let signer = SignerClient::in_process(Arc::new(backend), ceilings).map_err(BenchError::failed("the signer"))?;
+        let backend = Arc::new(backend);
+        let signer = signer_over(Arc::clone(&backend))?;
         let options = InitOptions {
             config: FleetConfig { witness_dir, ..configuration() },
             owner: "owner".to_owned(),
@@ -163,7 +162,7 @@ impl ScratchFleet {
         let policy = EnrolmentPolicy { max_live_ldevids: 16, ..EnrolmentPolicy::default() };
         let line = NewProductLine { name: LINE.to_owned(), authority: None, policy };
         fleet.product_line_create(&owner, line).await.map_err(fleet_error)?;
-        Ok(Self { fleet, owner, signer, folder })
+        Ok(Self { fleet, owner, signer, backend, folder })
     }
 
     /// Octets of the registry with its write-ahead log.
@@ -221,6 +220,18 @@ impl ScratchFleet {
             }
         }))
     }
+}
+
+/// A signer that takes whatever a benchmark asks of it. Within a runtime.
+fn signer_over(backend: Arc<SoftwareBackend>) -> Result<SignerClient, BenchError> {
+    let ceilings = RateCeilings {
+        root_ca_per_minute: u32::MAX,
+        issuing_ca_per_minute: u32::MAX,
+        log_per_minute: u32::MAX,
+        order_per_minute: u32::MAX,
+        ..RateCeilings::default()
+    };
+    SignerClient::in_process(backend, ceilings).map_err(BenchError::failed("the signer"))
 }
 
 async fn open(directory: &DataDir, signer: &SignerClient, clock: Arc<dyn Clock>) -> Result<Arc<Fleet>, BenchError> {
