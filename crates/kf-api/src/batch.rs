@@ -261,14 +261,16 @@ pub struct RefusedItem {
 pub struct BatchImport {
     /// Whether nothing was written because that was asked for.
     pub dry_run: bool,
-    /// Items read: records and manifests.
+    /// Items read: records, manifests and receipts.
     pub items: u64,
     /// Records merged, or that would be.
     pub merged: u64,
-    /// Records and manifests that were there already.
+    /// Records, manifests and receipts that were there already.
     pub already_there: u64,
     /// Manifests taken.
     pub manifests: u64,
+    /// Receipts taken: that the station destroyed the keys of the batch.
+    pub receipts: u64,
     /// Conflicts that these items brought about, at most the first 1,000.
     pub conflicts: Vec<BatchConflict>,
     /// How many there are in all.
@@ -334,6 +336,9 @@ pub struct Reconciliation {
     pub conflicts: Vec<BatchConflict>,
     /// How many there are in all.
     pub conflict_count: u64,
+    /// When the station destroyed the keys of the batch, by its word.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub key_destroyed: Option<UnixMillis>,
     /// Whether nothing is missing from the chain, nothing conflicts, and every manifest agrees.
     pub balances: bool,
 }

@@ -18,7 +18,7 @@ use crate::sql::{self, in_scope, scope};
 use crate::{Audit, Logged, Store, StoreError};
 
 pub use cancel::Cancellation;
-pub use merge::{ManifestRow, MergeRow, Merged, MergedOne};
+pub use merge::{KeysDestroyedRow, ManifestRow, MergeRow, Merged, MergedOne};
 
 const MAX_QUOTA_OCTETS: usize = 256 * 1024;
 const MAX_DEVICES: usize = 250_000;

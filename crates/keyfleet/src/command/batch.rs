@@ -208,6 +208,9 @@ async fn reconcile(context: &Context, batch: &str) -> Result<(), Failure> {
             books.records,
             books.last_sequence
         ));
+        if let Some(at) = books.key_destroyed {
+            say(&format!("the station destroyed the keys of this batch at {}, by its word", crate::moment::text(at)));
+        }
         for gap in &books.gaps {
             say(&format!("records {} to {} are not here: import what the station still holds", gap.first, gap.last));
         }

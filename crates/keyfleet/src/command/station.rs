@@ -84,7 +84,7 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "DIR")]
         state: PathBuf,
     },
-    /// Write the records and manifests of a batch, for `keyfleet batch import`
+    /// Write the records and manifests of a batch, and that its keys are destroyed, for `keyfleet batch import`
     Export {
         /// The station's directory
         #[arg(long, value_name = "DIR")]
@@ -264,6 +264,7 @@ fn export(station: &StationDirectory, batch: &str, out: &std::path::Path) -> Res
     })?;
     let count = kf_station::ledger::export(&mut journal, &mut octets)
         .map_err(|error| Failure::local(error.to_string(), "look at the journal's disk"))?;
+    octets.extend(batch.receipt()?.unwrap_or_default());
     file::write_new(out, &octets)?;
     let now = moment::text(SystemClock.now());
     say(&format!("{count} records and manifests written to {} at {now}", out.display()));

@@ -129,9 +129,19 @@ fn two_batches(factory: &Factory, held: &dyn Fn() -> Vec<u64>) {
     for batch in ["b-1", "b-2"] {
         let merged = factory.import(batch);
         assert_eq!((&merged["merged"], &merged["conflict_count"]), (&4.into(), &0.into()), "{merged}");
+        assert_eq!((&merged["receipts"], &merged["refused_count"]), (&1.into(), &0.into()), "{merged}");
+        let again = factory.fleet.json(&["batch", "import", batch, &format!("{batch}.records")]);
+        assert_eq!((&again["receipts"], &again["merged"]), (&0.into(), &0.into()), "once and for all: {again}");
         let books = factory.fleet.json(&["batch", "reconcile", batch]);
         assert_eq!((&books["passed"], &books["missing"]), (&4.into(), &0.into()), "{books}");
+        assert!(books["key_destroyed"].is_u64(), "{books}");
     }
+    // The word of one batch is not taken for another.
+    let receipts: Vec<_> =
+        fs::read_dir(factory.fleet.path("station/batches")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let first = receipts.iter().min().unwrap().join("keys-destroyed");
+    let other = factory.fleet.run(&["batch", "import", "b-2", first.to_str().unwrap()]);
+    other.expect_failure().expect_text("about the keys of another batch");
     factory.request("third", &[]).succeeds();
     factory.create("b-3", "third").succeeds();
     assert_eq!(good(&factory.run("b-3", "9", &[])), 1);

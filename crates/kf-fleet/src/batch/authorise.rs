@@ -52,6 +52,12 @@ pub(crate) struct BatchPlan {
     new: NewBatch,
 }
 
+/// The key by which a station is known.
+pub(super) fn identity_of(station: &Operator) -> Option<P256Key> {
+    let keys = kf_pki::pem::decode_all("PUBLIC KEY", station.voucher_key_pem.as_deref()?)?;
+    P256Key::from_spki(keys.first()?).ok()
+}
+
 fn invalid_format(field: &'static str) -> impl Fn(FormatError) -> FleetError {
     move |error| FleetError::invalid(field, error.to_string(), "correct it and try again")
 }
@@ -131,8 +137,7 @@ impl Fleet {
                 "add it with `keyfleet operator create NAME --role station --facility … --voucher-key …`, under that name",
             )
         })?;
-        let identity = station.voucher_key_pem.as_deref().and_then(|pem| kf_pki::pem::decode_all("PUBLIC KEY", pem));
-        let identity = identity.and_then(|keys| P256Key::from_spki(keys.first()?).ok()).ok_or_else(|| {
+        let identity = identity_of(&station).ok_or_else(|| {
             FleetError::invalid(
                 "station_request",
                 "the station has no P-256 key on record",

@@ -7,6 +7,7 @@ use kf_access::{Action, Principal};
 use kf_api::batch::{BatchConflict, BatchImport, BatchState, ConflictKind, Outcome, RefusedItem};
 use kf_api::certificate::Certificate;
 use kf_batch::frame::{Kind, Signed, document_hash, split_item};
+use kf_batch::keys_destroyed::KeysDestroyed;
 use kf_batch::manifest::Manifest;
 use kf_batch::merge::{BatchFacts, Link, certificate, judge};
 use kf_batch::quota::{Quota, quota_hash};
@@ -17,8 +18,9 @@ use kf_pki::certificate::PresentedCertificate;
 use kf_pki::issuer::Issuer;
 use kf_pki::request::RequestedKey;
 use kf_signer::BatchPlace;
-use kf_store::batch::{ManifestRow, MergeRow, Merged, MergedOne, StoredBatch};
+use kf_store::batch::{KeysDestroyedRow, ManifestRow, MergeRow, Merged, MergedOne, StoredBatch};
 
+use super::authorise::identity_of;
 use crate::entry::Entry;
 use crate::{Fleet, FleetError};
 
@@ -37,12 +39,15 @@ struct Opened {
     quota_hash: [u8; 32],
     /// The key that signed the quota.
     server_key: KeyId,
+    /// The key by which its station is known.
+    identity: Option<P256Key>,
 }
 
 /// What an item turned out to be.
 enum Item {
     Record(Box<Judged>),
     Manifest(Box<Manifest>, Vec<u8>),
+    KeysDestroyed(Box<KeysDestroyed>, Vec<u8>),
     Refused(String),
 }
 
@@ -76,11 +81,33 @@ impl Opened {
                 Err(error) => Item::Refused(bad(error)),
             };
         }
+        if Signed::read(Kind::KeysDestroyed, item).is_ok() {
+            return self.read_keys_destroyed(item);
+        }
         match Record::verify(item, key) {
             Ok(record) if record.batch == self.stored.batch.id => Item::Record(Box::new(self.judge(record, item))),
             Ok(_) => Item::Refused("it is a record of another batch".into()),
             Err(error) => Item::Refused(bad(error)),
         }
+    }
+
+    /// That the keys of this batch, and no others, were destroyed: the station's word for it.
+    fn read_keys_destroyed(&self, item: &[u8]) -> Item {
+        let Some(identity) = &self.identity else {
+            return Item::Refused("the key of the batch's station is not on record any more".into());
+        };
+        let destroyed = match KeysDestroyed::verify(item, identity) {
+            Ok(destroyed) => destroyed,
+            Err(error) => return Item::Refused(bad(error)),
+        };
+        let terms = &self.quota.terms;
+        let authority = <[u8; 65]>::try_from(self.issuer.public_key.as_ref()).ok();
+        let authority = authority.and_then(|point| P256Key::from_point(point).ok());
+        let keys = authority.map(|key| [key, terms.record_key, terms.transport_key].map(|key| key.spki_sha256()));
+        if destroyed.batch != self.stored.batch.id || keys != Some(destroyed.keys) {
+            return Item::Refused("it is about the keys of another batch".into());
+        }
+        Item::KeysDestroyed(Box::new(destroyed), item.to_vec())
     }
 
     fn judge(&self, record: Record, document: &[u8]) -> Judged {
@@ -135,7 +162,9 @@ impl Fleet {
         dry_run: bool,
     ) -> Result<BatchImport, FleetError> {
         let (stored, _) = self.batch_for(who, batch, Action::BatchImport)?;
-        let opened = open(stored, &self.batch_keys()?)?;
+        let mut opened = open(stored, &self.batch_keys()?)?;
+        let station = self.store.operator_by_name(&opened.quota.terms.station_name)?;
+        opened.identity = station.as_ref().and_then(identity_of);
         let count = count_items(&sequence)?;
         let opened = Arc::new(opened);
         let reader = Arc::clone(&opened);
@@ -145,10 +174,12 @@ impl Fleet {
         let mut report = BatchImport { dry_run, items: count, ..BatchImport::default() };
         let mut records = Vec::new();
         let mut manifests = Vec::new();
+        let mut receipts = Vec::new();
         for (number, item) in (1..).zip(items) {
             match item {
                 Item::Record(judged) => records.push(*judged),
                 Item::Manifest(manifest, document) => manifests.push((*manifest, document)),
+                Item::KeysDestroyed(destroyed, document) => receipts.push((*destroyed, document)),
                 Item::Refused(problem) => {
                     report.refused_count += 1;
                     if report.refused.len() < MAX_NAMED {
@@ -160,6 +191,9 @@ impl Fleet {
         self.merge(who, &opened, records, &mut report).await?;
         for (manifest, document) in manifests {
             self.merge_manifest(who, &opened, manifest, document, &mut report).await?;
+        }
+        for (destroyed, document) in receipts {
+            self.merge_keys_destroyed(who, &opened, &destroyed, document, &mut report).await?;
         }
         Ok(report)
     }
@@ -318,6 +352,38 @@ impl Fleet {
         self.after_merge(Merged { rows: Vec::new(), ..merged }, report)
     }
 
+    async fn merge_keys_destroyed(
+        &self,
+        who: &Principal,
+        opened: &Opened,
+        destroyed: &KeysDestroyed,
+        document: Vec<u8>,
+        report: &mut BatchImport,
+    ) -> Result<(), FleetError> {
+        if report.dry_run {
+            report.receipts += 1;
+            return Ok(());
+        }
+        let hash = document_hash(&document);
+        let mut entry = Entry::done(who, "batch.keys-destroyed", self.now())
+            .about(destroyed.batch)
+            .at_facility(Some(opened.stored.batch.facility))
+            .with("receipt_sha256", hex::encode(hash))
+            .with("generation", destroyed.generation)
+            .with("method", &destroyed.method)
+            .with("given_up", destroyed.is_given_up)
+            .with("at", destroyed.at.0);
+        for key in destroyed.keys {
+            entry = entry.about(format!("spki:{}", hex::encode(key)));
+        }
+        let row = KeysDestroyedRow { hash, destroyed: destroyed.at, document, entry: entry.build() };
+        match self.store.merge_keys_destroyed(opened.stored.batch.id, row).await? {
+            MergedOne::Now => report.receipts += 1,
+            MergedOne::Before => report.already_there += 1,
+        }
+        Ok(())
+    }
+
     fn after_merge(&self, merged: Merged, report: &mut BatchImport) -> Result<(), FleetError> {
         for one in &merged.rows {
             match one {
@@ -337,7 +403,7 @@ fn open(stored: StoredBatch, server_keys: &[(KeyId, P256Key)]) -> Result<Opened,
     let (server_key, quota) = opened.ok_or(FleetError::Bug("a stored quota"))?;
     let issuer = quota.terms.issuer().map_err(|_not_an_issuer| FleetError::Bug("a stored batch CA"))?;
     let quota_hash = quota_hash(&stored.quota);
-    Ok(Opened { stored, quota, issuer, quota_hash, server_key })
+    Ok(Opened { stored, quota, issuer, quota_hash, server_key, identity: None })
 }
 
 /// Looks at the whole before anything is believed.

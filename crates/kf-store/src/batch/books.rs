@@ -87,6 +87,9 @@ impl Store {
                     other: device_or_none(row, 3)?,
                 })
             })?;
+            let sql = "SELECT min(at) FROM batch_keys_destroyed WHERE batch = ?1";
+            let key_destroyed =
+                sql::one(connection, sql, [id.as_bytes()], |row| column::optional_time(row, 0))?.flatten();
             let planned = u64::from(batch.devices);
             let balances = gaps.is_empty() && conflict_count == 0 && manifests.iter().all(|line| line.agrees);
             Ok(Reconciliation {
@@ -102,6 +105,7 @@ impl Store {
                 manifests,
                 conflicts,
                 conflict_count,
+                key_destroyed,
                 balances,
             })
         })

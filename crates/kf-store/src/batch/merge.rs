@@ -73,6 +73,19 @@ pub struct ManifestRow {
     pub entry: AuditEntry,
 }
 
+/// What a station signed when it had destroyed the keys of a batch.
+#[derive(Clone, Debug)]
+pub struct KeysDestroyedRow {
+    /// SHA-256 of the signed document.
+    pub hash: [u8; 32],
+    /// When, by its word.
+    pub destroyed: UnixMillis,
+    /// The document as it was signed.
+    pub document: Vec<u8>,
+    /// Its log entry.
+    pub entry: AuditEntry,
+}
+
 /// What became of one record or manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MergedOne {
@@ -494,6 +507,25 @@ impl Store {
             let one = merge.manifest(&row)?;
             merge.merged.rows.push(one);
             Ok(merge.merged)
+        })
+        .await
+    }
+
+    /// Keeps what a station signed when it had destroyed the keys of a batch, with its log entry; one that is there already writes
+    /// nothing.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn merge_keys_destroyed(&self, batch: BatchId, row: KeysDestroyedRow) -> Result<MergedOne, StoreError> {
+        self.write(Class::Ordinary, move |act| {
+            require_state(act, batch)?;
+            let sql = "INSERT OR IGNORE INTO batch_keys_destroyed (batch, hash, at, document) VALUES (?1, ?2, ?3, ?4)";
+            let KeysDestroyedRow { hash, destroyed, document, entry } = &row;
+            if act.execute(sql, (batch.as_bytes(), hash, millis(*destroyed), document))? == 0 {
+                return Ok(MergedOne::Before);
+            }
+            act.log(&Audit::from(entry.clone()))?;
+            Ok(MergedOne::Now)
         })
         .await
     }

@@ -213,6 +213,15 @@ CREATE TABLE batch_manifest (
     PRIMARY KEY (batch, last, hash)
 ) STRICT, WITHOUT ROWID;
 
+-- What the station signed when it had destroyed the keys of the batch.
+CREATE TABLE batch_keys_destroyed (
+    batch BLOB NOT NULL,
+    hash BLOB NOT NULL,
+    at INTEGER NOT NULL,
+    document BLOB NOT NULL,
+    PRIMARY KEY (batch, hash)
+) STRICT, WITHOUT ROWID;
+
 -- What became of each device that has a record: a function of its records, written again with each.
 CREATE TABLE batch_made (
     batch BLOB NOT NULL,

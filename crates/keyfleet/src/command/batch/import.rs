@@ -119,6 +119,7 @@ async fn send(api: &mut Api, import: &Import, piece: Piece, total: &mut BatchImp
     total.merged += report.merged;
     total.already_there += report.already_there;
     total.manifests += report.manifests;
+    total.receipts += report.receipts;
     total.conflict_count += report.conflict_count;
     total.refused_count += report.refused_count;
     Ok(())
@@ -133,6 +134,9 @@ fn finish(context: &Context, import: &Import, total: &BatchImport) -> Result<(),
             "{} items: {} {done}, {} already there, {} manifests, {} conflicts, {} refused",
             total.items, total.merged, total.already_there, total.manifests, total.conflict_count, total.refused_count
         ));
+        if total.receipts > 0 {
+            say("the station destroyed the keys of this batch");
+        }
         let mut listing = Listing::new(context.format, &CONFLICT_COLUMNS);
         listing.rows(&total.conflicts, &Names::new())?;
         if !total.refused.is_empty() {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kf_api::batch::Outcome;
 use kf_batch::device_list::DeviceList;
 use kf_batch::frame::{document_hash, split_item};
+use kf_batch::keys_destroyed::KeysDestroyed;
 use kf_batch::manifest::Manifest;
 use kf_batch::quota::quota_hash;
 use kf_batch::record::{HardwareKind, Record};
@@ -23,12 +24,14 @@ pub(super) struct Books {
     pub(super) id: String,
     /// The devices of the quota.
     pub(super) devices: DeviceList,
-    /// Records and manifests as they were signed, in order.
+    /// Records, manifests and the receipt for the keys as they were signed, in order.
     pub(super) items: Vec<Vec<u8>>,
     /// The records, verified.
     pub(super) records: Vec<Record>,
     /// What the station counted.
     pub(super) counts: Counts,
+    /// What the station says of the keys of the batch.
+    destroyed: Vec<KeysDestroyed>,
     is_chain: bool,
 }
 
@@ -59,6 +62,7 @@ impl Books {
             items: Vec::new(),
             records: Vec::new(),
             counts,
+            destroyed: Vec::new(),
             is_chain: true,
         };
         let (mut rest, mut head) = (exported.as_slice(), quota_hash(&authorised.signed));
@@ -66,6 +70,10 @@ impl Books {
             books.items.push(split.item.to_vec());
             rest = split.rest;
             if Manifest::verify(split.item, &terms.record_key).is_ok_and(|manifest| manifest.head == head) {
+                continue;
+            }
+            if let Ok(destroyed) = KeysDestroyed::claimed(split.item) {
+                books.destroyed.push(destroyed);
                 continue;
             }
             let record = Record::verify(split.item, &terms.record_key).map_err(at(STEP))?;
@@ -90,7 +98,7 @@ impl Books {
 
     /// Every check that needs no server.
     pub(super) fn check(&self, shift: &Shift, report: &mut Report) -> Result<(), DemoError> {
-        let manifests = self.items.len().saturating_sub(self.records.len());
+        let manifests = self.items.len().saturating_sub(self.records.len() + self.destroyed.len());
         report.check(
             "records",
             &format!(
@@ -98,6 +106,15 @@ impl Books {
                 self.records.len()
             ),
             self.is_chain && manifests > 0,
+        );
+        let left = shift.batch_keys()?;
+        report.check(
+            "keys",
+            &format!(
+                "the station closed the batch: {} of its keys are left, and it signed that they are gone",
+                left.len()
+            ),
+            left.is_empty() && matches!(self.destroyed.as_slice(), [one] if one.batch.to_string() == self.id),
         );
         self.check_endings(report);
         self.check_twice(report);

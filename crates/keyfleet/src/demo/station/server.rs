@@ -110,10 +110,16 @@ fn add(total: &mut BatchImport, said: BatchImport) {
     total.items += said.items;
     total.merged += said.merged;
     total.manifests += said.manifests;
+    total.receipts += said.receipts;
     total.already_there += said.already_there;
     total.conflict_count += said.conflict_count;
     total.conflicts.extend(said.conflicts);
     total.refused_count += said.refused_count;
+}
+
+/// Items that were not there before.
+const fn taken(said: &BatchImport) -> u64 {
+    said.merged + said.manifests + said.receipts
 }
 
 /// Imported out of order and in two parts, then whole and in order, then again: each record counts once, in registry and log.
@@ -130,10 +136,8 @@ pub(super) async fn import(
         let again = send(stage, &books.batch, &in_order).await?;
         report.check(
             "import",
-            &format!("{how}: {} merged, {} already there", again.merged + again.manifests, again.already_there),
-            again.merged + again.manifests == 0
-                && again.already_there == all
-                && again.conflict_count + again.refused_count == 0,
+            &format!("{how}: {} merged, {} already there", taken(&again), again.already_there),
+            taken(&again) == 0 && again.already_there == all && again.conflict_count + again.refused_count == 0,
         );
     }
     let logged = logged_hashes(stage, &books.id).await?;
@@ -141,7 +145,7 @@ pub(super) async fn import(
         books.items.iter().map(|item| (hex::encode(kf_batch::frame::document_hash(item)), 1)).collect();
     report.check(
         "import",
-        &format!("the log has one entry for each of {} records and manifests, by hash", expected.len()),
+        &format!("the log has one entry for each of {} records, manifests and receipts, by hash", expected.len()),
         logged == expected,
     );
     Ok(())
@@ -180,7 +184,7 @@ async fn import_shuffled(
             total.merged, total.manifests, total.conflict_count, total.refused_count
         ),
         is_number(total.merged, books.records.len())
-            && is_number(total.merged + total.manifests, books.items.len())
+            && is_number(taken(&total), books.items.len())
             && total.conflict_count + total.refused_count == 0,
     );
     Ok(())
@@ -196,7 +200,8 @@ async fn logged_hashes(stage: &Stage, batch: &str) -> Result<BTreeMap<String, u3
         let page: Page<AuditRecord> = stage.query("/v1/audit", &filter, STEP).await?;
         for record in &page.items {
             let detail = record.entry.get("detail");
-            let hash = ["record_sha256", "manifest_sha256"].iter().find_map(|name| detail?.get(*name)?.as_str());
+            let names = ["record_sha256", "manifest_sha256", "receipt_sha256"];
+            let hash = names.iter().find_map(|name| detail?.get(*name)?.as_str());
             if let Some(hash) = hash {
                 *logged.entry(hash.to_owned()).or_default() += 1;
             }
@@ -233,8 +238,9 @@ pub(super) async fn reconcile(stage: &Stage, books: &Books, report: &mut Report)
         .all(|(server, station)| *server == u64::from(*station));
     report.check(
         STEP,
-        "the station counted the same, and every manifest of its shifts agrees",
-        same && !server.manifests.is_empty()
+        "the station counted the same, every manifest of its shifts agrees, and the keys of the batch are destroyed",
+        same && server.key_destroyed.is_some()
+            && !server.manifests.is_empty()
             && server.manifests.iter().all(|manifest| manifest.agrees)
             && server.manifests.iter().filter(|manifest| manifest.is_final).count() == 1,
     );

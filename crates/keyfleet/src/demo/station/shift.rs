@@ -140,6 +140,13 @@ impl Shift {
         self.path("state").join("batches").join(batch).join("labels")
     }
 
+    /// Files with keys of a batch, in the station's token.
+    pub(super) fn batch_keys(&self) -> Result<Vec<String>, DemoError> {
+        let mut names = names_in(&self.path("state").join("token"))?;
+        names.retain(|name| name.starts_with("keyfleet-station-") && !name.ends_with("-identity"));
+        Ok(names)
+    }
+
     fn command(&self, verb: &str) -> std::process::Command {
         let mut command = this_program();
         command.args(["station", verb, "--state"]).arg(self.path("state"));

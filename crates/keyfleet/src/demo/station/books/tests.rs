@@ -55,6 +55,7 @@ fn honest() -> Books {
         items: Vec::new(),
         records,
         counts,
+        destroyed: Vec::new(),
         is_chain: true,
     }
 }
