@@ -331,3 +331,25 @@ fn a_batch_whose_keys_are_not_in_the_token_or_whose_directory_is_damaged_is_refu
     fs::write(first.join("generation"), "1").unwrap();
     assert_eq!(factory.stands(), [row("b-1", "open", 1), row("b-2", "open", 2)], "{status:?}");
 }
+
+#[test]
+fn two_copies_of_a_station_that_both_make_devices_are_found_when_their_records_meet() {
+    let factory = Factory::in_files();
+    let path = |name: &str| factory.fleet.path(name);
+    factory.create("b-1", "first").succeeds();
+    assert_eq!(good(&factory.run("b-1", "1", &[])), 1);
+    copy(&path("station"), &path("twin"));
+    assert_eq!(good(&factory.run("b-1", "2", &[])), 2);
+    assert_eq!(factory.import("b-1")["merged"], 2);
+    fs::remove_file(path("b-1.records")).unwrap();
+    copy(&path("twin"), &path("station"));
+    // Another board gets the number that the first copy gave.
+    fs::remove_dir_all(path("boards")).unwrap();
+    assert_eq!(good(&factory.run("b-1", "3", &[])), 3);
+    let export = ["station", "export", "--state", "station", "--batch", "b-1", "--out", "b-1.records"];
+    factory.tool().run(&export).succeeds();
+    let merged = factory.fleet.run(&["batch", "import", "b-1", "b-1.records"]);
+    merged.expect_failure().expect_text("cloned-station");
+    let books = factory.fleet.run(&["--format", "json", "batch", "reconcile", "b-1"]);
+    assert!(!books.success() && books.text().contains("made-twice"), "{}", books.text());
+}

@@ -132,6 +132,33 @@ async fn items_that_are_forged_foreign_or_damaged_are_refused_one_by_one_and_the
 }
 
 #[tokio::test]
+async fn the_stations_word_that_its_keys_are_gone_counts_once_of_the_quotas_keys_and_from_nobody_else() {
+    let scratch = Scratch::new().await;
+    let station = Station::new(&scratch, "line-1", "plant-a").await;
+    let line = Line::start(&scratch, &station, "b-1", 5).await;
+    let other = Line::start(&scratch, &station, "b-2", 5).await;
+    let said = line.keys_destroyed(&station.identity, |_| {});
+    let by_thief = line.keys_destroyed(&line.keys.record, |_| {});
+    let of_others = line.keys_destroyed(&station.identity, |destroyed| destroyed.keys[1] = [7; 32]);
+    let foreign = other.keys_destroyed(&station.identity, |_| {});
+    let report = import(&scratch, &station, "b-1", [&by_thief, &of_others, &foreign]).await;
+    assert_eq!((report.receipts, report.refused_count), (0, 3), "{report:?}");
+    let books = scratch.fleet.batch_reconcile(&scratch.owner, "b-1").await.unwrap();
+    assert_eq!(books.key_destroyed, None);
+    let rehearsed = scratch.fleet.batch_import(&station.principal, "b-1", said.clone(), true).await.unwrap();
+    assert_eq!(rehearsed.receipts, 1);
+    assert_eq!(scratch.fleet.batch_reconcile(&scratch.owner, "b-1").await.unwrap().key_destroyed, None);
+    let before = log_size(&scratch).await;
+    for (receipts, already_there) in [(1, 0), (0, 1)] {
+        let report = import(&scratch, &station, "b-1", [&said]).await;
+        assert_eq!((report.receipts, report.already_there), (receipts, already_there), "{report:?}");
+    }
+    assert_eq!(log_size(&scratch).await, before + 1);
+    let books = scratch.fleet.batch_reconcile(&scratch.owner, "b-1").await.unwrap();
+    assert!(books.key_destroyed.is_some() && books.balances, "{books:?}");
+}
+
+#[tokio::test]
 async fn a_dry_run_writes_nothing() {
     let scratch = Scratch::new().await;
     let station = Station::new(&scratch, "line-1", "plant-a").await;

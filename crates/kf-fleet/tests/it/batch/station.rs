@@ -5,6 +5,7 @@ use kf_api::batch::{BatchImport, BatchOutcome, NewBatch, Outcome};
 use kf_api::operator::{Credential, NewOperator, Role};
 use kf_batch::P256Key;
 use kf_batch::frame::{document_hash, split_quota};
+use kf_batch::keys_destroyed::KeysDestroyed;
 use kf_batch::manifest::{Counts, Manifest};
 use kf_batch::quota::{Quota, StationKnows, quota_hash};
 use kf_batch::record::{Check, EntropyEvidence, KeyOrigin, MadeKey, Record};
@@ -168,6 +169,23 @@ impl Line {
             counts: self.counts,
             at: self.at,
         }
+    }
+
+    /// What the holder of `by` says of the keys of this batch.
+    pub(crate) fn keys_destroyed(&self, by: &PrivateKey, adjust: impl FnOnce(&mut KeysDestroyed)) -> Vec<u8> {
+        let terms = &self.quota.terms;
+        let mut destroyed = KeysDestroyed {
+            batch: terms.batch,
+            generation: 1,
+            keys: [public(&self.keys.authority), terms.record_key, terms.transport_key].map(|key| key.spki_sha256()),
+            method: "looked for".into(),
+            is_given_up: false,
+            at: self.at,
+        };
+        adjust(&mut destroyed);
+        let unsigned = destroyed.prepare(&public(by)).unwrap();
+        let signature = by.sign(&unsigned.to_be_signed()).unwrap();
+        unsigned.complete(&signature).unwrap()
     }
 
     pub(crate) fn device(&self, position: u32) -> DeviceId {
