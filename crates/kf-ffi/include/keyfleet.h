@@ -90,6 +90,8 @@ const char *kf_status_text(kf_status status);
 /* Sizes, octets. */
 #define KF_EVIDENCE_OCTETS 54
 #define KF_PUBLIC_KEY_OCTETS 91     /* SubjectPublicKeyInfo of a P-256 key */
+#define KF_ROOTS_OCTETS 128         /* SHA-256 of each root that can be held */
+#define KF_PROTECTED_OCTETS 256     /* the most of a protected record */
 #define KF_REQUEST_OCTETS 190       /* the most of a certification request */
 #define KF_CERTIFICATE_OCTETS 2048  /* the most of a certificate */
 #define KF_MESSAGE_OCTETS 384       /* the most of a message of an exchange, of an order and of a report */
@@ -162,6 +164,7 @@ typedef struct kf_exchange { KF_ALIGNED uint64_t words[96]; } kf_exchange;
 typedef struct kf_enrolment { KF_ALIGNED uint64_t words[160]; } kf_enrolment;
 typedef struct kf_order { KF_ALIGNED uint64_t words[16]; } kf_order;
 typedef struct kf_ratchet { KF_ALIGNED uint64_t words[16]; } kf_ratchet;
+typedef struct kf_protected { KF_ALIGNED uint64_t words[24]; } kf_protected;
 
 /* ---- The device: store, noise, chip ----------------------------------------------------------------------------- */
 
@@ -183,7 +186,8 @@ kf_status kf_evidence(kf_device *device, uint8_t evidence[KF_EVIDENCE_OCTETS]);
 /* Random octets, each 32 from ceil(320 / H) fresh samples; of whatever state the noise is declared. */
 kf_status kf_random(kf_device *device, uint8_t *octets, size_t length);
 
-/* Records of the firmware's own, ids 0x1000 to 0xFFFE, durable when the call returns. KF_MISSING when there is none. */
+/* Records of the firmware's own, ids 0x1000 to 0x7FFF, durable when the call returns. KF_MISSING when there is none. Those above lie
+ * under the storage key: see kf_protected_put. */
 kf_status kf_record_put(kf_device *device, uint16_t id, const uint8_t *octets, size_t length);
 kf_status kf_record_get(kf_device *device, uint16_t id, uint8_t *octets, size_t capacity, size_t *length);
 kf_status kf_record_remove(kf_device *device, uint16_t id);
@@ -235,7 +239,7 @@ typedef struct kf_est {
   size_t code_length;           /* name and code together at most 180 */
   uint8_t *authorities;         /* memory for the answer to cacerts, until kf_enrolment_end: 4 KiB are enough for three */
   size_t authorities_capacity;
-  uint8_t anchor[32];           /* SHA-256 of the root's certificate, DER: the pinned root */
+  uint8_t anchor[32];           /* SHA-256 of the root's certificate, DER: the root from the factory; see kf_roots */
   uint8_t grade;                /* of the keys that are made: KF_PRODUCTION or KF_TRIAL */
   uint8_t has_factory_identity; /* not 0: the firmware has an IDevID of its own and can show it in TLS */
   uint8_t renew_now;            /* not 0: as an order to rotate asks for */
@@ -281,6 +285,16 @@ kf_status kf_enrolment_next(kf_enrolment *enrolment, kf_device *device, uint64_t
 kf_status kf_enrolment_answer(kf_enrolment *enrolment, kf_device *device, uint64_t now, uint16_t status,
                               uint32_t retry_after_seconds, uint8_t *body, size_t length);
 void kf_enrolment_end(kf_enrolment *enrolment);
+
+/* Roots that are held: SHA-256 of their certificates, the first of them `anchor` as long as nothing else was taken up. Every answer to
+ * cacerts that kf_enrolment_answer takes adds those, durably, that a held one has signed a link certificate for; a root that is only
+ * offered is not believed. TLS must verify the server by these: ask at each connection, or after each answer. */
+kf_status kf_roots(kf_device *device, const uint8_t anchor[32], uint8_t roots[KF_ROOTS_OCTETS], uint8_t *count);
+/* What would remain without those that `answer`, a copy of the body of an answer to cacerts, hands out no more; it is overwritten.
+ * KF_MISSING when all stay. Connect by the rest, with forget 0; when the server was found by them alone, call again with forget 1:
+ * the others are forgotten, durably. The last one never is. */
+kf_status kf_roots_remaining(kf_device *device, const uint8_t anchor[32], uint8_t *answer, size_t length, uint8_t forget,
+                             uint8_t roots[KF_ROOTS_OCTETS], uint8_t *count);
 
 /* ---- The device key --------------------------------------------------------------------------------------------- */
 
@@ -382,6 +396,32 @@ kf_status kf_reset_report(kf_device *device, uint8_t report[KF_MESSAGE_OCTETS], 
 /* The server has the report, or refused it for good: it is forgotten. */
 kf_status kf_reset_told(kf_device *device);
 void kf_order_end(kf_order *order);
+
+/* ---- Data at rest, under a storage key that is replaced ---------------------------------------------------------- */
+
+/* The storage key: random, in versions, wrapped by the chip; the first is made when there is none. */
+kf_status kf_protected_open(kf_protected *keys, kf_device *device);
+/* Protected records, ids 0x8000 to 0xFFFF, at most KF_PROTECTED_OCTETS, durable when the call returns. KF_MISSING when there is none,
+ * KF_REFUSED when it does not open. */
+kf_status kf_protected_put(kf_protected *keys, kf_device *device, uint16_t id, const uint8_t *octets, size_t length);
+kf_status kf_protected_get(kf_protected *keys, kf_device *device, uint16_t id, uint8_t *octets, size_t capacity,
+                           size_t *length);
+
+#define KF_IDLE 0  /* nothing is under way */
+#define KF_MOVED 1 /* another record lies under the new version */
+#define KF_OVER 2  /* the older version is destroyed, its cells erased and read back, and that is written down */
+
+/* Begins a migration to the next version, because `request` asks for it: the 16 octets of the header keyfleet-storage (32 hexadecimal
+ * digits) of an answer to GET /v1/device/orders, given to those who send that header. The same request is done once. */
+kf_status kf_protected_begin(kf_protected *keys, kf_device *device, const uint8_t request[16]);
+/* One step, one atomic update of the store: repeat until KF_OVER or KF_IDLE, also after power loss, when kf_protected_open found a
+ * migration under way. Records open and are put meanwhile. KF_REFUSED for a record that opens under neither version: it stays, and so
+ * does the older version. */
+kf_status kf_protected_step(kf_protected *keys, kf_device *device, uint8_t *what);
+/* The statement that the last migration is over, signed by the identity in use: POST it to /v1/device/storage as application/cbor
+ * until the server has answered. KF_MISSING when none is over. */
+kf_status kf_protected_report(kf_device *device, uint64_t now, uint8_t report[KF_MESSAGE_OCTETS], size_t *length);
+void kf_protected_end(kf_protected *keys);
 
 /* ---- The ratchet: forward secrecy against who takes the device --------------------------------------------------- */
 

@@ -112,10 +112,10 @@ border! {
     }
 }
 
-/// A record of the firmware's own.
+/// A record of the firmware's own. Those from [`RecordId::FIRST_PROTECTED`] on are read and written under the storage key alone.
 fn record(id: u16) -> Result<RecordId, Status> {
     let id = RecordId(id);
-    if id >= RecordId::FIRST_OF_FIRMWARE && id.0 != u16::MAX { Ok(id) } else { Err(Status::Argument) }
+    if (RecordId::FIRST_OF_FIRMWARE..RecordId::FIRST_PROTECTED).contains(&id) { Ok(id) } else { Err(Status::Argument) }
 }
 
 border! {

@@ -10,6 +10,7 @@ use kf_device::enrolment::{
     Service, basic_authorization, body, certification_request, issued, outcome_of, validity_of,
 };
 use kf_device::identity::Certified;
+use kf_device::trust::Anchors;
 use kf_key::UnixMillis;
 
 use crate::device::Device;
@@ -394,14 +395,20 @@ impl Enrolling {
         // Reading decodes in place; the copy is read again when the certificate comes.
         place.copy_from_slice(answer.body);
         let length = place.len();
-        match Authorities::read(answer, Anchor(self.est.anchor)) {
-            Ok(_anchored) => {
+        let anchors = Anchors::load(&mut device.store, Anchor(self.est.anchor))?;
+        let taken = Authorities::read(answer, anchors).map_err(Status::from).and_then(|mut authorities| {
+            // A device without a clock says 0, and does not judge the validity of links.
+            let clock = (now.0 > 0).then_some(now);
+            Ok(authorities.take_up(&mut device.store, clock)?)
+        });
+        match taken {
+            Ok(_new) => {
                 self.authorities = Some(length);
                 Ok(())
             }
-            Err(error) => {
+            Err(status) => {
                 self.observe(device, Outcome::Failed { retry_after }, now)?;
-                Err(error.into())
+                Err(status)
             }
         }
     }
@@ -421,7 +428,8 @@ impl Enrolling {
         let candidate = device.candidate()?;
         let kept = memory.get_mut(..length).ok_or(Status::State)?;
         let kept = Answer { status: 200, retry_after_seconds: None, body: kept };
-        let outcome = Authorities::read(kept, Anchor(self.est.anchor))
+        let anchors = Anchors::load(&mut device.store, Anchor(self.est.anchor))?;
+        let outcome = Authorities::read(kept, anchors)
             .and_then(|authorities| issued(answer, &candidate.public_key(), &authorities))
             .map_err(Status::from)
             .and_then(|certificate| {

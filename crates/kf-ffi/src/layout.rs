@@ -11,6 +11,7 @@ use crate::exchange::Exchanging;
 use crate::handle::{Held, InHandle};
 use crate::hooks::{BoardOfC, Hooks};
 use crate::order::Ordered;
+use crate::protected::Protecting;
 use crate::ratchet::Ratcheting;
 use crate::sealing::{HeldSealer, Place};
 
@@ -45,6 +46,7 @@ pub fn layouts() -> impl Iterator<Item = Layout> {
         handle::<Enrolling>("sizeof(kf_enrolment)"),
         handle::<Ordered>("sizeof(kf_order)"),
         handle::<Ratcheting>("sizeof(kf_ratchet)"),
+        handle::<Protecting>("sizeof(kf_protected)"),
     ];
     let structures = structures! {
         "sizeof(kf_hooks)" size_of::<Hooks>();
@@ -72,6 +74,8 @@ pub fn layouts() -> impl Iterator<Item = Layout> {
         "KF_PLAINTEXT_OCTETS" kf_seal::MAX_PLAINTEXT_OCTETS;
         "KF_ENVELOPE_OVERHEAD_OCTETS" kf_seal::MAX_OVERHEAD_OCTETS;
         "KF_PUBLIC_KEY_OCTETS" 91;
+        "KF_ROOTS_OCTETS" crate::trust::ROOTS_OCTETS;
+        "KF_PROTECTED_OCTETS" kf_device::protected::MAX_OCTETS;
     };
     handles.into_iter().chain(structures)
 }

@@ -48,9 +48,11 @@ mod layout;
 mod order;
 mod pin;
 mod pointer;
+mod protected;
 mod ratchet;
 mod sealing;
 mod status;
+mod trust;
 
 pub use derivation::{
     KeyPlaceOfC, kf_derive, kf_derive_counter_mode, kf_device_key_inject, kf_device_key_place, kf_extract,
@@ -78,6 +80,10 @@ pub use order::{
     kf_reset_told, kf_wipe_report,
 };
 pub use pin::kf_pin_take_up;
+pub use protected::{
+    Protecting, kf_protected_begin, kf_protected_end, kf_protected_get, kf_protected_open, kf_protected_put,
+    kf_protected_report, kf_protected_step,
+};
 pub use ratchet::{
     Ratcheting, kf_ratchet_advance, kf_ratchet_begin, kf_ratchet_end, kf_ratchet_load, kf_ratchet_position,
     kf_ratchet_session_key,
@@ -88,3 +94,4 @@ pub use sealing::{
 #[doc(hidden)]
 pub use status::codes;
 pub use status::{HookFailed, kf_status_text};
+pub use trust::{kf_roots, kf_roots_remaining};

@@ -10,6 +10,7 @@ use kf_device::exchange::kf_exchange::order::OrderRefusal;
 use kf_device::exchange::kf_exchange::{ExchangeError, Refusal};
 use kf_device::exchange::{BeginError, KeepError};
 use kf_device::order::OrderError;
+use kf_device::protected::ProtectError;
 use kf_device::sealed::kf_seal::{OpenError, SealError};
 use kf_device::storage::{CounterError, StorageError};
 use kf_device::wrap::WrapError;
@@ -229,6 +230,33 @@ impl From<OpenError> for Status {
             OpenError::ExternalAadTooLarge { .. } => Self::Length,
             OpenError::AlgorithmNotBuilt => Self::NotBuilt,
             _ => Self::Refused,
+        }
+    }
+}
+
+impl From<EntropyError<Infallible>> for Status {
+    fn from(error: EntropyError<Infallible>) -> Self {
+        match error {
+            EntropyError::Noise(never) => match never {},
+            EntropyError::Unhealthy(_) => Self::Unhealthy,
+            EntropyError::NotPhysical(_) => Self::NotPhysical,
+            _ => Self::Bug,
+        }
+    }
+}
+
+impl<W: IntoStatus, N> From<ProtectError<HookFailed, W, N>> for Status
+where
+    Self: From<EntropyError<N>>,
+{
+    fn from(error: ProtectError<HookFailed, W, N>) -> Self {
+        match error {
+            ProtectError::Key(error) => error.into(),
+            ProtectError::Entropy(error) => error.into(),
+            ProtectError::Id => Self::Argument,
+            ProtectError::TooLarge => Self::Length,
+            ProtectError::Refused => Self::Refused,
+            _ => Self::Bug,
         }
     }
 }

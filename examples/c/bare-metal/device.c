@@ -383,6 +383,29 @@ static void destroy(void) {
 }
 
 /* Gives the noise state, the place of the device key (24 octets of zeroes when there is none), the certificate in use. */
+/* What asks for a new storage key, 16: moves what is kept under it, and gives the statement for the server. */
+static void keep(uint64_t now, fields *frame) {
+  static kf_protected keys;
+  static const uint8_t calibration[] = "offset 17";
+  uint8_t kept[KF_PROTECTED_OCTETS], what;
+  size_t length;
+  const uint8_t *request = field_of(frame, 16);
+  kf_status status;
+  REQUIRE(request != NULL, KF_LENGTH);
+  DO(kf_protected_open(&keys, &device));
+  status = kf_protected_get(&keys, &device, 0x8000, kept, sizeof kept, &length);
+  if (status == KF_MISSING) status = kf_protected_put(&keys, &device, 0x8000, calibration, sizeof calibration);
+  DO(status);
+  DO(kf_protected_begin(&keys, &device, request));
+  do {
+    DO(kf_protected_step(&keys, &device, &what));
+  } while (what == KF_MOVED);
+  DO(kf_protected_get(&keys, &device, 0x8000, kept, sizeof kept, &length));
+  REQUIRE(length == sizeof calibration && memcmp(kept, calibration, length) == 0, KF_CORRUPT);
+  kf_protected_end(&keys);
+  did("kf_protected_report", kf_protected_report(&device, now, result, &result_length));
+}
+
 static void show(void) {
   kf_key_place place;
   kf_status status = kf_device_key_place(&device, &place);
@@ -421,6 +444,7 @@ static void __attribute__((noinline)) run(size_t length) {
     case 8: destroy(); break;
     case 9: show(); break;
     case 10: fetch_order(now); break;
+    case 11: keep(now, &frame); break;
     default: did("the command", KF_ARGUMENT);
   }
 }

@@ -171,6 +171,48 @@ static int noise_and_records(void) {
   return 0;
 }
 
+static int protected_and_roots(void) {
+  static kf_protected keys;
+  uint8_t octets[KF_PROTECTED_OCTETS + 1] = {7}, roots[KF_ROOTS_OCTETS], anchor[32] = {9}, what = 99, report[KF_MESSAGE_OCTETS];
+  static const uint8_t request[16] = {1}, none[32];
+  size_t length = 0;
+  SAYS(kf_protected_put(&keys, &device, 0x8000, octets, 4), KF_STATE);
+  SAYS(kf_protected_open(NULL, &device), KF_NULL);
+  fails_chip = 1;
+  SAYS(kf_protected_open(&keys, &device), KF_CHIP_HOOK);
+  fails_chip = 0;
+  SAYS(kf_protected_open(&keys, &device), KF_OK);
+  SAYS(kf_protected_put(&keys, &device, 0x7fff, octets, 4), KF_ARGUMENT);
+  SAYS(kf_record_put(&device, 0x8000, octets, 4), KF_ARGUMENT); /* nor the other way round */
+  SAYS(kf_protected_put(&keys, &device, 0x8000, octets, sizeof octets), KF_LENGTH);
+  SAYS(kf_protected_put(&keys, &device, 0x8000, octets, 40), KF_OK);
+  SAYS(kf_protected_get(&keys, &device, 0x8001, octets, sizeof octets, &length), KF_MISSING);
+  SAYS(kf_protected_get(&keys, &device, 0x8000, octets, 39, &length), KF_BUFFER);
+  CHECK(length == 40);
+  SAYS(kf_protected_report(&device, 0, report, &length), KF_MISSING); /* none is over */
+  SAYS(kf_protected_step(&keys, &device, &what), KF_OK);
+  CHECK(what == KF_IDLE);
+  SAYS(kf_protected_begin(&keys, &device, NULL), KF_NULL);
+  SAYS(kf_protected_begin(&keys, &device, request), KF_OK);
+  SAYS(kf_protected_step(&keys, &device, &what), KF_OK);
+  CHECK(what == KF_MOVED);
+  SAYS(kf_protected_step(&keys, &device, &what), KF_OK);
+  CHECK(what == KF_OVER);
+  SAYS(kf_protected_begin(&keys, &device, request), KF_OK); /* once */
+  SAYS(kf_protected_step(&keys, &device, &what), KF_OK);
+  CHECK(what == KF_IDLE);
+  SAYS(kf_protected_get(&keys, &device, 0x8000, octets, sizeof octets, &length), KF_OK);
+  CHECK(length == 40 && octets[0] == 7);
+  SAYS(kf_protected_report(&device, 0, report, &length), KF_MISSING); /* no identity signs it */
+  kf_protected_end(&keys);
+  SAYS(kf_protected_get(&keys, &device, 0x8000, octets, sizeof octets, &length), KF_STATE);
+  SAYS(kf_roots(&device, NULL, roots, &what), KF_NULL);
+  SAYS(kf_roots(&device, anchor, roots, &what), KF_OK);
+  CHECK(what == 1 && memcmp(roots, anchor, 32) == 0 && memcmp(roots + 32, none, 32) == 0);
+  SAYS(kf_roots_remaining(&device, anchor, octets, 20, 0, roots, &what), KF_MALFORMED);
+  return 0;
+}
+
 static int keys(void) {
   static uint8_t envelope[256], plaintext[64];
   static kf_sealer sealer;
@@ -324,7 +366,7 @@ static int counters_and_the_end(void) {
 
 int main(void) {
   CHECK(strcmp(kf_status_text(77), "unknown") == 0);
-  if (starting() != 0 || noise_and_records() != 0 || keys() != 0 || messages() != 0 || counters_and_the_end() != 0) return 1;
+  if (starting() != 0 || noise_and_records() != 0 || protected_and_roots() != 0 || keys() != 0 || messages() != 0 || counters_and_the_end() != 0) return 1;
   printf("all refused\n");
   return 0;
 }

@@ -64,6 +64,25 @@ impl EstServer {
         self.openssl("dgst -sha256 -binary root.der")
     }
 
+    /// Makes a second root, offered beside the first: with the link by which the first vouches for it, or without.
+    pub(crate) fn offer_successor(&self, is_vouched: bool) {
+        self.openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout next.key -out next.pem -days 30 -subj /CN=root-2");
+        self.openssl("req -new -key next.key -subj /CN=root-2 -out next.csr");
+        fs::write(self.folder.join("ca.ext"), "basicConstraints=critical,CA:TRUE\n").unwrap();
+        self.openssl("x509 -req -in next.csr -CA root.pem -CAkey root.key -days 30 -extfile ca.ext -out link.pem");
+        let link = if is_vouched { " -certfile link.pem" } else { "" };
+        self.openssl(&format!(
+            "crl2pkcs7 -nocrl -certfile root.pem -certfile next.pem{link} -outform DER -out authorities.der"
+        ));
+    }
+
+    /// Issues from the second root, and hands out nothing else.
+    pub(crate) fn retire_first(&self) {
+        fs::rename(self.folder.join("next.pem"), self.folder.join("root.pem")).unwrap();
+        fs::rename(self.folder.join("next.key"), self.folder.join("root.key")).unwrap();
+        self.openssl("crl2pkcs7 -nocrl -certfile root.pem -outform DER -out authorities.der");
+    }
+
     pub(crate) fn place(&self) -> KeyPlace {
         KeyPlace { facility: FACILITY, facility_epoch: 1, device_epoch: self.device_epoch }
     }

@@ -28,6 +28,7 @@ pub(crate) enum Told {
     Obey = 7,
     Destroy = 8,
     Show = 9,
+    Keep = 11,
 }
 
 /// What is burnt into a chip and lies in its flash, and who is at the other end of the modem.

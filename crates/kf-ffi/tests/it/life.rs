@@ -2,6 +2,7 @@
 
 use kf_derive::{AeadAlgorithm, ApplicationKey, Sender};
 use kf_exchange::order::{Order, OrderAct, OrderOutcome, OrderReport};
+use kf_exchange::storage::{KeyErasure, StorageReport};
 use kf_key::UnixMillis;
 use kf_seal::{Boot, KEY_ID_MAX_OCTETS, KeyId, Opener, Replay, SESSION, SealAlgorithm, Sealed, Sealer, Service};
 use kf_testkit::Python;
@@ -182,6 +183,46 @@ fn a_device_in_c_that_is_reset_is_one_that_never_enrolled_and_obeys_no_order_twi
     assert_eq!(open(device.server(), &envelope), b"21.8 C");
     let again = device.tell(Told::Obey, NOW, &[&reset]).unwrap_err();
     assert!(again.contains("accepted before"), "{again}");
+}
+
+#[test]
+fn a_device_in_c_takes_up_a_root_that_the_held_one_vouches_for_and_none_that_is_only_offered() {
+    for is_vouched in [true, false] {
+        let mut bench = bench(1);
+        let (mut device, started) = bench.power_on();
+        started.unwrap();
+        device.tell(Told::Enrol, NOW, &[CODE, &[0]]).unwrap();
+        device.server().offer_successor(is_vouched);
+        device.tell(Told::Enrol, NOW, &[b"", &[1]]).unwrap();
+        drop(device);
+        bench.server.retire_first();
+        let (mut device, started) = bench.power_on();
+        started.unwrap();
+        let renewed = device.tell(Told::Enrol, NOW, &[b"", &[1]]);
+        if is_vouched {
+            assert_eq!(Some(&renewed.unwrap()), device.server().certified.last(), "below the second root");
+        } else {
+            let refused = renewed.unwrap_err();
+            assert!(refused.contains("pinned root"), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn a_device_in_c_moves_what_it_keeps_to_a_new_storage_key_once_and_signs_that_it_has() {
+    let mut bench = bench(1);
+    let (mut device, started) = bench.power_on();
+    started.unwrap();
+    device.tell(Told::Enrol, NOW, &[CODE, &[0]]).unwrap();
+    drop(device);
+    for (request, version) in [([0x51; 16], 2), ([0x51; 16], 2), ([0x52; 16], 3)] {
+        let (mut device, started) = bench.power_on();
+        started.unwrap();
+        let report = device.tell(Told::Keep, NOW, &[&request]).unwrap();
+        let report = StorageReport::verify(&report, &device.server().identity(0)).unwrap();
+        let expected = (DEVICE, request, version, 1, KeyErasure::ReadBack);
+        assert_eq!((report.device, report.request, report.version, report.records, report.erasure), expected);
+    }
 }
 
 #[test]
