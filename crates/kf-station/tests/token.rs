@@ -14,7 +14,7 @@ use std::sync::Arc;
 use kf_api::batch::Outcome;
 use kf_batch::P256Key;
 use kf_batch::record::KeyOrigin;
-use kf_key::SecretBytes;
+use kf_key::{KeyAlgorithm, SecretBytes};
 use kf_pkcs11::SignatureToken;
 use kf_station::clock::Clock;
 use kf_station::fixture::{Board, DeviceFixture, Fixture, Simulator, Supply, TokenHolder};
@@ -26,11 +26,11 @@ use kf_station::request::station_request;
 use kf_station::station::{Setup, Station, StationError};
 use kf_station::target::of_recipe;
 use kf_station::token::{Generation, Pkcs11Token, SoftwareToken, StationKey, StationToken, TokenError, labels};
-use kf_testkit::{Scenario, SoftHsm, run_scenarios};
+use kf_testkit::{Scenario, SoftHsm, Tool, run_scenarios};
 
 use stage::{Disk, LINUX, NOW, Power, Stage, TestClock};
 
-const SCENARIOS: [Scenario; 6] = [
+const SCENARIOS: [Scenario; 7] = [
     (
         "a_device_makes_its_key_in_its_token_and_is_finished_once_wherever_power_was_cut",
         a_device_makes_its_key_in_its_token,
@@ -41,6 +41,10 @@ const SCENARIOS: [Scenario; 6] = [
     (
         "the_keys_of_one_batch_are_destroyed_in_a_token_and_those_of_another_stay",
         the_keys_of_one_batch_are_destroyed_in_a_token,
+    ),
+    (
+        "half_a_pair_that_a_power_cut_left_in_a_token_is_replaced_by_a_whole_one",
+        half_a_pair_that_a_power_cut_left_is_replaced,
     ),
     (
         "the_keys_of_one_batch_are_overwritten_and_gone_from_files_and_those_of_another_stay",
@@ -277,6 +281,26 @@ fn the_keys_of_one_batch_are_destroyed_in_a_token() {
     let found: std::collections::BTreeSet<_> = token.labels("keyfleet-station-").unwrap().into_iter().collect();
     let left = labels(SECOND).into_iter().chain([StationKey::Identity.label()]).collect();
     assert_eq!(found, left, "what C_FindObjects finds");
+}
+
+fn half_a_pair_that_a_power_cut_left_is_replaced() {
+    open().draw(Generation::FIRST).unwrap();
+    let halves = ["pubkey", "privkey", "pubkey"].into_iter().zip(labels(Generation::FIRST));
+    let delete = ["--module", SoftHsm::module().to_str().unwrap(), "--token-label", SoftHsm::LABEL, "--login"];
+    for (half, label) in halves {
+        let which = ["--pin", SoftHsm::PIN, "--delete-object", "--type", half, "--label", label.as_str()];
+        let tool = Tool::new("pkcs11-tool").env(SoftHsm::VARIABLE, std::env::var(SoftHsm::VARIABLE).unwrap());
+        assert!(tool.run(&[&delete[..], &which].concat()).success(), "{label}");
+    }
+    let token = open();
+    assert_eq!(keys_of(&token, Generation::FIRST), Err(TokenError::MISSING));
+    token.draw(Generation::FIRST).unwrap();
+    let keys = keys_of(&token, Generation::FIRST).unwrap();
+    let message = b"a record";
+    let signature = token.sign(StationKey::Record(Generation::FIRST), message).unwrap();
+    let verified = kf_crypto::verify(KeyAlgorithm::P256, keys[2].point(), message, &signature);
+    assert!(verified.is_ok(), "both halves are of one pair");
+    assert!(token.agree(Generation::FIRST, keys[3].point()).is_ok());
 }
 
 fn the_keys_of_one_batch_are_overwritten_and_gone_from_files() {
