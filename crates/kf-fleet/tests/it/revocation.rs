@@ -1,12 +1,16 @@
+use std::path::Path;
+
 use kf_api::device::{Departure, DeviceAct, DeviceActRequest};
 use kf_api::revocation::{RevocationTarget, RevokeRequest};
-use kf_fleet::FleetError;
-use kf_key::{RevocationReason, SerialNumber, UnixMillis};
+use kf_fleet::{Fleet, FleetError, Principal};
+use kf_key::{CertificateStatus, RevocationReason, SerialNumber, UnixMillis};
 use kf_pki::crl::CrlScope;
 use kf_pki::issuer::Issuer;
 use kf_pki::ocsp::{CertStatus, make_request, verify_response};
 use kf_store::Options;
 
+use crate::backup::{Rig, place, restored_at, status_of};
+use crate::crash::{copied, killed_child};
 use crate::scratch::{Scratch, fresh_csr};
 
 fn issuer(scratch: &Scratch, authority: &kf_api::authority::Authority) -> Issuer {
@@ -187,4 +191,71 @@ async fn on_a_full_disk_revocation_goes_on_and_issuance_says_why_not() {
     let outcome = scratch.fleet.revoke(&scratch.owner, request(target, RevocationReason::KeyCompromise)).await.unwrap();
     assert!(outcome.done);
     assert!(scratch.fleet.device_show(&scratch.owner, "thermo-1").await.is_ok());
+}
+
+/// Names the directory in which the child of the test below works.
+const CHILD: &str = "KF_FLEET_REVOCATION_CHILD";
+const REVOKED: [&str; 3] = ["thermo-1", "thermo-2", "thermo-3"];
+
+/// Everything of `REVOKED`, at once.
+async fn revoke_plant(fleet: &Fleet, who: &Principal) -> bool {
+    let target = RevocationTarget::Facility("plant-a".into());
+    fleet.revoke(who, request(target, RevocationReason::KeyCompromise)).await.unwrap().done
+}
+
+#[tokio::test]
+async fn a_crash_at_any_durable_step_of_a_revocation_leaves_all_or_none_revoked_and_no_way_back() {
+    if let Some(directory) = std::env::var_os(CHILD) {
+        let (fleet, _, owner, _) = Scratch::open_in(Path::new(&directory)).await.unwrap();
+        assert!(revoke_plant(&fleet, &owner).await);
+        fleet.turn().await;
+        return;
+    }
+    let rig = Rig::new().await;
+    let mut serials = Vec::new();
+    for name in REVOKED {
+        rig.scratch.device(name).await;
+        serials.push(rig.scratch.enrol(name).await.serial);
+    }
+    rig.scratch.device_at("elsewhere", "plant-b", "thermo").await;
+    let untouched = rig.scratch.enrol("elsewhere").await.serial;
+    let from = place(&rig.backup().await);
+    rig.scratch.fleet.turn().await;
+    let key = rig.key;
+    let closed = rig.scratch.closed().await;
+    let kept = tempfile::tempdir().unwrap();
+    crate::rollback::copy(&from, &kept.path().join("backup"));
+    let test = "revocation::a_crash_at_any_durable_step_of_a_revocation_leaves_all_or_none_revoked_and_no_way_back";
+    let (mut crashes, mut revoked) = (0, 0);
+    for when in 1..200 {
+        let directory = copied(closed.path());
+        let killed = killed_child(test, (CHILD, directory.path()), when).await;
+        // The next start: registry, OCSP and list say one thing, of all certificates the same.
+        let survivor = Scratch::at(directory).await;
+        survivor.fleet.turn().await;
+        let is_revoked = status_of(&survivor, serials[0]).await == CertificateStatus::Revoked;
+        for serial in &serials {
+            let status = status_of(&survivor, *serial).await;
+            assert_eq!(status == CertificateStatus::Revoked, is_revoked, "crash {when}");
+            let answer = ocsp_says(&survivor, *serial, None).await;
+            assert_eq!(matches!(answer, CertStatus::Revoked { .. }), is_revoked, "crash {when}: {answer:?}");
+            assert_eq!(crl_holds(&survivor, *serial).await, is_revoked, "crash {when}");
+        }
+        assert_eq!(ocsp_says(&survivor, untouched, None).await, CertStatus::Good, "crash {when}");
+        revoked += usize::from(is_revoked);
+        // Restored from before, it stays so.
+        let directory = survivor.closed().await;
+        std::fs::remove_dir_all(directory.path().join("data")).unwrap();
+        restored_at((&kept.path().join("backup"), None), directory.path(), &key, true).unwrap();
+        let restored = Scratch::at(directory).await;
+        for serial in &serials {
+            let status = status_of(&restored, *serial).await;
+            assert_eq!(status == CertificateStatus::Revoked, is_revoked, "crash {when}: after a restore");
+        }
+        if !killed {
+            break;
+        }
+        crashes += 1;
+    }
+    assert!((4..190).contains(&crashes) && revoked >= 2, "{crashes} crashes, {revoked} times revoked");
 }
