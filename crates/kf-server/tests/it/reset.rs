@@ -1,5 +1,7 @@
 //! A device that is sold: what its owner brought dies by order, and the next owner's server admits it by its IDevID.
 
+mod hardware;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsRawFd as _;
