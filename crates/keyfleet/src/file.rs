@@ -53,6 +53,19 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
         .map_err(|_binary| Failure::local(format!("{} is not text", path.display()), "give a PEM or text file"))
 }
 
+/// Whether a file begins with these octets; no more of it is read.
+///
+/// # Errors
+/// [`Failure::File`].
+pub(crate) fn begins_with(path: &Path, start: &[u8]) -> Result<bool, Failure> {
+    let mut found = vec![0; start.len()];
+    match File::open(path).and_then(|mut file| file.read_exact(&mut found)) {
+        Ok(()) => Ok(found == start),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(Failure::file("read", path, error)),
+    }
+}
+
 /// The contents of a file that holds a secret: only its owner may be able to read it.
 ///
 /// # Errors
@@ -65,7 +78,35 @@ pub(crate) fn read_secret(path: &Path) -> Result<SecretBytes, Failure> {
             format!("chmod 600 {}", path.display()),
         ));
     }
-    read(path).map(SecretBytes::from_vec)
+    let file = File::open(path).map_err(|error| Failure::file("read", path, error))?;
+    read_in_place(file).map_err(|error| Failure::file("read", path, error))?.ok_or_else(|| {
+        Failure::local(format!("{} is larger than 1 MiB", path.display()), "check that it is the file you meant")
+    })
+}
+
+/// Everything that a reader of secrets has, `None` when that is more than [`MAX_SMALL_OCTETS`]. Into memory that is not moved: a vector that
+/// grows leaves copies behind.
+fn read_in_place(mut from: impl std::io::Read) -> std::io::Result<Option<SecretBytes>> {
+    let most = usize::try_from(MAX_SMALL_OCTETS).unwrap_or(0);
+    let mut length = 0;
+    let mut outcome = Ok(());
+    let place = SecretBytes::fill(most + 1, |place| {
+        while let Some(rest) = place.get_mut(length..).filter(|rest| !rest.is_empty()) {
+            match from.read(rest) {
+                Ok(0) => break,
+                Ok(count) => length += count,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            }
+        }
+    });
+    outcome?;
+    // Exposed to be kept in its length.
+    let read = place.expose().get(..length).filter(|_| length <= most);
+    Ok(read.map(|read| SecretBytes::fill(length, |octets| octets.copy_from_slice(read))))
 }
 
 /// Writes a new file that everybody may read.

@@ -20,7 +20,7 @@ use std::str::FromStr;
 
 use age::secrecy::ExposeSecret as _;
 use bech32::{Bech32, Hrp};
-use kf_key::{SecretArray, SecretBytes};
+use kf_key::{SecretArray, SecretBytes, with_wiped_stack};
 use zeroize::Zeroizing;
 
 const SECRET_PREFIX: Hrp = Hrp::parse_unchecked("age-secret-key-");
@@ -28,6 +28,25 @@ const SECRET_PREFIX: Hrp = Hrp::parse_unchecked("age-secret-key-");
 const MAX_TEXT_OCTETS: usize = 128;
 /// Octets moved at a time.
 const CHUNK_OCTETS: usize = 64 * 1024;
+
+/// What the crates below use of the stack, with room to spare: they leave keys and their text form in frames that are gone.
+const STACK_OCTETS: usize = 64 * 1024;
+/// Blocks of that size which are overwritten after a sealing, see [`overwrite_what_was_freed`].
+const FREED_BLOCKS: usize = 4;
+
+fn apart<T>(work: impl FnOnce() -> T) -> T {
+    with_wiped_stack::<STACK_OCTETS, T>(work)
+}
+
+/// The crate collects what it seals in a buffer of one chunk, and frees it as it is. The allocator gives such a block to the next who asks for
+/// one of its size; a few are asked for, because it may have been joined with a neighbour.
+fn overwrite_what_was_freed() {
+    let mut blocks = [const { Vec::<u8>::new() }; FREED_BLOCKS];
+    for block in &mut blocks {
+        block.resize(CHUNK_OCTETS, 0xff);
+    }
+    std::hint::black_box(&mut blocks);
+}
 
 /// Whom a file is sealed to. Public.
 #[derive(Clone, PartialEq, Eq)]
@@ -61,8 +80,8 @@ impl fmt::Debug for Recipient {
     }
 }
 
-/// What opens files that were sealed to its recipient. A secret.
-pub struct Identity(age::x25519::Identity);
+/// What opens files that were sealed to its recipient. A secret, in a box: whoever moves it leaves no copy behind.
+pub struct Identity(Box<age::x25519::Identity>);
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,7 +96,7 @@ impl Identity {
     /// A fresh one.
     #[must_use]
     pub fn generate() -> Self {
-        Self(age::x25519::Identity::generate())
+        apart(|| Self(Box::new(age::x25519::Identity::generate())))
     }
 
     /// Reads an identity file as `age-keygen` writes it: the first line that is neither empty nor a comment.
@@ -91,12 +110,20 @@ impl Identity {
         if line.len() > MAX_TEXT_OCTETS {
             return Err(wrong);
         }
-        line.parse().map(Self).map_err(|_reason: &str| wrong)
+        apart(|| Self::parsed(line)).ok_or(wrong)
+    }
+
+    fn parsed(text: &str) -> Option<Self> {
+        text.parse().ok().map(|identity| Self(Box::new(identity)))
     }
 
     /// The identity as a file that `age -d -i` takes.
     #[must_use]
     pub fn to_file(&self) -> SecretBytes {
+        apart(|| self.as_file())
+    }
+
+    fn as_file(&self) -> SecretBytes {
         let text = self.0.to_string();
         let text = text.expose_secret().as_bytes(); // to be sealed, or written where the caller says
         SecretBytes::fill(text.len() + 1, |place| {
@@ -112,13 +139,17 @@ impl Identity {
     /// # Errors
     /// [`NotAKey`] for another length than [`Identity::OCTETS`].
     pub fn from_octets(octets: &SecretBytes) -> Result<Self, NotAKey> {
+        apart(|| Self::of_octets(octets))
+    }
+
+    fn of_octets(octets: &SecretBytes) -> Result<Self, NotAKey> {
         let wrong = NotAKey("identity");
         if octets.len() != Self::OCTETS {
             return Err(wrong);
         }
         // Exposed to its text form, which is all that the crate takes.
         let text = bech32::encode_upper::<Bech32>(SECRET_PREFIX, octets.expose()).map_err(|_too_long| wrong)?;
-        Zeroizing::new(text).parse().map(Self).map_err(|_reason: &str| wrong)
+        Self::parsed(&Zeroizing::new(text)).ok_or(wrong)
     }
 
     /// Its octets, to be split.
@@ -126,6 +157,10 @@ impl Identity {
     /// # Errors
     /// [`NotAKey`] never, unless the crate changes its text form.
     pub fn octets(&self) -> Result<SecretArray<{ Self::OCTETS }>, NotAKey> {
+        apart(|| self.as_octets())
+    }
+
+    fn as_octets(&self) -> Result<SecretArray<{ Self::OCTETS }>, NotAKey> {
         let text = self.0.to_string();
         let wrong = NotAKey("identity");
         // Exposed to be decoded, which is all that the crate gives.
@@ -176,7 +211,13 @@ pub enum OpenError {
 ///
 /// # Errors
 /// [`SealError`]; `to` then holds something that does not open.
-pub fn seal(recipients: &[Recipient], mut from: impl Read, to: impl Write) -> Result<u64, SealError> {
+pub fn seal(recipients: &[Recipient], from: impl Read, to: impl Write) -> Result<u64, SealError> {
+    let sealed = apart(|| seal_all(recipients, from, to));
+    overwrite_what_was_freed();
+    sealed
+}
+
+fn seal_all(recipients: &[Recipient], mut from: impl Read, to: impl Write) -> Result<u64, SealError> {
     let people = recipients.iter().map(|recipient| -> &dyn age::Recipient { &recipient.0 });
     let encryptor = age::Encryptor::with_recipients(people).map_err(|_nobody| SealError::NoRecipient)?;
     let mut sealed = encryptor.wrap_output(to).map_err(SealError::Io)?;
@@ -191,7 +232,7 @@ pub fn seal(recipients: &[Recipient], mut from: impl Read, to: impl Write) -> Re
 /// [`OpenError`]; what `to` was given until then must not be used, because its end is not authenticated.
 pub fn open(identities: &[&Identity], from: impl Read, mut to: impl Write) -> Result<u64, OpenError> {
     let decryptor = age::Decryptor::new(from).map_err(opened)?;
-    let keys = identities.iter().map(|identity| -> &dyn age::Identity { &identity.0 });
+    let keys = identities.iter().map(|identity| -> &dyn age::Identity { &*identity.0 });
     let mut clear = decryptor.decrypt(keys).map_err(opened)?;
     // What the reader says of wrong or missing chunks is damage; only what `to` says is about this machine.
     let octets = pump(&mut clear, &mut to, |_damage| io::Error::from(io::ErrorKind::InvalidData));
@@ -209,7 +250,7 @@ pub fn open(identities: &[&Identity], from: impl Read, mut to: impl Write) -> Re
 pub fn open_secret(identities: &[&Identity], sealed: &[u8], limit: usize) -> Result<SecretBytes, OpenError> {
     let mut clear = Zeroizing::new(Vec::with_capacity(limit));
     let mut bounded = Bounded { clear: &mut clear, limit };
-    open(identities, sealed, &mut bounded)?;
+    apart(|| open(identities, sealed, &mut bounded))?;
     Ok(SecretBytes::fill(clear.len(), |place| place.copy_from_slice(&clear)))
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,6 +11,7 @@ use kf_key::SecretBytes;
 use kf_pki::certificate::PresentedCertificate;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::signal::unix::{SignalKind, signal};
+use zeroize::Zeroizing;
 
 use crate::agent::{Agent, RunOutcome};
 use crate::config::{Config, ConfigError, KeyKind};
@@ -179,11 +181,21 @@ fn boot_state(_config: &Config) -> Result<ExitCode, Failure> {
 fn put_record(place: &RecordPlace) -> Result<ExitCode, Failure> {
     let agent = Agent::open(Config::load(&place.config)?, EventSink::stderr())?;
     let failed = |source| Failure::Source { field: "standard input", source };
+    // Into its place at once: what grows, and what is read ahead, leaves copies behind.
+    let mut input = std::fs::File::from(std::io::stdin().as_fd().try_clone_to_owned().map_err(failed)?);
     // One octet more than a record has, so that a longer one is refused and not cut.
-    let most = u64::try_from(kf_device::protected::MAX_OCTETS).unwrap_or_default().saturating_add(1);
-    let mut octets = Vec::new();
-    std::io::stdin().lock().take(most).read_to_end(&mut octets).map_err(failed)?;
-    agent.put_record(place.number, &SecretBytes::from_vec(octets))?;
+    let mut octets = Zeroizing::new(vec![0; kf_device::protected::MAX_OCTETS.saturating_add(1)]);
+    let mut length = 0;
+    while let Some(rest) = octets.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        match input.read(rest) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    let octets = octets.get(..length).unwrap_or_default();
+    agent.put_record(place.number, &SecretBytes::fill(length, |place| place.copy_from_slice(octets)))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,5 +1,5 @@
-//! Programs that are killed at one durable step after the other: by a library loaded in front of libc that counts the calls of
-//! all threads together, which no tracer does.
+//! Programs that are killed at one durable step after the other, or stopped at each of them to be looked at: by a library loaded in front of
+//! libc that counts the calls of all threads together, which no tracer does.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -9,7 +9,11 @@ use crate::Tool;
 /// The variable with the number of the call at which the process is killed.
 pub const CRASH_AT: &str = "KF_CRASH_AT";
 
-/// Kills the process instead of the call whose number is in `KF_CRASH_AT`. The others go through.
+/// The variable with the process whose child is stopped.
+pub(crate) const STOP_FOR: &str = "KF_STOP_FOR";
+
+/// Kills the process instead of the call whose number is in `KF_CRASH_AT`. The others go through. The child of the process in `KF_STOP_FOR`
+/// stops before each call and when it ends; its own children go on.
 const SHIM: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -17,10 +21,17 @@ const SHIM: &str = r#"
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/types.h>
+#include <unistd.h>
+static void stop(void) {
+    const char *parent = getenv("KF_STOP_FOR");
+    if (parent && getppid() == atol(parent)) { raise(SIGSTOP); }
+}
+static void __attribute__((destructor)) end(void) { stop(); }
 static atomic_long calls;
 static void step(void) {
     const char *at = getenv("KF_CRASH_AT");
     if (at && atomic_fetch_add(&calls, 1) + 1 == atol(at)) { raise(SIGKILL); }
+    stop();
 }
 #define WRAP(name, parameters, arguments) \
     int name parameters { static int (*next) parameters; \

@@ -19,6 +19,7 @@ mod scenario;
 mod secure_element;
 mod soft_hsm;
 mod software_tpm;
+mod stopped;
 mod tool;
 
 pub use crash::{CRASH_AT, crash_library};

@@ -17,6 +17,7 @@ const PAGE_OCTETS: usize = 4096;
 const FILTER_BITS: u32 = 20;
 
 /// A secret that is known to the test.
+#[derive(Clone)]
 pub struct KnownSecret {
     name: String,
     octets: Vec<u8>,
@@ -31,6 +32,12 @@ impl KnownSecret {
     pub fn new(name: &str, octets: &[u8]) -> Self {
         assert!(octets.len() >= FRAGMENT_OCTETS, "{name} is too short to be looked for");
         Self { name: name.to_owned(), octets: octets.to_vec() }
+    }
+
+    /// What it is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 }
 

@@ -150,21 +150,40 @@ impl Tool {
     /// # Panics
     /// As [`Tool::run`].
     pub fn run_with_input<S: AsRef<OsStr>>(&self, arguments: &[S], input: &[u8]) -> Output {
-        let mut command = self.command(arguments);
-        let shown = format!("{command:?}");
-        let mut child = spawn(&mut command, &shown);
+        let (mut child, shown, output) = self.spawned(arguments);
         if let Some(mut stdin) = child.stdin.take() {
             let input = input.to_vec();
             // A program that does not read all of its input closes the pipe: that is its right.
             thread::spawn(move || drop(stdin.write_all(&input)));
         }
-        let stdout = read_all(child.stdout.take());
-        let stderr = read_all(child.stderr.take());
         let status = wait(child, self.deadline, &shown);
-        let collect = |stream: &mpsc::Receiver<Vec<u8>>| {
-            stream.recv_timeout(self.deadline).unwrap_or_else(|_| panic!("{shown}: a grandchild keeps its output open"))
+        output(status.code())
+    }
+
+    /// Starts it with its output collected: the child, its command, and what makes the output of it once it has ended.
+    pub(crate) fn spawned<S: AsRef<OsStr>>(
+        &self,
+        arguments: &[S],
+    ) -> (Child, String, impl FnOnce(Option<i32>) -> Output + use<S>) {
+        let mut command = self.command(arguments);
+        let shown = format!("{command:?}");
+        let mut child = spawn(&mut command, &shown);
+        let (stdout, stderr) = (read_all(child.stdout.take()), read_all(child.stderr.take()));
+        let (deadline, command) = (self.deadline, shown.clone());
+        let output = move |code| {
+            let collect = |stream: &mpsc::Receiver<Vec<u8>>| {
+                let all = stream.recv_timeout(deadline);
+                all.unwrap_or_else(|_| panic!("{command}: a grandchild keeps its output open"))
+            };
+            let (stdout, stderr) = (collect(&stdout), collect(&stderr));
+            Output { code, stdout, stderr, command }
         };
-        Output { code: status.code(), stdout: collect(&stdout), stderr: collect(&stderr), command: shown }
+        (child, shown, output)
+    }
+
+    /// How long a run may take.
+    pub(crate) const fn time_allowed(&self) -> Duration {
+        self.deadline
     }
 
     /// Starts it and leaves it running; it is killed when the value is dropped.

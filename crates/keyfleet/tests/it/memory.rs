@@ -3,6 +3,7 @@
 
 mod agent;
 mod station;
+mod verbs;
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;

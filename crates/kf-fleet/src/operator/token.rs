@@ -18,7 +18,9 @@ const HASH_LABEL: &[u8] = b"keyfleet api token v1\0";
 pub(crate) fn fresh_token() -> Result<(ShownOnce, [u8; 32]), FleetError> {
     let secret = kf_crypto::random_secret::<32>()?;
     // Exposed to be written as text, which is shown once.
-    let text = format!("{PREFIX}{}", base32(secret.expose()));
+    let mut text = String::with_capacity(PREFIX.len() + LENGTH);
+    text.push_str(PREFIX);
+    text.extend(base32(secret.expose()));
     let hash = hash(text.as_bytes());
     Ok((ShownOnce::new(text), hash))
 }
@@ -39,14 +41,13 @@ fn hash(text: &[u8]) -> [u8; 32] {
     hash.finish()
 }
 
-fn base32(octets: &[u8; 32]) -> String {
+/// Symbol by symbol into where it is kept: a text of its own would stay in memory.
+fn base32(octets: &[u8; 32]) -> impl Iterator<Item = char> {
     let bit = |place: usize| octets.get(place / 8).is_some_and(|octet| octet >> (7 - place % 8) & 1 == 1);
-    (0..LENGTH)
-        .map(|symbol| {
-            let value = (0..5).fold(0, |value, offset| value << 1 | usize::from(bit(symbol * 5 + offset)));
-            ALPHABET.get(value).map_or('a', |symbol| char::from(*symbol))
-        })
-        .collect()
+    (0..LENGTH).map(move |symbol| {
+        let value = (0..5).fold(0, |value, offset| value << 1 | usize::from(bit(symbol * 5 + offset)));
+        ALPHABET.get(value).map_or('a', |symbol| char::from(*symbol))
+    })
 }
 
 #[cfg(test)]
@@ -62,8 +63,8 @@ mod tests {
         // Section 10: BASE32("foobar") = "MZXW6YTBOI", here followed by zeros.
         let mut octets = [0; 32];
         octets[..6].copy_from_slice(b"foobar");
-        assert_eq!(base32(&octets), format!("mzxw6ytboi{}", "a".repeat(42)));
-        assert_eq!(base32(&[0xff; 32]), format!("{}q", "7".repeat(51)));
+        assert_eq!(base32(&octets).collect::<String>(), format!("mzxw6ytboi{}", "a".repeat(42)));
+        assert_eq!(base32(&[0xff; 32]).collect::<String>(), format!("{}q", "7".repeat(51)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use kf_age::Identity;
 use kf_api::escrow::{ShareUse, ShareUseRequest};
 use kf_client::Method;
 use kf_escrow::{Share, combine};
-use kf_key::{ProposalId, SecretBytes};
+use kf_key::{ProposalId, SecretBytes, with_wiped_stack};
 use zeroize::Zeroizing;
 
 use super::record::Directory;
@@ -19,6 +19,9 @@ use crate::file;
 const SEALED: &[u8] = b"age-encryption.org/";
 /// The most octets of a share in text form, with what stands around it on paper.
 const MAX_TEXT_OCTETS: usize = 16 * 1024;
+
+/// What reading shares uses of the stack, with room to spare.
+const STACK_OCTETS: usize = 128 * 1024;
 
 /// Shares, as files.
 #[derive(Debug, Args)]
@@ -34,6 +37,11 @@ pub(crate) struct Shares {
 impl Shares {
     /// Opens and reads them; each is named when it is none.
     pub(super) fn read(&self) -> Result<Vec<Share>, Failure> {
+        // What opens and reads them leaves identities and shares in frames that are gone.
+        with_wiped_stack::<STACK_OCTETS, _>(|| self.opened())
+    }
+
+    fn opened(&self) -> Result<Vec<Share>, Failure> {
         let mut identities = Vec::new();
         for path in &self.identities {
             // Exposed to be parsed.
@@ -54,9 +62,9 @@ fn read(path: &Path, identities: &[&Identity]) -> Result<Share, Failure> {
             "give the share as it was handed out, and its identity",
         )
     };
-    let octets = file::read(path)?;
-    let text = if octets.starts_with(SEALED) {
-        kf_age::open_secret(identities, &octets, MAX_TEXT_OCTETS).map_err(|error| wrong(error.to_string()))?
+    let text = if file::begins_with(path, SEALED)? {
+        kf_age::open_secret(identities, &file::read(path)?, MAX_TEXT_OCTETS)
+            .map_err(|error| wrong(error.to_string()))?
     } else {
         file::read_secret(path)?
     };
