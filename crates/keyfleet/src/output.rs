@@ -291,13 +291,26 @@ fn plain(key: &str, value: &Value) -> String {
             _ => number.to_string(),
         },
         Value::Array(items) if items.iter().all(|item| item.is_string() || item.is_number()) => {
-            items.iter().map(|item| plain(key, item)).collect::<Vec<_>>().join(" ")
+            let items: Vec<String> = items.iter().map(|item| plain(key, item)).collect();
+            items.join(if items.iter().any(|item| item.contains(' ')) { "; " } else { " " })
+        }
+        Value::Array(items) if items.iter().all(is_flat) => {
+            let facts = |item: &Value| {
+                let facts = item.as_object().into_iter().flatten();
+                facts.map(|(key, value)| format!("{key}={}", plain(key, value))).collect::<Vec<_>>().join(" ")
+            };
+            items.iter().map(facts).collect::<Vec<_>>().join("; ")
         }
         Value::Object(map) if map.values().all(Value::is_string) => {
             map.iter().map(|(key, value)| format!("{key}={}", plain(key, value))).collect::<Vec<_>>().join(" ")
         }
         other => other.to_string(),
     }
+}
+
+/// Whether it is an object of words and numbers.
+fn is_flat(value: &Value) -> bool {
+    value.as_object().is_some_and(|map| map.values().all(|value| value.is_string() || value.is_number()))
 }
 
 /// `field  value` lines; nested objects indented, texts of several lines below their field.

@@ -160,14 +160,16 @@ pub fn read_manifest(from: &Path) -> Result<(String, BackupManifest, String), Fl
 /// # Errors
 /// [`FleetError::Invalid`] when it is another root, or the backup is damaged.
 pub async fn check_seal(signer: &kf_signer::SignerClient, from: &Path) -> Result<BackupManifest, FleetError> {
-    let (text, manifest, seal) = read_manifest(from)?;
+    let (chain, _) = chain::resolve(from, None)?;
+    let Found { directory, text, manifest, seal } =
+        chain.into_iter().last().ok_or(FleetError::Bug("a chain without a backup"))?;
     let seal =
         hex::decode(&seal).map_err(|_digits| refused("its seal is damaged", "use another copy of this backup"))?;
     let sealed = signer.unwrap(crate::backup::SEAL_CONTEXT, &seal).await;
     if !sealed.is_ok_and(|digest| digest.equals(&kf_crypto::sha256(text.as_bytes()))) {
         return Err(refused("this root did not seal it", "give a backup of the fleet whose root this is"));
     }
-    check_files(from, &manifest)?;
+    check_files(&directory, &manifest)?;
     Ok(manifest)
 }
 

@@ -60,7 +60,7 @@ pub(crate) struct Rehearse {
     directory: PathBuf,
     #[command(flatten)]
     shares: Shares,
-    /// The directory of a backup of today, which the key must open or recognise
+    /// A backup of today, which the key must open or recognise; of the directory in which backups lie, the newest
     #[arg(long, value_name = "DIR")]
     from: PathBuf,
     /// Without a server: the transcript alone records it
@@ -127,7 +127,16 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
                     "open: a release ({approved}) was cut short; the same `keyfleet escrow release` goes on with it"
                 ));
             }
-            for share in shares.read()? {
+            let given = shares.read()?;
+            if given.is_empty() {
+                let Escrow { ceremony, class, threshold, custodians, .. } = &directory.escrow;
+                say(&format!(
+                    "ceremony {ceremony}: {threshold} of {} shares bring the {class} back; none was given to be checked: --share FILE, and \
+                     --identity FILE where it is sealed",
+                    custodians.len()
+                ));
+            }
+            for share in given {
                 let custodian = directory.custodian(&share)?;
                 say(&format!("share {} of ceremony {}, for {custodian}: it is whole", share.index(), share.ceremony()));
             }
