@@ -3,7 +3,7 @@
 
 use kf_api::certificate::Certificate;
 use kf_api::device::Device;
-use kf_key::KeyAlgorithm;
+use kf_key::{KeyAlgorithm, UnixMillis};
 use kf_store::news::Holder;
 
 use crate::tls::ClientCertificate;
@@ -38,6 +38,10 @@ pub struct News {
     /// The newest order key, SHA-256, hexadecimal, for a device that said which one it obeys.
     pub order_key: Option<String>,
 }
+
+/// How old the last sighting of a device is at least when its poll is noted as the next one. Ages are shown by days; a poll that wrote
+/// each time would cost more than it asks.
+const SIGHTING: u64 = UnixMillis::HOUR;
 
 /// A device as its TLS session proved it.
 pub(crate) struct Proved {
@@ -79,6 +83,10 @@ impl Fleet {
         let proved =
             Proved { shown: shown.clone(), certificate: holder.certificate.certificate, device: holder.device };
         let device = &proved.device;
+        let now = self.now();
+        if device.last_seen.is_none_or(|seen| now.since(seen) > SIGHTING) {
+            self.store.touch_device(device.id, now);
+        }
         if waiting.knows_reset != knows.reset {
             noted("whether it knows the order to reset", self.note_reset_known(device, knows.reset).await)?;
         }

@@ -6,7 +6,7 @@ use kf_rotation::KeyClass;
 
 use crate::api::{Context, names_for};
 use crate::failure::Failure;
-use crate::output::{Format, Listing, object};
+use crate::output::{Format, Listing, object, say};
 
 const COLUMNS: [&str; 8] = ["name", "class", "operation", "outcome", "remaining", "because", "problem", "proposal"];
 
@@ -54,6 +54,8 @@ pub(crate) async fn run(context: &Context, rotate: Rotate) -> Result<(), Failure
     let names = names_for(context.format, &mut api, &COLUMNS).await;
     if context.format == Format::Json {
         object(context.format, &report, &names)?;
+    } else if report.items.is_empty() && context.format == Format::Table {
+        say("nothing is due; `keyfleet policy check --fleet --within 90d` says what will be");
     } else {
         let mut listing = Listing::new(context.format, &COLUMNS);
         listing.rows(&report.items, &names)?;

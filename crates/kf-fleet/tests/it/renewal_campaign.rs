@@ -5,6 +5,7 @@ use std::path::Path;
 
 use kf_api::audit::AuditFilter;
 use kf_api::campaign::{CampaignAct, CampaignActRequest, CampaignKind, CampaignPlan, NewCampaign};
+use kf_api::facility::NewFacility;
 use kf_api::order::OrderFilter;
 use kf_crypto::PrivateKey;
 use kf_exchange::order::OrderOutcome;
@@ -153,6 +154,32 @@ async fn a_device_is_asked_when_it_polls_and_done_when_it_polls_with_the_new_cer
         assert_eq!(answers, 1, "{} {issued:?}", one.device);
         assert!(named.contains(&one.device.to_string()));
     }
+}
+
+#[tokio::test]
+async fn a_device_that_polls_has_been_heard_of() {
+    let scratch = single().await;
+    let one = enrolled(&scratch, 0).await;
+    let seen = async || {
+        // What was noted is written with whatever is written next.
+        let name = format!("plant-{}", kf_crypto::random_array::<4>().map(hex::encode).unwrap());
+        let new = NewFacility { name, description: String::new() };
+        scratch.fleet.facility_create(&scratch.owner, new).await.unwrap();
+        scratch.fleet.device_show(&scratch.owner, "thermo-0").await.unwrap().device.last_seen.unwrap()
+    };
+    let enrolled_at = seen().await;
+    scratch.pass(UnixMillis::HOUR / 2);
+    news(&scratch.fleet, &one.identity, KNOWS).await;
+    assert_eq!(seen().await, enrolled_at, "not at each poll");
+    scratch.pass(40 * UnixMillis::DAY);
+    // A sighting waits for nothing, and one that is lost is made up for by the next poll.
+    for _ in 0..10 {
+        news(&scratch.fleet, &one.identity, Knows::default()).await;
+        if seen().await == scratch.clock_now() {
+            return;
+        }
+    }
+    panic!("polls are not noted");
 }
 
 #[tokio::test]

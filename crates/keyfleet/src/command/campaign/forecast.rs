@@ -1,6 +1,6 @@
 //! What a campaign would take, for people and for scripts.
 
-use kf_api::campaign::{CampaignForecast, CampaignLoad};
+use kf_api::campaign::{CampaignForecast, CampaignLoad, LoadPoint};
 
 use super::show;
 use crate::api::Context;
@@ -20,9 +20,16 @@ pub(super) fn print(context: &Context, forecast: &CampaignForecast) -> Result<()
 
 /// The load over time as a table, and the verdict.
 pub(super) fn load(context: &Context, load: &CampaignLoad) -> Result<(), Failure> {
-    say("\nload, on average within each length of time");
+    // Times at which nothing comes say nothing: nights between waves, a campaign of devices that all sleep.
+    let is_some = |point: &&LoadPoint| point.requests_per_second > 0.0 || point.signatures_per_second > 0.0;
+    let points: Vec<&LoadPoint> = load.points.iter().filter(is_some).collect();
+    if points.is_empty() {
+        say("\nno load: no device matches, or none that does was heard of within thirty days");
+        return Ok(());
+    }
+    say("\nload, on average within each length of time; where none is listed nothing comes");
     let mut listing = Listing::new(context.format, &COLUMNS);
-    listing.rows(&load.points, &Names::new())?;
+    listing.rows(&points, &Names::new())?;
     listing.end(None)?;
     let CampaignLoad { peak_requests_per_second: requests, peak_signatures_per_second: signatures, .. } = load;
     say(&format!(
