@@ -16,14 +16,21 @@ mod moment;
 mod output;
 mod profile;
 
+use std::alloc::System;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
+use zeroizing_alloc::ZeroAlloc;
 
 use crate::api::Context;
 use crate::arguments::{Arguments, Encoding, Noun};
 use crate::failure::Failure;
+
+/// Wipes every block of memory that is given back. Secrets lie in types that wipe themselves; what libraries make of them on the way,
+/// such as the chunk in which `age` collects what it seals, does not.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
     if let Err(failure) = dumps::forbid() {

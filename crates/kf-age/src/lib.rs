@@ -31,21 +31,9 @@ const CHUNK_OCTETS: usize = 64 * 1024;
 
 /// What the crates below use of the stack, with room to spare: they leave keys and their text form in frames that are gone.
 const STACK_OCTETS: usize = 64 * 1024;
-/// Blocks of that size which are overwritten after a sealing, see [`overwrite_what_was_freed`].
-const FREED_BLOCKS: usize = 4;
 
 fn apart<T>(work: impl FnOnce() -> T) -> T {
     with_wiped_stack::<STACK_OCTETS, T>(work)
-}
-
-/// The crate collects what it seals in a buffer of one chunk, and frees it as it is. The allocator gives such a block to the next who asks for
-/// one of its size; a few are asked for, because it may have been joined with a neighbour.
-fn overwrite_what_was_freed() {
-    let mut blocks = [const { Vec::<u8>::new() }; FREED_BLOCKS];
-    for block in &mut blocks {
-        block.resize(CHUNK_OCTETS, 0xff);
-    }
-    std::hint::black_box(&mut blocks);
 }
 
 /// Whom a file is sealed to. Public.
@@ -212,9 +200,7 @@ pub enum OpenError {
 /// # Errors
 /// [`SealError`]; `to` then holds something that does not open.
 pub fn seal(recipients: &[Recipient], from: impl Read, to: impl Write) -> Result<u64, SealError> {
-    let sealed = apart(|| seal_all(recipients, from, to));
-    overwrite_what_was_freed();
-    sealed
+    apart(|| seal_all(recipients, from, to))
 }
 
 fn seal_all(recipients: &[Recipient], mut from: impl Read, to: impl Write) -> Result<u64, SealError> {

@@ -38,6 +38,7 @@ mod station;
 mod status;
 mod trivial_server;
 
+use std::alloc::System;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -45,6 +46,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use error::BenchError;
 use figure::Figure;
 use measure::Effort;
+use zeroizing_alloc::ZeroAlloc;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", about = "Figures as ratios to yardsticks timed in the same run")]
@@ -81,6 +83,10 @@ enum Internal {
         folder: std::path::PathBuf,
     },
 }
+
+/// As in the programs that are measured.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
