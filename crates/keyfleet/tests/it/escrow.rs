@@ -18,6 +18,18 @@ pub(crate) fn person(folder: &Path, name: &str) -> String {
     keygen.run(&["-y", &file]).expect_success().stdout_text().trim().to_owned()
 }
 
+/// How Alice and Bob give theirs.
+pub(crate) const SHARES: [&str; 8] = [
+    "--share",
+    "made/share-01-alice.age",
+    "--identity",
+    "alice.key",
+    "--share",
+    "made/share-02-bob.age",
+    "--identity",
+    "bob.key",
+];
+
 /// A ceremony for Alice and Bob, who use age, and Carol, who keeps paper.
 fn ceremony(folder: &Path, class: &str) {
     let (alice, bob) = (person(folder, "alice"), person(folder, "bob"));

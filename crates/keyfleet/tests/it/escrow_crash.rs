@@ -10,7 +10,7 @@ use kf_testkit::{CRASH_AT, Output, Tool, crash_library};
 use serde_json::Value;
 
 use crate::console::{Fleet, Succeeds as _, keyfleet, private};
-use crate::escrow::person;
+use crate::escrow::{SHARES, person};
 
 /// A fleet with a backup key that dora holds, a backup, and a ceremony over that key for three people with keys of their own.
 fn prepared() -> (Fleet, String) {
@@ -265,22 +265,12 @@ fn a_release_that_was_killed_at_any_durable_step_goes_on_under_its_approval() {
     let folder = fleet.scratch.path();
     fleet.run(&[&["escrow", "split", "ceremony.toml", "--out", "made"][..], &KEY].concat()).succeeds();
     let frank = person(folder, "frank");
-    let shares = [
-        "--share",
-        "made/share-01-alice.age",
-        "--identity",
-        "alice.key",
-        "--share",
-        "made/share-02-bob.age",
-        "--identity",
-        "bob.key",
-    ];
     let approved = ["--offline", "--approved-by", "olga", "--approved-by", "pavel", "--recipient", &frank];
     let mut crashes = 0;
     for when in 1..60 {
         let out = format!("released-{when}.age");
         let release = ["escrow", "release", "made", "--why", "dora left", "--out", &out];
-        let release = [&release[..], &approved, &shares].concat();
+        let release = [&release[..], &approved, &SHARES].concat();
         let before = lines(&folder.join("made")).len();
         let (was_killed, first) = killed(folder, &release, when);
         assert!(was_killed || first.success(), "{}", first.text());

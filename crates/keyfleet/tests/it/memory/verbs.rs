@@ -12,7 +12,7 @@ use kf_testkit::{KnownSecret, Tool, scratch, search_memory};
 
 use super::{PASSPHRASE, none_of, root_keys};
 use crate::console::{Fleet, Succeeds as _, keyfleet, private};
-use crate::escrow::person;
+use crate::escrow::{SHARES, person};
 
 /// A word in the environment of every run, where it stays to the end: the search sees what is there.
 const STAYS: (&str, &str) = ("KF_TEST_STAYS", "4d1f9c07be2855aa");
@@ -95,16 +95,6 @@ fn ceremony(folder: &Path, class: &str) {
     fs::write(folder.join("ceremony.toml"), format!("{head}{custodians}")).unwrap();
 }
 
-const SHARES: [&str; 8] = [
-    "--share",
-    "made/share-01-alice.age",
-    "--identity",
-    "alice.key",
-    "--share",
-    "made/share-02-bob.age",
-    "--identity",
-    "bob.key",
-];
 const APPROVED: [&str; 5] = ["--offline", "--approved-by", "olga", "--approved-by", "pavel"];
 
 #[test]
