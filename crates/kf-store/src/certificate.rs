@@ -25,11 +25,11 @@ macro_rules! columns {
     () => {
         columns!("")
     };
-    ($more:literal) => {
+    ($($more:literal),+) => {
         concat!(
             "SELECT c.serial, c.authority, c.profile, c.device, b.operator, c.facility, b.subject, b.spki, b.not_before,
                 c.not_after, c.status, c.revoked, c.reason",
-            $more,
+            $($more,)+
             " FROM certificate c JOIN certificate_body b ON b.body = c.body"
         )
     };

@@ -42,21 +42,26 @@ macro_rules! columns {
 use columns;
 
 fn device_row(row: &Row<'_>) -> rusqlite::Result<Device> {
-    let attributes = match row.get_ref(6)? {
+    device_from(row, 0)
+}
+
+/// A device whose columns begin at `first`.
+pub(crate) fn device_from(row: &Row<'_>, first: usize) -> rusqlite::Result<Device> {
+    let attributes = match row.get_ref(first + 6)? {
         rusqlite::types::ValueRef::Null => BTreeMap::new(),
-        _ => column::json(row, 6)?,
+        _ => column::json(row, first + 6)?,
     };
     Ok(Device {
-        id: column::id(row, 0)?,
-        name: row.get(1)?,
-        facility: column::id(row, 2)?,
-        product_line: column::id(row, 3)?,
-        state: column::coded(row, 4)?,
-        batch: row.get(5)?,
+        id: column::id(row, first)?,
+        name: row.get(first + 1)?,
+        facility: column::id(row, first + 2)?,
+        product_line: column::id(row, first + 3)?,
+        state: column::coded(row, first + 4)?,
+        batch: row.get(first + 5)?,
         attributes,
-        protection: column::coded(row, 7)?,
-        created: column::time(row, 8)?,
-        last_seen: column::optional_time(row, 9)?,
+        protection: column::coded(row, first + 7)?,
+        created: column::time(row, first + 8)?,
+        last_seen: column::optional_time(row, first + 9)?,
     })
 }
 

@@ -4,7 +4,7 @@
 //! clock, which can be set back.
 
 use kf_api::campaign::CampaignKind;
-use kf_key::{CampaignId, CampaignState, DeviceId, KeyAlgorithm, SerialNumber};
+use kf_key::{CampaignId, CampaignState, DeviceId, KeyAlgorithm};
 use rusqlite::Connection;
 
 use crate::column;
@@ -43,22 +43,30 @@ impl AskedPart {
     }
 }
 
-/// The parts of a device that are open (2), in campaigns that go on (2), are paused (3) or have stopped (4), oldest first. `shown`
-/// is the certificate with which it asks.
-pub(crate) fn of(connection: &Connection, device: DeviceId, shown: SerialNumber) -> Result<Vec<AskedPart>, StoreError> {
-    // A certificate that is good (1) and was recorded later, for a key that none of those before is for.
+/// The certificate with which a device asks.
+pub(crate) struct Shown {
+    /// Where it stands in the order in which certificates were recorded.
+    pub(crate) body: i64,
+    /// Its key, SHA-256.
+    pub(crate) spki: [u8; 32],
+    /// Whether it is good.
+    pub(crate) is_good: bool,
+}
+
+/// The parts of a device that are open (2), in campaigns that go on (2), are paused (3) or have stopped (4), oldest first.
+pub(crate) fn of(connection: &Connection, device: DeviceId, shown: &Shown) -> Result<Vec<AskedPart>, StoreError> {
+    // A certificate that is good and was recorded later (?2, or nothing), for a key that none of those before is for.
     let sql = "SELECT c.id, c.kind, c.state, c.algorithm, m.behind IS NOT NULL AND m.device_order IS NULL,
             m.told IS NOT NULL, m.aware, CASE
-            WHEN m.behind IS NOT NULL AND m.device_order IS NULL THEN EXISTS (SELECT 1 FROM certificate t
-                CROSS JOIN certificate_body b ON b.body = t.body
-                WHERE t.serial = ?2 AND t.device = ?1 AND t.status = 1 AND t.body > m.behind
+            WHEN m.behind IS NOT NULL AND m.device_order IS NULL THEN ?2 > m.behind
                 AND NOT EXISTS (SELECT 1 FROM certificate o CROSS JOIN certificate_body p ON p.body = o.body
-                    WHERE o.device = ?1 AND o.body <= m.behind AND p.spki = b.spki))
+                    WHERE o.device = ?1 AND o.body <= m.behind AND p.spki = ?4)
             WHEN c.kind = 4 THEN EXISTS (SELECT 1 FROM device_storage s WHERE s.device = ?1 AND s.campaign = c.id)
             ELSE 0 END
         FROM campaign c CROSS JOIN campaign_device m ON m.campaign = c.id AND m.device = ?1
         WHERE c.state IN (2, 3, 4) AND m.state = 2 ORDER BY c.id LIMIT ?3";
-    let params = (device.as_bytes(), shown.as_bytes(), MAX_ASKING);
+    let later = if shown.is_good { shown.body } else { 0 };
+    let params = (device.as_bytes(), later, MAX_ASKING, shown.spki);
     sql::all(connection, sql, params, |row| {
         Ok(AskedPart {
             campaign: column::id(row, 0)?,
