@@ -5,6 +5,7 @@ mod estimate;
 mod renewal;
 mod size;
 mod storage;
+mod told;
 mod turn;
 
 use kf_access::{Action, Control, Principal, Stake, Target, Visibility, authorize};
@@ -25,6 +26,7 @@ use crate::proposal::Consent;
 use crate::{Fleet, FleetError};
 
 pub(crate) use renewal::Proofs;
+pub(crate) use told::Told;
 pub(crate) use turn::Observed;
 
 /// Where a campaign stood when somebody agreed to what is to be done with it.

@@ -15,7 +15,7 @@ use crate::authority::Authorities;
 use crate::authority::succession::Closings;
 use crate::background::BrokerQueue;
 use crate::broker::BrokerMemory;
-use crate::campaign::{Observed, Proofs};
+use crate::campaign::{Observed, Proofs, Told};
 use crate::crl::Board;
 use crate::encryption_key::{Materials, Meters, Uses};
 use crate::endorsement::Waiting;
@@ -71,6 +71,7 @@ pub struct Fleet {
     pub(crate) pinned_turn: tokio::sync::Mutex<()>,
     pub(crate) challenged_by: ChallengedBy,
     pub(crate) proofs: Proofs,
+    pub(crate) told: Told,
     pub(crate) lines: Lines,
     pub(crate) log: LogPublisher,
     /// Held while the log's key is succeeded.
@@ -165,6 +166,7 @@ impl Fleet {
             pinned_turn: tokio::sync::Mutex::default(),
             challenged_by: ChallengedBy::default(),
             proofs: Proofs::default(),
+            told: Told::default(),
             lines: Lines::default(),
             log,
             log_succession: tokio::sync::Mutex::default(),
@@ -185,6 +187,7 @@ impl Fleet {
     async fn take_up(&self) -> Result<(), FleetError> {
         self.reconcile().await?;
         self.reconcile_wrapping().await?;
+        self.store.assume_told(self.now()).await?;
         self.load_boards()?;
         self.keep_destroyed().await?;
         self.raise_unreviewed()?;
@@ -219,6 +222,9 @@ impl Fleet {
     pub async fn close(&self) {
         if let Err(error) = self.end_uses().await {
             tracing::error!(error = %error, "uses of encryption keys were not counted in the log");
+        }
+        if let Err(error) = self.write_all_told().await {
+            tracing::error!(error = %error, "which devices were told to renew was not written down");
         }
         self.publish_log().await;
         self.keep_fence();

@@ -23,7 +23,7 @@ use crate::sql::{self, in_scope, scope};
 use crate::{Audit, Logged, Store, StoreError};
 
 pub use asked::AskedPart;
-pub use member::{Ended, Evidence, MAX_MEMBERS, OpenMember, Release};
+pub use member::{Ended, Evidence, MAX_MEMBERS, OpenMember, Place, Release};
 pub use rollback::{Asked, Outstanding, Revocable};
 pub use storage::StorageStatement;
 

@@ -144,6 +144,7 @@ impl Fleet {
     ) -> Result<CampaignOutcome, FleetError> {
         let found = self.managed_campaign(who, campaign)?.campaign;
         self.require_revocable(&found)?;
+        self.write_told(campaign.id).await?;
         let act = kf_api::campaign::CampaignAct::RollBack;
         let request = CampaignActRequest { act, why: why.to_owned(), dry_run: false };
         self.change_campaign(who, &found, CampaignState::RolledBack, request, consent).await
@@ -223,6 +224,8 @@ const fn what_stays(kind: CampaignKind) -> (&'static str, &'static str) {
             "a device that holds its new key has given up the one before: a key epoch never goes back",
             "have the keys replaced once more: `keyfleet epoch advance --device`, or another campaign",
         ),
+        self.told.close(campaign.id);
+        self.write_told(campaign.id).await?;
         CampaignKind::Certificate => (
             "a device destroys its old private key when the new certificate is proved, so there is nothing to go back to",
             "have new keys made by another campaign; of the algorithm before with --algorithm",

@@ -125,7 +125,7 @@ impl Fleet {
         if !is_aware {
             return Ok(AskedToRenew { told_by: None, is_ordered: self.order_renewal(part.campaign, device).await? });
         }
-        let is_told = part.is_told || self.store.tell_renewal(part.campaign, device.id, self.now()).await?;
+        let is_told = part.is_told || self.tell(part.campaign, device.id).await?;
         Ok(AskedToRenew { told_by: is_told.then_some(part.campaign), is_ordered: false })
     }
 

@@ -13,7 +13,7 @@ use kf_pki::request::RequestedKey;
 use kf_rotation::campaign::Decision;
 use kf_rotation::migration::{Answer, DeviceFacts, Keeps, comes_to, may_ask};
 use kf_signer::SignerError;
-use kf_store::campaign::{CampaignChange, Ended, Evidence, MAX_MEMBERS, OpenMember, Release, StoredCampaign};
+use kf_store::campaign::{CampaignChange, Ended, Evidence, MAX_MEMBERS, OpenMember, Place, Release, StoredCampaign};
 
 use super::{campaign_entry, checked};
 use crate::entry::Entry;
@@ -30,14 +30,14 @@ pub(super) const ORDER_HOURS: u32 = 8_760;
 
 /// How far the answers of each campaign have been looked through, in this life of the process.
 #[derive(Default)]
-pub(crate) struct Observed(Mutex<BTreeMap<CampaignId, DeviceId>>);
+pub(crate) struct Observed(Mutex<BTreeMap<CampaignId, Place>>);
 
 impl Observed {
-    fn after(&self, campaign: CampaignId) -> Option<DeviceId> {
+    fn after(&self, campaign: CampaignId) -> Option<Place> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&campaign).copied()
     }
 
-    fn set(&self, campaign: CampaignId, after: Option<DeviceId>) {
+    fn set(&self, campaign: CampaignId, after: Option<Place>) {
         let mut observed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match after {
             Some(after) => drop(observed.insert(campaign, after)),
@@ -55,7 +55,8 @@ impl Fleet {
                 tracing::error!(campaign = name, %error, "a campaign did not go on");
             }
         }
-        Ok(())
+        // After what was done was counted: of those nobody asks any more whether they were told.
+        self.write_all_told().await
     }
 
     async fn turn_campaign(&self, stored: StoredCampaign) -> Result<(), FleetError> {
@@ -115,7 +116,7 @@ impl Fleet {
         let rows = u32::try_from(MAX_MEMBERS).unwrap_or(u32::MAX);
         let place = (campaign.id, campaign.kind);
         let open = self.store.open_members(place, self.observed.after(campaign.id), rows)?;
-        let more = open.last().filter(|_| open.len() >= MAX_MEMBERS).map(|last| last.device);
+        let more = open.last().filter(|_| open.len() >= MAX_MEMBERS).map(|last| last.place);
         self.observed.set(campaign.id, more);
         // Proof goes before everything else: a device that did it and was barred since has done it.
         let proved: BTreeSet<DeviceId> = self.proofs.of(campaign.id, MAX_MEMBERS);
@@ -139,6 +140,7 @@ impl Fleet {
         let entry = campaign_entry(&Self::server_principal(), "campaign.answers", campaign, now);
         let counted = self.store.conclude_members(campaign.id, ended, now, entry.build()).await?;
         self.proofs.forget(campaign.id, &proved);
+        self.told.forget(campaign.id, &proved);
         Ok(counted > 0)
     }
 

@@ -346,3 +346,64 @@ async fn a_crash_at_any_durable_step_asks_each_device_once_and_the_next_start_fi
     }
     assert!(seen.len() >= 6, "{seen:?}");
 }
+
+/// Devices ask one after another, and each that is told says so where the parent finds it.
+async fn tell_all(directory: &Path) {
+    let (fleet, clock, _, _) = Scratch::open_in(directory).await.unwrap();
+    for number in 0..DEVICES {
+        if news(&fleet, &identity_in(directory, number), KNOWS).await.renewal.is_some() {
+            std::fs::write(directory.join(format!("told-{number}")), "").unwrap();
+        }
+        if number == 1 {
+            clock.set(clock.now().plus(2 * SECOND));
+            fleet.turn().await;
+        }
+    }
+    fleet.close().await;
+}
+
+const TELL_CHILD: &str = "KF_TELL_CHILD";
+
+#[tokio::test]
+async fn after_a_crash_at_any_durable_step_no_device_that_was_told_is_said_to_have_been_taken_back() {
+    if let Some(directory) = std::env::var_os(TELL_CHILD) {
+        tell_all(Path::new(&directory)).await;
+        return;
+    }
+    let scratch = single().await;
+    let fleet = fleet_of(&scratch, DEVICES + 1).await;
+    begun(&scratch, u32::from(DEVICES) + 1).await;
+    let closed = scratch.closed().await;
+    for (number, one) in fleet.iter().enumerate() {
+        let lines: Vec<String> = one.identity.chain.iter().map(hex::encode).collect();
+        std::fs::write(closed.path().join(format!("chain-{number}")), lines.join("\n")).unwrap();
+    }
+    let test =
+        "renewal_campaign::after_a_crash_at_any_durable_step_no_device_that_was_told_is_said_to_have_been_taken_back";
+    let mut seen = std::collections::BTreeSet::new();
+    for when in 1..400 {
+        let directory = copied(closed.path());
+        let was_killed = killed_child(test, (TELL_CHILD, directory.path()), when).await;
+        let told: Vec<DeviceId> = (0..usize::from(DEVICES))
+            .filter(|number| directory.path().join(format!("told-{number}")).exists())
+            .map(|number| fleet[number].device)
+            .collect();
+        let survivor = Scratch::at(directory).await;
+        act(&survivor, CampaignAct::RollBack).await.unwrap();
+        survivor.pass(UnixMillis::DAY + SECOND);
+        turns(&survivor, 4).await;
+        let end = status(&survivor).await;
+        assert_eq!(end.campaign.state, CampaignState::RolledBack, "crash {when}");
+        let may_act = asked(&survivor).await;
+        assert!(told.iter().all(|device| may_act.contains(device)), "crash {when}: {told:?} {may_act:?}");
+        let (taken_back, may_act) = (end.progress.taken_back, end.progress.offered);
+        assert_eq!(taken_back + may_act, u64::from(DEVICES) + 1, "crash {when}");
+        seen.insert((told.len(), may_act));
+        if !was_killed {
+            assert_eq!((told.len(), may_act), (usize::from(DEVICES), u64::from(DEVICES)), "a clean end is exact");
+            break;
+        }
+    }
+    // Cut off while devices were being told, it takes everybody who was asked for told; otherwise it knows.
+    assert!(seen.contains(&(0, 0)) && seen.contains(&(2, 4)) && seen.contains(&(2, 2)), "{seen:?}");
+}

@@ -57,11 +57,20 @@ pub enum Release {
     },
 }
 
+/// The place of a device in the order of release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    slot: i64,
+    device: DeviceId,
+}
+
 /// A device that was asked, with what is known of its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenMember {
     /// The device.
     pub device: DeviceId,
+    /// Its place among those that were asked.
+    pub place: Place,
     /// Its state.
     pub state: DeviceState,
     /// When it was asked.
@@ -106,6 +115,23 @@ pub(super) fn counted(
     let sql = "INSERT INTO campaign_count (campaign, wave, state, count) VALUES (?1, ?2, ?3, ?4)
         ON CONFLICT (campaign, wave, state) DO UPDATE SET count = count + excluded.count";
     act.execute(sql, (campaign.as_bytes(), wave, state.code(), by))?;
+    Ok(())
+}
+
+/// Those whose turn has not come (1), in their order, of the campaign `?1`: `campaign c CROSS JOIN campaign_device m` and more before it.
+macro_rules! waiting {
+    () => {
+        "WHERE c.id = ?1 AND m.campaign = c.id AND m.slot >= c.turn AND m.state = 1 ORDER BY m.slot, m.device"
+    };
+}
+pub(super) use waiting;
+
+/// Notes that devices were asked, and where the first is that waits now.
+pub(super) fn released(act: &Act<'_>, campaign: CampaignId, at: UnixMillis) -> Result<(), StoreError> {
+    let first = concat!("SELECT m.slot FROM campaign c CROSS JOIN campaign_device m ", waiting!(), " LIMIT 1");
+    let first: Option<i64> = act.one(first, [campaign.as_bytes()], |row| row.get(0))?;
+    let sql = "UPDATE campaign SET last_release = ?2, turn = ?3 WHERE id = ?1";
+    act.execute(sql, (campaign.as_bytes(), millis(at), first.unwrap_or(i64::MAX)))?;
     Ok(())
 }
 
@@ -186,6 +212,25 @@ fn release(act: &mut Act<'_>, place: (CampaignId, u32), one: &Release, at: UnixM
     Ok(true)
 }
 
+/// Ends the part of a device that was asked; its wave, or nothing where it was not. Of those that were asked (2) every end is one step.
+fn conclude(
+    act: &Act<'_>,
+    (campaign, newest): (CampaignId, u32),
+    device: DeviceId,
+    to: MemberState,
+    at: UnixMillis,
+) -> Result<Option<u32>, StoreError> {
+    // Most are of the wave under way. For rows that a statement gives back SQLite opens a table in memory.
+    let sql = "UPDATE campaign_device SET state = ?3, ended = ?4
+        WHERE campaign = ?1 AND device = ?2 AND state = 2 AND wave = ?5";
+    let params = (campaign.as_bytes(), device.as_bytes(), to.code(), millis(at), newest);
+    if act.execute(sql, params)? > 0 {
+        return Ok(Some(newest));
+    }
+    let sql = "UPDATE campaign_device SET state = ?3, ended = ?4 WHERE campaign = ?1 AND device = ?2 AND state = 2 RETURNING wave";
+    act.one(sql, (campaign.as_bytes(), device.as_bytes(), to.code(), millis(at)), |row| row.get(0))
+}
+
 impl Store {
     /// Takes further devices into a running campaign, each once, with their places in the order of release. `seen` is the
     /// page of devices that this was, `after` the next one; `None` when there are no more.
@@ -231,7 +276,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn waiting_members(&self, campaign: CampaignId, limit: u32) -> Result<Vec<DeviceId>, StoreError> {
-        let sql = "SELECT device FROM campaign_device WHERE campaign = ?1 AND state = 1 ORDER BY slot LIMIT ?2";
+        let sql = concat!("SELECT m.device FROM campaign c CROSS JOIN campaign_device m ", waiting!(), " LIMIT ?2");
         self.read(|connection| sql::all(connection, sql, (campaign.as_bytes(), limit), |row| column::id(row, 0)))
     }
 
@@ -262,20 +307,20 @@ impl Store {
             for one in &releases {
                 released += u64::from(release(act, (campaign, wave), one, at)?);
             }
-            act.execute("UPDATE campaign SET last_release = ?2 WHERE id = ?1", (campaign.as_bytes(), millis(at)))?;
+            self::released(act, campaign, at)?;
             Ok(released)
         })
         .await
     }
 
-    /// Devices that were asked, in the order of their ids, each with what it has proved since.
+    /// Devices that were asked, in the order in which they were, after one of them, each with what it has proved since.
     ///
     /// # Errors
     /// See [`StoreError`].
     pub fn open_members(
         &self,
         (campaign, kind): (CampaignId, CampaignKind),
-        after: Option<DeviceId>,
+        after: Option<Place>,
         limit: u32,
     ) -> Result<Vec<OpenMember>, StoreError> {
         // The state of a key that is held is 2. A key of an epoch before the one asked for proves nothing.
@@ -283,15 +328,16 @@ impl Store {
         let sql = "SELECT m.device, d.state, m.offered,
             CASE WHEN m.epoch IS NULL THEN 0 ELSE EXISTS (SELECT 1 FROM device_key_epoch k WHERE k.device = m.device
                 AND k.state = 2 AND k.device_epoch >= m.epoch) END, o.state,
-            CASE WHEN ?4 <> 3 THEN 0 ELSE EXISTS (SELECT 1 FROM device_trust t
+            CASE WHEN ?5 <> 3 THEN 0 ELSE EXISTS (SELECT 1 FROM device_trust t
                 JOIN succession s ON s.successor = t.root AND s.state IN (1, 2) WHERE t.device = m.device) END,
-            CASE WHEN ?4 <> 4 THEN 0 ELSE EXISTS (SELECT 1 FROM device_storage g
-                WHERE g.device = m.device AND g.campaign = m.campaign) END
+            CASE WHEN ?5 <> 4 THEN 0 ELSE EXISTS (SELECT 1 FROM device_storage g
+                WHERE g.device = m.device AND g.campaign = m.campaign) END, m.slot
             FROM campaign_device m JOIN device d ON d.id = m.device
             LEFT JOIN device_order o ON o.id = m.device_order
-            WHERE m.campaign = ?1 AND m.state = 2 AND m.device > ?2 ORDER BY m.device LIMIT ?3";
-        let after = after.map_or_else(Vec::new, |id| id.as_bytes().to_vec());
-        let params = (campaign.as_bytes(), after, limit, kind.code());
+            WHERE m.campaign = ?1 AND m.state = 2 AND (m.slot, m.device) > (?2, ?3) ORDER BY m.slot, m.device LIMIT ?4";
+        let (slot, device) =
+            after.map_or((-1, Vec::new()), |Place { slot, device }| (slot, device.as_bytes().to_vec()));
+        let params = (campaign.as_bytes(), slot, device, limit, kind.code());
         self.read(|connection| sql::all(connection, sql, params, open_row))
     }
 
@@ -309,18 +355,14 @@ impl Store {
     ) -> Result<u64, StoreError> {
         let audit = audit.into();
         self.write(Class::Reserved, move |act| {
-            found(act, campaign)?;
-            // Of those that were asked (2) every end is one step.
-            let sql = "UPDATE campaign_device SET state = ?3, ended = ?4
-                WHERE campaign = ?1 AND device = ?2 AND state = 2 RETURNING wave";
+            let newest = found(act, campaign)?.campaign.wave;
             let mut tallies: BTreeMap<(u32, u8), (MemberState, i64)> = BTreeMap::new();
             let mut changed = 0_u64;
             for Ended { device, to, .. } in ended.iter().take(MAX_MEMBERS) {
                 if !MemberState::Offered.may_become(*to) {
                     continue;
                 }
-                let params = (campaign.as_bytes(), device.as_bytes(), to.code(), millis(at));
-                let Some(wave) = act.one(sql, params, |row| row.get(0))? else { continue };
+                let Some(wave) = conclude(act, (campaign, newest), *device, *to, at)? else { continue };
                 for (state, by) in [(MemberState::Offered, -1), (*to, 1)] {
                     tallies.entry((wave, state.code())).or_insert((state, 0)).1 += by;
                 }
@@ -448,8 +490,10 @@ fn open_row(row: &Row<'_>) -> rusqlite::Result<OpenMember> {
         Some(state) => Evidence::Order(state),
         None => Evidence::None,
     };
+    let device = column::id(row, 0)?;
     Ok(OpenMember {
-        device: column::id(row, 0)?,
+        device,
+        place: Place { slot: row.get(7)?, device },
         state: column::coded(row, 1)?,
         offered: column::time(row, 2)?,
         evidence,

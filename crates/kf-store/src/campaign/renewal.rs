@@ -3,7 +3,7 @@
 use kf_api::order::Order;
 use kf_key::{CampaignId, CampaignState, DeviceId, DeviceState, MemberState, UnixMillis};
 
-use super::member::{MAX_MEMBERS, counted};
+use super::member::{MAX_MEMBERS, counted, released, waiting};
 use super::require;
 use crate::act::{Act, Class};
 use crate::column::{self, millis};
@@ -37,8 +37,11 @@ impl Store {
         campaign: CampaignId,
         limit: u32,
     ) -> Result<Vec<(DeviceId, Option<DeviceState>)>, StoreError> {
-        let sql = "SELECT m.device, d.state FROM (SELECT device, slot FROM campaign_device
-            WHERE campaign = ?1 AND state = 1 ORDER BY slot LIMIT ?2) m LEFT JOIN device d ON d.id = m.device ORDER BY m.slot";
+        let sql = concat!(
+            "SELECT m.device, d.state FROM campaign c CROSS JOIN campaign_device m LEFT JOIN device d ON d.id = m.device ",
+            waiting!(),
+            " LIMIT ?2"
+        );
         self.read(|connection| {
             sql::all(connection, sql, (campaign.as_bytes(), limit), |row| {
                 Ok((column::id(row, 0)?, column::optional_coded(row, 1)?))
@@ -88,27 +91,65 @@ impl Store {
             let number = i64::try_from(devices.len()).unwrap_or(i64::MAX);
             counted(act, campaign, 0, MemberState::Waiting, -number)?;
             counted(act, campaign, wave, MemberState::Offered, number)?;
-            act.execute("UPDATE campaign SET last_release = ?2 WHERE id = ?1", (campaign.as_bytes(), millis(at)))?;
+            released(act, campaign, at)
+        })
+        .await
+    }
+
+    /// Notes, before the first device is told, that devices of a campaign are being told; `false` when it does not go on. `mark` names
+    /// this round of telling, see [`Store::note_renewals_told`].
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn begin_telling(&self, campaign: CampaignId, mark: i64) -> Result<bool, StoreError> {
+        self.write(Class::Ordinary, move |act| {
+            let sql = "UPDATE campaign SET telling = ?2 WHERE id = ?1 AND state = 2";
+            Ok(act.execute(sql, (campaign.as_bytes(), mark))? > 0)
+        })
+        .await
+    }
+
+    /// Notes which devices were told, and that a round of telling is over, where it is.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn note_renewals_told(
+        &self,
+        campaign: CampaignId,
+        ended: Option<i64>,
+        devices: Vec<DeviceId>,
+        at: UnixMillis,
+    ) -> Result<(), StoreError> {
+        // It happened; a full disk does not undo it.
+        self.write(Class::Reserved, move |act| {
+            let sql = "UPDATE campaign_device SET told = ?3 WHERE campaign = ?1 AND device = ?2 AND state = 2 AND told IS NULL";
+            for device in &devices {
+                act.execute(sql, (campaign.as_bytes(), device.as_bytes(), millis(at)))?;
+            }
+            // Another round may have begun meanwhile, with a number of its own.
+            let sql = "UPDATE campaign SET telling = NULL WHERE id = ?1 AND telling = ?2";
+            act.execute(sql, (campaign.as_bytes(), ended))?;
             Ok(())
         })
         .await
     }
 
-    /// Notes that a device is told, before it is; `false` when it is not asked any more: the campaign was paused, or taken back.
+    /// After a server was cut off while devices were being told: whoever was asked may have been told. How many campaigns that was
+    /// about.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn tell_renewal(
-        &self,
-        campaign: CampaignId,
-        device: DeviceId,
-        at: UnixMillis,
-    ) -> Result<bool, StoreError> {
-        self.write(Class::Ordinary, move |act| {
-            let sql =
-                "UPDATE campaign_device SET told = coalesce(told, ?3) WHERE campaign = ?1 AND device = ?2 AND state = 2
-                AND EXISTS (SELECT 1 FROM campaign WHERE id = ?1 AND state = 2)";
-            Ok(act.execute(sql, (campaign.as_bytes(), device.as_bytes(), millis(at)))? > 0)
+    pub async fn assume_told(&self, at: UnixMillis) -> Result<u64, StoreError> {
+        let sql = "SELECT 1 FROM campaign WHERE telling IS NOT NULL LIMIT 1";
+        if !self.read(|connection| sql::exists(connection, sql, []))? {
+            return Ok(0);
+        }
+        self.write(Class::Reserved, move |act| {
+            let sql = "UPDATE campaign_device SET told = ?1 WHERE state = 2 AND behind IS NOT NULL AND told IS NULL
+                AND campaign IN (SELECT id FROM campaign WHERE telling IS NOT NULL)";
+            act.execute(sql, [millis(at)])?;
+            let campaigns = act.execute("UPDATE campaign SET telling = NULL WHERE telling IS NOT NULL", [])?;
+            Ok(u64::try_from(campaigns).unwrap_or_default())
         })
         .await
     }

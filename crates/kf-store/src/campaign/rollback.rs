@@ -110,7 +110,7 @@ impl Store {
         let sql = concat!(
             "SELECT m.device, m.epoch, m.device_order FROM campaign_device m WHERE ",
             revocable!(),
-            " ORDER BY m.device LIMIT ?2"
+            " ORDER BY m.slot LIMIT ?2"
         );
         self.read(|connection| sql::all(connection, sql, (campaign.as_bytes(), limit), asked_row))
     }

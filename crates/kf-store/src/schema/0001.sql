@@ -323,7 +323,11 @@ CREATE TABLE campaign (
     last_release INTEGER,
     settled INTEGER NOT NULL,
     algorithm INTEGER,
-    version INTEGER NOT NULL
+    version INTEGER NOT NULL,
+    -- Not null while devices are being told to renew: `told` below is behind.
+    telling INTEGER,
+    -- Nobody before this slot waits for a turn.
+    turn INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX campaign_by_state ON campaign (state, id);
 
@@ -343,11 +347,12 @@ CREATE TABLE campaign_device (
     told INTEGER,
     aware INTEGER,
     behind INTEGER,
-    PRIMARY KEY (campaign, device)
+    -- A wave lies together: what is written of its devices is written to few pages.
+    PRIMARY KEY (campaign, slot, device),
+    UNIQUE (campaign, device)
 ) STRICT, WITHOUT ROWID;
--- Whose turn comes next (1), and who was asked and has not answered (2).
-CREATE INDEX campaign_device_waiting ON campaign_device (campaign, slot) WHERE state = 1;
-CREATE INDEX campaign_device_open ON campaign_device (campaign, device, wave, offered) WHERE state = 2;
+-- Who was asked and has not answered (2).
+CREATE INDEX campaign_device_open ON campaign_device (campaign, slot, device, wave, offered) WHERE state = 2;
 
 -- What a device signed: its data at rest lie under this version of its storage key since the campaign asked for it.
 CREATE TABLE device_storage (
