@@ -1,5 +1,7 @@
 //! Campaigns: a change that is taken to many devices, a few first, then in waves.
 
+use std::fmt;
+
 use kf_key::{
     CampaignId, CampaignState, DeviceId, FacilityId, KeyAlgorithm, MemberState, OrderId, ProposalId, UnixMillis,
 };
@@ -52,6 +54,57 @@ pub struct CampaignFilter {
     /// First characters of the name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name_prefix: Option<String>,
+}
+
+impl fmt::Display for CampaignFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { facility, product_line, batch, name_prefix } = self;
+        let fields = [
+            ("facility", facility),
+            ("product line", product_line),
+            ("batch", batch),
+            ("names that begin with", name_prefix),
+        ];
+        let given: Vec<String> =
+            fields.into_iter().filter_map(|(what, value)| Some(format!("{what} `{}`", value.as_ref()?))).collect();
+        f.write_str(if given.is_empty() { "the whole fleet" } else { "" })?;
+        f.write_str(&given.join(", "))
+    }
+}
+
+/// Fields of a filter that are to change; those that are absent stay as they are, an empty text stands for whatever it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FilterChange {
+    /// See [`CampaignFilter::facility`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub facility: Option<String>,
+    /// See [`CampaignFilter::product_line`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub product_line: Option<String>,
+    /// See [`CampaignFilter::batch`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<String>,
+    /// See [`CampaignFilter::name_prefix`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name_prefix: Option<String>,
+}
+
+impl FilterChange {
+    /// The filter with these fields in it.
+    #[must_use]
+    pub fn applied_to(self, filter: &CampaignFilter) -> CampaignFilter {
+        let field = |change: Option<String>, before: &Option<String>| match change {
+            None => before.clone(),
+            Some(text) => Some(text).filter(|text| !text.is_empty()),
+        };
+        CampaignFilter {
+            facility: field(self.facility, &filter.facility),
+            product_line: field(self.product_line, &filter.product_line),
+            batch: field(self.batch, &filter.batch),
+            name_prefix: field(self.name_prefix, &filter.name_prefix),
+        }
+    }
 }
 
 /// How a campaign goes about it.
@@ -138,12 +191,14 @@ impl PlanChange {
     }
 }
 
-/// Another plan for a campaign that is a draft, paused or stopped.
+/// Another plan for a campaign that is a draft, paused or stopped; of a draft, also other devices.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CampaignEdit {
-    /// What changes.
+    /// What changes of its plan.
     pub plan: PlanChange,
+    /// What changes of whom it is about; only of a draft.
+    pub filter: FilterChange,
     /// The version that the caller looked at; the change is refused when it is another by now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
@@ -449,6 +504,9 @@ pub enum CampaignAct {
 pub struct CampaignActRequest {
     /// What to do.
     pub act: CampaignAct,
+    /// Of starting: begin although no device matches. It is completed at once then.
+    #[serde(default)]
+    pub allow_empty: bool,
     /// Why, for the log.
     #[serde(default)]
     pub why: String,

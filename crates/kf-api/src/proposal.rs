@@ -97,6 +97,9 @@ pub enum ProposedAct {
         wave: u32,
         /// The version of its plan then.
         version: u32,
+        /// Begin even if no device matches.
+        #[serde(default)]
+        allow_empty: bool,
         /// Why, for the log.
         why: String,
     },

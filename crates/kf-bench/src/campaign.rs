@@ -256,7 +256,12 @@ impl Place<'_> {
         let scratch = self.scratch;
         self.runtime.block_on(async {
             scratch.fleet.campaign_create(&scratch.owner, new).await.map_err(fleet_error)?;
-            let act = CampaignActRequest { act: CampaignAct::Start, why: "measured".to_owned(), dry_run: false };
+            let act = CampaignActRequest {
+                act: CampaignAct::Start,
+                allow_empty: false,
+                why: "measured".to_owned(),
+                dry_run: false,
+            };
             scratch.fleet.campaign_act(&scratch.owner, name, act).await.map_err(fleet_error)?;
             // One person alone waits a day.
             self.clock.pass(UnixMillis::DAY + UnixMillis::SECOND);

@@ -10,12 +10,12 @@ mod turn;
 
 use kf_access::{Action, Control, Principal, Stake, Target, Visibility, authorize};
 use kf_api::campaign::{
-    Campaign, CampaignAct, CampaignActRequest, CampaignKind, CampaignMember, CampaignOutcome, CampaignPlan,
-    CampaignProgress, CampaignStatus, MemberFilter, NewCampaign,
+    Campaign, CampaignAct, CampaignActRequest, CampaignFilter, CampaignKind, CampaignMember, CampaignOutcome,
+    CampaignPlan, CampaignProgress, CampaignStatus, MemberFilter, NewCampaign,
 };
 use kf_api::proposal::ProposedAct;
 use kf_api::{Page, PageRequest};
-use kf_key::{CampaignId, CampaignState, KeyAlgorithm, MemberState, UnixMillis};
+use kf_key::{CampaignId, CampaignState, FacilityId, KeyAlgorithm, MemberState, UnixMillis};
 use kf_rotation::campaign::{CampaignFacts, Decision, Plan, PlanNumbers, Tally, decide};
 use kf_store::campaign::{CampaignChange, Count, StoredCampaign};
 use kf_store::device::DeviceQuery;
@@ -35,6 +35,8 @@ pub(crate) struct Seen {
     pub(crate) state: CampaignState,
     pub(crate) wave: u32,
     pub(crate) version: u32,
+    /// Whether it was agreed to as well that it may be about nobody.
+    pub(crate) allow_empty: bool,
 }
 
 /// A plan within the limits.
@@ -67,14 +69,7 @@ impl Fleet {
         check_name("name", &new.name)?;
         check_why(&new.why)?;
         let plan = checked(new.plan)?;
-        let facility = match &new.filter.facility {
-            Some(reference) => Some(self.find_facility(reference, &who.visibility())?.id),
-            None => None,
-        };
-        authorize(who, Action::CampaignManage, facility.map_or(Target::Fleet, Target::Facility))?;
-        if let Some(reference) = &new.filter.product_line {
-            self.find_product_line(reference)?;
-        }
+        let facility = self.checked_filter(who, &new.filter)?;
         if new.kind == CampaignKind::TrustAnchor {
             self.require_open_root()?;
         }
@@ -118,6 +113,19 @@ impl Fleet {
             .with("plan", serde_json::to_string(&campaign.plan).unwrap_or_default());
         let logged = self.store.insert_campaign(campaign.clone(), entry.build()).await?;
         Ok(CampaignOutcome { estimate, ..outcome(campaign, logged.index) })
+    }
+
+    /// The facility of a filter whose devices the caller may have change something.
+    fn checked_filter(&self, who: &Principal, filter: &CampaignFilter) -> Result<Option<FacilityId>, FleetError> {
+        let facility = match &filter.facility {
+            Some(reference) => Some(self.find_facility(reference, &who.visibility())?.id),
+            None => None,
+        };
+        authorize(who, Action::CampaignManage, facility.map_or(Target::Fleet, Target::Facility))?;
+        if let Some(reference) = &filter.product_line {
+            self.find_product_line(reference)?;
+        }
+        Ok(facility)
     }
 
     /// Campaigns that the caller may see, newest first.
@@ -203,16 +211,25 @@ impl Fleet {
     ) -> Result<CampaignOutcome, FleetError> {
         let plan = checked(campaign.plan)?;
         let estimate = self.estimate_of(campaign, &plan).await?;
+        if !request.allow_empty {
+            require_somebody(campaign, estimate.devices)?;
+        }
         let outcome = CampaignOutcome { estimate: Some(estimate), ..looked_at(campaign.clone()) };
         if request.dry_run {
             return Ok(CampaignOutcome { load: Some(self.load_of(campaign, &plan, &estimate)?), ..outcome });
         }
-        let seen = Seen { state: campaign.state, wave: campaign.wave, version: campaign.version };
+        let seen = Seen {
+            state: campaign.state,
+            wave: campaign.wave,
+            version: campaign.version,
+            allow_empty: request.allow_empty,
+        };
         let act = ProposedAct::StartCampaign {
             campaign: campaign.id.to_string(),
             state: seen.state,
             wave: seen.wave,
             version: seen.version,
+            allow_empty: seen.allow_empty,
             why: request.why.clone(),
         };
         let control = self.campaign_control(campaign, estimate.devices);
@@ -249,7 +266,7 @@ impl Fleet {
         let found = self.managed_campaign(who, campaign)?.campaign;
         // Consent to begin is no consent to go past a gate later on, nor that of one wave to go past the next, nor that of one
         // plan to another.
-        if (Seen { state: found.state, wave: found.wave, version: found.version }) != seen {
+        if (found.state, found.wave, found.version) != (seen.state, seen.wave, seen.version) {
             return Err(FleetError::conflict(
                 "campaign",
                 format!(
@@ -267,7 +284,16 @@ impl Fleet {
             let logged = self.store.open_gate(found.id, consent.with(entry.with("wave", found.wave).build())).await?;
             return Ok(outcome(logged.value, logged.index));
         }
-        let request = CampaignActRequest { act: CampaignAct::Start, why: why.to_owned(), dry_run: false };
+        if found.state == CampaignState::Draft && !seen.allow_empty {
+            // The devices may have gone while somebody thought about it.
+            require_somebody(&found, self.estimate_of(&found, &checked(found.plan)?).await?.devices)?;
+        }
+        let request = CampaignActRequest {
+            act: CampaignAct::Start,
+            allow_empty: seen.allow_empty,
+            why: why.to_owned(),
+            dry_run: false,
+        };
         self.change_campaign(who, &found, CampaignState::Running, request, consent).await
     }
 
@@ -389,6 +415,18 @@ impl Fleet {
         };
         Ok(decide(&plan, &facts, now))
     }
+}
+
+/// Refuses to begin a campaign about nobody: a filter with a slip of the pen would be "completed" at once.
+fn require_somebody(campaign: &Campaign, devices: u64) -> Result<(), FleetError> {
+    if devices > 0 || campaign.state != CampaignState::Draft {
+        return Ok(());
+    }
+    Err(FleetError::conflict(
+        "filter",
+        format!("`{}` is about nobody: no device that may enrol matches {}", campaign.name, campaign.filter),
+        "change the filter with `keyfleet campaign edit`; if it is meant, start it with --allow-empty",
+    ))
 }
 
 /// An algorithm is for identity keys that devices make.

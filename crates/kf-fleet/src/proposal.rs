@@ -215,12 +215,12 @@ impl Fleet {
             ProposedAct::CancelBatch { batch, request, why } => {
                 self.carry_out_cancellation(who, batch, request, why, consent).await.map(drop)
             }
-            ProposedAct::StartCampaign { campaign, state, wave, version, why } => {
-                let seen = Seen { state: *state, wave: *wave, version: *version };
+            ProposedAct::StartCampaign { campaign, state, wave, version, allow_empty, why } => {
+                let seen = Seen { state: *state, wave: *wave, version: *version, allow_empty: *allow_empty };
                 self.carry_out_campaign(who, campaign, seen, why, consent).await.map(drop)
             }
             ProposedAct::EditCampaign { campaign, version, plan, why } => {
-                self.carry_out_edit(who, campaign, (*version, *plan), why, consent).await.map(drop)
+                self.carry_out_edit(who, campaign, (*version, *plan, None), why, consent).await.map(drop)
             }
             ProposedAct::RollBackCampaign { campaign, why } => {
                 self.carry_out_rollback(who, campaign, why, consent).await.map(drop)

@@ -90,6 +90,8 @@ pub struct PlanEdit {
     pub version: u32,
     /// The whole plan as it is to be.
     pub plan: CampaignPlan,
+    /// Of a draft: the whole filter as it is to be, with the facility that it names, where it changes.
+    pub filter: Option<(CampaignFilter, Option<FacilityId>)>,
 }
 
 fn campaign_row(row: &Row<'_>) -> rusqlite::Result<StoredCampaign> {
@@ -207,19 +209,20 @@ impl Store {
         .await
     }
 
-    /// Gives a campaign that asks nobody at the moment another plan, and its next version.
+    /// Gives a campaign that asks nobody at the moment another plan, a draft also another filter, and its next version.
     ///
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::IllegalState`] when it is not as the caller saw it, or asks devices.
     pub async fn edit_campaign(&self, edit: PlanEdit, audit: impl Into<Audit>) -> Result<Logged<Campaign>, StoreError> {
         self.logged(Class::Ordinary, audit.into(), move |act| {
-            let PlanEdit { id, seen, version, plan } = &edit;
+            let PlanEdit { id, seen, version, plan, filter } = &edit;
             let stored = require(act, *id, *seen)?;
-            if !seen.is_editable() {
+            if !seen.is_editable() || (filter.is_some() && *seen != CampaignState::Draft) {
+                let expected = if filter.is_some() { "draft" } else { "draft, paused or stopped" };
                 return Err(StoreError::IllegalState {
                     what: "campaign",
                     found: seen.name().into(),
-                    expected: "draft, paused or stopped".into(),
+                    expected: expected.into(),
                 });
             }
             if stored.campaign.version != *version {
@@ -231,6 +234,12 @@ impl Store {
             }
             let plan = serde_json::to_string(plan).map_err(|_detail| unwritable("plan"))?;
             act.execute("UPDATE campaign SET plan = ?2, version = version + 1 WHERE id = ?1", (id.as_bytes(), plan))?;
+            if let Some((filter, facility)) = filter {
+                let filter = serde_json::to_string(filter).map_err(|_detail| unwritable("filter"))?;
+                let facility = facility.as_ref().map(FacilityId::as_bytes);
+                let sql = "UPDATE campaign SET filter = ?2, facility = ?3 WHERE id = ?1";
+                act.execute(sql, (id.as_bytes(), filter, facility))?;
+            }
             Ok(found(act, *id)?.campaign)
         })
         .await

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use kf_api::PageRequest;
 use kf_api::campaign::{
     Campaign, CampaignAct, CampaignActRequest, CampaignEdit, CampaignFilter, CampaignForecast, CampaignKind,
-    CampaignMember, CampaignOutcome, CampaignPlan, CampaignStatus, MemberFilter, NewCampaign, PlanChange,
+    CampaignMember, CampaignOutcome, CampaignPlan, CampaignStatus, FilterChange, MemberFilter, NewCampaign, PlanChange,
 };
 
 use kf_client::{KeyShare, Method};
@@ -54,7 +54,9 @@ Examples:
   # More slowly
   keyfleet campaign pause keys-2027
   keyfleet campaign edit keys-2027 --wave 500 --per-minute 60 --why \"the uplink is full\"
-  keyfleet campaign resume keys-2027";
+  keyfleet campaign resume keys-2027
+  # A draft, about other devices
+  keyfleet campaign edit keys-2028 --facility graz --any product-line";
 
 /// What can be done with campaigns.
 #[derive(Debug, Subcommand)]
@@ -63,14 +65,20 @@ pub(crate) enum Verb {
     /// Make a campaign, as a draft: nothing is asked of any device
     Create(Box<Create>),
     /// Begin; waits for a second person where the devices are many, or orders are sent
-    Start(Change),
+    Start {
+        #[command(flatten)]
+        change: Change,
+        /// Begin even if no device matches; it is completed at once then
+        #[arg(long)]
+        allow_empty: bool,
+    },
     /// Ask nobody further for now; answers still count
     Pause(Change),
     /// Go on; past what it stopped for, or a gate that it waits at, with a second person's consent
     Resume(Change),
     /// Give it up: nobody further is asked, and its open orders are withdrawn; final
     Abort(Change),
-    /// Change the plan of a draft, or of a campaign that is paused or stopped; what is done stays
+    /// Change the plan of a draft, or of a campaign that is paused or stopped, and whom a draft is about; what is done stays
     Edit(Box<Edit>),
     /// Say what a campaign would take from here on: time, requests, and load over time
     Estimate {
@@ -159,11 +167,26 @@ pub(crate) struct Create {
     dry_run: bool,
 }
 
-/// Another plan. What is not given stays.
+/// Another plan, and another filter. What is not given stays.
 #[derive(Debug, Args)]
 pub(crate) struct Edit {
     /// Name or id
     campaign: String,
+    /// Of a draft: only devices of this facility (name or id)
+    #[arg(long)]
+    facility: Option<String>,
+    /// Of a draft: only devices of this product line (name or id)
+    #[arg(long)]
+    product_line: Option<String>,
+    /// Of a draft: only devices of this batch
+    #[arg(long)]
+    batch: Option<String>,
+    /// Of a draft: only devices whose names begin so
+    #[arg(long, value_name = "PREFIX")]
+    name_prefix: Option<String>,
+    /// Of a draft: whatever it is; may be given several times
+    #[arg(long, value_name = "FIELD")]
+    any: Vec<FilterField>,
     /// Devices of the first wave
     #[arg(long, value_name = "N")]
     canary: Option<u32>,
@@ -210,6 +233,19 @@ pub(crate) struct Change {
     /// Say what would happen, change nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+/// A field of a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FilterField {
+    /// Devices of any facility
+    Facility,
+    /// Devices of any product line
+    ProductLine,
+    /// Devices of any batch, or none
+    Batch,
+    /// Devices of any name
+    NamePrefix,
 }
 
 /// What a campaign asks of each device.
@@ -267,12 +303,12 @@ fn seconds(text: &str) -> Result<u32, String> {
 pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::Create(create) => self::create(context, *create).await,
-        Verb::Start(change) => act(context, CampaignAct::Start, change).await,
-        Verb::Pause(change) => act(context, CampaignAct::Pause, change).await,
-        Verb::Resume(change) => act(context, CampaignAct::Resume, change).await,
-        Verb::Abort(change) => act(context, CampaignAct::Abort, change).await,
-        Verb::Rollback(change) => act(context, CampaignAct::RollBack, change).await,
-        Verb::Delete(change) => act(context, CampaignAct::Delete, change).await,
+        Verb::Start { change, allow_empty } => act(context, CampaignAct::Start, change, allow_empty).await,
+        Verb::Pause(change) => act(context, CampaignAct::Pause, change, false).await,
+        Verb::Resume(change) => act(context, CampaignAct::Resume, change, false).await,
+        Verb::Abort(change) => act(context, CampaignAct::Abort, change, false).await,
+        Verb::Rollback(change) => act(context, CampaignAct::RollBack, change, false).await,
+        Verb::Delete(change) => act(context, CampaignAct::Delete, change, false).await,
         Verb::Edit(edit) => self::edit(context, *edit).await,
         Verb::Estimate { campaign } => {
             let path = format!("{}/estimate", path(&campaign));
@@ -336,6 +372,12 @@ async fn create(context: &Context, create: Create) -> Result<(), Failure> {
 
 /// An outcome; for people, what is a table in it as one.
 fn outcome_of(context: &Context, mut outcome: CampaignOutcome) -> Result<(), Failure> {
+    let Campaign { state, filter, .. } = &outcome.campaign;
+    if *state == CampaignState::Draft && outcome.estimate.is_some_and(|estimate| estimate.devices == 0) {
+        say(&format!(
+            "no device that may enrol matches {filter}: as long as that is so it starts with --allow-empty only"
+        ));
+    }
     if context.format != Format::Table {
         return show(context, &outcome, &Names::new());
     }
@@ -357,15 +399,16 @@ fn outcome_of(context: &Context, mut outcome: CampaignOutcome) -> Result<(), Fai
     Ok(())
 }
 
-async fn act(context: &Context, act: CampaignAct, change: Change) -> Result<(), Failure> {
+async fn act(context: &Context, act: CampaignAct, change: Change, allow_empty: bool) -> Result<(), Failure> {
     let Change { campaign, why, dry_run } = change;
-    let request = CampaignActRequest { act, why, dry_run };
+    let request = CampaignActRequest { act, allow_empty, why, dry_run };
     let mut api = context.api_within(COUNTING)?;
     let outcome: CampaignOutcome = api.post(&format!("{}/act", path(&campaign)), &request).await?;
     told(context, outcome)
 }
 
-async fn edit(context: &Context, edit: Edit) -> Result<(), Failure> {
+async fn edit(context: &Context, mut edit: Edit) -> Result<(), Failure> {
+    let filter = filter_change(&mut edit)?;
     let Edit { campaign, canary, wave, per_minute, jitter, soak, patience, max_failed, min_done, .. } = edit;
     let plan = PlanChange {
         canary,
@@ -377,10 +420,26 @@ async fn edit(context: &Context, edit: Edit) -> Result<(), Failure> {
         max_failed_percent: max_failed,
         min_done_percent: min_done,
     };
-    let change = CampaignEdit { plan, version: edit.seen, why: edit.why, dry_run: edit.dry_run };
+    let change = CampaignEdit { plan, filter, version: edit.seen, why: edit.why, dry_run: edit.dry_run };
     let mut api = context.api_within(COUNTING)?;
     let outcome: CampaignOutcome = api.send(Method::PUT, &format!("{}/plan", path(&campaign)), &change).await?;
     told(context, outcome)
+}
+
+/// What is to change of the filter. A field is given, or said to be any, not both.
+fn filter_change(edit: &mut Edit) -> Result<FilterChange, Failure> {
+    let field = |field: FilterField, name: &str, given: Option<String>| match (given, edit.any.contains(&field)) {
+        (Some(_), true) => {
+            Err(Failure::usage(format!("--{name} is given, and --any {name} as well"), "give one of them"))
+        }
+        (given, is_any) => Ok(given.or(is_any.then(String::new))),
+    };
+    Ok(FilterChange {
+        facility: field(FilterField::Facility, "facility", edit.facility.take())?,
+        product_line: field(FilterField::ProductLine, "product-line", edit.product_line.take())?,
+        batch: field(FilterField::Batch, "batch", edit.batch.take())?,
+        name_prefix: field(FilterField::NamePrefix, "name-prefix", edit.name_prefix.take())?,
+    })
 }
 
 /// Shows an outcome; what waits for a second person is no success to a script.

@@ -91,7 +91,30 @@ fn agents_get_new_device_keys_and_new_certificates_a_canary_first_and_one_that_s
     assert_eq!((estimate["devices"].clone(), estimate["waves"].clone()), (3.into(), 2.into()), "{estimate}");
     assert_eq!(fleet.run(&["campaign", "show", "keys"]).code, Some(3), "a dry run makes nothing");
 
-    create(&fleet, "keys", "device-key", &[]);
+    // A slip of the pen, which is found before it begins.
+    let slip = [
+        "campaign",
+        "create",
+        "keys",
+        "--kind",
+        "device-key",
+        "--name-prefix",
+        "termo-",
+        "--canary",
+        "1",
+        "--wave",
+        "5",
+    ];
+    let slip = fleet.run(&[&slip[..], &["--per-minute", "600", "--jitter", "0s", "--soak", "0s"]].concat());
+    assert!(slip.text().contains("no device that may enrol matches names that begin with `termo-`"), "{}", slip.text());
+    let nobody = fleet.run(&["campaign", "start", "keys"]);
+    assert!(nobody.code == Some(5) && nobody.text().contains("--allow-empty"), "{:?} {}", nobody.code, nobody.text());
+    let both = fleet.run(&["campaign", "edit", "keys", "--name-prefix", "x", "--any", "name-prefix"]);
+    assert_eq!(both.code, Some(2), "{}", both.text());
+    let edit = ["campaign", "edit", "keys", "--facility", "lyon", "--any", "name-prefix", "--why", "a slip"];
+    let edited = fleet.json(&edit);
+    assert_eq!((edited["campaign"]["version"].clone(), edited["estimate"]["devices"].clone()), (2.into(), 3.into()));
+    assert_eq!(edited["campaign"]["filter"], serde_json::json!({ "facility": "lyon" }));
     fleet.run(&["campaign", "start", "keys", "--why", "yearly"]).succeeds();
     let end = fleet.json(&["campaign", "show", "keys", "--follow"]);
     assert_eq!((end["state"].clone(), end["progress"]["done"].clone()), ("completed".into(), 3.into()), "{end}");

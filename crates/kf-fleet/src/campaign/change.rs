@@ -2,10 +2,10 @@
 
 use kf_access::Principal;
 use kf_api::campaign::{
-    Campaign, CampaignActRequest, CampaignEdit, CampaignKind, CampaignOutcome, CampaignPlan, Rollback,
+    Campaign, CampaignActRequest, CampaignEdit, CampaignFilter, CampaignKind, CampaignOutcome, CampaignPlan, Rollback,
 };
 use kf_api::proposal::ProposedAct;
-use kf_key::{CampaignState, MemberState, SuccessionState};
+use kf_key::{CampaignState, FacilityId, MemberState, SuccessionState};
 use kf_store::campaign::{Asked, PlanEdit, Revocable};
 
 use super::{campaign_entry, checked, looked_at, not_a_step, outcome};
@@ -17,8 +17,8 @@ use crate::{Fleet, FleetError};
 const PARTS_PER_TURN: u32 = 256;
 
 impl Fleet {
-    /// Gives a campaign that is a draft, paused or stopped another plan. What devices have done stays. Where two people agreed
-    /// to the plan, two people agree to the next one.
+    /// Gives a campaign that is a draft, paused or stopped another plan, and a draft another filter. What devices have done stays.
+    /// Where two people agreed to the plan, two people agree to the next one.
     ///
     /// # Errors
     /// [`FleetError::NotFound`], [`FleetError::Denied`]; [`FleetError::Invalid`] naming the number; [`FleetError::Conflict`]
@@ -36,11 +36,15 @@ impl Fleet {
         require_editable(&found)?;
         let version = edit.version.unwrap_or(found.version);
         require_version(&found, version)?;
-        if plan == found.plan {
-            return Err(FleetError::invalid("plan", "is as it was", "give a number that is to change"));
+        let filter = edit.filter.applied_to(&found.filter);
+        let changed = if filter == found.filter { None } else { Some(self.checked_refilter(who, &found, filter)?) };
+        if plan == found.plan && changed.is_none() {
+            return Err(FleetError::invalid("plan", "is as it was", "give a number or a filter that is to change"));
         }
-        let estimate = self.estimate_of(&Campaign { plan, ..found.clone() }, &numbers).await?;
-        let looked = CampaignOutcome { estimate: Some(estimate), ..looked_at(Campaign { plan, ..found.clone() }) };
+        let (filter, facility) = changed.clone().unwrap_or_else(|| (found.filter.clone(), found.facility));
+        let edited = Campaign { plan, filter, facility, ..found.clone() };
+        let estimate = self.estimate_of(&edited, &numbers).await?;
+        let looked = CampaignOutcome { estimate: Some(estimate), ..looked_at(edited) };
         if edit.dry_run {
             return Ok(CampaignOutcome { load: Some(self.load_of(&found, &numbers, &estimate)?), ..looked });
         }
@@ -54,16 +58,35 @@ impl Fleet {
             }
         }
         let id = found.id.to_string();
-        let done = self.carry_out_edit(who, &id, (version, plan), &edit.why, &Consent::NotNeeded).await?;
+        let done = self.carry_out_edit(who, &id, (version, plan, changed), &edit.why, &Consent::NotNeeded).await?;
         Ok(CampaignOutcome { estimate: Some(estimate), ..done })
     }
 
-    /// Changes a plan when nobody else's consent is needed any more.
+    /// Another filter of a draft, with the facility that it is about. What has begun has been agreed to, and has a canary drawn from
+    /// those that matched.
+    fn checked_refilter(
+        &self,
+        who: &Principal,
+        campaign: &Campaign,
+        filter: CampaignFilter,
+    ) -> Result<(CampaignFilter, Option<FacilityId>), FleetError> {
+        if campaign.state != CampaignState::Draft {
+            return Err(FleetError::conflict(
+                "filter",
+                format!("`{}` has begun: whom it is about stays", campaign.name),
+                "give it up with `keyfleet campaign abort`, and make another one",
+            ));
+        }
+        let facility = self.checked_filter(who, &filter)?;
+        Ok((filter, facility))
+    }
+
+    /// Changes a plan, and the filter of a draft, when nobody else's consent is needed any more.
     pub(crate) async fn carry_out_edit(
         &self,
         who: &Principal,
         campaign: &str,
-        (version, plan): (u32, CampaignPlan),
+        (version, plan, filter): (u32, CampaignPlan, Option<(CampaignFilter, Option<FacilityId>)>),
         why: &str,
         consent: &Consent,
     ) -> Result<CampaignOutcome, FleetError> {
@@ -72,13 +95,17 @@ impl Fleet {
         require_editable(&found)?;
         require_version(&found, version)?;
         let text = |plan: &CampaignPlan| serde_json::to_string(plan).unwrap_or_default();
-        let entry = self
+        let mut entry = self
             .evidence(campaign_entry(who, "campaign.edit", &found, self.now()))
             .because(why)
             .with("version", version.saturating_add(1))
             .with("before", text(&found.plan))
             .with("plan", text(&plan));
-        let edit = PlanEdit { id: found.id, seen: found.state, version, plan };
+        if let Some((filter, _)) = &filter {
+            let text = |filter: &CampaignFilter| serde_json::to_string(filter).unwrap_or_default();
+            entry = entry.with("filter_before", text(&found.filter)).with("filter", text(filter));
+        }
+        let edit = PlanEdit { id: found.id, seen: found.state, version, plan, filter };
         let logged = self.store.edit_campaign(edit, consent.with(entry.build())).await?;
         Ok(outcome(logged.value, logged.index))
     }
@@ -117,6 +144,7 @@ impl Fleet {
         request: CampaignActRequest,
     ) -> Result<CampaignOutcome, FleetError> {
         self.require_revocable(campaign)?;
+        self.write_told(campaign.id).await?;
         let rollback = self.rollback_of(campaign)?;
         let looked = CampaignOutcome { rollback: Some(rollback.clone()), ..looked_at(campaign.clone()) };
         if request.dry_run {
@@ -144,9 +172,8 @@ impl Fleet {
     ) -> Result<CampaignOutcome, FleetError> {
         let found = self.managed_campaign(who, campaign)?.campaign;
         self.require_revocable(&found)?;
-        self.write_told(campaign.id).await?;
         let act = kf_api::campaign::CampaignAct::RollBack;
-        let request = CampaignActRequest { act, why: why.to_owned(), dry_run: false };
+        let request = CampaignActRequest { act, allow_empty: false, why: why.to_owned(), dry_run: false };
         self.change_campaign(who, &found, CampaignState::RolledBack, request, consent).await
     }
 
@@ -197,6 +224,8 @@ impl Fleet {
 
     /// One step of rolling back: the next parts. Whether there were any.
     pub(super) async fn take_parts_back(&self, campaign: &Campaign) -> Result<bool, FleetError> {
+        self.told.close(campaign.id);
+        self.write_told(campaign.id).await?;
         let now = self.now();
         let revocable = self.store.revocable_members(campaign.id, PARTS_PER_TURN)?;
         if revocable.is_empty() {
@@ -224,8 +253,6 @@ const fn what_stays(kind: CampaignKind) -> (&'static str, &'static str) {
             "a device that holds its new key has given up the one before: a key epoch never goes back",
             "have the keys replaced once more: `keyfleet epoch advance --device`, or another campaign",
         ),
-        self.told.close(campaign.id);
-        self.write_told(campaign.id).await?;
         CampaignKind::Certificate => (
             "a device destroys its old private key when the new certificate is proved, so there is nothing to go back to",
             "have new keys made by another campaign; of the algorithm before with --algorithm",

@@ -45,7 +45,7 @@ pub(crate) fn new(kind: CampaignKind) -> NewCampaign {
 }
 
 pub(crate) async fn act(scratch: &Scratch, act: CampaignAct) -> Result<CampaignOutcome, FleetError> {
-    let request = CampaignActRequest { act, why: "test".into(), dry_run: false };
+    let request = CampaignActRequest { act, allow_empty: false, why: "test".into(), dry_run: false };
     scratch.fleet.campaign_act(&scratch.owner, "keys", request).await
 }
 

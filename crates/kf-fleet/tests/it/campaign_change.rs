@@ -3,11 +3,13 @@
 
 use std::path::Path;
 
+use kf_access::Principal;
 use kf_api::audit::AuditFilter;
 use kf_api::campaign::{
-    CampaignAct, CampaignActRequest, CampaignEdit, CampaignKind, CampaignOutcome, CampaignPlan, LoadPoint,
-    MemberFilter, NewCampaign, PlanChange, Rollback,
+    CampaignAct, CampaignActRequest, CampaignEdit, CampaignFilter, CampaignKind, CampaignOutcome, CampaignPlan,
+    FilterChange, LoadPoint, MemberFilter, NewCampaign, PlanChange, Rollback,
 };
+use kf_api::device::{DeviceAct, DeviceActRequest};
 use kf_api::operator::Role;
 use kf_api::order::{OrderFilter, OrderState};
 use kf_api::proposal::ProposalDecision;
@@ -28,7 +30,13 @@ fn slower() -> PlanChange {
 }
 
 async fn edit(scratch: &Scratch, plan: PlanChange, version: Option<u32>) -> Result<CampaignOutcome, FleetError> {
-    let edit = CampaignEdit { plan, version, why: "the uplink is full".into(), dry_run: false };
+    let edit = CampaignEdit {
+        plan,
+        filter: FilterChange::default(),
+        version,
+        why: "the uplink is full".into(),
+        dry_run: false,
+    };
     scratch.fleet.campaign_edit(&scratch.owner, "keys", edit).await
 }
 
@@ -52,7 +60,8 @@ async fn in_state(scratch: &Scratch, state: MemberState) -> Vec<DeviceId> {
 
 /// What rolling back would come to.
 async fn preview(scratch: &Scratch) -> Rollback {
-    let request = CampaignActRequest { act: CampaignAct::RollBack, why: "mistake".into(), dry_run: true };
+    let request =
+        CampaignActRequest { act: CampaignAct::RollBack, allow_empty: false, why: "mistake".into(), dry_run: true };
     scratch.fleet.campaign_act(&scratch.owner, "keys", request).await.unwrap().rollback.unwrap()
 }
 
@@ -76,6 +85,96 @@ async fn a_draft_that_is_changed_starts_in_its_newest_version_and_consent_to_an_
     let entry = entries.into_iter().find(|record| record.entry["act"] == "campaign.edit").unwrap().entry;
     let text = entry.to_string();
     assert!(text.contains("before") && text.contains(r#"\"wave\":3"#) && text.contains(r#"\"wave\":1"#), "{text}");
+}
+
+/// A change of whom the campaign is about.
+async fn refilter(scratch: &Scratch, who: &Principal, filter: FilterChange) -> Result<CampaignOutcome, FleetError> {
+    let edit = CampaignEdit { filter, why: "the wrong site".into(), ..CampaignEdit::default() };
+    scratch.fleet.campaign_edit(who, "keys", edit).await
+}
+
+#[tokio::test]
+async fn a_draft_is_made_to_be_about_other_devices_in_its_next_version_and_one_that_has_begun_keeps_its_own() {
+    let scratch = Scratch::new().await;
+    devices(&scratch, 2).await;
+    scratch.device_at("elsewhere", "plant-b", "thermo").await;
+    let lena = scratch.operator("lena", Role::FacilityOperator, &["plant-a"]).await;
+    scratch.fleet.campaign_create(&lena, new(CampaignKind::DeviceKey)).await.unwrap();
+    let to = |facility: &str| FilterChange { facility: Some(facility.into()), ..FilterChange::default() };
+    // What is checked of a new campaign is checked of a changed one.
+    assert!(matches!(refilter(&scratch, &lena, to("plant-b")).await, Err(FleetError::NotFound("facility"))));
+    assert!(matches!(refilter(&scratch, &lena, to("")).await, Err(FleetError::Denied(_))), "the whole fleet");
+    let line = FilterChange { product_line: Some("none".into()), ..FilterChange::default() };
+    assert!(matches!(refilter(&scratch, &lena, line).await, Err(FleetError::NotFound("product line"))));
+    assert_eq!(field_of(&refilter(&scratch, &lena, to("plant-a")).await.unwrap_err()), "plan", "nothing would change");
+    let dry = CampaignEdit { filter: to("plant-b"), dry_run: true, ..CampaignEdit::default() };
+    let looked = scratch.fleet.campaign_edit(&scratch.owner, "keys", dry).await.unwrap();
+    assert_eq!((looked.done, looked.estimate.unwrap().devices), (false, 1));
+    assert_eq!(status(&scratch).await.campaign.version, 1);
+
+    let moved = refilter(&scratch, &scratch.owner, to("plant-b")).await.unwrap();
+    assert_eq!((moved.campaign.version, moved.estimate.unwrap().devices), (2, 1));
+    let plant_b = scratch.fleet.facility_show(&scratch.owner, "plant-b").await.unwrap().id;
+    assert_eq!(moved.campaign.facility, Some(plant_b));
+    assert!(scratch.fleet.campaign_show(&lena, "keys").await.is_err(), "it is not about her facility any more");
+    let everywhere = FilterChange { name_prefix: Some("thermo-1".into()), ..to("") };
+    let everywhere = refilter(&scratch, &scratch.owner, everywhere).await.unwrap();
+    assert_eq!((everywhere.campaign.version, everywhere.campaign.facility), (3, None));
+    let expected = CampaignFilter { name_prefix: Some("thermo-1".into()), ..CampaignFilter::default() };
+    assert_eq!(everywhere.campaign.filter, expected);
+    let entries = scratch.fleet.audit_list(&scratch.owner, AuditFilter::default()).await.unwrap().items;
+    let newest = entries.into_iter().rfind(|record| record.entry["act"] == "campaign.edit").unwrap().entry.to_string();
+    assert!(newest.contains(r#"\"facility\":\"plant-b\""#) && newest.contains("thermo-1"), "{newest}");
+
+    let waits = act(&scratch, CampaignAct::Start).await.unwrap().proposal;
+    let bert = scratch.operator("bert", Role::FleetOperator, &[]).await;
+    if let Some(proposal) = waits {
+        scratch.fleet.proposal_decide(&bert, proposal, YES()).await.unwrap();
+    }
+    turns(&scratch, 6).await;
+    assert_eq!((status(&scratch).await.progress.devices, asked(&scratch).await.len()), (1, 1));
+    act(&scratch, CampaignAct::Pause).await.unwrap();
+    let late = refilter(&scratch, &scratch.owner, to("plant-a")).await.unwrap_err();
+    assert!(field_of(&late) == "filter" && late.to_string().contains("has begun"), "{late}");
+}
+
+#[tokio::test]
+async fn a_campaign_about_nobody_is_refused_with_its_filter_and_is_completed_at_once_where_that_is_meant() {
+    let scratch = Scratch::with(|config| config.dual_control_above = 0).await;
+    scratch.device("thermo-0").await;
+    let filter = CampaignFilter { name_prefix: Some("termo-".into()), ..new(CampaignKind::DeviceKey).filter };
+    let slip = NewCampaign { filter, ..new(CampaignKind::DeviceKey) };
+    let made = scratch.fleet.campaign_create(&scratch.owner, slip).await.unwrap();
+    assert!(made.done && made.estimate.unwrap().devices == 0, "a draft may be ahead of its devices");
+    for dry_run in [true, false] {
+        let start = CampaignActRequest { act: CampaignAct::Start, allow_empty: false, why: "now".into(), dry_run };
+        let refused = scratch.fleet.campaign_act(&scratch.owner, "keys", start).await.unwrap_err();
+        assert_eq!(field_of(&refused), "filter");
+        assert!(refused.to_string().contains("facility `plant-a`, names that begin with `termo-`"), "{refused}");
+        assert!(matches!(&refused, FleetError::Conflict { remedy, .. } if remedy.contains("--allow-empty")));
+    }
+    assert_eq!(status(&scratch).await.campaign.state, CampaignState::Draft);
+
+    // The one device that matched is gone when the second person agrees.
+    let correct = FilterChange { name_prefix: Some("thermo-".into()), ..FilterChange::default() };
+    refilter(&scratch, &scratch.owner, correct).await.unwrap();
+    let bert = scratch.operator("bert", Role::FleetOperator, &[]).await;
+    let waits = act(&scratch, CampaignAct::Start).await.unwrap().proposal.unwrap();
+    let hold =
+        DeviceActRequest { act: DeviceAct::Suspend, why: "lost".into(), departure: Default::default(), dry_run: false };
+    scratch.fleet.device_act(&scratch.owner, "thermo-0", hold).await.unwrap();
+    let late = scratch.fleet.proposal_decide(&bert, waits, YES()).await.unwrap_err();
+    assert_eq!(field_of(&late), "filter", "{late}");
+
+    let start =
+        CampaignActRequest { act: CampaignAct::Start, allow_empty: true, why: "a rehearsal".into(), dry_run: false };
+    let outcome = scratch.fleet.campaign_act(&scratch.owner, "keys", start).await.unwrap();
+    if let Some(proposal) = outcome.proposal {
+        scratch.fleet.proposal_decide(&bert, proposal, YES()).await.unwrap();
+    }
+    turns(&scratch, 8).await;
+    let end = status(&scratch).await;
+    assert_eq!((end.campaign.state, end.progress.devices), (CampaignState::Completed, 0));
 }
 
 #[tokio::test]
@@ -127,7 +226,7 @@ async fn of_two_people_who_change_the_same_version_one_is_refused_and_a_plan_of_
     devices(&scratch, 2).await;
     let bert = scratch.operator("bert", Role::FleetOperator, &[]).await;
     scratch.fleet.campaign_create(&scratch.owner, new(CampaignKind::DeviceKey)).await.unwrap();
-    let other = CampaignEdit { plan: slower(), version: Some(1), why: String::new(), dry_run: false };
+    let other = CampaignEdit { plan: slower(), version: Some(1), ..CampaignEdit::default() };
     let faster = PlanChange { per_minute: Some(600), ..PlanChange::default() };
     let (one, two) = tokio::join!(scratch.fleet.campaign_edit(&bert, "keys", other), edit(&scratch, faster, Some(1)));
     assert_eq!([&one, &two].iter().filter(|outcome| outcome.is_ok()).count(), 1, "{one:?} {two:?}");
@@ -273,7 +372,7 @@ async fn a_root_that_issues_already_is_not_taken_back_and_before_that_devices_ar
     // Once more, and the new root takes over meanwhile.
     let again = NewCampaign { name: "again".into(), ..new(CampaignKind::TrustAnchor) };
     scratch.fleet.campaign_create(&scratch.owner, again).await.unwrap();
-    let request = |act| CampaignActRequest { act, why: "test".into(), dry_run: false };
+    let request = |act| CampaignActRequest { act, allow_empty: false, why: "test".into(), dry_run: false };
     scratch.fleet.campaign_act(&scratch.owner, "again", request(CampaignAct::Start)).await.unwrap();
     turns(&scratch, 6).await;
     switch(false).await.unwrap();
@@ -349,11 +448,16 @@ async fn change_and_roll_back(directory: &Path) {
     let (fleet, clock, owner, _) = Scratch::open_in(directory).await.unwrap();
     let found = fleet.campaign_show(&owner, "keys").await.unwrap().campaign;
     if found.version == 1 && found.state == CampaignState::Paused {
-        let edit = CampaignEdit { plan: slower(), version: Some(1), why: "slower".into(), dry_run: false };
+        let edit = CampaignEdit { plan: slower(), version: Some(1), why: "slower".into(), ..CampaignEdit::default() };
         fleet.campaign_edit(&owner, "keys", edit).await.unwrap();
     }
     if found.state == CampaignState::Paused {
-        let request = CampaignActRequest { act: CampaignAct::RollBack, why: "mistake".into(), dry_run: false };
+        let request = CampaignActRequest {
+            act: CampaignAct::RollBack,
+            allow_empty: false,
+            why: "mistake".into(),
+            dry_run: false,
+        };
         fleet.campaign_act(&owner, "keys", request).await.unwrap();
     }
     for _ in 0..4 {

@@ -249,7 +249,8 @@ async fn a_pause_holds_back_who_was_not_told_and_a_roll_back_takes_it_back() {
     assert_eq!(status(&scratch).await.progress.done, 1);
     act(&scratch, CampaignAct::Resume).await.unwrap();
     assert!(is_asked(&scratch, &fleet[1].identity).await);
-    let request = CampaignActRequest { act: CampaignAct::RollBack, why: "mistake".into(), dry_run: true };
+    let request =
+        CampaignActRequest { act: CampaignAct::RollBack, allow_empty: false, why: "mistake".into(), dry_run: true };
     let dry = scratch.fleet.campaign_act(&scratch.owner, "keys", request).await.unwrap().rollback.unwrap();
     assert_eq!((dry.taken_back, dry.may_still_act, dry.stay), (1, 1, 1), "{dry:?}");
     act(&scratch, CampaignAct::RollBack).await.unwrap();

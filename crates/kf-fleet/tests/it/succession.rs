@@ -359,7 +359,8 @@ async fn a_device_whose_program_is_older_polls_as_ever_and_is_shown_as_not_havin
         dry_run: false,
     };
     scratch.fleet.campaign_create(&scratch.owner, campaign).await.unwrap();
-    let request = CampaignActRequest { act: CampaignAct::Start, why: String::new(), dry_run: false };
+    let request =
+        CampaignActRequest { act: CampaignAct::Start, allow_empty: false, why: String::new(), dry_run: false };
     assert!(scratch.fleet.campaign_act(&scratch.owner, "anchors", request).await.unwrap().done);
     let turns = async || {
         for _ in 0..5 {
