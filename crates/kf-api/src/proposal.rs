@@ -161,6 +161,15 @@ pub enum ProposedAct {
         /// Why, for the log.
         why: String,
     },
+    /// A root that has not taken over is withdrawn, although devices trust it.
+    WithdrawAuthority {
+        /// The CA that it was to succeed.
+        authority: AuthorityId,
+        /// Devices that trust it, or were asked to; one more makes the consent void.
+        trusting: u64,
+        /// Why, for the log.
+        why: String,
+    },
     /// A break-glass credential is made.
     CreateBreakGlass {
         /// What it is to be, with facilities by their ids.

@@ -34,6 +34,9 @@ pub struct Succession {
     /// When everything that it issued had expired.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub closed: Option<UnixMillis>,
+    /// When the successor was withdrawn.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub withdrawn: Option<UnixMillis>,
     /// Of roots: the new one certified by the old one (RFC 9810 section 4.4), PEM.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub new_with_old_pem: Option<String>,
@@ -91,6 +94,8 @@ pub enum SuccessionAct {
     Switch,
     /// The old CA is handed out no more.
     Retire,
+    /// The successor, which has not taken over, ends: it is revoked with what is below it, and the old CA goes on.
+    Withdraw,
 }
 
 /// A step of a succession.
@@ -102,6 +107,9 @@ pub struct SuccessionActRequest {
     /// Of retiring a root: go on although devices have not proved that they trust the new one; takes a second person.
     #[serde(default)]
     pub strand: bool,
+    /// Of withdrawing a root: go on although devices trust it, or were asked to; takes a second person.
+    #[serde(default)]
+    pub although_trusted: bool,
     /// Why, for the log.
     #[serde(default)]
     pub why: String,

@@ -3,6 +3,7 @@
 mod known;
 mod lineage;
 pub(crate) mod succession;
+mod withdrawal;
 
 use std::sync::{Arc, PoisonError};
 

@@ -169,6 +169,9 @@ impl Fleet {
             ProposedAct::RetireAuthority { authority, .. } => {
                 self.succession_to_retire(who, *authority)?;
             }
+            ProposedAct::WithdrawAuthority { authority, .. } => {
+                self.successor_to_withdraw(who, *authority)?;
+            }
             ProposedAct::Destroy { target, station_records_erased, .. } => {
                 self.destruction_of(who, target, *station_records_erased)?;
             }
@@ -232,6 +235,9 @@ impl Fleet {
             ProposedAct::AcceptRestored { why } => self.carry_out_acceptance(who, why, consent).await.map(drop),
             ProposedAct::RetireAuthority { authority, stranded, why } => {
                 self.carry_out_retirement_of_root(who, *authority, (*stranded, why), consent).await.map(drop)
+            }
+            ProposedAct::WithdrawAuthority { authority, trusting, why } => {
+                self.carry_out_withdrawal(who, *authority, (*trusting, why), consent).await.map(drop)
             }
             ProposedAct::Destroy { .. }
             | ProposedAct::EndOwnership { .. }
@@ -381,6 +387,7 @@ const fn act_name(act: &ProposedAct) -> &'static str {
         ProposedAct::AdvanceFacilityEpoch { .. } | ProposedAct::AdvanceDeviceEpoch { .. } => "epoch.advance",
         ProposedAct::RetireEpoch { .. } => "epoch.retire",
         ProposedAct::RetireAuthority { .. } => "authority.retire",
+        ProposedAct::WithdrawAuthority { .. } => "authority.withdraw",
         ProposedAct::OrderDevice { .. } => "order.create",
         ProposedAct::StartCampaign { .. } => "campaign.start",
         ProposedAct::EditCampaign { .. } => "campaign.edit",

@@ -15,6 +15,8 @@ pub enum SuccessionState {
     Retired,
     /// Everything it issued has expired; its key is deactivated. Final.
     Closed,
+    /// The successor was withdrawn before it took over; the old CA issues as before. Final.
+    Withdrawn,
 }
 
 /// A step that a succession cannot take.
@@ -35,8 +37,8 @@ impl fmt::Display for IllegalSuccessionTransition {
 impl core::error::Error for IllegalSuccessionTransition {}
 
 impl SuccessionState {
-    /// Every state, in order.
-    pub const ALL: [Self; 4] = [Self::Prepared, Self::Switched, Self::Retired, Self::Closed];
+    /// Every state, in order; the other end of a prepared one last.
+    pub const ALL: [Self; 5] = [Self::Prepared, Self::Switched, Self::Retired, Self::Closed, Self::Withdrawn];
 
     /// The name in requests and answers.
     #[must_use]
@@ -46,17 +48,18 @@ impl SuccessionState {
             Self::Switched => "switched",
             Self::Retired => "retired",
             Self::Closed => "closed",
+            Self::Withdrawn => "withdrawn",
         }
     }
 
-    /// The one transition function of successions: one step at a time, never back.
+    /// The one transition function of successions: one step at a time, never back. What has not been switched may be withdrawn.
     ///
     /// # Errors
     /// [`IllegalSuccessionTransition`] for every other pair.
     pub const fn transition(self, to: Self) -> Result<Self, IllegalSuccessionTransition> {
-        use SuccessionState::{Closed, Prepared, Retired, Switched};
+        use SuccessionState::{Closed, Prepared, Retired, Switched, Withdrawn};
         match (self, to) {
-            (Prepared, Switched) | (Switched, Retired) | (Retired, Closed) => Ok(to),
+            (Prepared, Switched | Withdrawn) | (Switched, Retired) | (Retired, Closed) => Ok(to),
             (from, to) => Err(IllegalSuccessionTransition { from, to }),
         }
     }
@@ -67,10 +70,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_succession_goes_one_step_at_a_time_and_never_back() {
-        for (place, from) in SuccessionState::ALL.into_iter().enumerate() {
-            for (other, to) in SuccessionState::ALL.into_iter().enumerate() {
-                assert_eq!(from.transition(to).is_ok(), other == place + 1, "{from:?} {to:?}");
+    fn a_succession_goes_one_step_at_a_time_and_never_back_and_is_withdrawn_before_the_first() {
+        use SuccessionState::{Closed, Prepared, Retired, Switched, Withdrawn};
+        let legal = [(Prepared, Switched), (Switched, Retired), (Retired, Closed), (Prepared, Withdrawn)];
+        for from in SuccessionState::ALL {
+            for to in SuccessionState::ALL {
+                assert_eq!(from.transition(to).is_ok(), legal.contains(&(from, to)), "{from:?} {to:?}");
             }
         }
     }

@@ -22,6 +22,23 @@ pub struct SuccessionFacts {
     pub unexpired: u64,
 }
 
+/// What is known of a successor that is to be withdrawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WithdrawalFacts {
+    /// How far the succession is.
+    pub state: SuccessionState,
+    /// Whether it is below a root that has not taken over.
+    pub waits_for_root: bool,
+    /// Certificates of devices and operators that it has issued.
+    pub issued: u64,
+    /// Campaigns that ask devices to trust it.
+    pub asking: u64,
+    /// Devices that have proved that they trust it, or were asked to.
+    pub trusting: u64,
+    /// Devices that two people have agreed to leave with it.
+    pub agreed: u64,
+}
+
 /// What is known of a CA whose key is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyEndFacts {
@@ -65,6 +82,24 @@ pub enum Hindrance {
     /// Devices would not find the server any more.
     #[error("{devices} devices have not proved that they trust its successor")]
     Stranded {
+        /// How many.
+        devices: u64,
+    },
+    /// A successor is more than prepared.
+    #[error("its successor has issued {certificates} certificates")]
+    Issued {
+        /// How many.
+        certificates: u64,
+    },
+    /// Devices are being asked to take it up.
+    #[error("{campaigns} campaigns ask devices to trust its successor")]
+    Asking {
+        /// How many.
+        campaigns: u64,
+    },
+    /// Devices hold it.
+    #[error("{devices} devices trust its successor, or were asked to")]
+    Trusting {
         /// How many.
         devices: u64,
     },
@@ -113,6 +148,25 @@ pub const fn may_step(facts: &SuccessionFacts, to: SuccessionState) -> Result<()
     }
 }
 
+/// Whether a successor may be withdrawn now: nothing is below it, nobody is being asked to trust it, and no more devices trust it than
+/// was agreed to.
+///
+/// # Errors
+/// The first [`Hindrance`].
+pub const fn may_withdraw(facts: &WithdrawalFacts) -> Result<(), Hindrance> {
+    let to = SuccessionState::Withdrawn;
+    match facts {
+        WithdrawalFacts { state, .. } if state.transition(to).is_err() => {
+            Err(Hindrance::NotNext { from: facts.state, to })
+        }
+        WithdrawalFacts { waits_for_root: true, .. } => Err(Hindrance::RootFirst),
+        WithdrawalFacts { issued: 1.., .. } => Err(Hindrance::Issued { certificates: facts.issued }),
+        WithdrawalFacts { asking: 1.., .. } => Err(Hindrance::Asking { campaigns: facts.asking }),
+        _ if facts.trusting > facts.agreed => Err(Hindrance::Trusting { devices: facts.trusting }),
+        _ => Ok(()),
+    }
+}
+
 /// Whether the key of a CA may end now: after it is retired, where somebody succeeds it, and with nothing left that it would have to revoke but
 /// what was agreed to.
 ///
@@ -157,6 +211,27 @@ mod tests {
             assert_eq!(hindered(SuccessionFacts { unproved: 1, ..EASY }).is_some(), to == Retired);
             assert_eq!(hindered(SuccessionFacts { unexpired: 1, ..EASY }).is_some(), to == Closed);
         }
+    }
+
+    #[test]
+    fn a_successor_is_withdrawn_when_nothing_hangs_on_it_and_before_it_takes_over() {
+        let state = SuccessionState::Prepared;
+        let easy = WithdrawalFacts { state, waits_for_root: false, issued: 0, asking: 0, trusting: 0, agreed: 0 };
+        assert_eq!(may_withdraw(&easy), Ok(()));
+        for from in SuccessionState::ALL.into_iter().filter(|from| *from != state) {
+            let refused = Err(Hindrance::NotNext { from, to: SuccessionState::Withdrawn });
+            assert_eq!(may_withdraw(&WithdrawalFacts { state: from, ..easy }), refused);
+            assert!(may_step(&SuccessionFacts { state: from, ..EASY }, SuccessionState::Withdrawn).is_err());
+        }
+        assert_eq!(may_withdraw(&WithdrawalFacts { waits_for_root: true, ..easy }), Err(Hindrance::RootFirst));
+        let issued = WithdrawalFacts { issued: 1, ..easy };
+        assert_eq!(may_withdraw(&issued), Err(Hindrance::Issued { certificates: 1 }));
+        let asking = WithdrawalFacts { asking: 2, trusting: 5, agreed: 9, ..easy };
+        assert_eq!(may_withdraw(&asking), Err(Hindrance::Asking { campaigns: 2 }));
+        let trusting = WithdrawalFacts { trusting: 3, agreed: 3, ..easy };
+        assert_eq!(may_withdraw(&trusting), Ok(()));
+        let more = WithdrawalFacts { trusting: 4, ..trusting };
+        assert_eq!(may_withdraw(&more), Err(Hindrance::Trusting { devices: 4 }));
     }
 
     #[test]

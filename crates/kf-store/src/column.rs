@@ -65,7 +65,7 @@ coded! {
     OrderState: 1 Open 2 Done 3 Failed 4 Declined 5 Cancelled;
     DeviceKeyState: 1 Offered 2 Held 3 Superseded;
     CampaignKind: 1 DeviceKey 2 Certificate 3 TrustAnchor 4 Storage;
-    SuccessionState: 1 Prepared 2 Switched 3 Retired 4 Closed;
+    SuccessionState: 1 Prepared 2 Switched 3 Retired 4 Closed 5 Withdrawn;
     CampaignState: 1 Draft 2 Running 3 Paused 4 Stopped 5 Aborted 6 Completed 7 RolledBack;
     MemberState: 1 Waiting 2 Offered 3 Done 4 Failed 5 Skipped 6 TakenBack;
     BatchState: 1 Open 2 Cancelled 3 Compromised;

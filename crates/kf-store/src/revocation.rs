@@ -102,7 +102,11 @@ pub(crate) fn change(
 }
 
 /// Revokes the certificate of a CA itself.
-fn revoke_itself(act: &mut Act<'_>, authority: AuthorityId, revocation: &Revocation) -> Result<Revoked, StoreError> {
+pub(crate) fn revoke_itself(
+    act: &mut Act<'_>,
+    authority: AuthorityId,
+    revocation: &Revocation,
+) -> Result<Revoked, StoreError> {
     let selected = Selected {
         condition: "serial = (SELECT own.serial FROM authority own WHERE own.id = ?2)",
         target: Value::Blob(authority.as_bytes().to_vec()),

@@ -1,6 +1,8 @@
 //! Successions of CAs, and which devices have proved that they trust a new root. Every facility shares the CAs, so reading
 //! successions takes no visibility.
 
+mod withdrawal;
+
 use kf_access::Visibility;
 use kf_api::authority::AuthorityKind;
 use kf_api::campaign::SilenceByAge;
@@ -17,13 +19,15 @@ use crate::listing::{BAD_CURSOR, next_of};
 use crate::sql::{self, in_scope, scope};
 use crate::{Audit, Logged, Store, StoreError};
 
+pub use withdrawal::{Attached, Withdrawal};
+
 /// The most CAs that are succeeded in one act: a root and what is below it.
 pub const MAX_AT_ONCE: usize = 64;
 
 macro_rules! columns {
     () => {
         "SELECT s.predecessor, p.name, s.successor, n.name, p.kind, s.state, s.why, s.made, s.switched, s.retired,
-            s.closed, s.new_with_old, s.old_with_new FROM succession s JOIN authority p ON p.id = s.predecessor
+            s.closed, s.new_with_old, s.old_with_new, s.withdrawn FROM succession s JOIN authority p ON p.id = s.predecessor
             JOIN authority n ON n.id = s.successor"
     };
 }
@@ -83,6 +87,7 @@ fn succession_row(row: &Row<'_>) -> rusqlite::Result<StoredSuccession> {
             switched: column::optional_time(row, 8)?,
             retired: column::optional_time(row, 9)?,
             closed: column::optional_time(row, 10)?,
+            withdrawn: column::optional_time(row, 13)?,
             new_with_old_pem: None,
             old_with_new_pem: None,
         },
@@ -92,7 +97,7 @@ fn succession_row(row: &Row<'_>) -> rusqlite::Result<StoredSuccession> {
 }
 
 fn found(act: &Act<'_>, predecessor: AuthorityId) -> Result<StoredSuccession, StoreError> {
-    let sql = concat!(columns!(), " WHERE s.predecessor = ?1");
+    let sql = concat!(columns!(), " WHERE s.predecessor = ?1 AND s.state <> 5");
     act.one(sql, [predecessor.as_bytes()], succession_row)?.ok_or(StoreError::NotFound { what: "succession" })
 }
 
@@ -204,14 +209,14 @@ impl Store {
                     });
                 }
                 let sql = match to {
-                    SuccessionState::Prepared => return Err(illegal("later".into())),
-                    SuccessionState::Switched => {
-                        "UPDATE succession SET state = ?2, switched = ?3 WHERE predecessor = ?1"
+                    SuccessionState::Switched => "UPDATE succession SET state = ?2, switched = ?3 WHERE successor = ?1",
+                    SuccessionState::Retired => "UPDATE succession SET state = ?2, retired = ?3 WHERE successor = ?1",
+                    SuccessionState::Closed => "UPDATE succession SET state = ?2, closed = ?3 WHERE successor = ?1",
+                    SuccessionState::Prepared | SuccessionState::Withdrawn => {
+                        return Err(illegal("one that goes on".into()));
                     }
-                    SuccessionState::Retired => "UPDATE succession SET state = ?2, retired = ?3 WHERE predecessor = ?1",
-                    SuccessionState::Closed => "UPDATE succession SET state = ?2, closed = ?3 WHERE predecessor = ?1",
                 };
-                act.execute(sql, (predecessor.as_bytes(), to.code(), millis(*at)))?;
+                act.execute(sql, (stored.successor.as_bytes(), to.code(), millis(*at)))?;
                 match to {
                     SuccessionState::Switched => hand_over_default(act, &stored)?,
                     SuccessionState::Closed => deactivate_key(act, *predecessor, *at)?,

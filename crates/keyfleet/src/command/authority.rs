@@ -89,6 +89,20 @@ pub(crate) enum Verb {
         #[arg(long)]
         dry_run: bool,
     },
+    /// End a successor that has not taken over: it is revoked with all that is below it, and the old CA goes on
+    Withdraw {
+        /// Name or id of the old or the new CA
+        authority: String,
+        /// Go on although devices trust the new root, or were asked to; takes a second person
+        #[arg(long)]
+        although_trusted: bool,
+        /// Why, for the log; at most 500 characters
+        #[arg(long, default_value = "")]
+        why: String,
+        /// Say what would happen, change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Hand the old CA out no more; its CRLs and OCSP answers go on until what it issued has expired
     Retire {
         /// Name or id of the old or the new CA
@@ -141,11 +155,15 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
             show(context, &found, &Names::new())
         }
         Verb::Switch { authority, why, dry_run } => {
-            let request = SuccessionActRequest { act: SuccessionAct::Switch, strand: false, why, dry_run };
+            let request = SuccessionActRequest { why, dry_run, ..step(SuccessionAct::Switch) };
             act(context, &authority, &request).await
         }
         Verb::Retire { authority, strand, why, dry_run } => {
-            let request = SuccessionActRequest { act: SuccessionAct::Retire, strand, why, dry_run };
+            let request = SuccessionActRequest { strand, why, dry_run, ..step(SuccessionAct::Retire) };
+            act(context, &authority, &request).await
+        }
+        Verb::Withdraw { authority, although_trusted, why, dry_run } => {
+            let request = SuccessionActRequest { although_trusted, why, dry_run, ..step(SuccessionAct::Withdraw) };
             act(context, &authority, &request).await
         }
         Verb::List { paging } => {
@@ -167,6 +185,10 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
 
 fn succession(authority: &str) -> String {
     format!("/v1/authorities/{}/succession", segment(authority))
+}
+
+const fn step(act: SuccessionAct) -> SuccessionActRequest {
+    SuccessionActRequest { act, strand: false, although_trusted: false, why: String::new(), dry_run: false }
 }
 
 async fn act(context: &Context, authority: &str, request: &SuccessionActRequest) -> Result<(), Failure> {

@@ -82,7 +82,7 @@ impl Authorities {
         self.by_id.values().find(|known| known.record.name == name)
     }
 
-    /// CAs of which something has not expired: they sign CRLs, have OCSP responders, and are trusted by this server.
+    /// CAs of which something has not expired, and that were not withdrawn: they sign CRLs, have OCSP responders, and are trusted by this server.
     pub(crate) fn live(&self) -> impl Iterator<Item = &Arc<Known>> {
         self.by_id.values().filter(|known| !self.lineage.is_closed(known.record.id))
     }
@@ -100,10 +100,16 @@ impl Authorities {
     /// The roots that devices and operators are to trust: today's first.
     pub(crate) fn anchors(&self) -> Vec<&Arc<Known>> {
         let today = self.root();
-        let others = self.roots().filter(|known| {
+        let others = self.roots().filter(|known| !self.was_withdrawn_before(known)).filter(|known| {
             self.lineage.is_handed_out(known.record.id) && today.is_none_or(|today| today.record.id != known.record.id)
         });
         today.into_iter().chain(others).collect()
+    }
+
+    /// Whether a restored registry holds a CA as one that is to take over, and the witness knew that it was revoked since.
+    fn was_withdrawn_before(&self, known: &Known) -> bool {
+        let waits = self.lineage.to(known.record.id).filter(|one| one.succession.state == SuccessionState::Prepared);
+        waits.is_some() && known.record.status != CertificateStatus::Good
     }
 
     /// Of a CA that is being succeeded, or that succeeds one that is still handed out: the other one.

@@ -19,17 +19,26 @@ pub(crate) struct Handover {
     pub(crate) old_with_new: Option<Vec<u8>>,
 }
 
-/// All successions of the fleet at one moment, by predecessor.
+/// All successions of the fleet at one moment.
 #[derive(Default)]
-pub(crate) struct Lineage(BTreeMap<AuthorityId, Handover>);
+pub(crate) struct Lineage {
+    /// By predecessor.
+    handovers: BTreeMap<AuthorityId, Handover>,
+    /// Those that were withdrawn, by the CA that was to take over. Their predecessors may have other successors.
+    withdrawn: BTreeMap<AuthorityId, Succession>,
+}
 
 /// The most generations that are followed.
 const MAX_GENERATIONS: usize = 64;
 
 impl Lineage {
     pub(crate) fn load(store: &Store) -> Result<Self, FleetError> {
-        let mut handovers = BTreeMap::new();
+        let (mut handovers, mut withdrawn) = (BTreeMap::new(), BTreeMap::new());
         for stored in store.successions()? {
+            if stored.succession.state == SuccessionState::Withdrawn {
+                withdrawn.insert(stored.succession.successor, stored.succession);
+                continue;
+            }
             let der = |serial: Option<kf_key::SerialNumber>| -> Result<Option<Vec<u8>>, FleetError> {
                 let Some(serial) = serial else { return Ok(None) };
                 let found = store.certificate(serial, &Visibility::Fleet)?;
@@ -44,29 +53,35 @@ impl Lineage {
             };
             handovers.insert(succession.predecessor, Handover { succession, new_with_old, old_with_new });
         }
-        Ok(Self(handovers))
+        Ok(Self { handovers, withdrawn })
     }
 
+    /// Those that go on, or have gone on to their end.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Handover> {
-        self.0.values()
+        self.handovers.values()
     }
 
     /// What has become of a CA as the old one.
     pub(crate) fn from(&self, authority: AuthorityId) -> Option<&Handover> {
-        self.0.get(&authority)
+        self.handovers.get(&authority)
     }
 
     /// How a CA came to be the new one.
     pub(crate) fn to(&self, authority: AuthorityId) -> Option<&Handover> {
-        self.0.values().find(|handover| handover.succession.successor == authority)
+        self.handovers.values().find(|handover| handover.succession.successor == authority)
     }
 
-    /// Whether a CA issues: it has not handed over, and is not still waiting to take over.
+    /// The succession in which a CA was to take over, and was withdrawn.
+    pub(crate) fn withdrawn(&self, authority: AuthorityId) -> Option<&Succession> {
+        self.withdrawn.get(&authority)
+    }
+
+    /// Whether a CA issues: it has not handed over, is not still waiting to take over, and was not withdrawn.
     pub(crate) fn may_issue(&self, authority: AuthorityId) -> bool {
         let handed_over =
             self.from(authority).is_some_and(|handover| handover.succession.state >= SuccessionState::Switched);
         let waits = self.to(authority).is_some_and(|handover| handover.succession.state < SuccessionState::Switched);
-        !handed_over && !waits
+        !handed_over && !waits && !self.withdrawn.contains_key(&authority)
     }
 
     /// Whether a CA is handed out to devices.
@@ -74,8 +89,11 @@ impl Lineage {
         self.from(authority).is_none_or(|handover| handover.succession.state < SuccessionState::Retired)
     }
 
-    /// Whether everything that a CA issued has expired.
+    /// Whether everything that a CA issued has expired, or it was withdrawn before it issued anything.
     pub(crate) fn is_closed(&self, authority: AuthorityId) -> bool {
+        if self.withdrawn.contains_key(&authority) {
+            return true;
+        }
         self.from(authority).is_some_and(|handover| handover.succession.state == SuccessionState::Closed)
     }
 
@@ -93,7 +111,7 @@ impl Lineage {
 
     /// The succession of roots in which both are handed out.
     pub(crate) fn open_root(&self) -> Option<&Handover> {
-        self.0.values().find(|handover| {
+        self.handovers.values().find(|handover| {
             handover.succession.kind == AuthorityKind::Root && handover.succession.state < SuccessionState::Retired
         })
     }

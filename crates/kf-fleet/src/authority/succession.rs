@@ -233,7 +233,7 @@ impl Fleet {
     }
 
     /// Takes up what a step changed: CAs in memory, CRLs, the file of roots.
-    async fn after_step(&self) -> Result<(), FleetError> {
+    pub(super) async fn after_step(&self) -> Result<(), FleetError> {
         self.reload_authorities()?;
         self.write_public_files()?;
         self.sign_due_crls().await;
@@ -246,7 +246,10 @@ impl Fleet {
     /// [`FleetError::NotFound`] also for a CA without one.
     pub async fn succession_show(&self, who: &Principal, authority: &str) -> Result<SuccessionStatus, FleetError> {
         authorize(who, Action::AuthorityRead, Target::Fleet)?;
-        let found = self.status_of(self.predecessor_of(authority)?)?;
+        let found = match self.withdrawn(authority)? {
+            Some(succession) => self.status_with(succession)?,
+            None => self.status_of(self.predecessor_of(authority)?)?,
+        };
         // Counts are of the whole fleet: they are not for who sees a part of it.
         Ok(match who.visibility() {
             Visibility::Fleet => found,
@@ -280,14 +283,18 @@ impl Fleet {
         found.map(|handover| handover.succession.predecessor).ok_or(FleetError::NotFound("succession"))
     }
 
-    fn succession_of(&self, predecessor: AuthorityId) -> Result<Succession, FleetError> {
+    pub(super) fn succession_of(&self, predecessor: AuthorityId) -> Result<Succession, FleetError> {
         let authorities = self.authorities();
         let handover = authorities.lineage.from(predecessor).ok_or(FleetError::NotFound("succession"))?;
         Ok(handover.succession.clone())
     }
 
-    fn status_of(&self, predecessor: AuthorityId) -> Result<SuccessionStatus, FleetError> {
-        let (succession, now) = (self.succession_of(predecessor)?, self.now());
+    pub(super) fn status_of(&self, predecessor: AuthorityId) -> Result<SuccessionStatus, FleetError> {
+        self.status_with(self.succession_of(predecessor)?)
+    }
+
+    pub(super) fn status_with(&self, succession: Succession) -> Result<SuccessionStatus, FleetError> {
+        let (predecessor, now) = (succession.predecessor, self.now());
         let trust = match succession.kind {
             AuthorityKind::Root => Some(self.store.trust_progress(succession.successor, now)?),
             _ => None,
@@ -296,11 +303,11 @@ impl Fleet {
         Ok(SuccessionStatus { succession, trust, unexpired, last_expiry })
     }
 
-    /// Switches to the successor, or retires the old CA.
+    /// Switches to the successor, retires the old CA, or withdraws a successor that has not taken over.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`]; [`FleetError::Conflict`] when it is not the next step, when CAs below are not as far, or when
-    /// devices would be stranded.
+    /// [`FleetError::NotFound`]; [`FleetError::Conflict`] when it is not the next step, when CAs below are not as far, when
+    /// devices would be stranded, or when something hangs on what is to be withdrawn.
     pub async fn succession_act(
         &self,
         who: &Principal,
@@ -312,6 +319,7 @@ impl Fleet {
         match request.act {
             SuccessionAct::Switch => self.switch(who, predecessor, &request).await,
             SuccessionAct::Retire => self.retire(who, predecessor, &request).await,
+            SuccessionAct::Withdraw => self.withdraw(who, predecessor, &request).await,
         }
     }
 
@@ -416,8 +424,13 @@ impl Fleet {
     ) -> Result<SuccessionOutcome, FleetError> {
         let succession = self.succession_to_retire(who, predecessor)?;
         self.require_step(&succession, SuccessionState::Retired, agreed)?;
-        let request =
-            SuccessionActRequest { act: SuccessionAct::Retire, strand: true, why: why.to_owned(), dry_run: false };
+        let request = SuccessionActRequest {
+            act: SuccessionAct::Retire,
+            strand: true,
+            although_trusted: false,
+            why: why.to_owned(),
+            dry_run: false,
+        };
         self.take_step(who, &[predecessor], (SuccessionState::Retired, agreed), (&request, consent)).await
     }
 
@@ -524,6 +537,7 @@ impl Fleet {
             let request = SuccessionActRequest {
                 act: SuccessionAct::Retire,
                 strand: false,
+                although_trusted: false,
                 why: "everything that it issued has expired".to_owned(),
                 dry_run: false,
             };
@@ -551,6 +565,7 @@ const fn act_name(to: SuccessionState) -> &'static str {
         SuccessionState::Switched => "authority.switch",
         SuccessionState::Retired => "authority.retire",
         SuccessionState::Closed => "authority.close",
+        SuccessionState::Withdrawn => "authority.withdraw",
     }
 }
 
@@ -558,7 +573,13 @@ const fn act_name(to: SuccessionState) -> &'static str {
 pub(crate) fn hindered(authority: &str, hindrance: Hindrance) -> FleetError {
     let remedy = match hindrance {
         Hindrance::Heirless { .. } => "make one for each: `keyfleet authority succeed NAME`",
-        Hindrance::RootFirst => "switch the root: what is below it goes with it",
+        Hindrance::RootFirst => "switch or withdraw the root: what is below it goes with it",
+        Hindrance::Issued { .. } => "it has taken over for somebody: go on with `keyfleet authority switch`",
+        Hindrance::Asking { .. } => "end them first: `keyfleet campaign rollback NAME`, or `abort`",
+        Hindrance::Trusting { .. } => {
+            "they let go of it at their next renewal, and find their server by the old root until then; withdraw it with \
+             --although-trusted and a second person"
+        }
         Hindrance::Default => {
             "let a successor take over (`keyfleet authority succeed`, `switch`), or make another CA the default: `keyfleet \
              authority create NAME --make-default`"

@@ -211,7 +211,8 @@ async fn a_ca_with_a_successor_is_retired_first_and_two_people_agree_to_a_number
     scratch.enrol("thermo-2").await;
     let new = NewSuccession { why: "it ends".into(), ..NewSuccession::default() };
     scratch.fleet.succession_create(&scratch.owner, "issuing", new).await.unwrap();
-    let act = |act| SuccessionActRequest { act, strand: false, why: "test".into(), dry_run: false };
+    let act =
+        |act| SuccessionActRequest { act, strand: false, although_trusted: false, why: "test".into(), dry_run: false };
     let refused = |error: FleetError, said: &str| assert!(error.to_string().contains(said), "{error}");
     let ask = async |stay| scratch.fleet.destroy(&scratch.owner, of_authority("issuing", stay)).await;
     refused(ask(true).await.unwrap_err(), "is the default of the fleet");

@@ -362,7 +362,13 @@ async fn a_root_that_issues_already_is_not_taken_back_and_before_that_devices_ar
     assert!(told().await);
     assert_eq!(preview(&scratch).await.taken_back, 1);
     let switch = async |dry_run| {
-        let request = SuccessionActRequest { act: SuccessionAct::Switch, strand: false, why: "on".into(), dry_run };
+        let request = SuccessionActRequest {
+            act: SuccessionAct::Switch,
+            strand: false,
+            although_trusted: false,
+            why: "on".into(),
+            dry_run,
+        };
         scratch.fleet.succession_act(&scratch.owner, "root", request).await
     };
     act(&scratch, CampaignAct::RollBack).await.unwrap();

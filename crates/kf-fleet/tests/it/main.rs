@@ -38,4 +38,5 @@ mod signature_count;
 mod stopped;
 mod storage_campaign;
 mod succession;
+mod withdrawal;
 mod wrapping;

@@ -21,42 +21,46 @@ use kf_store::succession::SuccessionChange;
 use crate::crash::{copied, killed_child};
 use crate::scratch::{HERE, Identity, START, Scratch, field_of};
 
-async fn succeed(scratch: &Scratch, authority: &str) -> SuccessionOutcome {
+pub(crate) async fn succeed(scratch: &Scratch, authority: &str) -> SuccessionOutcome {
     let new = NewSuccession { why: "it ends next year".into(), ..NewSuccession::default() };
     scratch.fleet.succession_create(&scratch.owner, authority, new).await.unwrap()
 }
 
-fn request(act: SuccessionAct) -> SuccessionActRequest {
-    SuccessionActRequest { act, strand: false, why: "test".into(), dry_run: false }
+pub(crate) fn request(act: SuccessionAct) -> SuccessionActRequest {
+    SuccessionActRequest { act, strand: false, although_trusted: false, why: "test".into(), dry_run: false }
 }
 
-async fn act(scratch: &Scratch, authority: &str, act: SuccessionAct) -> Result<SuccessionOutcome, FleetError> {
+pub(crate) async fn act(
+    scratch: &Scratch,
+    authority: &str,
+    act: SuccessionAct,
+) -> Result<SuccessionOutcome, FleetError> {
     scratch.fleet.succession_act(&scratch.owner, authority, request(act)).await
 }
 
-async fn status(scratch: &Scratch, authority: &str) -> SuccessionStatus {
+pub(crate) async fn status(scratch: &Scratch, authority: &str) -> SuccessionStatus {
     scratch.fleet.succession_show(&scratch.owner, authority).await.unwrap()
 }
 
-async fn named(scratch: &Scratch, name: &str) -> Authority {
+pub(crate) async fn named(scratch: &Scratch, name: &str) -> Authority {
     scratch.fleet.authority_show(&scratch.owner, name).await.unwrap()
 }
 
-fn der(authority: &Authority) -> Vec<u8> {
+pub(crate) fn der(authority: &Authority) -> Vec<u8> {
     kf_pki::pem::decode_all("CERTIFICATE", &authority.certificate_pem).unwrap().remove(0)
 }
 
-async fn offered(scratch: &Scratch) -> Vec<Vec<u8>> {
+pub(crate) async fn offered(scratch: &Scratch) -> Vec<Vec<u8>> {
     scratch.fleet.est_ca_certificates(EstLabel::Line("thermo")).await.unwrap()
 }
 
-async fn enrolled(scratch: &Scratch, name: &str) -> Identity {
+pub(crate) async fn enrolled(scratch: &Scratch, name: &str) -> Identity {
     scratch.device(name).await;
     scratch.enrol(name).await
 }
 
 /// What a handshake would have shown of a device: a chain that the root which takes over explains alone.
-async fn prove(scratch: &Scratch, identity: &Identity) {
+pub(crate) async fn prove(scratch: &Scratch, identity: &Identity) {
     let root = proving(&scratch.fleet).only_for.unwrap().root;
     let certificate = scratch.client(identity);
     let client = TlsClient::with_certificate(&certificate, HERE);
@@ -76,7 +80,7 @@ fn subject_of(certificate: &[u8]) -> Vec<u8> {
 }
 
 /// The acts of this name in the log.
-async fn logged(scratch: &Scratch, name: &str) -> usize {
+pub(crate) async fn logged(scratch: &Scratch, name: &str) -> usize {
     let filter = kf_api::audit::AuditFilter { limit: Some(1_000), ..Default::default() };
     let page = scratch.fleet.audit_list(&scratch.owner, filter).await.unwrap();
     assert!(page.next.is_none(), "more than one page");
@@ -410,7 +414,7 @@ async fn go_on(fleet: &Fleet, owner: &Principal) {
     }
 }
 
-fn default_of(authorities: &[Authority]) -> AuthorityId {
+pub(crate) fn default_of(authorities: &[Authority]) -> AuthorityId {
     let defaults: Vec<_> = authorities.iter().filter(|authority| authority.is_default).collect();
     assert_eq!(defaults.len(), 1, "one default, whatever happened");
     defaults[0].id

@@ -441,7 +441,7 @@ impl World {
     /// devices that name the new root.
     fn is_explained(&self, (old, new): (bool, bool)) -> bool {
         match self.roll_over.map(|roll_over| roll_over.state) {
-            None => old,
+            None | Some(SuccessionState::Withdrawn) => old,
             // The chain of the old root, or the one of the new root for who names that.
             Some(SuccessionState::Prepared) => old || new,
             // The link leads from the new one to the old one.
@@ -485,7 +485,7 @@ impl World {
             SuccessionState::Prepared => SuccessionState::Switched,
             SuccessionState::Switched => SuccessionState::Retired,
             SuccessionState::Retired => SuccessionState::Closed,
-            SuccessionState::Closed => return,
+            SuccessionState::Closed | SuccessionState::Withdrawn => return,
         };
         let count = |is_counted: &dyn Fn(&Device) -> bool| {
             let counted = self.devices.iter().filter(|device| !device.barred && is_counted(device)).count();

@@ -42,7 +42,8 @@ async fn proved(rig: &Rig) -> u64 {
 }
 
 async fn step(rig: &Rig, authority: &str, act: SuccessionAct) {
-    let request = SuccessionActRequest { act, strand: false, why: String::new(), dry_run: false };
+    let request =
+        SuccessionActRequest { act, strand: false, although_trusted: false, why: String::new(), dry_run: false };
     assert!(rig.fleet.succession_act(&rig.owner, authority, request).await.unwrap().done);
 }
 

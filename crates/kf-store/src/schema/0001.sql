@@ -745,17 +745,20 @@ CREATE TABLE checkpoint (
 
 -- One CA after another. Links are certificates as any, of roots only.
 CREATE TABLE succession (
-    predecessor BLOB NOT NULL PRIMARY KEY,
-    successor BLOB NOT NULL UNIQUE,
+    successor BLOB NOT NULL PRIMARY KEY,
+    predecessor BLOB NOT NULL,
     state INTEGER NOT NULL,
     why TEXT NOT NULL,
     made INTEGER NOT NULL,
     switched INTEGER,
     retired INTEGER,
     closed INTEGER,
+    withdrawn INTEGER,
     new_with_old BLOB,
     old_with_new BLOB
 ) STRICT, WITHOUT ROWID;
+-- A CA has one successor; those that were withdrawn (5) do not count.
+CREATE UNIQUE INDEX succession_of ON succession (predecessor) WHERE state <> 5;
 
 -- Devices that have proved in a handshake that they verify the server by this root alone.
 CREATE TABLE device_trust (
