@@ -66,6 +66,16 @@ border! {
     }
 }
 
+impl Ordered {
+    /// Takes the order out, if it is of this act; another one stays.
+    fn take<T>(&mut self, act: fn(State) -> Result<T, State>) -> Result<T, Status> {
+        act(mem::replace(&mut self.0, State::Spent)).map_err(|other| {
+            self.0 = other;
+            Status::State
+        })
+    }
+}
+
 border! {
     /// `kf_order_report` of the header.
     kf_order_report(
@@ -88,15 +98,8 @@ border! {
             _ => return Err(Status::Argument),
         };
         let identity = device.in_use()?;
-        match mem::replace(&mut order.0, State::Spent) {
-            State::Rotate(rotate) => {
-                give_message(&rotate.report(outcome, UnixMillis(now), identity.key())?, place, length)
-            }
-            other => {
-                order.0 = other;
-                Err(Status::State)
-            }
-        }
+        let rotate = order.take(|state| match state { State::Rotate(order) => Ok(order), other => Err(other) })?;
+        give_message(&rotate.report(outcome, UnixMillis(now), identity.key())?, place, length)
     }
 }
 
@@ -117,17 +120,10 @@ border! {
         erasure = pointer::value_mut(erasure),
     } {
         let identity = device.in_use()?;
-        match mem::replace(&mut order.0, State::Spent) {
-            State::Wipe(wipe) => {
-                let (report, done) = wipe.carry_out(UnixMillis(now), identity.key(), &mut device.store)?;
-                *erasure = erasure_code(done);
-                give_message(&report, place, length)
-            }
-            other => {
-                order.0 = other;
-                Err(Status::State)
-            }
-        }
+        let wipe = order.take(|state| match state { State::Wipe(order) => Ok(order), other => Err(other) })?;
+        let (report, done) = wipe.carry_out(UnixMillis(now), identity.key(), &mut device.store)?;
+        *erasure = erasure_code(done);
+        give_message(&report, place, length)
     }
 }
 
@@ -148,17 +144,10 @@ border! {
         erasure = pointer::value_mut(erasure),
     } {
         let identity = device.in_use()?;
-        match mem::replace(&mut order.0, State::Spent) {
-            State::FactoryReset(reset) => {
-                let (report, done) = reset.carry_out(UnixMillis(now), identity.key(), &mut device.store)?;
-                *erasure = erasure_code(done);
-                give_message(&report, place, length)
-            }
-            other => {
-                order.0 = other;
-                Err(Status::State)
-            }
-        }
+        let reset = order.take(|state| match state { State::FactoryReset(order) => Ok(order), other => Err(other) })?;
+        let (report, done) = reset.carry_out(UnixMillis(now), identity.key(), &mut device.store)?;
+        *erasure = erasure_code(done);
+        give_message(&report, place, length)
     }
 }
 

@@ -1,12 +1,6 @@
 /* Computes every vector through the C interface. */
-#include <stdio.h>
-#include <string.h>
-
-#include "keyfleet.h"
+#include "check.h"
 #include "vectors.h"
-
-#define CHECK(condition) \
-  do { if (!(condition)) { printf("%s:%d: %s\n", __FILE__, __LINE__, #condition); return 1; } } while (0)
 
 struct derivation { const char *key; uint8_t level, algorithm; const char *purpose, *context; uint32_t epoch; const char *output; };
 struct seal {
@@ -17,14 +11,6 @@ struct seal {
 };
 static const struct derivation derivations[] = { DERIVATIONS };
 static const struct seal seals[] = { SEALS };
-
-static int nibble(char digit) { return digit <= '9' ? digit - '0' : digit - 'a' + 10; }
-
-static size_t unhex(const char *text, uint8_t *octets) {
-  size_t length = strlen(text) / 2, i;
-  for (i = 0; i < length; i++) octets[i] = (uint8_t)(nibble(text[2 * i]) << 4 | nibble(text[2 * i + 1]));
-  return length;
-}
 
 static int derive(const struct derivation *v) {
   uint8_t key[32], context[128], derived[32], expected[32];

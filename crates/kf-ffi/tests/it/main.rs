@@ -6,6 +6,7 @@ mod header;
 mod host;
 mod life;
 mod refusals;
+mod reset;
 mod sessions;
 mod vectors;
 
