@@ -11,12 +11,12 @@ use kf_key::KeyAlgorithm;
 use crate::bridge::BridgeError;
 use crate::machine::Machine;
 
-/// Where the server is and whom to believe.
+/// Where the server is.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
     /// `https://host:port`.
     pub(crate) url: String,
-    /// The root's certificate, DER.
+    /// A root's certificate, DER, for firmware that believes it.
     pub(crate) root: Vec<u8>,
 }
 
@@ -28,8 +28,10 @@ struct Request<'a> {
     authorization: &'a str,
     body: &'a [u8],
     certificate: &'a [u8],
-    /// Of firmware that says so: further headers, one a line, and the fingerprints of the roots that it believes.
-    further: Option<(&'a str, &'a [[u8; 32]])>,
+    /// Further headers, one a line.
+    headers: &'a str,
+    /// Fingerprints of the roots that it believes.
+    believed: &'a [[u8; 32]],
 }
 
 /// Certificates that came by in answers to `cacerts`. Which of them is believed, the firmware says.
@@ -129,13 +131,10 @@ pub(crate) fn carry(
     frame: &[u8],
 ) -> Result<Vec<u8>, BridgeError> {
     let request = parse(frame).ok_or(BridgeError::Frame)?;
-    let Some(server) = server else { return Ok(request.answer(0, None, "", b"")) };
-    let roots = match request.further {
-        Some((_, fingerprints)) => known.believed(server, fingerprints),
-        None => vec![server.root.clone()],
-    };
+    let Some(server) = server else { return Ok(unanswered(0)) };
+    let roots = known.believed(server, request.believed);
     if roots.is_empty() {
-        return Ok(request.answer(0, None, "", b""));
+        return Ok(unanswered(0));
     }
     let mut client = Client::builder().roots(roots);
     if !request.certificate.is_empty() {
@@ -152,7 +151,7 @@ pub(crate) fn carry(
             headers.push((name, HeaderValue::from_str(value).map_err(|_invalid| BridgeError::Frame)?));
         }
     }
-    for line in request.further.map(|(lines, _)| lines).unwrap_or_default().lines() {
+    for line in request.headers.lines() {
         let (name, value) = line.split_once(':').ok_or(BridgeError::Frame)?;
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_invalid| BridgeError::Frame)?;
         headers.push((name, HeaderValue::from_str(value).map_err(|_invalid| BridgeError::Frame)?));
@@ -169,11 +168,11 @@ pub(crate) fn carry(
                     beside.push_str(&format!("{name}:{value}\n"));
                 }
             }
-            Ok(request.answer(response.status.as_u16(), retry, &beside, &response.body))
+            answer(response.status.as_u16(), retry, &beside, &response.body)
         }
         // A certificate that is refused ends the handshake; to the device that is an answer.
-        Err(error) if kf_client::alert_in(&error).is_some() => Ok(request.answer(403, None, "", b"")),
-        Err(_unreachable) => Ok(request.answer(0, None, "", b"")),
+        Err(error) if kf_client::alert_in(&error).is_some() => Ok(unanswered(403)),
+        Err(_unreachable) => Ok(unanswered(0)),
     }
 }
 
@@ -185,14 +184,9 @@ fn parse(frame: &[u8]) -> Option<Request<'_>> {
     let path = text(&mut rest)?;
     let (content_type, authorization) = (text(&mut rest)?, text(&mut rest)?);
     let (body, certificate) = (field(&mut rest)?, field(&mut rest)?);
-    let further = match rest {
-        [] => None,
-        _ => {
-            let (headers, believed) = (text(&mut rest)?, field(&mut rest)?.as_chunks());
-            Some((headers, believed.1.is_empty().then_some(believed.0)?))
-        }
-    };
-    Some(Request { is_post: *method == 1, path, content_type, authorization, body, certificate, further })
+    let (headers, (believed, odd)) = (text(&mut rest)?, field(&mut rest)?.as_chunks());
+    (odd.is_empty() && rest.is_empty()).then_some(())?;
+    Some(Request { is_post: *method == 1, path, content_type, authorization, body, certificate, headers, believed })
 }
 
 fn field<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
@@ -206,19 +200,16 @@ fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     std::str::from_utf8(field(rest)?).ok()
 }
 
-impl Request<'_> {
-    /// Status 2, Retry-After 4, where further fields were sent the headers beside it, body.
-    fn answer(&self, status: u16, retry_after_seconds: Option<u32>, beside: &str, body: &[u8]) -> Vec<u8> {
-        let retry = retry_after_seconds.unwrap_or(u32::MAX).to_be_bytes();
-        let status = status.to_be_bytes();
-        match (self.further, u16::try_from(beside.len())) {
-            (Some(_), Ok(length)) => {
-                [b"B", status.as_slice(), &retry, &length.to_le_bytes(), beside.as_bytes(), body].concat()
-            }
-            (Some(_), Err(_)) => [b"B", status.as_slice(), &retry, &[0, 0], body].concat(),
-            (None, _) => [b"A", status.as_slice(), &retry, body].concat(),
-        }
-    }
+/// Status 2, Retry-After 4, the length of the headers 2, the headers, body.
+fn answer(status: u16, retry_after_seconds: Option<u32>, headers: &str, body: &[u8]) -> Result<Vec<u8>, BridgeError> {
+    let retry = retry_after_seconds.unwrap_or(u32::MAX).to_be_bytes();
+    let length = u16::try_from(headers.len()).map_err(|_too_long| BridgeError::TooLong)?;
+    Ok([b"A", status.to_be_bytes().as_slice(), &retry, &length.to_le_bytes(), headers.as_bytes(), body].concat())
+}
+
+/// The status of a request that no server has answered.
+fn unanswered(status: u16) -> Vec<u8> {
+    [b"A", status.to_be_bytes().as_slice(), &u32::MAX.to_be_bytes(), &[0; 2]].concat()
 }
 
 #[cfg(test)]
@@ -236,17 +227,31 @@ mod tests {
 
     #[test]
     fn a_request_that_is_cut_short_is_refused() {
-        let frame = [&[1_u8][..], &[1, 0, b'/'], &[0, 0], &[0, 0], &[2, 0, 5, 6], &[0, 0]].concat();
+        let frame = [
+            &[1_u8][..],
+            &[1, 0, b'/'],
+            &[0, 0],
+            &[0, 0],
+            &[2, 0, 5, 6],
+            &[0, 0],
+            &[4, 0],
+            b"a:b\n",
+            &[32, 0],
+            &[7; 32],
+        ]
+        .concat();
         let request = parse(&frame).expect("whole");
         assert_eq!((request.is_post, request.path, request.body), (true, "/", [5, 6].as_slice()));
+        assert_eq!((request.headers, request.believed), ("a:b\n", [[7; 32]].as_slice()));
         for length in 0..frame.len() {
             assert!(parse(&frame[..length]).is_none(), "{length}");
         }
-        let further = [&frame[..], &[4, 0], b"a:b\n", &[32, 0], &[7; 32]].concat();
-        let (headers, believed) = parse(&further).expect("whole").further.expect("there");
-        assert_eq!((headers, believed), ("a:b\n", [[7; 32]].as_slice()));
-        for length in frame.len() + 1..further.len() {
-            assert!(parse(&further[..length]).is_none(), "{length}");
-        }
+        assert!(parse(&[&frame[..], &[0]].concat()).is_none(), "too long");
+    }
+
+    #[test]
+    fn no_answer_is_an_answer_without_headers_and_body() {
+        assert_eq!(Some(unanswered(403)), answer(403, None, "", b"").ok());
+        assert!(answer(200, None, &"x".repeat(65_536), b"").is_err());
     }
 }

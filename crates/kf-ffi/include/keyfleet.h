@@ -290,6 +290,11 @@ void kf_enrolment_end(kf_enrolment *enrolment);
  * cacerts that kf_enrolment_answer takes adds those, durably, that a held one has signed a link certificate for; a root that is only
  * offered is not believed. TLS must verify the server by these: ask at each connection, or after each answer. */
 kf_status kf_roots(kf_device *device, const uint8_t anchor[32], uint8_t roots[KF_ROOTS_OCTETS], uint8_t *count);
+/* Takes up those that a held one vouches for in `answer`, the body of an answer to cacerts, which is overwritten; `taken` says how many
+ * are new. For KF_ANCHOR_HEADER beside an answer to the poll for orders: SHA-256, hexadecimal, of the root that is to be taken up;
+ * ask cacerts for it, and poll again by what is held then. `now`: 0 on a device without a clock. */
+kf_status kf_roots_take_up(kf_device *device, const uint8_t anchor[32], uint64_t now, uint8_t *answer, size_t length,
+                           uint8_t *taken);
 /* What would remain without those that `answer`, a copy of the body of an answer to cacerts, hands out no more; it is overwritten.
  * KF_MISSING when all stay. Connect by the rest, with forget 0; when the server was found by them alone, call again with forget 1:
  * the others are forgotten, durably. The last one never is. */
@@ -366,9 +371,13 @@ kf_status kf_open(kf_device *device, const char *service, const uint8_t *envelop
 #define KF_ROTATE 1 /* renew the identity (renew_now), run a KF_DELIVERY, then kf_order_report */
 #define KF_WIPE 2   /* kf_order_wipe */
 #define KF_FACTORY_RESET 3 /* kf_order_factory_reset */
-/* Beside the poll for orders, when the firmware knows KF_FACTORY_RESET: without this header the server does not order it. */
+/* Headers of the poll, GET /v1/device/orders. With KF_ACTS as its value the firmware says that it knows KF_FACTORY_RESET: without this
+ * the server does not order it. */
 #define KF_ACTS_HEADER "keyfleet-acts"
 #define KF_ACTS "factory-reset"
+#define KF_STORAGE_HEADER "keyfleet-storage" /* "1": it knows requests for a new storage key, which come in this header */
+#define KF_RENEWAL_HEADER "keyfleet-renewal" /* "1": it renews (renew_now) when the answer has this header */
+#define KF_ANCHOR_HEADER "keyfleet-anchor"   /* of the answer: see kf_roots_take_up */
 #define KF_DONE 1
 #define KF_FAILED 2
 #define KF_DECLINED 3
@@ -401,6 +410,8 @@ void kf_order_end(kf_order *order);
 
 /* The storage key: random, in versions, wrapped by the chip; the first is made when there is none. */
 kf_status kf_protected_open(kf_protected *keys, kf_device *device);
+/* The version that is in use, from 1. */
+kf_status kf_protected_version(kf_protected *keys, uint32_t *version);
 /* Protected records, ids 0x8000 to 0xFFFF, at most KF_PROTECTED_OCTETS, durable when the call returns. KF_MISSING when there is none,
  * KF_REFUSED when it does not open. */
 kf_status kf_protected_put(kf_protected *keys, kf_device *device, uint16_t id, const uint8_t *octets, size_t length);
@@ -411,7 +422,7 @@ kf_status kf_protected_get(kf_protected *keys, kf_device *device, uint16_t id, u
 #define KF_MOVED 1 /* another record lies under the new version */
 #define KF_OVER 2  /* the older version is destroyed, its cells erased and read back, and that is written down */
 
-/* Begins a migration to the next version, because `request` asks for it: the 16 octets of the header keyfleet-storage (32 hexadecimal
+/* Begins a migration to the next version, because `request` asks for it: the 16 octets of KF_STORAGE_HEADER (32 hexadecimal
  * digits) of an answer to GET /v1/device/orders, given to those who send that header. The same request is done once. */
 kf_status kf_protected_begin(kf_protected *keys, kf_device *device, const uint8_t request[16]);
 /* One step, one atomic update of the store: repeat until KF_OVER or KF_IDLE, also after power loss, when kf_protected_open found a
@@ -444,6 +455,7 @@ void kf_ratchet_end(kf_ratchet *ratchet);
 #define KF_RATCHET_KEY 2
 #define KF_IDENTITY_A 3
 #define KF_IDENTITY_B 4
+#define KF_STORAGE_KEY 5 /* what lies under it opens no more */
 
 /* Removes a key, moves what is alive to the other bank, erases the old one and reads it back. */
 kf_status kf_destroy(kf_device *device, uint8_t target, uint8_t *erasure);

@@ -19,6 +19,7 @@ border! {
             2 => Target::Ratchet,
             3 => Target::Identity(Slot::A),
             4 => Target::Identity(Slot::B),
+            5 => Target::StorageKey,
             _ => return Err(Status::Argument),
         };
         *erasure = erasure_code(destroy(&mut device.store, target)?);

@@ -82,7 +82,7 @@ pub use order::{
 pub use pin::kf_pin_take_up;
 pub use protected::{
     Protecting, kf_protected_begin, kf_protected_end, kf_protected_get, kf_protected_open, kf_protected_put,
-    kf_protected_report, kf_protected_step,
+    kf_protected_report, kf_protected_step, kf_protected_version,
 };
 pub use ratchet::{
     Ratcheting, kf_ratchet_advance, kf_ratchet_begin, kf_ratchet_end, kf_ratchet_load, kf_ratchet_position,
@@ -94,4 +94,4 @@ pub use sealing::{
 #[doc(hidden)]
 pub use status::codes;
 pub use status::{HookFailed, kf_status_text};
-pub use trust::{kf_roots, kf_roots_remaining};
+pub use trust::{kf_roots, kf_roots_remaining, kf_roots_take_up};

@@ -36,6 +36,15 @@ border! {
 }
 
 border! {
+    /// `kf_protected_version` of the header.
+    kf_protected_version(keys: *mut Held<Protecting>, version: *mut u32)
+    takes { keys = handle::get(keys), version = pointer::value_mut(version) } {
+        *version = keys.0.version();
+        Ok(())
+    }
+}
+
+border! {
     /// `kf_protected_put` of the header.
     kf_protected_put(
         keys: *mut Held<Protecting>,

@@ -3,6 +3,7 @@
 use kf_device::certificate::Anchor;
 use kf_device::enrolment::{Answer, Authorities};
 use kf_device::trust::{Anchors, MAX_ANCHORS};
+use kf_key::UnixMillis;
 
 use crate::device::Device;
 use crate::handle::{self, Held};
@@ -33,6 +34,29 @@ border! {
         count = pointer::value_mut(count),
     } {
         give_roots(&Anchors::load(&mut device.store, Anchor(*anchor))?, roots, count)
+    }
+}
+
+border! {
+    /// `kf_roots_take_up` of the header.
+    kf_roots_take_up(
+        device: *mut Held<Device>,
+        anchor: *const [u8; 32],
+        now: u64,
+        answer: *mut u8,
+        length: usize,
+        taken: *mut u8,
+    ) takes {
+        device = handle::get(device),
+        anchor = pointer::value(anchor),
+        answer = pointer::octets_mut(answer, length),
+        taken = pointer::value_mut(taken),
+    } {
+        let answer = Answer { status: 200, retry_after_seconds: None, body: answer };
+        let mut authorities = Authorities::read(answer, Anchors::load(&mut device.store, Anchor(*anchor))?)?;
+        let clock = (now > 0).then_some(UnixMillis(now));
+        *taken = u8::try_from(authorities.take_up(&mut device.store, clock)?).map_err(|_more| Status::Bug)?;
+        Ok(())
     }
 }
 

@@ -141,19 +141,42 @@ static void write_field(const void *octets, size_t length) {
 
 static size_t length_of(const char *text) { return text == NULL ? 0 : strlen(text); }
 
-/* Sends a request, signs for the TLS session when the modem asks for it, and gives the HTTP status; the body is the end of
- * `answer`, from `*body` on. */
-static uint16_t ask(const kf_request *request, uint32_t *retry_after, uint8_t **body, size_t *body_length) {
+/* What the modem brought: it lies in `answer` until the next request. No server has answered: status 0. */
+typedef struct reply {
+  uint32_t retry_after;
+  const uint8_t *headers; /* those that are meant for devices, one a line */
+  size_t headers_length;
+  uint8_t *body;
+  size_t body_length;
+  uint16_t status;
+} reply;
+
+static reply reply_in(size_t length) {
+  reply found = {KF_NO_RETRY_AFTER, answer, 0, answer, 0, 0};
+  size_t headers = length < 9 ? SIZE_MAX : (size_t)answer[7] | (size_t)answer[8] << 8;
+  if (length < 9 || length - 9 < headers) return found;
+  found.status = (uint16_t)(answer[1] << 8 | answer[2]);
+  found.retry_after = number_at(answer + 3);
+  found.headers = answer + 9;
+  found.headers_length = headers;
+  found.body = answer + 9 + headers;
+  found.body_length = length - 9 - headers;
+  return found;
+}
+
+/* Sends a request, with further headers one a line, and signs for the TLS session when the modem asks for it. The modem has no trust
+ * of its own: whom to believe is said with each request. */
+static reply ask(const kf_request *request, const char *headers) {
   const uint8_t method = request->method == KF_POST ? 1 : 0;
+  uint8_t roots[KF_ROOTS_OCTETS], count = 0;
   size_t certificate_length = 0, length;
-  *body_length = 0;
-  *body = answer;
+  if (kf_roots(&device, fuses.anchor, roots, &count) != KF_OK) return reply_in(0);
   if (request->identity != KF_NO_IDENTITY &&
       kf_identity_certificate(&device, request->identity, certificate, sizeof certificate, &certificate_length) != KF_OK) {
-    return 0;
+    return reply_in(0);
   }
-  length = length_of(request->path) + length_of(request->content_type) + length_of(request->authorization);
-  line_begin(2 + 5 * 2 + length + request->body_length + certificate_length);
+  length = length_of(request->path) + length_of(request->content_type) + length_of(request->authorization) + length_of(headers);
+  line_begin(2 + 7 * 2 + length + request->body_length + certificate_length + 32u * count);
   line_write("H", 1);
   line_write(&method, 1);
   write_field(request->path, length_of(request->path));
@@ -161,25 +184,53 @@ static uint16_t ask(const kf_request *request, uint32_t *retry_after, uint8_t **
   write_field(request->authorization, length_of(request->authorization));
   write_field(request->body, request->body_length);
   write_field(certificate, certificate_length);
+  write_field(headers, length_of(headers));
+  write_field(roots, 32u * count);
   for (;;) {
     length = line_receive(answer, sizeof answer);
-    if (length == LINE_TOO_LONG || length == 0) return 0;
-    if (answer[0] == 'A' && length >= 7) {
-      *retry_after = number_at(answer + 3);
-      *body = answer + 7;
-      *body_length = length - 7;
-      return (uint16_t)(answer[1] << 8 | answer[2]);
-    }
-    if (answer[0] == 'S') {
-      uint8_t signature[64];
-      int is_signed = kf_identity_sign(&device, request->identity, answer + 1, length - 1, signature) == KF_OK;
-      line_begin(is_signed ? 65 : 1);
-      line_write("s", 1);
-      if (is_signed) line_write(signature, sizeof signature);
-    } else {
-      return 0;
-    }
+    if (length == LINE_TOO_LONG || length == 0) return reply_in(0);
+    if (answer[0] == 'A') return reply_in(length);
+    if (answer[0] != 'S') return reply_in(0);
+    uint8_t signature[64];
+    int is_signed = kf_identity_sign(&device, request->identity, answer + 1, length - 1, signature) == KF_OK;
+    line_begin(is_signed ? 65 : 1);
+    line_write("s", 1);
+    if (is_signed) line_write(signature, sizeof signature);
   }
+}
+
+/* The value of a header of the answer; NULL when it is not there. */
+static const uint8_t *header_of(const reply *from, const char *name, size_t *length) {
+  const uint8_t *line = from->headers, *end = line + from->headers_length;
+  size_t name_length = strlen(name);
+  while (line < end) {
+    const uint8_t *next = memchr(line, '\n', (size_t)(end - line));
+    size_t line_length = (size_t)((next == NULL ? end : next) - line);
+    if (line_length > name_length && memcmp(line, name, name_length) == 0 && line[name_length] == ':') {
+      *length = line_length - name_length - 1;
+      return line + name_length + 1;
+    }
+    line += line_length + 1;
+  }
+  return NULL;
+}
+
+static int digit_of(uint8_t letter) {
+  if (letter >= '0' && letter <= '9') return letter - '0';
+  return letter >= 'a' && letter <= 'f' ? letter - 'a' + 10 : -1;
+}
+
+/* A header of so many octets in hexadecimal. */
+static int octets_of_header(const reply *from, const char *name, uint8_t *octets, size_t length) {
+  size_t found = 0, i;
+  const uint8_t *text = header_of(from, name, &found);
+  if (text == NULL || found != 2 * length) return 0;
+  for (i = 0; i < length; i++) {
+    int high = digit_of(text[2 * i]), low = digit_of(text[2 * i + 1]);
+    if (high < 0 || low < 0) return 0;
+    octets[i] = (uint8_t)(high << 4 | low);
+  }
+  return 1;
 }
 
 /* ---- Commands ---------------------------------------------------------------------------------------------------- */
@@ -214,15 +265,12 @@ static void keep_certificate(uint64_t now, const uint8_t *code, size_t code_leng
   DO(kf_enrolment_begin(&enrolment, &device, &est));
   for (steps = 0; steps < 24; steps++) {
     kf_request request;
-    uint32_t retry_after = KF_NO_RETRY_AFTER;
-    uint8_t *body;
-    size_t body_length;
-    uint16_t status;
+    reply got;
     DO(kf_enrolment_next(&enrolment, &device, now, &request));
     if (request.what == KF_CHANGED) continue;
     if (request.what != KF_SEND) break;
-    status = ask(&request, &retry_after, &body, &body_length);
-    DO(kf_enrolment_answer(&enrolment, &device, now, status, retry_after, body, body_length));
+    got = ask(&request, NULL);
+    DO(kf_enrolment_answer(&enrolment, &device, now, got.status, got.retry_after, got.body, got.body_length));
   }
   kf_enrolment_end(&enrolment);
   /* The server did not grant it, or could not be reached: KF_MISSING. */
@@ -296,6 +344,12 @@ static void write_place(uint8_t octets[24], const kf_key_place *place) {
   number_to(octets + 20, place->device_epoch);
 }
 
+/* POSTs a message of the SDK's own. It authenticates itself: no certificate is shown. */
+static reply post(const char *path, const uint8_t *message, size_t length) {
+  kf_request request = {0, path, "application/cbor", NULL, message, length, KF_SEND, KF_POST, KF_NO_IDENTITY, 0};
+  return ask(&request, NULL);
+}
+
 /* Gets the newest device key and puts it into use. Gives its place. */
 static void exchange_key(void) {
   static kf_exchange exchange;
@@ -305,12 +359,9 @@ static void exchange_key(void) {
   REQUIRE(fuses.has_delivery, KF_MISSING);
   DO(kf_exchange_begin(&exchange, &device, KF_DELIVERY, fuses.delivery, message, &length));
   while (length > 0) {
-    kf_request request = {0, "/v1/device/exchange", "application/cbor", NULL, message, length, KF_SEND, KF_POST, KF_NO_IDENTITY, 0};
-    uint32_t retry_after;
-    uint8_t *body;
-    size_t body_length;
-    REQUIRE(ask(&request, &retry_after, &body, &body_length) == 200, KF_REFUSED);
-    DO(kf_exchange_step(&exchange, &device, body, body_length, message, &length));
+    reply got = post("/v1/device/exchange", message, length);
+    REQUIRE(got.status == 200, KF_REFUSED);
+    DO(kf_exchange_step(&exchange, &device, got.body, got.body_length, message, &length));
   }
   kf_exchange_end(&exchange);
   DO(kf_device_key_place(&device, &place));
@@ -345,32 +396,138 @@ static void obey(uint64_t now, fields *frame) {
   carry_out(now, message, length);
 }
 
-/* Asks the server for the order that waits, carries it out and sends the signed report, which it gives; nothing when none waits. A device
- * that was wiped has only its report left to send; one that was reset sends its own first. */
+/* What the product keeps, under a storage key that the fleet has replaced now and then. */
+static kf_protected kept;
+#define FIRST_KEPT 0x8000u
+
+/* Number, octets: keeps them. */
+static void keep(fields *frame) {
+  size_t length;
+  const uint8_t *number = field_of(frame, 1), *octets = field_next(frame, &length);
+  REQUIRE(number != NULL && octets != NULL, KF_LENGTH);
+  DO(kf_protected_open(&kept, &device));
+  did("kf_protected_put", kf_protected_put(&kept, &device, (uint16_t)(FIRST_KEPT + *number), octets, length));
+  kf_protected_end(&kept);
+}
+
+/* Number: gives the version of the storage key in use, 4 octets, and what is kept. */
+static void recall(fields *frame) {
+  uint32_t version = 0;
+  const uint8_t *number = field_of(frame, 1);
+  REQUIRE(number != NULL, KF_LENGTH);
+  DO(kf_protected_open(&kept, &device));
+  if (did("kf_protected_version", kf_protected_version(&kept, &version)) &&
+      did("kf_protected_get", kf_protected_get(&kept, &device, (uint16_t)(FIRST_KEPT + *number), result + 4, sizeof result - 4,
+                                               &result_length))) {
+    number_to(result, version);
+    result_length += 4;
+  }
+  kf_protected_end(&kept);
+}
+
+static void move_kept(const uint8_t request[16]) {
+  uint8_t what;
+  DO(kf_protected_begin(&kept, &device, request));
+  do {
+    DO(kf_protected_step(&kept, &device, &what));
+  } while (what == KF_MOVED);
+}
+
+/* Puts everything under a new storage key, destroys the old one, and tells the server so. Goes on with what a power cut left, and says
+ * again what the server has not heard. */
+static void migrate(uint64_t now, const uint8_t request[16]) {
+  uint8_t report[KF_MESSAGE_OCTETS];
+  size_t length;
+  DO(kf_protected_open(&kept, &device));
+  move_kept(request);
+  kf_protected_end(&kept);
+  if (failed != NULL) return;
+  DO(kf_protected_report(&device, now, report, &length));
+  REQUIRE(post("/v1/device/storage", report, length).status / 100 == 2, KF_REFUSED);
+}
+
+static int is_held(const uint8_t root[32]) {
+  uint8_t roots[KF_ROOTS_OCTETS], count = 0;
+  did("kf_roots", kf_roots(&device, fuses.anchor, roots, &count));
+  while (count-- > 0) {
+    if (memcmp(roots + 32u * count, root, 32) == 0) return 1;
+  }
+  return 0;
+}
+
+/* Takes up what the server announces; whether there is something new to prove. */
+static int take_up_root(uint64_t now, const uint8_t announced[32]) {
+  char path[sizeof "/.well-known/est//cacerts" + 48] = "/.well-known/est/";
+  kf_request question = {0, path, NULL, NULL, NULL, 0, KF_SEND, KF_GET, KF_NO_IDENTITY, 0};
+  uint8_t taken;
+  reply got;
+  if (is_held(announced)) return 0;
+  strcat(strcat(path, fuses.label), "/cacerts");
+  got = ask(&question, NULL);
+  if (!did("cacerts", got.status == 200 ? KF_OK : KF_REFUSED)) return 0;
+  did("kf_roots_take_up", kf_roots_take_up(&device, fuses.anchor, now, got.body, got.body_length, &taken));
+  return is_held(announced);
+}
+
+/* What waits: an order, none when its length is 0, and what is asked for beside it. */
+typedef struct news {
+  uint8_t order[KF_MESSAGE_OCTETS], anchor[32], storage[16];
+  size_t order_length;
+  int has_anchor, has_storage, renews;
+} news;
+
+/* With what this program can be asked for without an order, and the act that not every program knows. */
+#define KNOWS KF_STORAGE_HEADER ":1\n" KF_RENEWAL_HEADER ":1\n" KF_ACTS_HEADER ":" KF_ACTS "\n"
+
+static void ask_for_news(news *found) {
+  static const kf_request question = {0, "/v1/device/orders", NULL, NULL, NULL, 0, KF_SEND, KF_GET, KF_IN_USE, 0};
+  reply got = ask(&question, KNOWS);
+  size_t ignored;
+  memset(found, 0, sizeof *found);
+  REQUIRE(got.status == 204 || (got.status == 200 && got.body_length <= sizeof found->order), KF_REFUSED);
+  if (got.status == 200) {
+    found->order_length = got.body_length;
+    memcpy(found->order, got.body, got.body_length);
+  }
+  found->has_anchor = octets_of_header(&got, KF_ANCHOR_HEADER, found->anchor, sizeof found->anchor);
+  found->has_storage = octets_of_header(&got, KF_STORAGE_HEADER, found->storage, sizeof found->storage);
+  found->renews = header_of(&got, KF_RENEWAL_HEADER, &ignored) != NULL;
+}
+
+/* What is asked for without an order. Whatever the next poll proves is proved at once. */
+static void do_beside(uint64_t now, const news *asked) {
+  static news after;
+  int proves = asked->has_anchor && take_up_root(now, asked->anchor);
+  if (failed == NULL && asked->has_storage) migrate(now, asked->storage);
+  /* An order to rotate does the same, and is answered. */
+  if (failed == NULL && asked->renews && asked->order_length == 0) {
+    keep_certificate(now, NULL, 0, 1);
+    if (failed == NULL) exchange_key();
+    proves = 1;
+  }
+  if (failed == NULL && proves) ask_for_news(&after);
+  result_length = 0;
+}
+
+/* Asks the server for what waits. Takes up a root, puts records under a new storage key, renews, where that is asked; then carries out
+ * the order that waits and sends the signed report, which it gives; nothing when none waits. A device that was wiped has only its report
+ * left to send; one that was reset sends its own first. */
 static void fetch_order(uint64_t now) {
-  uint32_t retry_after;
-  uint8_t *body;
-  size_t body_length;
   if (kf_wipe_report(&device, result, &result_length) != KF_OK && kf_reset_report(&device, result, &result_length) != KF_OK) {
-    static uint8_t order[KF_MESSAGE_OCTETS];
-    kf_request question = {0, "/v1/device/orders", NULL, NULL, NULL, 0, KF_SEND, KF_GET, KF_IN_USE, 0};
-    uint16_t status = ask(&question, &retry_after, &body, &body_length);
-    result_length = 0;
-    if (status == 204) return;
-    REQUIRE(status == 200 && body_length <= sizeof order, KF_REFUSED);
-    memcpy(order, body, body_length);
-    carry_out(now, order, body_length);
+    static news waiting;
+    ask_for_news(&waiting);
+    if (failed == NULL) do_beside(now, &waiting);
+    if (failed != NULL || waiting.order_length == 0) return;
+    carry_out(now, waiting.order, waiting.order_length);
   }
-  if (failed == NULL) {
-    kf_request report = {0, "/v1/device/orders/outcome", "application/cbor", NULL, result, result_length, KF_SEND, KF_POST, KF_NO_IDENTITY, 0};
-    REQUIRE(ask(&report, &retry_after, &body, &body_length) / 100 == 2, KF_REFUSED);
-    if (failed == NULL) DO(kf_reset_told(&device));
-  }
+  if (failed != NULL) return;
+  REQUIRE(post("/v1/device/orders/outcome", result, result_length).status / 100 == 2, KF_REFUSED);
+  DO(kf_reset_told(&device));
 }
 
 /* Destroys every key. Gives 1 when everything was erased and read back. */
 static void destroy(void) {
-  static const uint8_t targets[4] = {KF_DEVICE_KEYS, KF_RATCHET_KEY, KF_IDENTITY_A, KF_IDENTITY_B};
+  static const uint8_t targets[5] = {KF_DEVICE_KEYS, KF_RATCHET_KEY, KF_IDENTITY_A, KF_IDENTITY_B, KF_STORAGE_KEY};
   size_t i;
   forget();
   result[0] = 1;
@@ -383,29 +540,6 @@ static void destroy(void) {
 }
 
 /* Gives the noise state, the place of the device key (24 octets of zeroes when there is none), the certificate in use. */
-/* What asks for a new storage key, 16: moves what is kept under it, and gives the statement for the server. */
-static void keep(uint64_t now, fields *frame) {
-  static kf_protected keys;
-  static const uint8_t calibration[] = "offset 17";
-  uint8_t kept[KF_PROTECTED_OCTETS], what;
-  size_t length;
-  const uint8_t *request = field_of(frame, 16);
-  kf_status status;
-  REQUIRE(request != NULL, KF_LENGTH);
-  DO(kf_protected_open(&keys, &device));
-  status = kf_protected_get(&keys, &device, 0x8000, kept, sizeof kept, &length);
-  if (status == KF_MISSING) status = kf_protected_put(&keys, &device, 0x8000, calibration, sizeof calibration);
-  DO(status);
-  DO(kf_protected_begin(&keys, &device, request));
-  do {
-    DO(kf_protected_step(&keys, &device, &what));
-  } while (what == KF_MOVED);
-  DO(kf_protected_get(&keys, &device, 0x8000, kept, sizeof kept, &length));
-  REQUIRE(length == sizeof calibration && memcmp(kept, calibration, length) == 0, KF_CORRUPT);
-  kf_protected_end(&keys);
-  did("kf_protected_report", kf_protected_report(&device, now, result, &result_length));
-}
-
 static void show(void) {
   kf_key_place place;
   kf_status status = kf_device_key_place(&device, &place);
@@ -444,7 +578,8 @@ static void __attribute__((noinline)) run(size_t length) {
     case 8: destroy(); break;
     case 9: show(); break;
     case 10: fetch_order(now); break;
-    case 11: keep(now, &frame); break;
+    case 11: keep(&frame); break;
+    case 12: recall(&frame); break;
     default: did("the command", KF_ARGUMENT);
   }
 }

@@ -51,7 +51,7 @@ pub(crate) fn ask_for_news<'a, K: IdentityKey>(
             return Err(Text::of("the modem said nothing"));
         };
         match kind {
-            b'B' => return answer(buffer, length),
+            b'A' => return answer(buffer, length),
             b'S' if rest.len() <= MAX_TO_BE_SIGNED_OCTETS => {
                 let signature = key.and_then(|key| key.sign(rest).ok());
                 match signature {

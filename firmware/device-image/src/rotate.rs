@@ -4,6 +4,7 @@ use kf_device::certificate::MAX_CERTIFICATE_OCTETS;
 use kf_device::enrolment::Method;
 use kf_device::identity::SoftwareIdentity;
 use kf_device::order::{Accepted, OrderKey, forget_reset_report, reset_report, wipe_report};
+use kf_device::trust::Anchors;
 use kf_exchange::MAX_MESSAGE_OCTETS;
 use kf_exchange::order::OrderOutcome;
 use kf_key::UnixMillis;
@@ -15,8 +16,8 @@ use crate::text::{OrText, Text};
 use crate::{enrol, exchange, records, trust};
 
 const ORDERS: &str = "/v1/device/orders";
-/// What this program can be asked for without an order.
-const KNOWS: &str = "keyfleet-storage:1\nkeyfleet-renewal:1\n";
+/// What this program can be asked for without an order, and the act that not every program knows.
+const KNOWS: &str = "keyfleet-storage:1\nkeyfleet-renewal:1\nkeyfleet-acts:factory-reset\n";
 const OUTCOME: &str = "/v1/device/orders/outcome";
 
 /// Order: carries it out and gives the signed report.
@@ -56,6 +57,8 @@ pub(crate) fn fetch(
     };
     report(device, result.get(..length).unwrap_or_default())?;
     forget_reset_report(&mut device.store).or_text("report of a factory reset")?;
+    // A reset took the roots along that had been taken up; the report still went to a server that was found by them.
+    device.anchors = Anchors::load(&mut device.store, device.fuses.anchor).or_text("roots")?;
     Ok(length)
 }
 

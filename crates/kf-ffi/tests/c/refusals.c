@@ -1,16 +1,5 @@
 /* Calls the C interface in every wrong way, on a flash memory in RAM. */
-#include <stdio.h>
-#include <string.h>
-
-#include "keyfleet.h"
-
-#define CHECK(condition) \
-  do { if (!(condition)) { printf("%s:%d: %s\n", __FILE__, __LINE__, #condition); return 1; } } while (0)
-#define SAYS(call, status) \
-  do { \
-    kf_status said = call; \
-    if (said != (status)) { printf("%s:%d: %s: %s\n", __FILE__, __LINE__, #call, kf_status_text(said)); return 1; } \
-  } while (0)
+#include "check.h"
 
 #define SECTOR 1024u
 #define SECTORS 4u
@@ -175,6 +164,7 @@ static int protected_and_roots(void) {
   static kf_protected keys;
   uint8_t octets[KF_PROTECTED_OCTETS + 1] = {7}, roots[KF_ROOTS_OCTETS], anchor[32] = {9}, what = 99, report[KF_MESSAGE_OCTETS];
   static const uint8_t request[16] = {1}, none[32];
+  uint32_t version = 0;
   size_t length = 0;
   SAYS(kf_protected_put(&keys, &device, 0x8000, octets, 4), KF_STATE);
   SAYS(kf_protected_open(NULL, &device), KF_NULL);
@@ -182,6 +172,9 @@ static int protected_and_roots(void) {
   SAYS(kf_protected_open(&keys, &device), KF_CHIP_HOOK);
   fails_chip = 0;
   SAYS(kf_protected_open(&keys, &device), KF_OK);
+  SAYS(kf_protected_version(&keys, NULL), KF_NULL);
+  SAYS(kf_protected_version(&keys, &version), KF_OK);
+  CHECK(version == 1);
   SAYS(kf_protected_put(&keys, &device, 0x7fff, octets, 4), KF_ARGUMENT);
   SAYS(kf_record_put(&device, 0x8000, octets, 4), KF_ARGUMENT); /* nor the other way round */
   SAYS(kf_protected_put(&keys, &device, 0x8000, octets, sizeof octets), KF_LENGTH);
@@ -210,6 +203,8 @@ static int protected_and_roots(void) {
   SAYS(kf_roots(&device, anchor, roots, &what), KF_OK);
   CHECK(what == 1 && memcmp(roots, anchor, 32) == 0 && memcmp(roots + 32, none, 32) == 0);
   SAYS(kf_roots_remaining(&device, anchor, octets, 20, 0, roots, &what), KF_MALFORMED);
+  SAYS(kf_roots_take_up(&device, anchor, 0, octets, 20, &what), KF_MALFORMED);
+  SAYS(kf_roots_take_up(&device, anchor, 0, NULL, 20, &what), KF_NULL);
   return 0;
 }
 

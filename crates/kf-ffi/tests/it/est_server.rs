@@ -21,6 +21,14 @@ fn secret(octet: u8) -> SecretArray<32> {
     SecretArray::fill(|key| key.fill(octet))
 }
 
+/// What came with a request beside its body.
+pub(crate) struct Said<'a> {
+    /// One a line.
+    pub(crate) headers: &'a str,
+    /// Fingerprints of the roots that the device believes.
+    pub(crate) believed: &'a [u8],
+}
+
 pub(crate) struct EstServer {
     folder: PathBuf,
     root: FleetRoot,
@@ -30,6 +38,12 @@ pub(crate) struct EstServer {
     pub(crate) acknowledged_epoch: u32,
     /// Certificates issued, newest last.
     pub(crate) certified: Vec<Vec<u8>>,
+    /// What is asked for beside an answer to a poll, one header a line.
+    pub(crate) asks: String,
+    /// Headers of the polls, and the fingerprints of the roots by which each of them came.
+    pub(crate) polls: Vec<(String, Vec<u8>)>,
+    /// Statements about the storage key.
+    pub(crate) statements: Vec<Vec<u8>>,
     sessions: BTreeMap<[u8; 16], AwaitProof>,
     fresh: u8,
 }
@@ -45,6 +59,9 @@ impl EstServer {
             device_epoch: 1,
             acknowledged_epoch: 0,
             certified: Vec::new(),
+            asks: String::new(),
+            polls: Vec::new(),
+            statements: Vec::new(),
             sessions: BTreeMap::new(),
             fresh: 0,
         };
@@ -62,6 +79,12 @@ impl EstServer {
     /// SHA-256 of the root's certificate, by openssl.
     pub(crate) fn anchor(&self) -> Vec<u8> {
         self.openssl("dgst -sha256 -binary root.der")
+    }
+
+    /// The same of the second root, once it is offered.
+    pub(crate) fn successor(&self) -> Vec<u8> {
+        self.openssl("x509 -in next.pem -outform DER -out next.der");
+        self.openssl("dgst -sha256 -binary next.der")
     }
 
     /// Makes a second root, offered beside the first: with the link by which the first vouches for it, or without.
@@ -103,14 +126,25 @@ impl EstServer {
         Tool::new("openssl").directory(&self.folder).run(&verify).success()
     }
 
-    /// Status and body.
+    /// Status, headers for devices, body.
     pub(crate) fn answer(
         &mut self,
         path: &str,
         authorization: &[u8],
         client: Option<&[u8]>,
+        said: &Said<'_>,
         body: &[u8],
-    ) -> (u16, Vec<u8>) {
+    ) -> (u16, String, Vec<u8>) {
+        if path == "/v1/device/orders" {
+            assert!(client.is_some(), "orders are for whoever proves to be the device");
+            self.polls.push((said.headers.to_owned(), said.believed.to_vec()));
+            return (204, std::mem::take(&mut self.asks), Vec::new());
+        }
+        let (status, body) = self.answer_alone(path, authorization, client, body);
+        (status, String::new(), body)
+    }
+
+    fn answer_alone(&mut self, path: &str, authorization: &[u8], client: Option<&[u8]>, body: &[u8]) -> (u16, Vec<u8>) {
         match path {
             "/.well-known/est/pumps/cacerts" => (200, self.openssl("base64 -in authorities.der")),
             "/.well-known/est/pumps/simpleenroll" => {
@@ -126,6 +160,10 @@ impl EstServer {
                 _ => (403, Vec::new()),
             },
             "/v1/device/exchange" => (200, self.exchange(body)),
+            "/v1/device/storage" => {
+                self.statements.push(body.to_vec());
+                (204, Vec::new())
+            }
             _ => (404, Vec::new()),
         }
     }

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use kf_testkit::Tool;
 
-use crate::est_server::EstServer;
+use crate::est_server::{EstServer, Said};
 use crate::{c_file, compile, root};
 
 const WORD: usize = 8;
@@ -28,7 +28,9 @@ pub(crate) enum Told {
     Obey = 7,
     Destroy = 8,
     Show = 9,
+    Orders = 10,
     Keep = 11,
+    Recall = 12,
 }
 
 /// What is burnt into a chip and lies in its flash, and who is at the other end of the modem.
@@ -187,6 +189,9 @@ impl Powered<'_> {
         };
         let (path, _content_type, authorization) = (next(), next(), next());
         let (body, certificate) = (next(), next());
+        let (headers, believed) = (String::from_utf8(next()).unwrap(), next());
+        assert!(!believed.is_empty() && believed.len().is_multiple_of(32), "it says whom it believes");
+        let said = Said { headers: &headers, believed: &believed };
         let is_proved = !certificate.is_empty() && {
             self.send(b"Sto be signed in a handshake");
             let answer = self.receive();
@@ -194,8 +199,9 @@ impl Powered<'_> {
         };
         let client = is_proved.then_some(certificate);
         let path = String::from_utf8(path).unwrap();
-        let (status, body) = self.bench.server.answer(&path, &authorization, client.as_deref(), &body);
-        [b"A", status.to_be_bytes().as_slice(), &u32::MAX.to_be_bytes(), &body].concat()
+        let (status, beside, body) = self.bench.server.answer(&path, &authorization, client.as_deref(), &said, &body);
+        let length = u16::try_from(beside.len()).unwrap().to_le_bytes();
+        [b"A", status.to_be_bytes().as_slice(), &u32::MAX.to_be_bytes(), &length, beside.as_bytes(), &body].concat()
     }
 }
 

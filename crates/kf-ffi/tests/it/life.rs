@@ -63,17 +63,17 @@ fn open(server: &EstServer, envelope: &[u8]) -> Vec<u8> {
     let kid_octets = key_id.encode(&mut kid);
     let number = |number: u32| number.to_be_bytes();
     let vector = json!({
-        "name": "by the C library", "device_key": hex(key.into_secret().expose()), "device": hex(DEVICE.as_bytes()),
+        "name": "by the C library", "device_key": hex::encode(key.into_secret().expose()), "device": hex::encode(DEVICE.as_bytes()),
         "facility_epoch": 1, "device_epoch": server.device_epoch, "sender": "device", "service": "telemetry",
-        "alg": 30, "boot_number": boot.number(), "boot_random": hex(boot.random()), "counter": sealed.counter(),
-        "external_aad": "", "plaintext": hex(&plaintext), "application_key": hex(application.into_secret().expose()),
-        "sealing_key": hex(sealing.expose()), "kid": hex(&kid[..kid_octets]),
-        "kid_context": hex(&[&number(boot.number())[..], boot.random()].concat()),
-        "iv": hex(&[&boot.random()[..9], &number(sealed.counter())[..]].concat()), "envelope": hex(envelope),
+        "alg": 30, "boot_number": boot.number(), "boot_random": hex::encode(boot.random()), "counter": sealed.counter(),
+        "external_aad": "", "plaintext": hex::encode(&plaintext), "application_key": hex::encode(application.into_secret().expose()),
+        "sealing_key": hex::encode(sealing.expose()), "kid": hex::encode(&kid[..kid_octets]),
+        "kid_context": hex::encode([&number(boot.number())[..], boot.random()].concat()),
+        "iv": hex::encode([&boot.random()[..9], &number(sealed.counter())[..]].concat()), "envelope": hex::encode(envelope),
     });
     let mut changed = envelope.to_vec();
     *changed.last_mut().unwrap() ^= 1;
-    let refused = json!({ "name": "changed", "external_aad": "", "envelope": hex(&changed) });
+    let refused = json!({ "name": "changed", "external_aad": "", "envelope": hex::encode(&changed) });
     let scratch = kf_testkit::scratch();
     let file = scratch.path().join("sealed.json");
     std::fs::write(&file, json!({ "vectors": [vector], "refused": [refused] }).to_string()).unwrap();
@@ -81,10 +81,6 @@ fn open(server: &EstServer, envelope: &[u8]) -> Vec<u8> {
     let opened = Python::with_module("pycose").tool().run(&[script.to_str().unwrap(), file.to_str().unwrap()]);
     assert!(opened.success(), "{}", opened.text());
     plaintext
-}
-
-fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// A command of the server.
@@ -209,20 +205,46 @@ fn a_device_in_c_takes_up_a_root_that_the_held_one_vouches_for_and_none_that_is_
 }
 
 #[test]
-fn a_device_in_c_moves_what_it_keeps_to_a_new_storage_key_once_and_signs_that_it_has() {
+fn a_device_in_c_does_what_is_asked_beside_its_poll_and_says_what_it_knows() {
     let mut bench = bench(1);
     let (mut device, started) = bench.power_on();
     started.unwrap();
     device.tell(Told::Enrol, NOW, &[CODE, &[0]]).unwrap();
-    drop(device);
+    device.tell(Told::Exchange, NOW, &[]).unwrap();
+    let (first, kept) = (device.server().anchor(), b"offset 17".as_slice());
+    device.tell(Told::Keep, NOW, &[&[3], kept]).unwrap();
+    let recalled = |version: u32| [&version.to_be_bytes(), kept].concat();
+    assert_eq!(device.tell(Told::Recall, NOW, &[&[3]]).unwrap(), recalled(1));
+
+    // Nothing is asked; then a new storage key, twice by the same request, and another one.
+    assert_eq!(device.tell(Told::Orders, NOW, &[]).unwrap(), b"");
     for (request, version) in [([0x51; 16], 2), ([0x51; 16], 2), ([0x52; 16], 3)] {
-        let (mut device, started) = bench.power_on();
-        started.unwrap();
-        let report = device.tell(Told::Keep, NOW, &[&request]).unwrap();
+        device.server().asks = format!("keyfleet-storage:{}\n", hex::encode(request));
+        assert_eq!(device.tell(Told::Orders, NOW, &[]).unwrap(), b"");
+        let report = device.server().statements.pop().unwrap();
         let report = StorageReport::verify(&report, &device.server().identity(0)).unwrap();
         let expected = (DEVICE, request, version, 1, KeyErasure::ReadBack);
         assert_eq!((report.device, report.request, report.version, report.records, report.erasure), expected);
+        assert_eq!(device.tell(Told::Recall, NOW, &[&[3]]).unwrap(), recalled(version));
     }
+
+    // A new root: it polls once more, by both.
+    device.server().offer_successor(true);
+    let second = device.server().successor();
+    device.server().asks = format!("keyfleet-anchor:{}\n", hex::encode(&second));
+    let before = device.server().polls.len();
+    device.tell(Told::Orders, NOW, &[]).unwrap();
+    let by: Vec<Vec<u8>> = device.server().polls[before..].iter().map(|(_, believed)| believed.clone()).collect();
+    assert_eq!(by, [first.clone(), [first, second].concat()]);
+    assert_eq!(device.server().certified.len(), 1, "for that no certificate is renewed");
+
+    // A renewal.
+    device.server().asks = format!("keyfleet-renewal:{}\n", hex::encode([7; 16]));
+    device.server().device_epoch = 2;
+    device.tell(Told::Orders, NOW, &[]).unwrap();
+    assert_eq!((device.server().certified.len(), device.server().acknowledged_epoch), (2, 2));
+    let knows = "keyfleet-storage:1\nkeyfleet-renewal:1\nkeyfleet-acts:factory-reset\n";
+    assert!(device.server().polls.iter().all(|(headers, _)| headers == knows), "{:?}", device.server().polls);
 }
 
 #[test]
