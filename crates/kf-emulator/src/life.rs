@@ -3,6 +3,7 @@
 mod death;
 mod migration;
 mod refusals;
+mod sale;
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -83,8 +84,9 @@ pub(crate) fn run(keyfleet: &Path, image: &Path, seed: u64) -> Outcome<Vec<Row>>
     };
     life.fleet.sign_up_second()?;
     life.refuse_bad_noise(device)?;
-    let stages: [Stage; 12] = [
+    let stages: [Stage; 15] = [
         ("birth", Life::be_born),
+        ("a sale too early", Life::refuse_early_sale),
         ("first messages", |life| life.talk("first")),
         ("commands", Life::obey),
         ("bad payloads", Life::refuse_bad_payloads),
@@ -95,6 +97,8 @@ pub(crate) fn run(keyfleet: &Path, image: &Path, seed: u64) -> Outcome<Vec<Row>>
         ("a new root", Life::take_up_root),
         ("a renewal by campaign", Life::renew_by_campaign),
         ("a look into its memory", Life::look_into_memory),
+        ("a sale", Life::be_sold),
+        ("messages of the next owner", |life| life.talk("third")),
         ("death", Life::die),
     ];
     for (name, stage) in stages {
@@ -159,8 +163,7 @@ impl Life {
         let evidence = Evidence::from_bytes(&evidence)?;
         let healthy = evidence.state == Declared::PhysicalOn && evidence.counts.samples >= 1_024;
         self.hold("start-up test of the noise", format!("{} samples", evidence.counts.samples), healthy);
-        let code = std::fs::read(self.fleet.path("code"))?;
-        let certificate = self.despite_cuts(Command::Enrol, &[code.trim_ascii(), &[0]])?;
+        let certificate = self.enrol("code")?;
         let listed = self.fleet.json(&["device", "show", NAME])?;
         let count = listed["certificates"].as_array().map_or(0, Vec::len);
         // Cut before the request is stored, the key is gone and with it what was asked for; never after.
@@ -169,6 +172,12 @@ impl Life {
         let place = self.despite_cuts(Command::Exchange, &[])?;
         self.hold("device key delivered", epochs(&place), self.is_up_to_date()?);
         Ok(())
+    }
+
+    /// With the one-time code in a file of the fleet's folder.
+    fn enrol(&mut self, code: &str) -> Outcome<Vec<u8>> {
+        let code = std::fs::read(self.fleet.path(code))?;
+        self.despite_cuts(Command::Enrol, &[code.trim_ascii(), &[0]])
     }
 
     fn is_up_to_date(&self) -> Outcome<bool> {

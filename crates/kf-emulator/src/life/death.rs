@@ -49,48 +49,52 @@ impl Life {
 
     /// Two people order the wipe; the device carries it out and signs that it has.
     pub(super) fn die(&mut self) -> Outcome<()> {
-        self.hold_alive()?;
+        self.hold_alive("the wipe")?;
         let asked = ["order", "create", "--device", NAME, "--act", "wipe", "--why", "sold", "--yes"];
         let proposal = self.fleet.propose(&asked)?;
         self.fleet.approve(&proposal)?;
         let waiting = self.progress()?;
         self.hold("the order before the device has answered", waiting.clone(), waiting == "queued");
 
-        let known = self.known()?;
-        let (receipt, in_memory) = self.repeat(|running| {
-            use_keys(running)?;
-            let receipt = running.tell(Command::Orders, &[])?;
-            // The power is still on: what the wipe left in memory is there.
-            Ok((receipt, running.search(&known)?))
-        })?;
-        let progress = self.progress()?;
-        self.hold("wiped by order, and its receipt verified", progress.clone(), progress == "executed");
-        self.hold_nothing_in_memory("when it was wiped", in_memory.count(CHIP), in_memory.count(KEY));
-
+        let receipt = self.obey_and_forget("the wipe")?;
         let cells = self.board.flash.cells();
-        let (after, left) = (self.remains.found_in(cells), cells.iter().filter(|cell| **cell != 0xff).count());
-        let none = after.stored == 0 && after.in_the_clear == 0;
-        self.hold("fragments of 8 octets after the wipe", (after.stored + after.in_the_clear).to_string(), none);
+        let left = cells.iter().filter(|cell| **cell != 0xff).count();
         self.hold("octets left after the wipe", left.to_string(), left <= MAX_LEFT_OCTETS && !receipt.is_empty());
-        let found = self.remnants()?;
-        self.hold("`keyfleet image remnants` on its dump", format!("exit code {}", u8::from(found)), !found);
         self.hold_dead()
     }
 
+    /// Obeys the order that waits, whatever the power does; afterwards nothing of any key is in its flash memory or its RAM. The report.
+    pub(super) fn obey_and_forget(&mut self, what: &str) -> Outcome<Vec<u8>> {
+        let known = self.known()?;
+        let (report, in_memory) = self.repeat(|running| {
+            use_keys(running)?;
+            let report = running.tell(Command::Orders, &[])?;
+            // The power is still on: what was left in memory is there.
+            Ok((report, running.search(&known)?))
+        })?;
+        let progress = self.progress()?;
+        self.hold(&format!("{what} obeyed, and its receipt verified"), progress.clone(), progress == "executed");
+        self.hold_nothing_in_memory(&format!("after {what}"), in_memory.count(CHIP), in_memory.count(KEY));
+        let after = self.remains.found_in(self.board.flash.cells());
+        let none = after.stored == 0 && after.in_the_clear == 0;
+        let found = (after.stored + after.in_the_clear).to_string();
+        self.hold(&format!("fragments of 8 octets after {what}"), found, none);
+        let found = self.remnants()?;
+        self.hold(&format!("`keyfleet image remnants` on its dump after {what}"), exit_code(found), !found);
+        Ok(report)
+    }
+
     /// The controls: what must not be found afterwards is found before.
-    fn hold_alive(&mut self) -> Outcome<()> {
+    pub(super) fn hold_alive(&mut self, what: &str) -> Outcome<()> {
         let before = self.remains.found_in(self.board.flash.cells());
         let seen = self.remains.would_be_seen_in(self.board.flash.cells());
         let keys = self.remains.keys();
         // Two device keys and two identities at least: one of each before the rotation, one after.
-        self.hold("keys known to the search", keys.to_string(), keys >= 4);
-        self.hold(
-            "the search sees what is there",
-            format!("{} fragments, wrapped", before.stored),
-            before.stored > 0 && seen,
-        );
+        self.hold(&format!("keys known to the search before {what}"), keys.to_string(), keys >= 4);
+        let found = format!("{} fragments, wrapped", before.stored);
+        self.hold(&format!("the search sees what is there before {what}"), found, before.stored > 0 && seen);
         let found = self.remnants()?;
-        self.hold("`keyfleet image remnants` sees it too", format!("exit code {}", u8::from(found)), found);
+        self.hold(&format!("`keyfleet image remnants` sees it before {what}"), exit_code(found), found);
         Ok(())
     }
 
@@ -119,7 +123,7 @@ impl Life {
     }
 
     /// How the newest order stands.
-    fn progress(&self) -> Outcome<String> {
+    pub(super) fn progress(&self) -> Outcome<String> {
         let orders = self.fleet.json(&["order", "list", "--device", NAME])?;
         Ok(orders["items"][0]["progress"].as_str().unwrap_or_default().to_owned())
     }
@@ -137,6 +141,10 @@ impl Life {
             Err(other) => Err(other.into()),
         }
     }
+}
+
+fn exit_code(found: bool) -> String {
+    format!("exit code {}", u8::from(found))
 }
 
 /// Seals, so that keys were in use in this boot. A device that is wiped already refuses.

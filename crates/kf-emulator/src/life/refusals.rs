@@ -104,7 +104,7 @@ impl Life {
     }
 
     /// What `keyfleet open` says first when it refuses; `None` when it opens.
-    fn refusal_of(&self, path: &std::path::Path) -> Outcome<Option<String>> {
+    pub(super) fn refusal_of(&self, path: &std::path::Path) -> Outcome<Option<String>> {
         match self.fleet.run(&["open", &path.to_string_lossy()]) {
             Ok(_) => Ok(None),
             Err(ServerError::Failed { said, .. }) => {
