@@ -108,7 +108,8 @@ impl<T: InHandle> Drop for Used<T> {
     }
 }
 
-/// Wipes the value of a handle and forgets it. A handle that was not made, or is in use, is left alone.
+/// Drops the value of a handle and wipes its memory: what a state left that was moved out of it is there still. A handle that was not made,
+/// or is in use, is left alone.
 ///
 /// # Safety
 /// As [`get`].
@@ -118,10 +119,12 @@ pub(crate) unsafe fn wipe<T: InHandle>(handle: *mut Held<T>) {
         let value: *mut T = &raw mut *used;
         // The mark is not restored.
         core::mem::forget(used);
-        // SAFETY: the value is there, and with its mark gone it is dropped once; the memory is the handle's.
-        unsafe {
-            ptr::drop_in_place(value);
-            ptr::write_volatile(&raw mut (*handle).mark, 0);
+        // SAFETY: the value is there, and with its mark gone it is dropped once.
+        unsafe { ptr::drop_in_place(value) };
+        let octets: *mut u8 = handle.cast();
+        for at in 0..size_of::<Held<T>>() {
+            // SAFETY: within the memory of the handle.
+            unsafe { ptr::write_volatile(octets.add(at), 0) };
         }
     }
 }

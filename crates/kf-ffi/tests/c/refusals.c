@@ -249,6 +249,13 @@ static int keys(void) {
   return 0;
 }
 
+/* Whether every octet of a handle that was ended is wiped. */
+static int is_wiped(const void *handle, size_t length) {
+  const uint8_t *octets = handle;
+  while (length > 0 && octets[length - 1] == 0) length--;
+  return length == 0;
+}
+
 static int messages(void) {
   static kf_exchange exchange;
   static kf_order order;
@@ -266,7 +273,9 @@ static int messages(void) {
   SAYS(kf_exchange_begin(&exchange, &device, KF_DELIVERY, pin, message, &length), KF_OK);
   SAYS(kf_exchange_step(&exchange, &device, pin, sizeof pin, message, &length), KF_MISSING); /* no identity in use */
   SAYS(kf_exchange_session_key(&exchange, "x", KF_KEY_AES_128_CCM, message, &length), KF_STATE);
+  CHECK(!is_wiped(&exchange, sizeof exchange));
   kf_exchange_end(&exchange);
+  CHECK(is_wiped(&exchange, sizeof exchange));
   SAYS(kf_exchange_step(&exchange, &device, pin, 1, message, &length), KF_STATE);
   SAYS(kf_order_accept(&order, &device, pin, message, 3, 0, &act), KF_MALFORMED);
   SAYS(kf_pin_take_up(&device, 3, pin, NULL, 0, &act, memory), KF_ARGUMENT); /* what stations pin */
