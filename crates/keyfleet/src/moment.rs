@@ -9,6 +9,14 @@ pub(crate) fn text(moment: UnixMillis) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_out_of_range| "never".to_owned(), |moment| moment.to_string())
 }
 
+/// A length of time in seconds, exactly: `2d`, `1h 30m`, `0s`.
+pub(crate) fn period(seconds: u64) -> String {
+    let units = [(seconds / 86_400, 'd'), (seconds / 3_600 % 24, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')];
+    let parts: Vec<String> =
+        units.iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count}{unit}")).collect();
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
+}
+
 /// Reads `2027-01-31`, `2027-01-31T12:00:00Z`, or a distance from now such as `30d` or `12h`.
 ///
 /// # Errors
@@ -53,6 +61,12 @@ mod tests {
         assert_eq!(parse("12h", now), Ok(now.plus(12 * UnixMillis::HOUR)));
         assert_eq!(parse("2023-11-14T22:13:20Z", now), Ok(now));
         assert_eq!(parse("1970-01-02", now), Ok(UnixMillis(UnixMillis::DAY)));
+    }
+
+    #[test]
+    fn a_length_of_time_reads_as_it_is_written_on_the_command_line() {
+        let read = [0, 1, 60, 5_400, 86_400, 172_805].map(period);
+        assert_eq!(read, ["0s", "1s", "1m", "1h 30m", "1d", "2d 5s"]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(crate) enum Format {
 }
 
 /// Fields whose number is a moment in milliseconds since 1970.
-const MOMENTS: [&str; 40] = [
+const MOMENTS: [&str; 41] = [
     "written",
     "issued",
     "created",
@@ -63,10 +63,16 @@ const MOMENTS: [&str; 40] = [
     "recorded",
     "withdrawn",
     "as_of",
+    "rehearsed",
 ];
 
 /// 2000-01-01T00:00:00Z in milliseconds: what is smaller counts something, under a name that is elsewhere a moment's.
 const FIRST_MOMENT: u64 = 946_684_800_000;
+
+/// The most characters of a nested object that stands beside its field.
+const BESIDE: usize = 72;
+/// How the name of a field ends whose number is a length of time; people read it as a period, without that ending.
+const SECONDS: &str = "_seconds";
 
 /// Fields that come first when one object is shown.
 const FIRST: [&str; 7] = ["id", "serial", "name", "subject", "kind", "state", "status"];
@@ -264,7 +270,8 @@ impl Listing {
 }
 
 fn title(column: &str) -> String {
-    column.rsplit('.').next().unwrap_or(column).replace('_', " ").to_uppercase()
+    let key = column.rsplit('.').next().unwrap_or(column);
+    key.strip_suffix(SECONDS).unwrap_or(key).replace('_', " ").to_uppercase()
 }
 
 fn field<'a>(row: &'a Value, column: &str) -> &'a Value {
@@ -272,7 +279,7 @@ fn field<'a>(row: &'a Value, column: &str) -> &'a Value {
 }
 
 fn table_cell(row: &Value, column: &str, names: &Names) -> String {
-    let text = plain_cell(row, column);
+    let text = shown(column.rsplit('.').next().unwrap_or(column), field(row, column));
     let text = names.get(&text).cloned().unwrap_or(text);
     printable(if text.is_empty() { "-" } else { &text })
 }
@@ -280,6 +287,14 @@ fn table_cell(row: &Value, column: &str, names: &Names) -> String {
 fn plain_cell(row: &Value, column: &str) -> String {
     let key = column.rsplit('.').next().unwrap_or(column);
     plain(key, field(row, column))
+}
+
+/// As [`plain`], for people: a length of time as a period.
+fn shown(key: &str, value: &Value) -> String {
+    match value.as_u64() {
+        Some(seconds) if key.ends_with(SECONDS) => crate::moment::period(seconds),
+        _ => plain(key, value),
+    }
 }
 
 fn plain(key: &str, value: &Value) -> String {
@@ -313,35 +328,77 @@ fn is_flat(value: &Value) -> bool {
     value.as_object().is_some_and(|map| map.values().all(|value| value.is_string() || value.is_number()))
 }
 
-/// `field  value` lines; nested objects indented, texts of several lines below their field.
+/// `field  value` lines. What does not fit beside its field stands below it, indented: an object as such lines, objects as a
+/// table, sentences one a line.
 fn details(value: &Value, names: &Names) -> String {
+    let Value::Object(map) = value else { return format!("{}\n", printable(&plain("", value))) };
+    let key_of = |key: &str, value: &Value| match value.is_u64() {
+        true => key.strip_suffix(SECONDS).unwrap_or(key).to_owned(),
+        false => key.to_owned(),
+    };
+    let mut fields: Vec<_> = map.iter().map(|(key, value)| (key, key_of(key, value), value)).collect();
+    let width = fields.iter().map(|(_, title, _)| title.chars().count()).max().unwrap_or(0) + 2;
+    fields.sort_by_key(|(key, ..)| rank(key));
     let mut text = String::new();
+    for (key, title, value) in fields {
+        if let Some(below) = below(key, value, names) {
+            text.push_str(&format!("{title}:\n"));
+            below.lines().for_each(|line| text.push_str(&format!("  {line}\n")));
+            continue;
+        }
+        let shown = beside(key, value);
+        let shown = names.get(&shown).map_or(shown.clone(), |name| format!("{name} ({shown})"));
+        if shown.contains('\n') {
+            text.push_str(&format!("{title}:\n{}\n", printable_lines(shown.trim_end())));
+        } else {
+            text.push_str(&format!("{title:width$}{}\n", printable(if shown.is_empty() { "-" } else { &shown })));
+        }
+    }
+    text
+}
+
+/// Where a field stands among the others.
+fn rank(key: &str) -> usize {
+    FIRST.iter().position(|first| *first == key).unwrap_or(FIRST.len())
+}
+
+/// A value on the line of its field.
+fn beside(key: &str, value: &Value) -> String {
     match value {
         Value::Object(map) => {
-            let width = map.keys().map(|key| key.chars().count()).max().unwrap_or(0) + 2;
-            let first = |key: &str| FIRST.iter().position(|first| *first == key).unwrap_or(FIRST.len());
-            let mut fields: Vec<_> = map.iter().collect();
-            fields.sort_by_key(|(key, _)| first(key));
-            for (key, value) in fields {
-                if let Value::Object(inner) = value
-                    && inner.values().any(|value| !value.is_string())
-                {
-                    let inner = details(value, names);
-                    text.push_str(&format!("{key}:\n"));
-                    inner.lines().for_each(|line| text.push_str(&format!("  {line}\n")));
-                    continue;
-                }
-                let shown = plain(key, value);
-                let shown = names.get(&shown).map_or(shown.clone(), |name| format!("{name} ({shown})"));
-                if shown.contains('\n') {
-                    text.push_str(&format!("{key}:\n{}\n", printable_lines(shown.trim_end())));
-                } else {
-                    text.push_str(&format!("{key:width$}{}\n", printable(if shown.is_empty() { "-" } else { &shown })));
-                }
-            }
+            let facts = map.iter().map(|(key, value)| format!("{key}={}", plain(key, value)));
+            facts.collect::<Vec<_>>().join(" ")
         }
-        other => text.push_str(&format!("{}\n", printable(&plain("", other)))),
+        other => shown(key, other),
     }
+}
+
+/// A value that stands below its field; `None` for one that fits beside it.
+fn below(key: &str, value: &Value, names: &Names) -> Option<String> {
+    match value {
+        Value::Object(map) => {
+            let is_small = map.values().all(Value::is_string) || map.values().all(Value::is_number);
+            let fits = is_small && beside(key, value).chars().count() <= BESIDE;
+            (!fits).then(|| details(value, names))
+        }
+        Value::Array(items) if items.iter().all(is_flat) => (!items.is_empty()).then(|| table(items, names)),
+        Value::Array(items) if items.iter().all(Value::is_string) && plain(key, value).chars().count() > BESIDE => {
+            let lines = items.iter().filter_map(Value::as_str);
+            Some(lines.map(|line| format!("- {}\n", printable(line))).collect())
+        }
+        _ => None,
+    }
+}
+
+/// Objects as a table; sentences come last.
+fn table(items: &[Value], names: &Names) -> String {
+    let widest = |key: &str| items.iter().map(|item| table_cell(item, key, names).chars().count()).max().unwrap_or(0);
+    let keys: std::collections::BTreeSet<&String> =
+        items.iter().filter_map(Value::as_object).flat_map(|map| map.keys()).collect();
+    let mut columns: Vec<&str> = keys.into_iter().map(String::as_str).collect();
+    columns.sort_by_key(|key| (Some(widest(key)).filter(|width| *width > BESIDE / 2), rank(key)));
+    let mut text = String::new();
+    Listing::new(Format::Table, &columns).table_rows(items, names, &mut text);
     text
 }
 

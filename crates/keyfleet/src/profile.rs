@@ -1,5 +1,6 @@
 //! The profile: which server, whom to believe, and where the credential is. It refers to secrets and holds none.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,8 +88,35 @@ impl Source {
                 "its fields are server, root or root_fingerprint, and token_file or certificate and key",
             )
         })?;
-        Ok(profile.below(path.parent().unwrap_or_else(|| Path::new("."))))
+        let directory = path.parent().unwrap_or_else(|| Path::new("."));
+        let profile = profile.below(directory);
+        Ok(match self {
+            Self::Data(_) => profile.at_noted_address(directory)?,
+            Self::Given(_) | Self::Home(_) => profile,
+        })
     }
+}
+
+/// The file in a data directory that says where its server listens, while that is not where it is configured to.
+const LISTENING: &str = "listening";
+
+/// Notes that the server of this data directory listens at another address than the configured one; `None` removes the note.
+/// It needs no flush: after a power cut no server runs.
+///
+/// # Errors
+/// [`Failure`] naming the file.
+pub(crate) fn note_address(directory: &Path, address: Option<SocketAddr>) -> Result<(), Failure> {
+    let path = directory.join(LISTENING);
+    let done = match address {
+        Some(address) => std::fs::write(&path, format!("{address}\n")),
+        None => match std::fs::remove_file(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        },
+    };
+    done.map_err(|error| {
+        Failure::local(format!("cannot write {}: {error}", path.display()), "check who owns the data directory")
+    })
 }
 
 fn home_file() -> Result<PathBuf, Failure> {
@@ -105,6 +133,27 @@ impl Profile {
             *path = directory.join(&*path);
         }
         self
+    }
+
+    /// With the port at which the server of this data directory says that it listens; the name stays the one in its certificate.
+    fn at_noted_address(mut self, directory: &Path) -> Result<Self, Failure> {
+        let path = directory.join(LISTENING);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(self),
+            Err(error) => {
+                return Err(Failure::local(format!("cannot read {}: {error}", path.display()), "check who owns it"));
+            }
+        };
+        let address: SocketAddr = text.trim().parse().map_err(|_not_an_address| {
+            Failure::local(format!("{} is not an address", path.display()), "remove it, and start the server again")
+        })?;
+        if let Some((before, port)) = self.server.rsplit_once(':')
+            && port.trim_end_matches('/').parse::<u16>().is_ok()
+        {
+            self.server = format!("{before}:{}", address.port());
+        }
+        Ok(self)
     }
 
     /// A client with these anchors and this credential.

@@ -126,6 +126,18 @@ pub enum Verdict {
     FalseAlarm,
 }
 
+impl Verdict {
+    /// The name used in answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Recovered => "recovered",
+            Self::Accepted => "accepted",
+            Self::FalseAlarm => "false-alarm",
+        }
+    }
+}
+
 /// An incident.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incident {
@@ -214,6 +226,17 @@ pub enum Reach {
     Exposed,
     /// Others may have used it where it lies, and do not have it.
     Usable,
+}
+
+impl Reach {
+    /// The name used in answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exposed => "exposed",
+            Self::Usable => "usable",
+        }
+    }
 }
 
 /// Keys of one kind that are hit.

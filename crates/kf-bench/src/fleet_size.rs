@@ -1,18 +1,24 @@
 //! What does not grow with the fleet: looking up, listing, starting.
 
+use std::sync::Arc;
+
 use kf_fleet::DataDir;
+use tokio::runtime::Runtime;
 
 use crate::error::BenchError;
 use crate::figure::{Aim, Figure};
+use crate::load::{Call, Connections, send_all};
 use crate::measure::{Effort, alternate, micros, resident_octets};
 use crate::network::default_issuer;
 use crate::populated_store::{Places, PopulatedStore};
 use crate::real_server::{RealFleet, RealServer};
 use crate::scratch_fleet::{FACILITY, LINE};
-use crate::trivial_server::runtime;
+use crate::trivial_server::{runtime, server_cpu};
 
 /// Devices of the small fleet.
 const SMALL: u32 = 1_000;
+/// Devices shown over HTTPS in a round.
+const SHOWN: usize = 500;
 
 pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let runtime = runtime()?;
@@ -56,7 +62,30 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     if let [start_small, _, start_large] = &fleets[..] {
         let (small, large) = (start_small.serve()?, start_large.serve()?);
         let resident = resident_octets(large.process())?;
+        // Other devices in every round: none finds in the processor's cache what the round before it looked at.
+        let (mut few, mut many) = (0_u64.., 0_u64..);
+        let shown = alternate(
+            effort.rounds,
+            &mut [&mut || show(&runtime, &small, SMALL, few.by_ref().take(SHOWN)), &mut || {
+                show(&runtime, &large, effort.large, many.by_ref().take(SHOWN))
+            }],
+        )?;
         let megabytes = f64::from(u32::try_from(resident >> 10).unwrap_or(u32::MAX)) / 1_024.0;
+        if let [among_few, among_many] = shown[..] {
+            figures.push(
+                Figure::ratio(
+                    name("device show over HTTPS"),
+                    micros(among_many),
+                    "us CPU",
+                    among_many / among_few,
+                    "at the smallest",
+                    Aim::AtMost(1.2),
+                )
+                .with_note(
+                    "what an operator waits for: token checked, device, certificates, answer; server and signer",
+                ),
+            );
+        }
         figures.extend([
             Figure::value("start at 1,000, until ready", small.start_seconds, "s", Aim::None),
             Figure::value(name("start, until ready"), large.start_seconds, "s", Aim::AtMost(5.0))
@@ -65,6 +94,24 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
         ]);
     }
     Ok(figures)
+}
+
+/// CPU seconds that a running server spends on showing one of `among` devices to its owner, over a kept connection.
+fn show(
+    runtime: &Runtime,
+    server: &RealServer,
+    among: u32,
+    numbers: impl Iterator<Item = u64>,
+) -> Result<f64, BenchError> {
+    let calls: Vec<Call> = numbers
+        .map(|number| {
+            let place = number * 7_919 % u64::from(among);
+            Call { target: server.https.clone(), request: server.get_request(&format!("/v1/devices/device-{place}")) }
+        })
+        .collect();
+    let count = u32::try_from(calls.len()).unwrap_or(u32::MAX);
+    let calls = Arc::new(calls);
+    server_cpu(server.process(), count, || runtime.block_on(send_all(calls, 1, Connections::Kept)))
 }
 
 /// One figure per size; the largest is held against the smallest, although that one lies in the processor's cache. The
@@ -81,7 +128,7 @@ fn by_size(what: &str, sizes: [u32; 3], costs: &[f64]) -> Vec<Figure> {
     sizes.into_iter().zip(costs).enumerate().map(figure).collect()
 }
 
-pub(crate) fn places(server: &RealServer, runtime: &tokio::runtime::Runtime) -> Result<Places, BenchError> {
+pub(crate) fn places(server: &RealServer, runtime: &Runtime) -> Result<Places, BenchError> {
     let authority = default_issuer(server, runtime)?.authority;
     let facility: kf_api::facility::Facility = read(server.get(runtime, &format!("/v1/facilities/{FACILITY}"))?)?;
     let line: kf_api::product_line::ProductLine = read(server.get(runtime, &format!("/v1/product-lines/{LINE}"))?)?;

@@ -153,11 +153,16 @@ impl RealServer {
 
     /// One GET from the API as the owner.
     pub(crate) fn get(&self, runtime: &Runtime, path: &str) -> Result<Value, BenchError> {
+        runtime.block_on(ask_json(&self.https, &self.get_request(path)))
+    }
+
+    /// The octets of one GET as the owner.
+    pub(crate) fn get_request(&self, path: &str) -> Vec<u8> {
         let mut request = get(path);
         request.truncate(request.len() - 2);
         request.extend_from_slice(self.authorization.as_bytes());
         request.extend_from_slice(b"\r\n");
-        runtime.block_on(ask_json(&self.https, &request))
+        request
     }
 
     /// The facility and the product line that devices belong to.

@@ -51,8 +51,9 @@ fn head(text: &mut String, report: &IncidentReport, moment: &impl Fn(UnixMillis)
     );
     match (incident.closed, incident.verdict) {
         (Some(closed), Some(verdict)) => {
-            let closing = incident.closing.as_deref().unwrap_or_default();
-            line!(text, "- Closed: {}, verdict {verdict:?}: {}", moment(closed), plain(closing));
+            let closing =
+                incident.closing.as_deref().map(|closing| format!(": {}", plain(closing))).unwrap_or_default();
+            line!(text, "- Closed: {}, verdict {}{closing}", moment(closed), verdict.name());
         }
         _ => {
             line!(text, "- State: {}", incident.state.name());
@@ -79,7 +80,7 @@ fn reach(text: &mut String, report: &IncidentReport, moment: &impl Fn(UnixMillis
         line!(text, "- {}: {} of {} devices", plain(&facility.name), facility.devices, facility.of_devices);
     }
     for keys in &radius.keys {
-        line!(text, "- {} × {} ({:?}): {}", keys.keys, keys.class, keys.reach, plain(&keys.why));
+        line!(text, "- {} × {} ({}): {}", keys.keys, keys.class, keys.reach.name(), plain(&keys.why));
     }
     for window in &radius.windows {
         let (from, until) = (moment(window.from), moment(window.until));
@@ -89,9 +90,10 @@ fn reach(text: &mut String, report: &IncidentReport, moment: &impl Fn(UnixMillis
         let by_act: Vec<_> = acts.by_act.iter().map(|(act, count)| format!("{count} × {act}")).collect();
         line!(
             text,
-            "- {} did {} things: {} ({})",
+            "- {} did {} things{}{} ({})",
             plain(&acts.name),
             acts.entries,
+            if by_act.is_empty() { "" } else { ": " },
             by_act.join(", "),
             plain(&acts.note)
         );

@@ -449,32 +449,20 @@ fn told(context: &Context, outcome: CampaignOutcome) -> Result<(), Failure> {
     proposal.as_ref().map_or(Ok(()), |proposal| Err(waiting(proposal)))
 }
 
-/// One object; for people, what is nested in it as `key=value`.
+/// One object; for people, what an answer is about stands beside the rest of it.
 pub(super) fn show<T: Serialize>(context: &Context, item: &T, names: &Names) -> Result<(), Failure> {
     if context.format != Format::Table {
         return object(context.format, item, names);
     }
     let mut fields = Map::new();
-    flatten("", to_value(item)?, &mut fields);
+    raise("", to_value(item)?, &mut fields);
     object(context.format, &fields, names)
 }
 
-/// Numbers that are nested become texts, which a table shows side by side; a campaign in an answer stands beside the rest.
-fn flatten(name: &str, value: Value, fields: &mut Map<String, Value>) {
+fn raise(name: &str, value: Value, fields: &mut Map<String, Value>) {
     match value {
         Value::Object(inner) if name.is_empty() || matches!(name, "campaign" | "succession" | "rollback") => {
-            inner.into_iter().for_each(|(key, value)| flatten(&key, value, fields));
-        }
-        Value::Object(inner) => {
-            let text = |value: Value| match value {
-                Value::String(text) => text,
-                Value::Object(deeper) => {
-                    deeper.into_iter().map(|(key, value)| format!("{key}:{value}")).collect::<Vec<_>>().join(",")
-                }
-                other => other.to_string(),
-            };
-            let inner = inner.into_iter().map(|(key, value)| (key, Value::String(text(value)))).collect();
-            fields.insert(name.to_owned(), Value::Object(inner));
+            inner.into_iter().for_each(|(key, value)| raise(&key, value, fields));
         }
         other => drop(fields.insert(name.to_owned(), other)),
     }

@@ -53,7 +53,7 @@ pub(crate) enum Verb {
     Report {
         /// Identifier, `inc_...`
         incident: IncidentId,
-        /// Where to write it; standard output when absent
+        /// Where to write it, as JSON where the name ends in .json; standard output when absent
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
@@ -310,12 +310,13 @@ fn judge(outcome: &RunOutcome) -> Result<(), Failure> {
 
 async fn report(context: &Context, incident: IncidentId, out: Option<PathBuf>) -> Result<(), Failure> {
     let report: IncidentReport = context.api_within(STEP_DEADLINE)?.get(&path(incident, "/report")).await?;
+    let is_json = out.as_ref().and_then(|out| out.extension()).is_some_and(|extension| extension == "json");
     let text = match context.format {
-        Format::Json => {
+        Format::Table if !is_json => kf_incident::markdown(&report, moment::text),
+        Format::Json | Format::Table => {
             let text = serde_json::to_string_pretty(&report);
             format!("{}\n", text.map_err(|error| Failure::Output(std::io::Error::other(error)))?)
         }
-        Format::Table => kf_incident::markdown(&report, moment::text),
         Format::Csv => return Err(Failure::usage("a report is no table", "leave --format out, or give --format json")),
     };
     match out {

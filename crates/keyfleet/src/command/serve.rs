@@ -3,6 +3,7 @@
 mod brokers;
 pub(crate) mod unlock;
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 use crate::api::Context;
 use crate::failure::Failure;
 use crate::output::{Names, object, say};
+use crate::profile;
 use unlock::Unlock;
 
 /// How to serve.
@@ -50,6 +52,7 @@ pub(crate) enum LogFormat {
 pub(crate) fn run(context: &Context, serve: &Serve) -> Result<ExitCode, Failure> {
     let dir = context.data_dir()?;
     let mut config = load(&dir)?;
+    let configured = config.listen.https.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
     config.listen.https = serve.listen.clone().unwrap_or(config.listen.https);
     config.listen.http = serve.listen_http.clone().unwrap_or(config.listen.http);
     if config.demo {
@@ -70,7 +73,7 @@ pub(crate) fn run(context: &Context, serve: &Serve) -> Result<ExitCode, Failure>
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
         Failure::local(format!("no event loop: {error}"), "raise the limits on open files and processes")
     })?;
-    runtime.block_on(until_stopped(dir, config))?;
+    runtime.block_on(until_stopped(dir, config, configured))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -97,22 +100,26 @@ fn start_log(format: LogFormat) {
     }
 }
 
-async fn until_stopped(dir: DataDir, config: FleetConfig) -> Result<(), Failure> {
+/// `configured`: the port that the command line on this host asks, unless another one is noted.
+async fn until_stopped(dir: DataDir, config: FleetConfig, configured: Option<u16>) -> Result<(), Failure> {
     // Bound first: a port in use is found before anybody types a passphrase.
     let https = bind(&config.listen.https, "--listen").await?;
     let http = bind(&config.listen.http, "--listen-http").await?;
     let signer = SignerClient::spawn(unlock::signer_command(&dir, config.signer.clone(), false)).await?;
-    let fleet = Fleet::open(dir, config, signer.clone(), Arc::new(SystemClock)).await?;
+    let fleet = Fleet::open(dir.clone(), config, signer.clone(), Arc::new(SystemClock)).await?;
     for broker in brokers::open(&fleet).await? {
         fleet.attach_broker(broker);
     }
     warn_at_start(fleet.config());
     let (stop, stopped) = watch::channel(false);
     let background = tokio::spawn(Arc::clone(&fleet).run(stopped.clone()));
+    let elsewhere = Some(local_address(&https)?).filter(|address| Some(address.port()) != configured);
+    profile::note_address(dir.path(), elsewhere)?;
     announce(&fleet, &https, &http)?;
     let listeners = Listeners { https, http };
     let serving = tokio::spawn(kf_server::serve(Arc::clone(&fleet), listeners, Limits::default(), stopped));
     let outcome = wait(serving, stop).await;
+    profile::note_address(dir.path(), None)?;
     if let Err(error) = background.await {
         tracing::error!(%error, "the background work ended in a bug");
     }
@@ -177,10 +184,11 @@ fn warn_at_start(config: &FleetConfig) {
 
 /// The ready line, on standard output: what scripts wait for, with the ports that were given.
 fn announce(fleet: &Fleet, https: &TcpListener, http: &TcpListener) -> Result<(), Failure> {
-    let address = |listener: &TcpListener| {
-        listener.local_addr().map_err(|error| Failure::local(format!("no local address: {error}"), "report this"))
-    };
-    let (https, http) = (address(https)?, address(http)?);
+    let (https, http) = (local_address(https)?, local_address(http)?);
     tracing::info!(fleet = fleet.config().fleet, %https, %http, "ready");
     crate::output::raw(format!("ready https={https} http={http}\n").as_bytes())
+}
+
+fn local_address(listener: &TcpListener) -> Result<SocketAddr, Failure> {
+    listener.local_addr().map_err(|error| Failure::local(format!("no local address: {error}"), "report this"))
 }

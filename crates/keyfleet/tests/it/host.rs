@@ -127,6 +127,21 @@ fn serve_refuses_the_data_of_a_demonstration() {
 }
 
 #[test]
+fn the_command_line_on_the_host_finds_a_server_that_listens_elsewhere_than_configured() {
+    let fleet = Fleet::initialised(&[]);
+    let data = fleet.data();
+    let mut server = fleet.tool().start(&["serve", "--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    server.wait_for_line(|line| line.starts_with("ready https="));
+    fleet.run(&["status"]).succeeds();
+    Tool::new("kill").run(&["-TERM", &server.id().to_string()]).succeeds();
+    assert!(server.wait().success());
+    assert!(!data.join("listening").exists(), "the note goes with the server");
+    fs::write(data.join("listening"), "nowhere\n").unwrap();
+    let refused = fleet.run(&["status"]);
+    assert!(refused.stderr_text().contains("listening is not an address"), "{}", refused.text());
+}
+
+#[test]
 fn serve_checks_a_configuration_without_starting() {
     let fleet = Fleet::initialised(&[]);
     fleet.run(&["serve", "--check-config"]).succeeds();

@@ -34,8 +34,8 @@ pub(super) fn detail(detail: &IncidentDetail) -> String {
     line!(text, "since       {}", moment::text(incident.since));
     line!(text, "opened      {} by {}: {}", moment::text(incident.opened), incident.opened_by_name, incident.why);
     if let (Some(closed), Some(verdict)) = (incident.closed, incident.verdict) {
-        let closing = incident.closing.as_deref().unwrap_or_default();
-        line!(text, "closed      {}, {verdict:?}: {closing}", moment::text(closed));
+        let closing = incident.closing.as_deref().map(|closing| format!(": {closing}")).unwrap_or_default();
+        line!(text, "closed      {}, {}{closing}", moment::text(closed), verdict.name());
     }
     radius(&mut text, &detail.radius);
     match &detail.plan {
@@ -53,7 +53,7 @@ fn radius(text: &mut String, radius: &BlastRadius) {
         line!(text, "  at        {}: {} of {} devices", facility.name, facility.devices, facility.of_devices);
     }
     for keys in &radius.keys {
-        line!(text, "  keys      {} × {} ({:?}): {}", keys.keys, keys.class, keys.reach, keys.why);
+        line!(text, "  keys      {} × {} ({}): {}", keys.keys, keys.class, keys.reach.name(), keys.why);
     }
     for window in &radius.windows {
         let (from, until) = (moment::text(window.from), moment::text(window.until));
@@ -61,7 +61,8 @@ fn radius(text: &mut String, radius: &BlastRadius) {
     }
     for acts in &radius.acts {
         let by_act: Vec<_> = acts.by_act.iter().map(|(act, count)| format!("{count} × {act}")).collect();
-        line!(text, "  acts      {} of {}: {}", acts.entries, acts.name, by_act.join(", "));
+        let by_act = if by_act.is_empty() { "nothing by the log".to_owned() } else { by_act.join(", ") };
+        line!(text, "  acts      {} of {}: {by_act}", acts.entries, acts.name);
     }
     for safe in &radius.safe {
         line!(text, "  safe      {}: {}", safe.what, safe.why);
@@ -77,11 +78,14 @@ pub(super) fn plan(plan: &PlanStanding) -> String {
     for standing in &plan.steps {
         step(&mut text, standing);
     }
-    line!(text, "about {} seconds without hands and devices (an estimate)", plan.estimated_seconds);
+    let estimated = moment::period(plan.estimated_seconds);
+    line!(text, "about {estimated} without hands and devices (an estimate)");
     for approval in &plan.approvals {
         line!(text, "approved by {} until {}", approval.name, moment::text(approval.expires));
     }
+    let is_open = |step: &StepStanding| step.step.control == StepControl::Two && step.state != StepState::Done;
     match (plan.approved, plan.effective) {
+        _ if !plan.steps.iter().any(is_open) => {}
         (true, _) => {
             line!(text, "permanent steps may be run");
         }
