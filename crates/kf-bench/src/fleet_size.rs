@@ -59,41 +59,36 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     figures.extend(by_size("page of 100 devices", sizes, &lists));
     figures.extend([Figure::value("registry on disk", per_device, "octets/device", Aim::None)
         .with_note("device, one certificate of 700 octets, two log entries, indexes")]);
-    if let [start_small, _, start_large] = &fleets[..] {
-        let (small, large) = (start_small.serve()?, start_large.serve()?);
-        let resident = resident_octets(large.process())?;
-        // Other devices in every round: none finds in the processor's cache what the round before it looked at.
-        let (mut few, mut many) = (0_u64.., 0_u64..);
-        let shown = alternate(
-            effort.rounds,
-            &mut [&mut || show(&runtime, &small, SMALL, few.by_ref().take(SHOWN)), &mut || {
-                show(&runtime, &large, effort.large, many.by_ref().take(SHOWN))
-            }],
-        )?;
-        let megabytes = f64::from(u32::try_from(resident >> 10).unwrap_or(u32::MAX)) / 1_024.0;
-        if let [among_few, among_many] = shown[..] {
-            figures.push(
-                Figure::ratio(
-                    name("device show over HTTPS"),
-                    micros(among_many),
-                    "us CPU",
-                    among_many / among_few,
-                    "at the smallest",
-                    Aim::AtMost(1.2),
-                )
-                .with_note(
-                    "what an operator waits for: token checked, device, certificates, answer; server and signer",
-                ),
-            );
-        }
-        figures.extend([
-            Figure::value("start at 1,000, until ready", small.start_seconds, "s", Aim::None),
-            Figure::value(name("start, until ready"), large.start_seconds, "s", Aim::AtMost(5.0))
-                .with_note("keyfleet serve with its signer: Argon2id, registry, log, CAs, CRLs"),
-            Figure::value(name("resident memory after start"), megabytes, "MiB", Aim::AtMost(96.0)),
-        ]);
+    if let [small, _, large] = &fleets[..] {
+        figures.extend(served(effort, &runtime, small, large)?);
     }
     Ok(figures)
+}
+
+/// What a running server costs by the size of its fleet.
+fn served(effort: &Effort, runtime: &Runtime, small: &RealFleet, large: &RealFleet) -> Result<Vec<Figure>, BenchError> {
+    let (small, large) = (small.serve()?, large.serve()?);
+    let resident = resident_octets(large.process())?;
+    let megabytes = f64::from(u32::try_from(resident >> 10).unwrap_or(u32::MAX)) / 1_024.0;
+    // Other devices in every round: none finds in the processor's cache what the round before it looked at.
+    let (mut few, mut many) = (0_u64.., 0_u64..);
+    let shown = alternate(
+        effort.rounds,
+        &mut [&mut || show(runtime, &small, SMALL, few.by_ref().take(SHOWN)), &mut || {
+            show(runtime, &large, effort.large, many.by_ref().take(SHOWN))
+        }],
+    )?;
+    let [among_few, among_many] = shown[..] else { return Ok(Vec::new()) };
+    let name = |what: &str| format!("{what} among {}", effort.large);
+    let (shown, ratio) = (name("device show over HTTPS"), among_many / among_few);
+    Ok(vec![
+        Figure::ratio(shown, micros(among_many), "us CPU", ratio, "at the smallest", Aim::AtMost(1.2))
+            .with_note("what an operator asks: token checked, device, certificates, answer; server and signer"),
+        Figure::value("start at 1,000, until ready", small.start_seconds, "s", Aim::None),
+        Figure::value(name("start, until ready"), large.start_seconds, "s", Aim::AtMost(5.0))
+            .with_note("keyfleet serve with its signer: Argon2id, registry, log, CAs, CRLs"),
+        Figure::value(name("resident memory after start"), megabytes, "MiB", Aim::AtMost(96.0)),
+    ])
 }
 
 /// CPU seconds that a running server spends on showing one of `among` devices to its owner, over a kept connection.
