@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use kf_api::certificate::Certificate;
 use kf_api::device::Device;
+use kf_crypto::PrivateKey;
 use kf_key::{
     AuthorityId, CertificateProfile, CertificateStatus, DeviceId, DeviceState, FacilityId, KeyAlgorithm, KeyProtection,
     ProductLineId, SerialNumber, UnixMillis,
@@ -86,8 +87,10 @@ pub(crate) fn registered(profile: CertificateProfile) -> Certificate {
 }
 
 pub(crate) fn request(algorithm: KeyAlgorithm) -> CertificationRequest {
+    let mut key = RequestedKey::from_spki(&PrivateKey::generate(KeyAlgorithm::P256).unwrap().spki()).unwrap();
+    (key.algorithm, key.spki_sha256) = (algorithm, NEW_KEY);
     CertificationRequest {
-        key: RequestedKey { algorithm, spki: Vec::new(), spki_sha256: NEW_KEY },
+        key,
         subject: vec![0x30, 0x00],
         subject_alt_name: None,
         challenge_password: None,

@@ -198,11 +198,10 @@ impl Plan {
     ) -> Result<IssuanceRequest, FleetError> {
         // Each generation of a root has a name of its own: no name stands for two keys.
         let common_name = format!("{fleet} {} CA", self.name);
-        let spki_sha256 = kf_crypto::sha256(&key.spki);
         Ok(IssuanceRequest {
             profile: self.profile(),
             subject: Subject::Authority { common_name, organization: fleet.to_owned() },
-            key: RequestedKey { algorithm: key.algorithm, spki: key.spki.clone(), spki_sha256 },
+            key: RequestedKey::from_spki(&key.spki).map_err(|_refused| FleetError::Bug("a key of the signer"))?,
             serial: SerialNumber::from_parts(now, kf_crypto::random_array()?),
             not_before: now.minus(BACKDATE),
             not_after: Some(now.plus(self.lifetime).min(issuer_ends)),

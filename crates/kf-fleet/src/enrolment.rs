@@ -296,7 +296,7 @@ impl Fleet {
         let algorithm = line.policy.allowed_algorithms.iter().find(|algorithm| algorithm.may_sign_certificates());
         let algorithm = algorithm.ok_or(FleetError::Bug("a policy without an algorithm"))?;
         let key = PrivateKey::generate(*algorithm)?;
-        match self.bootstrap(label, &claim, client, requested_key(&key)).await? {
+        match self.bootstrap(label, &claim, client, requested_key(&key)?).await? {
             EnrolOutcome::Issued(chain) => Ok(ServerKey { key_pkcs8: key.to_pkcs8()?, chain }),
             EnrolOutcome::Waiting { .. } => Err(refusal::keygen_waits()),
         }

@@ -164,7 +164,7 @@ impl Fleet {
             authority,
             profile,
             subject,
-            key: requested_key(&key),
+            key: requested_key(&key)?,
             lifetime: Some(IDENTITY_LIFETIME),
             device: None,
             operator: None,
@@ -213,8 +213,6 @@ impl Fleet {
 }
 
 /// The public half of a key that we made ourselves.
-pub(crate) fn requested_key(key: &PrivateKey) -> RequestedKey {
-    let spki = key.spki();
-    let spki_sha256 = kf_crypto::sha256(&spki);
-    RequestedKey { algorithm: key.algorithm(), spki, spki_sha256 }
+pub(crate) fn requested_key(key: &PrivateKey) -> Result<RequestedKey, FleetError> {
+    RequestedKey::from_spki(&key.spki()).map_err(|_refused| FleetError::Bug("a key of our own"))
 }

@@ -30,13 +30,18 @@ pub enum RequestError {
     /// The signature does not prove possession of the private key.
     #[error("the request's signature does not verify under its own public key")]
     ProofOfPossession,
+    /// A point that is not on its curve, or at infinity.
+    #[error("the public point is not on its curve")]
+    OffCurve,
     /// A key or signature algorithm that is not accepted here.
     #[error("the request's {0} is not supported")]
     Unsupported(&'static str),
 }
 
-/// A public key taken from a request whose signature verified, or from a verified certificate.
+/// A public key taken from a request whose signature verified, or from a verified certificate. It is made here only, of what the
+/// provider takes: a point on its curve and not at infinity (SP 800-56A section 5.6.2.3.3), or an RSAPublicKey.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RequestedKey {
     /// Algorithm and size.
     pub algorithm: KeyAlgorithm,
@@ -51,9 +56,13 @@ impl RequestedKey {
     ///
     /// # Errors
     /// [`RequestError::Malformed`] when `spki` is no SubjectPublicKeyInfo, [`RequestError::Unsupported`] when it is
-    /// none that is accepted: P-256 and P-384 with an uncompressed point, Ed25519, RSA of 2048, 3072 or 4096 bits.
+    /// none that is accepted: P-256 and P-384 with an uncompressed point, Ed25519, RSA of 2048, 3072 or 4096 bits;
+    /// [`RequestError::OffCurve`].
     pub fn from_spki(spki: &[u8]) -> Result<Self, RequestError> {
         let key = PublicKey::from_spki(spki)?;
+        if key.algorithm.may_sign_certificates() && !kf_crypto::is_public_key(key.algorithm, key.bits) {
+            return Err(RequestError::OffCurve);
+        }
         Ok(Self { algorithm: key.algorithm, spki: spki.to_vec(), spki_sha256: kf_crypto::sha256(spki) })
     }
 }

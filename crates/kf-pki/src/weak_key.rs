@@ -10,9 +10,9 @@ use crate::request::RequestedKey;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeakKey {
-    /// Not on the curve, or the point at infinity.
-    #[error("the public point is not on its curve")]
-    OffCurve,
+    /// Not of the algorithm that it is said to be of.
+    #[error("the public key is of another algorithm")]
+    Algorithm,
     /// RSA modulus of a size that is not accepted, even, or with a small factor.
     #[error("the RSA modulus is not 2048, 3072 or 4096 bits of good form")]
     Modulus,
@@ -39,15 +39,12 @@ pub fn check_key(key: &RequestedKey, is_blocked: impl Fn(&[u8; 32]) -> bool) -> 
     if known::is_published(&key.spki_sha256) || is_blocked(&key.spki_sha256) {
         return Err(WeakKey::KnownLeaked);
     }
-    let is_curve = key.algorithm.may_sign_certificates();
-    let refusal = if is_curve { WeakKey::OffCurve } else { WeakKey::Modulus };
-    let public_key = PublicKey::from_spki(&key.spki).map_err(|_not_ours| refusal)?;
+    let public_key = PublicKey::from_spki(&key.spki).map_err(|_not_ours| WeakKey::Algorithm)?;
     if public_key.algorithm != key.algorithm {
-        return Err(refusal);
+        return Err(WeakKey::Algorithm);
     }
-    if is_curve {
-        let is_valid = kf_crypto::is_public_key(public_key.algorithm, public_key.bits);
-        return if is_valid { Ok(()) } else { Err(WeakKey::OffCurve) };
+    if key.algorithm.may_sign_certificates() {
+        return Ok(());
     }
     let numbers = RsaNumbers::from_der(public_key.bits).ok_or(WeakKey::Modulus)?;
     rsa::check(&numbers)

@@ -72,7 +72,7 @@ impl Fleet {
         Ok(IssuanceRequest {
             profile,
             subject,
-            key: requested_key(key),
+            key: requested_key(key)?,
             serial: SerialNumber::from_parts(now, kf_crypto::random_array()?),
             not_before: now.minus(BACKDATE),
             not_after: Some(now.plus(UnixMillis::DAY)),

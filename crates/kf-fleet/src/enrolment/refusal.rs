@@ -19,6 +19,7 @@ pub(crate) fn of_request(error: RequestError) -> FleetError {
     let remedy = match &error {
         RequestError::TooLarge => "send a request below 16 KiB",
         RequestError::ProofOfPossession => "sign the request with the private key that belongs to its public key",
+        RequestError::OffCurve => "generate a fresh key and ask again",
         RequestError::Unsupported(_) => "use P-256, P-384 or Ed25519 with SHA-256 or better",
         _ => "make the request with `openssl req -new`, send it as base64 of DER",
     };

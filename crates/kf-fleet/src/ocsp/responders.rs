@@ -59,7 +59,7 @@ impl Fleet {
             authority: known,
             profile: CertificateProfile::OcspSigner,
             subject: Subject::OcspSigner { common_name: format!("{} OCSP", known.record.name) },
-            key: requested_key(&key),
+            key: requested_key(&key)?,
             lifetime: Some(LIFETIME),
             device: None,
             operator: None,

@@ -5,6 +5,7 @@ use kf_key::KeyAlgorithm;
 use super::*;
 use crate::asn1::{Writer, oid, tag};
 use crate::pem;
+use crate::request::RequestError;
 
 fn check(spki: &[u8]) -> Result<(), WeakKey> {
     check_key(&RequestedKey::from_spki(spki).unwrap(), |_| false)
@@ -80,14 +81,14 @@ fn keys_on_the_fleets_own_list_are_refused() {
 fn a_point_off_the_curve_is_refused() {
     let mut spki = PrivateKey::generate(KeyAlgorithm::P384).unwrap().spki();
     *spki.last_mut().unwrap() ^= 1;
-    assert_eq!(check(&spki), Err(WeakKey::OffCurve));
+    assert_eq!(RequestedKey::from_spki(&spki), Err(RequestError::OffCurve));
 }
 
 #[test]
 fn a_key_that_claims_another_algorithm_is_refused() {
     let mut key = RequestedKey::from_spki(&PrivateKey::generate(KeyAlgorithm::P256).unwrap().spki()).unwrap();
     key.algorithm = KeyAlgorithm::P384;
-    assert_eq!(check_key(&key, |_| false), Err(WeakKey::OffCurve));
+    assert_eq!(check_key(&key, |_| false), Err(WeakKey::Algorithm));
 }
 
 #[test]
