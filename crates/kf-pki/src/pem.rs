@@ -41,18 +41,27 @@ pub fn encode(label: &str, der: &[u8]) -> String {
 /// `None` when the text is larger, or a block of this label is broken.
 #[must_use]
 pub fn decode_all(label: &str, text: &str) -> Option<Vec<Vec<u8>>> {
+    decode_any(&[label], text)
+}
+
+/// As [`decode_all`], of any of these labels.
+pub(crate) fn decode_any(labels: &[&str], text: &str) -> Option<Vec<Vec<u8>>> {
     if text.len() > MAX_TEXT_OCTETS {
         return None;
     }
-    let (begin, end) = (format!("-----BEGIN {label}-----"), format!("-----END {label}-----"));
     let mut blocks = Vec::new();
     let mut rest = text;
-    while let Some((_, after)) = rest.split_once(&begin) {
-        let (body, following) = after.split_once(&end)?;
+    while let Some((_, after)) = rest.split_once("-----BEGIN ") {
+        rest = after;
+        let begun = |label: &&str| after.strip_prefix(*label)?.strip_prefix("-----");
+        let Some((label, after)) = labels.iter().find_map(|label| Some((label, begun(label)?))) else { continue };
+        let (body, following) = after.split_once("-----END ")?;
+        let following = following.strip_prefix(label)?.strip_prefix("-----")?;
         if blocks.len() >= MAX_BLOCKS {
             return None;
         }
-        let digits: Vec<u8> = body.bytes().filter(|octet| !octet.is_ascii_whitespace()).collect();
+        let mut digits = Vec::with_capacity(body.len());
+        body.split_ascii_whitespace().for_each(|line| digits.extend_from_slice(line.as_bytes()));
         blocks.push(base64::engine::general_purpose::STANDARD.decode(digits).ok()?);
         rest = following;
     }

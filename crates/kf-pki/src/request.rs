@@ -148,13 +148,10 @@ impl CertificationRequest {
 
 /// The one request of a PEM text; keytool writes `NEW CERTIFICATE REQUEST`, as Netscape once did.
 fn only_request(text: &str) -> Result<Vec<u8>, RequestError> {
-    let mut found = Vec::new();
-    for label in ["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"] {
-        found.extend(pem::decode_all(label, text).ok_or(RequestError::Malformed)?);
-    }
-    match <[Vec<u8>; 1]>::try_from(found) {
-        Ok([der]) => Ok(der),
-        Err(_none_or_several) => Err(RequestError::Malformed),
+    let found = pem::decode_any(&["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"], text);
+    match found.map(<[Vec<u8>; 1]>::try_from) {
+        Some(Ok([der])) => Ok(der),
+        _ => Err(RequestError::Malformed),
     }
 }
 
