@@ -6,7 +6,8 @@ use kf_access::Visibility;
 use kf_key::{CertificateStatus, DeviceState, FacilityId};
 use rusqlite::{Connection, Params, Row};
 
-use crate::column::{Coded, integer};
+use crate::column::Coded;
+use crate::log::Entered;
 use crate::{Audit, StoreError, log, proposal, sql};
 
 /// How a write is treated when the disk is full or the store is fenced.
@@ -64,24 +65,25 @@ impl Counts {
 #[derive(Debug)]
 pub(crate) struct Pending {
     base: u64,
-    leaves: Vec<[u8; 32]>,
+    entries: Vec<Entered>,
     counts: Counts,
 }
 
 impl Pending {
     /// Nothing done; the log holds `base` entries.
     pub(crate) fn new(base: u64) -> Self {
-        Self { base, leaves: Vec::new(), counts: Counts::default() }
+        Self { base, entries: Vec::new(), counts: Counts::default() }
     }
 
-    /// Hashes of the entries appended by the group.
-    pub(crate) fn leaves(&self) -> &[[u8; 32]] {
-        &self.leaves
+    /// The log entries of the group.
+    pub(crate) fn entries(&self) -> &[Entered] {
+        &self.entries
     }
 
-    /// Writes the counters.
-    pub(crate) fn write_counts(&self, connection: &Connection) -> Result<(), StoreError> {
-        self.counts.write(connection)
+    /// Writes the counters and the log entries.
+    pub(crate) fn write(&self, connection: &Connection) -> Result<(), StoreError> {
+        self.counts.write(connection)?;
+        log::append(connection, self.base, &self.entries)
     }
 
     /// Runs one operation; when it fails, what it did is undone and nothing else.
@@ -97,14 +99,14 @@ impl Pending {
         if isolation == Isolation::Savepoint {
             sql::execute(connection, "SAVEPOINT act", [])?;
         }
-        let (entries, changes) = (self.leaves.len(), connection.total_changes());
-        let mut act = Act { connection, base: self.base, leaves: &mut self.leaves, counts: Counts::default() };
+        let (entries, changes) = (self.entries.len(), connection.total_changes());
+        let mut act = Act { connection, base: self.base, entries: &mut self.entries, counts: Counts::default() };
         let outcome = operation(&mut act);
         let counts = act.counts;
         match &outcome {
             Ok(_) => self.counts.add(counts),
             Err(error) if is_fatal(error) => return Err(Halt::Failed(error.clone())),
-            Err(_) => self.leaves.truncate(entries),
+            Err(_) => self.entries.truncate(entries),
         }
         match (isolation, &outcome) {
             (Isolation::Savepoint, Err(_)) => {
@@ -155,7 +157,7 @@ pub(crate) const fn is_fatal(error: &StoreError) -> bool {
 pub(crate) struct Act<'a> {
     connection: &'a Connection,
     base: u64,
-    leaves: &'a mut Vec<[u8; 32]>,
+    entries: &'a mut Vec<Entered>,
     pub(crate) counts: Counts,
 }
 
@@ -223,7 +225,7 @@ impl<'a> Act<'a> {
         held.map_or(Ok(()), |why| Err(StoreError::Stopped { why }))
     }
 
-    /// Appends the log entries of the act, and records the decision that it carries out; the index of the first.
+    /// Takes the log entries of the act, which are stored when its group commits, and records the decision that it carries out; the index of the first.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] when there is none, or one over the limit; as [`proposal::decide`].
@@ -236,13 +238,12 @@ impl<'a> Act<'a> {
             proposal::decide(self, decision)?;
         }
         for entry in &audit.entries {
-            let index = self.next_index();
-            self.leaves.push(log::append(self.connection, integer(index), entry)?);
+            self.entries.push(Entered::of(entry)?);
         }
         Ok(first)
     }
 
     fn next_index(&self) -> u64 {
-        self.base.saturating_add(u64::try_from(self.leaves.len()).unwrap_or(u64::MAX))
+        self.base.saturating_add(u64::try_from(self.entries.len()).unwrap_or(u64::MAX))
     }
 }

@@ -95,6 +95,9 @@ pub struct PublishedCheckpoint {
     pub note: String,
 }
 
+/// The tag of API tokens in the subject index.
+const TOKEN: u8 = 8;
+
 /// The key of the subject index: short, because it is stored once per entry and subject. `None` for what is not
 /// indexed: `spki:` hashes, which have a table of their own.
 fn subject_key(subject: &str) -> Option<Vec<u8>> {
@@ -106,7 +109,7 @@ fn subject_key(subject: &str) -> Option<Vec<u8>> {
         (5, "ca_"),
         (6, "key_"),
         (7, "op_"),
-        (8, "tok_"),
+        (TOKEN, "tok_"),
         (9, "prop_"),
         (10, "code_"),
         (11, "enr_"),
@@ -119,48 +122,68 @@ fn subject_key(subject: &str) -> Option<Vec<u8>> {
     }
     let serial = subject.strip_prefix("cert:").and_then(|text| text.parse::<SerialNumber>().ok());
     if let Some(serial) = serial {
-        return Some([&[13], &serial.as_bytes()[..]].concat());
+        return Some(tagged(13, serial.as_bytes()));
     }
     let id = PREFIXES.iter().find_map(|(tag, prefix)| {
         let octets = hex::decode(subject.strip_prefix(prefix)?).ok().filter(|octets| octets.len() == 16)?;
-        Some([&[*tag], &octets[..]].concat())
+        Some(tagged(*tag, &octets))
     });
-    Some(id.unwrap_or_else(|| [&[255], subject.as_bytes()].concat()))
+    Some(id.unwrap_or_else(|| tagged(255, subject.as_bytes())))
 }
 
-/// Stores one entry at `index` with its index rows; the hash of its leaf.
-pub(crate) fn append(connection: &Connection, index: i64, entry: &AuditEntry) -> Result<[u8; 32], StoreError> {
-    let leaf = entry.to_leaf();
-    if leaf.is_empty() || leaf.len() > MAX_ENTRY_OCTETS || entry.subjects.len() > MAX_SUBJECTS {
-        return Err(StoreError::Invalid { field: "audit", problem: "at most 8 subjects and 16,384 octets" });
-    }
-    sql::execute(connection, "INSERT INTO log (idx, entry) VALUES (?1, ?2)", (index, &leaf))?;
-    // What was done with a token is found by it, like what was done to it.
-    let token = entry.who.token.map(|token| token.to_string());
-    let keys: Vec<_> = entry.subjects.iter().chain(&token).filter_map(|subject| subject_key(subject)).collect();
-    for keys in keys.chunks(2) {
-        match keys {
-            [first, second] => {
-                let sql = "INSERT OR IGNORE INTO log_subject (subject, idx) VALUES (?2, ?1), (?3, ?1)";
-                sql::execute(connection, sql, (index, first, second))?;
-            }
-            others => {
-                let sql = "INSERT OR IGNORE INTO log_subject (subject, idx) VALUES (?2, ?1)";
-                for only in others {
-                    sql::execute(connection, sql, (index, only))?;
-                }
-            }
+fn tagged(tag: u8, octets: &[u8]) -> Vec<u8> {
+    [&[tag], octets].concat()
+}
+
+/// An entry that is stored when its group commits.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    leaf: Vec<u8>,
+    hash: [u8; 32],
+    subjects: Vec<Vec<u8>>,
+    actor: Option<OperatorId>,
+    facility: Option<FacilityId>,
+}
+
+impl Entered {
+    /// # Errors
+    /// [`StoreError::Invalid`] over the limits.
+    pub(crate) fn of(entry: &AuditEntry) -> Result<Self, StoreError> {
+        let leaf = entry.to_leaf();
+        if leaf.is_empty() || leaf.len() > MAX_ENTRY_OCTETS || entry.subjects.len() > MAX_SUBJECTS {
+            return Err(StoreError::Invalid { field: "audit", problem: "at most 8 subjects and 16,384 octets" });
         }
+        // What was done with a token is found by it, like what was done to it.
+        let token = entry.who.token.map(|token| tagged(TOKEN, token.as_bytes()));
+        Ok(Self {
+            hash: leaf_hash(&leaf),
+            leaf,
+            subjects: entry.subjects.iter().filter_map(|subject| subject_key(subject)).chain(token).collect(),
+            actor: entry.who.id.parse().ok(),
+            facility: entry.facility,
+        })
     }
-    if let Ok(operator) = entry.who.id.parse::<OperatorId>() {
-        let sql = "INSERT INTO log_actor (actor, idx) VALUES (?1, ?2)";
-        sql::execute(connection, sql, (operator.as_bytes(), index))?;
+
+    /// The hash of its leaf.
+    pub(crate) const fn hash(&self) -> [u8; 32] {
+        self.hash
     }
-    if let Some(facility) = entry.facility {
-        let sql = "INSERT INTO log_facility (facility, idx) VALUES (?1, ?2)";
-        sql::execute(connection, sql, (facility.as_bytes(), index))?;
+}
+
+/// Stores entries from index `base` on, with their index rows.
+pub(crate) fn append(connection: &Connection, base: u64, entries: &[Entered]) -> Result<(), StoreError> {
+    let (mut leaves, mut subjects, mut actors, mut facilities) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (index, entry) in (integer(base)..).zip(entries) {
+        leaves.push((index, &entry.leaf));
+        subjects.extend(entry.subjects.iter().map(|subject| (subject, index)));
+        actors.extend(entry.actor.as_ref().map(|actor| (actor.as_bytes(), index)));
+        facilities.extend(entry.facility.as_ref().map(|facility| (facility.as_bytes(), index)));
     }
-    Ok(leaf_hash(&leaf))
+    sql::insert_pairs(connection, "INSERT OR FAIL INTO log (idx, entry)", &leaves)?;
+    // An entry may name the same subject twice.
+    sql::insert_pairs(connection, "INSERT OR IGNORE INTO log_subject (subject, idx)", &subjects)?;
+    sql::insert_pairs(connection, "INSERT OR FAIL INTO log_actor (actor, idx)", &actors)?;
+    sql::insert_pairs(connection, "INSERT OR FAIL INTO log_facility (facility, idx)", &facilities)
 }
 
 /// Key of a completed tile.

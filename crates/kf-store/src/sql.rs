@@ -1,7 +1,7 @@
 //! Running statements, cached on their connection.
 
 use kf_access::Visibility;
-use rusqlite::{Connection, ErrorCode, Params, Row, ffi};
+use rusqlite::{Connection, ErrorCode, Params, Row, ToSql, ffi};
 
 use crate::StoreError;
 
@@ -81,6 +81,33 @@ pub(crate) fn execute(connection: &Connection, sql: &str, params: impl Params) -
 /// The unique column that a statement violated, from SQLite's message `UNIQUE constraint failed: table.column`.
 fn violated(message: &str) -> &'static str {
     const KNOWN: [(&str, &str); 18] = [
+/// Inserts rows of two columns into what `head` names, many with each statement: what a statement costs by itself is more than a
+/// row. `head` must resolve conflicts by itself (`INSERT OR …`), without which SQLite notes how to undo half a statement.
+pub(crate) fn insert_pairs<A: ToSql, B: ToSql>(
+    connection: &Connection,
+    head: &str,
+    rows: &[(A, B)],
+) -> Result<(), StoreError> {
+    const ROWS_AT_ONCE: [usize; 3] = [32, 8, 1];
+    let mut rest = rows;
+    for count in ROWS_AT_ONCE {
+        if rest.len() < count {
+            continue;
+        }
+        let sql = format!("{head} VALUES {}(?, ?)", "(?, ?), ".repeat(count - 1));
+        let mut statement = connection.prepare_cached(&sql)?;
+        while let Some((rows, others)) = rest.split_at_checked(count) {
+            for (place, (first, second)) in (1..).step_by(2).zip(rows) {
+                statement.raw_bind_parameter(place, first)?;
+                statement.raw_bind_parameter(place + 1, second)?;
+            }
+            statement.raw_execute()?;
+            rest = others;
+        }
+    }
+    Ok(())
+}
+
         ("batch.station, batch.sequence", "sequence"),
         ("batch.request", "station request"),
         ("batch.key_identifier", "station request"),

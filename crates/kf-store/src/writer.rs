@@ -371,13 +371,13 @@ impl Writer {
             let sql = "UPDATE device SET last_seen = ?2 WHERE id = ?1 AND coalesce(last_seen, 0) < ?2";
             sql::execute(&self.connection, sql, (device.as_bytes(), millis(*at)))?;
         }
-        pending.write_counts(&self.connection)?;
+        pending.write(&self.connection)?;
         let mut tree = self.tree.clone();
-        if !pending.leaves().is_empty() {
+        if !pending.entries().is_empty() {
             let grown = Arc::make_mut(&mut tree);
             let mut completed: Vec<CompletedTile> = Vec::new();
-            for leaf in pending.leaves() {
-                grown.append(*leaf, &mut completed);
+            for entry in pending.entries() {
+                grown.append(entry.hash(), &mut completed);
             }
             log::store_tiles(&self.connection, &completed)?;
         }
