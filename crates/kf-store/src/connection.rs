@@ -1,13 +1,13 @@
 //! The writing connection and the pool of reading ones.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::StoreError;
+use crate::{StoreError, sql};
 
 /// Statements kept prepared on each connection; there are fewer in this crate.
 const CACHED_STATEMENTS: usize = 384;
@@ -105,32 +105,99 @@ fn open_reader(path: &Path) -> Result<Connection, StoreError> {
 
 /// Idle read-only connections. A caller that finds none opens one of its own, so that nobody waits; those beyond the
 /// pool's size are closed afterwards.
+///
+/// To open a snapshot of the database and to give it up costs more than to look something up in it. So a connection may keep its
+/// snapshot from one read to the next, but not beyond the moment at which the writer sets out to write: each read sees all that was
+/// committed before it, and no snapshot keeps the WAL from being written back.
 #[derive(Debug)]
 pub(crate) struct Readers {
     path: PathBuf,
     keep: usize,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Idle>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connections: Vec<Connection>,
+    /// How often the writer has set out to write.
+    turns: u64,
+    is_writing: bool,
+}
+
+/// The writer writes: no snapshot is kept until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Writing<'a>(&'a Readers);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.idle().is_writing = false;
+    }
 }
 
 impl Readers {
     pub(crate) fn open(path: &Path, keep: usize) -> Result<Self, StoreError> {
         let keep = keep.clamp(1, 64);
-        let first = open_reader(path)?;
-        Ok(Self { path: path.into(), keep, idle: Mutex::new(vec![first]) })
+        let connections = vec![open_reader(path)?];
+        Ok(Self { path: path.into(), keep, idle: Mutex::new(Idle { connections, turns: 0, is_writing: false }) })
     }
 
-    /// Runs `read` on one connection, in one snapshot of the database where `read` opens a transaction.
-    pub(crate) fn with<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    /// Runs `read` on one connection, in one snapshot of the database where `read` opens a transaction or the snapshot `may_stay`:
+    /// a write is about to come, with which it ends.
+    pub(crate) fn with<T>(
+        &self,
+        may_stay: bool,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let (idle, turn) = {
+            let mut idle = self.idle();
+            let turn = (may_stay && !idle.is_writing).then_some(idle.turns);
+            (idle.connections.pop(), turn)
+        };
         let connection = match idle {
             Some(connection) => connection,
             None => open_reader(&self.path)?,
         };
-        let result = read(&connection);
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < self.keep {
-            idle.push(connection);
+        if turn.is_some() && connection.is_autocommit() {
+            sql::execute(&connection, "BEGIN", [])?;
         }
+        let result = read(&connection);
+        self.give_back(connection, turn.filter(|_| result.is_ok()));
         result
+    }
+
+    /// Ends every snapshot that is kept; none is kept until the answer is dropped.
+    pub(crate) fn writing(&self) -> Writing<'_> {
+        let kept = {
+            let mut idle = self.idle();
+            idle.is_writing = true;
+            idle.turns = idle.turns.wrapping_add(1);
+            idle.connections.extract_if(.., |connection| !connection.is_autocommit()).collect::<Vec<_>>()
+        };
+        for connection in kept {
+            self.give_back(connection, None);
+        }
+        Writing(self)
+    }
+
+    /// Takes a connection back, with its snapshot where that is as new as it was in `turn`.
+    fn give_back(&self, connection: Connection, turn: Option<u64>) {
+        let has_snapshot = !connection.is_autocommit();
+        let is_new = |idle: &Idle| turn == Some(idle.turns) && !idle.is_writing;
+        let mut idle = self.idle();
+        if has_snapshot && !is_new(&idle) {
+            drop(idle);
+            // A connection that cannot even do that is closed.
+            if sql::execute(&connection, "COMMIT", []).is_err() {
+                return;
+            }
+            idle = self.idle();
+        }
+        if idle.connections.len() < self.keep {
+            idle.connections.push(connection);
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -67,6 +67,9 @@ pub(crate) fn at_once<T>(
     connection: &Connection,
     read: impl FnOnce() -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
+    if !connection.is_autocommit() {
+        return read();
+    }
     execute(connection, "BEGIN", [])?;
     let found = read();
     execute(connection, "COMMIT", [])?;
@@ -78,9 +81,6 @@ pub(crate) fn execute(connection: &Connection, sql: &str, params: impl Params) -
     Ok(connection.prepare_cached(sql)?.execute(params)?)
 }
 
-/// The unique column that a statement violated, from SQLite's message `UNIQUE constraint failed: table.column`.
-fn violated(message: &str) -> &'static str {
-    const KNOWN: [(&str, &str); 18] = [
 /// Inserts rows of two columns into what `head` names, many with each statement: what a statement costs by itself is more than a
 /// row. `head` must resolve conflicts by itself (`INSERT OR …`), without which SQLite notes how to undo half a statement.
 pub(crate) fn insert_pairs<A: ToSql, B: ToSql>(
@@ -108,6 +108,9 @@ pub(crate) fn insert_pairs<A: ToSql, B: ToSql>(
     Ok(())
 }
 
+/// The unique column that a statement violated, from SQLite's message `UNIQUE constraint failed: table.column`.
+fn violated(message: &str) -> &'static str {
+    const KNOWN: [(&str, &str); 18] = [
         ("batch.station, batch.sequence", "sequence"),
         ("batch.request", "station request"),
         ("batch.key_identifier", "station request"),

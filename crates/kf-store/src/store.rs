@@ -61,7 +61,7 @@ pub struct Store {
 struct Inner {
     queue: Mutex<Option<mpsc::Sender<Message>>>,
     shared: Arc<Shared>,
-    readers: Readers,
+    readers: Arc<Readers>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Held as long as the store is open: a second process with its own idea of the log would fork it.
     _lock: File,
@@ -155,10 +155,10 @@ impl Store {
         let lock = lock(path)?;
         let mut connection = open_writer(path, durability)?;
         schema::migrate(&mut connection)?;
-        let readers = Readers::open(path, options.readers)?;
+        let readers = Arc::new(Readers::open(path, options.readers)?);
         let shared = Arc::new(Shared::default());
         let reserve = Reserve::new(path, options.reserve_octets, options.max_pages);
-        let writer = Writer::new(connection, shared.clone(), reserve, options.group)?;
+        let writer = Writer::new(connection, shared.clone(), Arc::clone(&readers), reserve, options.group)?;
         let (queue, receiver) = mpsc::channel(options.queue.max(1));
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
@@ -214,7 +214,7 @@ impl Store {
 
     /// Runs a read on one of the reading connections.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        self.inner.readers.with(read)
+        self.inner.readers.with(self.shared().are_coming(), read)
     }
 
     fn queue(&self) -> Result<mpsc::Sender<Message>, StoreError> {

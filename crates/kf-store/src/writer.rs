@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::act::{Act, Class, Halt, Isolation, Pending};
 use crate::column::millis;
-use crate::connection::{limit_wal, shrink_wal};
+use crate::connection::{Readers, limit_wal, shrink_wal};
 use crate::device::Touched;
 use crate::reserve::Reserve;
 use crate::{Health, StoreError, log, sql};
@@ -41,7 +41,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn are_coming(&self) -> bool {
+    /// Whether somebody has announced that he is about to write.
+    pub(crate) fn are_coming(&self) -> bool {
         self.announced.load(Ordering::Acquire) > 0
     }
 
@@ -182,6 +183,7 @@ pub(crate) struct Writer {
     connection: Connection,
     tree: Arc<Tree>,
     shared: Arc<Shared>,
+    readers: Arc<Readers>,
     reserve: Reserve,
     group: usize,
     looked_for_space: Option<Instant>,
@@ -195,6 +197,7 @@ impl Writer {
     pub(crate) fn new(
         connection: Connection,
         shared: Arc<Shared>,
+        readers: Arc<Readers>,
         reserve: Reserve,
         group: usize,
     ) -> Result<Self, StoreError> {
@@ -202,8 +205,8 @@ impl Writer {
         shared.set_tree(tree.clone());
         let stopped = crate::setting::stopped(&connection)?;
         *shared.stopped.write().unwrap_or_else(PoisonError::into_inner) = stopped;
-        let mut writer =
-            Self { connection, tree, shared, reserve, group: group.clamp(1, 4_096), looked_for_space: None };
+        let group = group.clamp(1, 4_096);
+        let mut writer = Self { connection, tree, shared, readers, reserve, group, looked_for_space: None };
         if !writer.reserve.arm(&writer.connection)? {
             writer.enter_full()?;
         }
@@ -225,7 +228,10 @@ impl Writer {
             }
             closing = gathered.closing;
             self.group(gathered.jobs);
-            gathered.alone.into_iter().for_each(|Alone(work)| work(&self.connection));
+            for Alone(work) in gathered.alone {
+                let _writing = self.readers.writing();
+                work(&self.connection);
+            }
         }
         while let Some(message) = queue.blocking_recv() {
             if let Message::Job(job) = message {
@@ -258,6 +264,8 @@ impl Writer {
 
     /// Carries out one group and answers every operation in it.
     fn group(&mut self, jobs: Vec<Box<dyn Job>>) {
+        let readers = Arc::clone(&self.readers);
+        let _writing = readers.writing();
         let mut admitted = Vec::with_capacity(jobs.len());
         for job in jobs {
             match self.admit(job.class()) {

@@ -55,6 +55,31 @@ async fn an_issuance_that_was_announced_and_never_comes_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn each_read_sees_what_was_committed_before_it_while_an_issuance_is_announced() {
+    let store = fleet().await;
+    let _coming = store.announce_issuance();
+    let entries = || store.log_entries(0..1_000).unwrap().len();
+    for expected in entries() + 1..entries() + 6 {
+        store.append_log(done()).await.unwrap();
+        assert_eq!((entries(), entries()), (expected, expected));
+        assert_eq!(store.tree().size, u64::try_from(expected).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_read_while_an_issuance_is_announced_does_not_keep_the_wal() {
+    let store = fleet().await;
+    let coming = store.announce_issuance();
+    for _ in 0..2 {
+        assert!(!store.log_entries(0..1).unwrap().is_empty());
+        assert!(store.scrub(None).await.unwrap().rebuilt);
+    }
+    assert!(!store.log_entries(0..1).unwrap().is_empty());
+    drop(coming);
+    assert!(store.scrub(None).await.unwrap().rebuilt);
+}
+
+#[tokio::test]
 async fn an_announced_issuance_is_recorded_beside_one_that_came_without_a_word() {
     let store = fleet().await;
     register(&store, 2).await;
