@@ -17,16 +17,20 @@
 //! Which key a record lies under is told by its CRC-32. XTS has no authenticity: whoever writes the memory can damage values, under
 //! this format with any key.
 //!
-//! Meanwhile the partition is read here, under both keys, and written by nobody; ESP-IDF's driver mounts it when it is over.
+//! Meanwhile the partition is read here, under both keys, and written by nobody. When it is over ESP-IDF's driver mounts it, or values are
+//! put and removed here (`nvs/write.rs`).
+
+mod write;
 
 use core::convert::Infallible;
 use core::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
 use kf_flash::nvs::{
-    ENTRIES_PER_PAGE, ENTRY_OCTETS, Entry, EntryKey, EntryState, FIRST_ENTRY_OFFSET, ItemType, NvsCipher,
-    NvsError as FormatError, NvsKeys, PAGE_OCTETS, PageHead,
+    ENTRIES_PER_PAGE, ENTRY_OCTETS, Entry, EntryKey, EntryState, FIRST_ENTRY_OFFSET, ItemType, NvsError as FormatError,
+    PAGE_OCTETS, PageHead,
 };
+pub use kf_flash::nvs::{MAX_BLOB_IN_PAGE_OCTETS, NvsCipher, NvsKeys, Value};
 use kf_key::{DeviceId, SecretArray};
 use sha2::Sha256;
 use zeroize::Zeroize;
@@ -63,6 +67,10 @@ pub enum NvsError<F> {
     Name,
     /// It is there, and not whole.
     Damaged,
+    /// No page has room for the value, or the partition for another namespace.
+    Full,
+    /// The value is longer than what one page holds, or text holds a NUL.
+    Value,
     /// The buffer is too small for the value.
     Buffer {
         /// Octets of the value.
@@ -80,6 +88,8 @@ impl<F> fmt::Display for NvsError<F> {
             Self::NotTaken => "the flash memory does not hold what was written",
             Self::Name => "a name of NVS has 1 to 15 octets",
             Self::Damaged => "the NVS value is damaged",
+            Self::Full => "the NVS partition has no room",
+            Self::Value => "an NVS value lies in one page, and text has no NUL",
             Self::Buffer { .. } => "the buffer is too small for the value",
         })
     }
@@ -100,6 +110,8 @@ pub enum KeepError<F, N, P> {
     UnderWay,
     /// The partition lies under the storage key already.
     Kept,
+    /// The partition does not lie under the storage key: adopt it, or format it.
+    NotKept,
 }
 
 impl<F, N, P> fmt::Display for KeepError<F, N, P> {
@@ -109,6 +121,7 @@ impl<F, N, P> fmt::Display for KeepError<F, N, P> {
             Self::Nvs(_) => "the NVS partition cannot be used",
             Self::UnderWay => "the storage key is being replaced",
             Self::Kept => "the NVS partition lies under the storage key already",
+            Self::NotKept => "the NVS partition does not lie under the storage key",
         })
     }
 }
@@ -186,7 +199,7 @@ impl StorageKeys {
         nvs: &mut Nvs<P>,
     ) -> Result<(), KeepError<F::Error, N, P::Error>> {
         nvs.erase()?;
-        store.put(NVS_KEPT, &[2])?;
+        write::note_kept(store)?;
         Ok(())
     }
 
@@ -238,6 +251,14 @@ impl StorageKeys {
         };
         Ok(read?)
     }
+}
+
+/// Whether a partition lies under the storage key, all of it: what it lay under before opens nothing of it any more.
+///
+/// # Errors
+/// Of the store.
+pub fn is_kept<F: Flash, I: Integrity>(store: &mut Store<F, I>) -> Result<bool, StorageError<F::Error>> {
+    Ok(nvs_kept(store)? == Some(NvsKept::Kept))
 }
 
 /// HMAC-SHA-256 under a version, over the purpose, the device and the number; under that, ESP-IDF's two messages. A version also
@@ -364,6 +385,10 @@ impl<F: Flash> Nvs<F> {
                 self.clear(page)?;
                 return Ok(PageStep::Cleared(page));
             };
+            if self.is_replaced(page, &head)? {
+                self.clear(page)?;
+                return Ok(PageStep::Cleared(page));
+            }
             let standing = self.standing(page, older, newer)?;
             if matches!(standing, Standing::Newer) {
                 continue;
@@ -398,10 +423,7 @@ impl<F: Flash> Nvs<F> {
     ) -> Result<Option<usize>, NvsError<F::Error>> {
         let name = |name| EntryKey::new(name).map_err(|_refused: FormatError| NvsError::Name);
         let (namespace, key) = (name(namespace)?, name(key)?);
-        let is_namespace =
-            |entry: &Entry| entry.namespace == 0 && entry.key == namespace && entry.item_type == Some(ItemType::U8);
-        let Some(found) = self.last(keys, is_namespace)? else { return Ok(None) };
-        let Some(number) = found.entry.number().and_then(<[u8]>::first).copied() else { return Ok(None) };
+        let Some(number) = self.number_of(keys, namespace)? else { return Ok(None) };
         let is_value = |entry: &Entry| {
             entry.namespace == number
                 && entry.key == key
@@ -413,6 +435,13 @@ impl<F: Flash> Nvs<F> {
             out.zeroize();
         }
         read.map(Some)
+    }
+
+    /// The number of a namespace.
+    fn number_of(&mut self, keys: &[Under<'_>], name: EntryKey) -> Result<Option<u8>, NvsError<F::Error>> {
+        let is_it = |entry: &Entry| entry.namespace == 0 && entry.key == name && entry.item_type == Some(ItemType::U8);
+        let found = self.last(keys, is_it)?;
+        Ok(found.and_then(|found| found.entry.number()?.first().copied()))
     }
 
     fn value(&mut self, keys: &[Under<'_>], found: Found<'_>, out: &mut [u8]) -> Result<usize, NvsError<F::Error>> {
@@ -478,7 +507,7 @@ impl<F: Flash> Nvs<F> {
     fn last<'a>(
         &mut self,
         keys: &[Under<'a>],
-        accepts: impl Fn(&Entry) -> bool,
+        mut accepts: impl FnMut(&Entry) -> bool,
     ) -> Result<Option<Found<'a>>, NvsError<F::Error>> {
         let (mut before, mut last) = (None, None);
         while let Some((order, page)) = self.next_page(before)? {
@@ -497,17 +526,33 @@ impl<F: Flash> Nvs<F> {
         Ok(last)
     }
 
-    /// The page in use that comes after `before` in the order in which they were begun.
-    fn next_page(&mut self, before: Option<(u32, u32)>) -> Result<Option<(u32, u32)>, NvsError<F::Error>> {
-        let mut next = None;
-        for page in 0..self.pages {
-            let Some(head) = self.head(page)? else { continue };
-            let order = (head.sequence, page);
-            if before.is_none_or(|before| order > before) && next.is_none_or(|next| order < next) {
-                next = Some(order);
+    /// The page in use that comes after `before` in the order in which they were begun, without those that a copy has replaced.
+    fn next_page(&mut self, mut before: Option<(u32, u32)>) -> Result<Option<(u32, u32)>, NvsError<F::Error>> {
+        loop {
+            let mut next: Option<((u32, u32), PageHead)> = None;
+            for page in 0..self.pages {
+                let Some(head) = self.head(page)? else { continue };
+                let order = (head.sequence, page);
+                if before.is_none_or(|before| order > before) && next.is_none_or(|(next, _)| order < next) {
+                    next = Some((order, head));
+                }
+            }
+            let Some((order, head)) = next else { return Ok(None) };
+            if !self.is_replaced(order.1, &head)? {
+                return Ok(Some(order));
+            }
+            before = Some(order);
+        }
+    }
+
+    /// Whether the next edition of a page is there, which is whole.
+    fn is_replaced(&mut self, page: u32, head: &PageHead) -> Result<bool, NvsError<F::Error>> {
+        for other in (0..self.pages).filter(|other| *other != page) {
+            if self.head(other)?.is_some_and(|other| other.replaces(head)) {
+                return Ok(true);
             }
         }
-        Ok(next)
+        Ok(false)
     }
 
     /// The next whole record in use at or after `slot` that can be read under a key.
@@ -565,28 +610,17 @@ impl<F: Flash> Nvs<F> {
         Ok(false)
     }
 
-    /// Copies what is in use of a page into a blank one, under the newer key; the header comes last, its checksum at its very end.
+    /// Copies what is in use of a page into a blank one, under the newer key.
     fn copy(&mut self, page: u32, older: Under<'_>, newer: &NvsCipher) -> Result<(), NvsError<F::Error>> {
-        let spare = self.spare()?;
+        let mut filling = self.begin_page()?;
         let states = self.states(page)?;
-        let (mut slot, mut next) = (0, 0);
+        let mut slot = 0;
         while let Some((found, entry)) = self.next_item(page, &states, slot, older)? {
             slot = found + usize::from(entry.span);
-            for from in found..slot {
-                let mut octets = self.slot(page, from, older)?;
-                newer.encrypt_slot(u128::from(slot_place(spare, next)), &mut octets);
-                self.put(slot_place(spare, next), &octets)?;
-                next += 1;
-            }
+            self.copy_slots((page, found..slot), older, (&mut filling, newer))?;
         }
-        let mut marks = [0xff; HEAD_OCTETS];
-        (0..next).for_each(|slot| EntryState::mark_written(&mut marks, slot));
-        self.put(place(spare, HEAD_OCTETS), &marks)?;
-        let mut head = [0; HEAD_OCTETS];
-        self.flash.read(place(page, 0), &mut head).map_err(NvsError::Flash)?;
-        let (head, checksum) = head.split_at(HEAD_OCTETS - 4);
-        self.put(place(spare, 0), head)?;
-        self.put(place(spare, HEAD_OCTETS - 4), checksum)
+        let head = self.head_octets(page)?;
+        self.commit(&filling, &head)
     }
 
     fn spare(&mut self) -> Result<u32, NvsError<F::Error>> {
@@ -625,9 +659,13 @@ impl<F: Flash> Nvs<F> {
     }
 
     fn head(&mut self, page: u32) -> Result<Option<PageHead>, NvsError<F::Error>> {
+        Ok(PageHead::in_use(&self.head_octets(page)?))
+    }
+
+    fn head_octets(&mut self, page: u32) -> Result<[u8; HEAD_OCTETS], NvsError<F::Error>> {
         let mut octets = [0; HEAD_OCTETS];
         self.flash.read(place(page, 0), &mut octets).map_err(NvsError::Flash)?;
-        Ok(PageHead::in_use(&octets))
+        Ok(octets)
     }
 
     fn states(&mut self, page: u32) -> Result<[u8; HEAD_OCTETS], NvsError<F::Error>> {

@@ -30,6 +30,9 @@ pub(crate) const STORAGE_KEY_LEFT: RecordId = RecordId(0x0031);
 pub(crate) const STORAGE_MIGRATED: RecordId = RecordId(0x0032);
 /// An NVS partition lies under the storage key, or is on its way there.
 pub(crate) const NVS_KEPT: RecordId = RecordId(0x0033);
+/// Namespace and key of an NVS value that a power cut may have left twice.
+#[cfg(feature = "nvs")]
+pub(crate) const NVS_UNSETTLED: RecordId = RecordId(0x0034);
 /// Fingerprints of the roots that are believed, when they are others than the factory's.
 pub(crate) const ANCHORS: RecordId = RecordId(0x0040);
 /// The delivery key that succeeded the one in the firmware, and the order key.

@@ -12,6 +12,7 @@
 //! them. Entries of namespace 0 name the other namespaces.
 //!
 //! * [`Writer`] lays a new partition out in a buffer of the caller, as the vendor's generator does.
+//! * [`Item`] is a value slot by slot, for a device that writes into its partition.
 //! * [`Partition`] reads one: its pages, its entries with page, slot, offset and state, its values.
 //! * [`NvsKeys`] and [`NvsCipher`] are its encryption, with a keys partition (scheme A) or under a key that never leaves the
 //!   HMAC peripheral (scheme B).
@@ -43,6 +44,7 @@
 mod encryption;
 mod entry;
 mod error;
+mod item;
 mod keys;
 mod page;
 mod partition;
@@ -54,6 +56,7 @@ mod writer;
 pub use encryption::NvsCipher;
 pub use entry::{Entry, EntryKey, EntryState, ItemType, Placed, Reading, ValueCheck};
 pub use error::{DamagedValue, NvsError};
+pub use item::{Item, MAX_BLOB_IN_PAGE_OCTETS};
 pub use keys::{HMAC_ENCRYPTION_MESSAGE, HMAC_TWEAK_MESSAGE, NvsKeys};
 pub use page::{Page, PageHead, PageState};
 pub use partition::Partition;

@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "../../../kf-flash/tests/it/chip_flash.rs"]
+mod chip_flash;
 mod device;
 mod life;
 mod nvs;

@@ -9,10 +9,11 @@ use kf_device::nvs::{KeepError, KeepStep, Nvs, NvsError, PageStep, Under};
 use kf_device::protected::{Migrated, ProtectError, Step, StorageKeys, last_migration};
 use kf_device::storage::simulated::{SimulatedError, SimulatedFlash};
 use kf_device::storage::{Checksum, Erasure, Geometry, Medium, RecordId, Store};
-use kf_flash::nvs::{NvsKeys, PAGE_OCTETS, Partition, Value, Writer, remnants};
+use kf_flash::nvs::{ItemType, NvsKeys, PAGE_OCTETS, Partition, Value, Writer, remnants};
 use kf_key::SecretArray;
 use kf_testkit::Python;
 
+use crate::chip_flash::{ChipFlash, key, start};
 use crate::device::{Step_, Stopped, source, wrap};
 use crate::server::DEVICE;
 
@@ -302,6 +303,122 @@ fn what_comes_out_is_decrypted_by_espressifs_own_tool_and_holds_the_values_and_n
         assert_eq!(octets, expected, "{key}");
     }
     assert!(!partition.items().any(|(_, entry)| entry.key.octets() == b"notes"));
+    check_by_others(&plain);
+}
+
+/// Another implementation, the crate esp-nvs, mounts it as a device does, reads every value and goes on writing.
+fn check_by_others(plain: &[u8]) {
+    let mut flash = ChipFlash::holding(plain);
+    let mut nvs = start(&mut flash);
+    let (wifi, calib) = (key("wifi"), key("calib"));
+    for (name, expected) in [("ssid", "plant floor"), ("password", "correct horse battery staple")] {
+        assert_eq!(nvs.get::<String>(&wifi, &key(name)).unwrap(), expected);
+    }
+    assert_eq!(nvs.get::<i32>(&calib, &key("offset")).unwrap(), -7);
+    assert_eq!(nvs.get::<u64>(&calib, &key("serial")).unwrap(), 0x0123_4567_89ab_cdef);
+    assert_eq!(nvs.get::<Vec<u8>>(&calib, &key("table")).unwrap(), blob());
+    assert_eq!(nvs.get::<u8>(&wifi, &key("channel")).unwrap(), 11);
+    assert!(nvs.get::<String>(&calib, &key("notes")).is_err(), "what was deleted stays so");
+    nvs.set(&calib, &key("offset"), 8_i32).unwrap();
+    drop(nvs);
+    assert_eq!(start(&mut flash).get::<i32>(&calib, &key("offset")).unwrap(), 8);
+}
+
+#[test]
+fn values_that_the_sdk_writes_are_read_again_and_refused_where_one_key_takes_over_from_another() {
+    let mut board = board(&image());
+    type Put = Result<(), Refused>;
+    {
+        let (mut store, keys, mut nvs) = opened(&mut board, 2).unwrap();
+        let put: Put = keys.put_nvs(&mut store, &mut nvs, ("wifi", "channel"), Value::U8(6));
+        assert_eq!(put, Err(KeepError::NotKept));
+    }
+    adopt(&mut board, Under::Clear, 2).unwrap();
+    let (mut store, mut keys, mut nvs) = opened(&mut board, 3).unwrap();
+    let long = "x".repeat(3_000);
+    let values: [(_, Value<'_>, &[u8]); 4] = [
+        (("wifi", "channel"), Value::U8(6), &[6]),
+        (("wifi", "ssid"), Value::Text(&long), long.as_bytes()),
+        (("calib", "table"), Value::Blob(b"short"), b"short"),
+        (("site", "name"), Value::Text("Lyon"), b"Lyon"),
+    ];
+    let mut buffer = [0; 4_096];
+    for (name, value, expected) in values {
+        let put: Put = keys.put_nvs(&mut store, &mut nvs, name, value);
+        assert_eq!(put, Ok(()), "{name:?}");
+        let read: Result<_, Refused> = keys.read_nvs(&mut nvs, None, name, &mut buffer);
+        assert_eq!(read.unwrap().map(|length| &buffer[..length]), Some(expected), "{name:?}");
+    }
+    let removed: Result<_, Refused> = keys.remove_nvs(&mut store, &mut nvs, ("wifi", "ssid"));
+    assert_eq!(removed, Ok(true));
+    let removed: Result<_, Refused> = keys.remove_nvs(&mut store, &mut nvs, ("wifi", "ssid"));
+    assert_eq!(removed, Ok(false));
+    let too_long: Put = keys.put_nvs(&mut store, &mut nvs, ("calib", "table"), Value::Blob(&[0; 3_969]));
+    assert_eq!(too_long, Err(KeepError::Nvs(NvsError::Value)));
+    keys.begin(&mut store, &wrap(), REQUEST, &mut source(9).unwrap()).unwrap();
+    let put: Put = keys.put_nvs(&mut store, &mut nvs, ("wifi", "channel"), Value::U8(7));
+    assert_eq!(put, Err(KeepError::UnderWay));
+}
+
+/// Of one name there is one value, and no chunk but its own, in the cells as they lie there.
+fn check_single(board: &mut Board, name: (&str, &str), moment: &str) {
+    let cipher = opened(board, 60).unwrap().1.nvs_keys::<(), (), ()>().unwrap().cipher();
+    let mut plain = board.cells.cells().to_vec();
+    cipher.decrypt(&mut plain).unwrap();
+    let partition = Partition::new(&plain).unwrap();
+    let namespace = partition.namespace(name.0).unwrap().unwrap();
+    let (mut values, mut chunks, mut expected) = (0, 0, 0);
+    for (_, entry) in partition.items().filter(|(_, entry)| entry.key.octets() == name.1.as_bytes()) {
+        match entry.item_type {
+            Some(ItemType::BlobData) => chunks += 1,
+            Some(ItemType::BlobIndex) => (values, expected) = (values + 1, usize::from(entry.chunks().0)),
+            _ => values += 1,
+        }
+    }
+    assert_eq!((values, chunks), (1, expected), "{moment}: {name:?}");
+    assert!(partition.value(namespace, name.1).unwrap().is_some(), "{moment}: {name:?}");
+}
+
+#[test]
+fn a_value_that_is_cut_while_it_is_written_is_the_old_or_the_new_one_and_once_settled_there_is_no_other() {
+    let mut before = board(&image());
+    adopt(&mut before, Under::Clear, 2).unwrap();
+    // A text that fits into no page that is in use, a blob that lay in two pages, a number in its own page.
+    let long = "x".repeat(3_900);
+    let new: [(_, Value<'_>, Vec<u8>); 3] = [
+        (("wifi", "ssid"), Value::Text(&long), long.clone().into_bytes()),
+        (("calib", "table"), Value::Blob(&[7; 40]), vec![7; 40]),
+        (("calib", "offset"), Value::I32(8), 8_i32.to_le_bytes().to_vec()),
+    ];
+    for (name, value, after) in new {
+        let was = values().into_iter().find(|(known, _)| *known == name).unwrap().1;
+        let read = |board: &mut Board| {
+            let (mut store, keys, mut nvs) = opened(board, 50).unwrap();
+            let settled: Result<(), Refused> = keys.settle_nvs(&mut store, &mut nvs);
+            settled.unwrap();
+            let mut buffer = [0; 4_096];
+            let read: Result<_, Refused> = keys.read_nvs(&mut nvs, None, name, &mut buffer);
+            read.unwrap().map(|length| buffer[..length].to_vec())
+        };
+        let cuts = cut_everywhere(
+            &before,
+            |board, seed| {
+                let (mut store, keys, mut nvs) = opened(board, seed)?;
+                let put: Result<(), Refused> = keys.put_nvs(&mut store, &mut nvs, name, value);
+                put.map_err(stop)
+            },
+            |board, moment| {
+                let found = read(board).unwrap();
+                assert!(found == was || found == after, "{moment}: {found:?}");
+                check_single(board, name, moment);
+            },
+            |board, moment| {
+                assert_eq!(read(board).as_ref(), Some(&after), "{moment}");
+                check_single(board, name, moment);
+            },
+        );
+        assert!(cuts > 20, "{name:?}: {cuts}");
+    }
 }
 
 #[test]

@@ -30,7 +30,12 @@ pub struct PageHead {
     pub state: PageState,
     /// The order in which pages were begun.
     pub sequence: u32,
+    /// Which copy of the page it is: an octet that the format reserves, ff where the vendor's driver wrote it.
+    edition: u8,
 }
+
+/// Where the edition is in the header.
+const EDITION_OFFSET: usize = 9;
 
 impl PageHead {
     /// Reads the first 32 octets of a page; `None` for a blank or damaged one.
@@ -38,7 +43,40 @@ impl PageHead {
     pub fn in_use(octets: &[u8; 32]) -> Option<Self> {
         let (state, sequence, _) = read_header(octets);
         let is_in_use = matches!(state, PageState::Active | PageState::Full | PageState::Freeing);
-        is_in_use.then_some(Self { state, sequence })
+        let edition = octets.get(EDITION_OFFSET).copied().unwrap_or_default();
+        is_in_use.then_some(Self { state, sequence, edition })
+    }
+
+    /// The header of a new page, to which entries are added.
+    #[must_use]
+    pub fn first_edition(sequence: u32) -> [u8; 32] {
+        let mut octets = [0xff; 32];
+        put(&mut octets, 0, &ACTIVE.to_le_bytes());
+        put(&mut octets, 4, &sequence.to_le_bytes());
+        put(&mut octets, 8, &[VERSION]);
+        Self::with_checksum(octets)
+    }
+
+    /// The header of the copy that takes the place of the page with this one.
+    #[must_use]
+    pub fn next_edition(octets: &[u8; 32]) -> [u8; 32] {
+        let mut octets = *octets;
+        if let Some(edition) = octets.get_mut(EDITION_OFFSET) {
+            *edition = edition.wrapping_sub(1);
+        }
+        Self::with_checksum(octets)
+    }
+
+    /// Whether this is the copy that takes the place of the page with the header `other`.
+    #[must_use]
+    pub const fn replaces(&self, other: &Self) -> bool {
+        self.sequence == other.sequence && self.edition == other.edition.wrapping_sub(1)
+    }
+
+    fn with_checksum(mut octets: [u8; 32]) -> [u8; 32] {
+        let crc = crc32(&[octets.get(4..28).unwrap_or_default()]);
+        put(&mut octets, 28, &crc.to_le_bytes());
+        octets
     }
 }
 
@@ -161,11 +199,7 @@ pub(super) fn headers(page: &[u8], end: usize) -> impl Iterator<Item = &[u8; ENT
 
 /// Writes the header of a new page.
 pub(super) fn write_header(page: &mut [u8], sequence: u32) {
-    put(page, 0, &ACTIVE.to_le_bytes());
-    put(page, 4, &sequence.to_le_bytes());
-    put(page, 8, &[VERSION]);
-    let crc = crc32(&[page.get(4..28).unwrap_or_default()]);
-    put(page, 28, &crc.to_le_bytes());
+    put(page, 0, &PageHead::first_edition(sequence));
 }
 
 /// Marks the slot `slot` as written.

@@ -1,6 +1,7 @@
 //! Laying out a new partition.
 
 use super::entry::{Entry, EntryKey, ItemType};
+use super::item::length_and_crc;
 use super::page::{self, FULL};
 use super::partition::check_size;
 use super::value::Value;
@@ -239,12 +240,4 @@ impl<'a> Writer<'a> {
         }
         self.slot += slots;
     }
-}
-
-fn length_and_crc(octets: usize, crc: u32) -> [u8; 8] {
-    let mut data = [0xff; 8];
-    // At most one page: the callers have checked.
-    put(&mut data, 0, &u16::try_from(octets).unwrap_or(u16::MAX).to_le_bytes());
-    put(&mut data, 4, &crc.to_le_bytes());
-    data
 }
