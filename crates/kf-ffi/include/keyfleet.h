@@ -71,6 +71,8 @@ typedef int32_t kf_status;
 #define KF_OTHER_KEY (-82)       /* the certificate is for another key */
 #define KF_CERTIFICATE (-83)     /* the certificate cannot be read */
 #define KF_NOT_ANCHORED (-84)    /* no chain of P-256 signatures leads to the pinned root */
+#define KF_UNDER_WAY (-85)       /* something that was begun has to be over first: a migration, or kf_nvs_adopt */
+#define KF_NVS_FIRST (-86)       /* a partition of NVS lies under the storage key too: kf_nvs_step, or an adoption goes on first */
 /* Of messages */
 #define KF_MALFORMED (-96)       /* cannot be read */
 #define KF_REFUSED (-97)         /* not authentic, does not open, or for another key; no more is known */
@@ -92,6 +94,7 @@ const char *kf_status_text(kf_status status);
 #define KF_PUBLIC_KEY_OCTETS 91     /* SubjectPublicKeyInfo of a P-256 key */
 #define KF_ROOTS_OCTETS 128         /* SHA-256 of each root that can be held */
 #define KF_PROTECTED_OCTETS 256     /* the most of a protected record */
+#define KF_NVS_VALUE_OCTETS 3968    /* the most of a value of NVS that is put: what one page holds */
 #define KF_REQUEST_OCTETS 190       /* the most of a certification request */
 #define KF_CERTIFICATE_OCTETS 2048  /* the most of a certificate */
 #define KF_MESSAGE_OCTETS 384       /* the most of a message of an exchange, of an order and of a report */
@@ -433,6 +436,59 @@ kf_status kf_protected_step(kf_protected *keys, kf_device *device, uint8_t *what
  * until the server has answered. KF_MISSING when none is over. */
 kf_status kf_protected_report(kf_device *device, uint64_t now, uint8_t report[KF_MESSAGE_OCTETS], size_t *length);
 void kf_protected_end(kf_protected *keys);
+
+/* ---- A partition of ESP-IDF's NVS under the storage key ----------------------------------------------------------- */
+
+/* The flash memory of the partition: hooks as those of kf_hooks, with a context of their own. Offsets count from the start of the
+ * partition, a sector is a page of 4,096 octets. */
+typedef struct kf_nvs {
+  void *context;
+  int32_t (*read)(void *context, uint32_t offset, uint8_t *octets, size_t length);
+  int32_t (*program)(void *context, uint32_t offset, const uint8_t *octets, size_t length);
+  int32_t (*erase)(void *context, uint32_t page);
+  uint32_t word;  /* octets programmed at once: 1, 2 or 4 */
+  uint32_t pages; /* 2 to 4,096, one of which stays blank */
+} kf_nvs;
+
+/* Makes an empty partition under the storage key, of whatever lies there: in the factory, and after a factory reset. */
+kf_status kf_nvs_format(kf_protected *keys, kf_device *device, const kf_nvs *nvs);
+/* Takes a partition one page on its way under the storage key, once in the life of a device: repeat until `what` is KF_OVER, also after
+ * power loss. `from`: the encryption key and the tweak key that it lies under, as in nvs_sec_cfg_t of ESP-IDF; NULL for one in clear.
+ * Those keys, where the firmware keeps them, are the firmware's to erase afterwards. KF_OCCUPIED when the partition is there already;
+ * KF_REFUSED for a page that opens under no key, which stays; KF_FULL without a blank page; KF_UNDER_WAY during a migration. */
+kf_status kf_nvs_adopt(kf_protected *keys, kf_device *device, const kf_nvs *nvs, const uint8_t from[64], uint8_t *what);
+/* In place of kf_protected_step on a device with such a partition, which gives KF_NVS_FIRST: pages first, then records, then the older
+ * version is destroyed. KF_REFUSED as above: the older version stays. */
+kf_status kf_nvs_step(kf_protected *keys, kf_device *device, const kf_nvs *nvs, uint8_t *what);
+/* What nvs_flash_secure_init_partition of ESP-IDF is to get at each start, when nothing is under way: encryption key, then tweak key.
+ * Wipe it. */
+kf_status kf_nvs_keys(kf_protected *keys, uint8_t nvs_keys[64]);
+/* Finishes a kf_nvs_put or kf_nvs_remove that power loss has interrupted, before ESP-IDF's driver mounts the partition. The two do it by
+ * themselves. */
+kf_status kf_nvs_settle(kf_protected *keys, kf_device *device, const kf_nvs *nvs);
+
+/* Types of values, as nvs_type_t of ESP-IDF has them. Numbers are little endian and of their own length; text is UTF-8 without its NUL. */
+#define KF_NVS_U8 0x01
+#define KF_NVS_I8 0x11
+#define KF_NVS_U16 0x02
+#define KF_NVS_I16 0x12
+#define KF_NVS_U32 0x04
+#define KF_NVS_I32 0x14
+#define KF_NVS_U64 0x08
+#define KF_NVS_I64 0x18
+#define KF_NVS_STR 0x21
+#define KF_NVS_BLOB 0x42
+
+/* Sets a value of at most KF_NVS_VALUE_OCTETS, durable when the call returns; power loss leaves the old or the new. Namespace and key have
+ * 1 to 15 octets. It writes a page anew, which is one erasure: what changes often is better written by ESP-IDF's driver. A number or text
+ * that is there already is not written. KF_MISSING for a partition that was neither adopted nor made, KF_UNDER_WAY, KF_FULL. */
+kf_status kf_nvs_put(kf_protected *keys, kf_device *device, const kf_nvs *nvs, const char *space, const char *key, uint8_t type,
+                     const uint8_t *octets, size_t length);
+/* Reads a value of any type, also before and during kf_nvs_adopt (`from` as there; afterwards nothing looks at it) and during a migration. KF_MISSING, KF_BUFFER, KF_CORRUPT for one that is damaged. */
+kf_status kf_nvs_get(kf_protected *keys, kf_device *device, const kf_nvs *nvs, const uint8_t from[64], const char *space,
+                     const char *key, uint8_t *octets, size_t capacity, size_t *length);
+/* Removes a value. KF_MISSING when there is none, or as for kf_nvs_put. */
+kf_status kf_nvs_remove(kf_protected *keys, kf_device *device, const kf_nvs *nvs, const char *space, const char *key);
 
 /* ---- The ratchet: forward secrecy against who takes the device --------------------------------------------------- */
 

@@ -10,6 +10,7 @@ use crate::enrolment::{Enrolling, EstOfC, RequestOfC};
 use crate::exchange::Exchanging;
 use crate::handle::{Held, InHandle};
 use crate::hooks::{BoardOfC, Hooks};
+use crate::nvs::NvsOfC;
 use crate::order::Ordered;
 use crate::protected::Protecting;
 use crate::ratchet::Ratcheting;
@@ -56,6 +57,9 @@ pub fn layouts() -> impl Iterator<Item = Layout> {
         "offsetof(kf_board, noise_millibits)" offset_of!(BoardOfC, noise_millibits);
         "offsetof(kf_board, medium)" offset_of!(BoardOfC, medium);
         "offsetof(kf_board, tags)" offset_of!(BoardOfC, tags);
+        "sizeof(kf_nvs)" size_of::<NvsOfC>();
+        "offsetof(kf_nvs, erase)" offset_of!(NvsOfC, erase);
+        "offsetof(kf_nvs, pages)" offset_of!(NvsOfC, pages);
         "sizeof(kf_key_place)" size_of::<KeyPlaceOfC>();
         "offsetof(kf_key_place, device_epoch)" offset_of!(KeyPlaceOfC, device_epoch);
         "sizeof(kf_place)" size_of::<Place>();
@@ -75,6 +79,7 @@ pub fn layouts() -> impl Iterator<Item = Layout> {
         "KF_ENVELOPE_OVERHEAD_OCTETS" kf_seal::MAX_OVERHEAD_OCTETS;
         "KF_PUBLIC_KEY_OCTETS" 91;
         "KF_ROOTS_OCTETS" crate::trust::ROOTS_OCTETS;
+        "KF_NVS_VALUE_OCTETS" crate::nvs::VALUE_OCTETS;
         "KF_PROTECTED_OCTETS" kf_device::protected::MAX_OCTETS;
     };
     handles.into_iter().chain(structures)

@@ -45,6 +45,7 @@ mod handle;
 mod hooks;
 mod identity;
 mod layout;
+mod nvs;
 mod order;
 mod pin;
 mod pointer;
@@ -75,6 +76,9 @@ pub use identity::{
 };
 #[doc(hidden)]
 pub use layout::{Layout, layouts};
+pub use nvs::{
+    NvsOfC, kf_nvs_adopt, kf_nvs_format, kf_nvs_get, kf_nvs_keys, kf_nvs_put, kf_nvs_remove, kf_nvs_settle, kf_nvs_step,
+};
 pub use order::{
     Ordered, kf_order_accept, kf_order_end, kf_order_factory_reset, kf_order_report, kf_order_wipe, kf_reset_report,
     kf_reset_told, kf_wipe_report,

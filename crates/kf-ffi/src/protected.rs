@@ -14,16 +14,16 @@ use crate::status::Status;
 
 /// What a `kf_protected` holds.
 #[derive(Debug)]
-pub struct Protecting(StorageKeys);
+pub struct Protecting(pub(crate) StorageKeys);
 
 impl InHandle for Protecting {
     const MARK: u64 = 0x4b46_5052_4f54_4543;
     const WORDS: usize = 24;
 }
 
-const IDLE: u8 = 0;
-const MOVED: u8 = 1;
-const OVER: u8 = 2;
+pub(crate) const IDLE: u8 = 0;
+pub(crate) const MOVED: u8 = 1;
+pub(crate) const OVER: u8 = 2;
 
 border! {
     /// `kf_protected_open` of the header.

@@ -9,6 +9,7 @@ use kf_device::entropy::{EntropyError, RestartError};
 use kf_device::exchange::kf_exchange::order::OrderRefusal;
 use kf_device::exchange::kf_exchange::{ExchangeError, Refusal};
 use kf_device::exchange::{BeginError, KeepError};
+use kf_device::nvs::{KeepError as NvsKeepError, NvsError};
 use kf_device::order::OrderError;
 use kf_device::protected::ProtectError;
 use kf_device::sealed::kf_seal::{OpenError, SealError};
@@ -68,6 +69,8 @@ statuses! {
     OtherKey -82 c"the certificate is for another key"
     Certificate -83 c"the certificate cannot be read or is too long"
     NotAnchored -84 c"no chain of signatures leads from the certificate to the pinned root"
+    UnderWay -85 c"something that was begun has to be over first"
+    NvsFirst -86 c"a partition of NVS lies under the storage key too: kf_nvs_step"
     Malformed -96 c"the message, envelope or answer cannot be read"
     Refused -97 c"it is not authentic, does not open, or is for another key"
     Replayed -98 c"it was accepted before, or is too old to tell"
@@ -256,6 +259,37 @@ where
             ProtectError::Id => Self::Argument,
             ProtectError::TooLarge => Self::Length,
             ProtectError::Refused => Self::Refused,
+            ProtectError::NvsFirst => Self::NvsFirst,
+            _ => Self::Bug,
+        }
+    }
+}
+
+impl From<NvsError<HookFailed>> for Status {
+    fn from(error: NvsError<HookFailed>) -> Self {
+        match error {
+            NvsError::Flash(_) => Self::FlashHook,
+            NvsError::Geometry => Self::Board,
+            NvsError::NoSpare | NvsError::Full => Self::Full,
+            NvsError::Unreadable { .. } => Self::Refused,
+            NvsError::NotTaken => Self::NotTaken,
+            NvsError::Name => Self::Argument,
+            NvsError::Damaged => Self::Corrupt,
+            NvsError::Buffer { .. } => Self::Buffer,
+            NvsError::Value => Self::Length,
+            _ => Self::Bug,
+        }
+    }
+}
+
+impl From<NvsKeepError<HookFailed, HookFailed, HookFailed>> for Status {
+    fn from(error: NvsKeepError<HookFailed, HookFailed, HookFailed>) -> Self {
+        match error {
+            NvsKeepError::Protect(error) => error.into(),
+            NvsKeepError::Nvs(error) => error.into(),
+            NvsKeepError::UnderWay => Self::UnderWay,
+            NvsKeepError::Kept => Self::Occupied,
+            NvsKeepError::NotKept => Self::Missing,
             _ => Self::Bug,
         }
     }

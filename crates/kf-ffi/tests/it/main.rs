@@ -1,10 +1,14 @@
 //! What a C programmer gets: the installed library, found by pkg-config, compiled without a warning, run.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
+#[allow(clippy::expect_used, reason = "of the tests of kf-flash")]
+#[path = "../../../kf-flash/tests/it/chip_flash.rs"]
+mod chip_flash;
 mod est_server;
 mod header;
 mod host;
 mod life;
+mod nvs;
 mod refusals;
 mod reset;
 mod sessions;
