@@ -126,18 +126,20 @@ impl Fleet {
         for known in authorities.live() {
             let missing = self.board(known.record.id).is_none();
             if missing {
-                let board = Board::new(known.issuer.clone(), known.record.key);
-                self.boards
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(known.record.id, Arc::new(Mutex::new(board)));
-                self.fill_board(known.record.id)?;
+                self.make_board(known)?;
                 if known.record.key_destroyed.is_some() {
                     self.close_board(known.record.id)?;
                 }
             }
         }
         Ok(())
+    }
+
+    fn make_board(&self, known: &Known) -> Result<Arc<Mutex<Board>>, FleetError> {
+        let board = Arc::new(Mutex::new(Board::new(known.issuer.clone(), known.record.key)));
+        self.boards.write().unwrap_or_else(PoisonError::into_inner).insert(known.record.id, Arc::clone(&board));
+        self.fill_board(known.record.id)?;
+        Ok(board)
     }
 
     fn fill_board(&self, authority: AuthorityId) -> Result<(), FleetError> {
@@ -172,7 +174,11 @@ impl Fleet {
     /// Signs every list of a CA once more, never to expire. Nothing is published.
     pub(crate) async fn sign_last_lists(&self, known: &Known) -> Result<Vec<FinalCrl>, FleetError> {
         let authority = known.record.id;
-        let board = self.board(authority).ok_or(FleetError::Bug("a CA without lists"))?;
+        // One that is closed, or was withdrawn, has no lists any more until its key ends.
+        let board = match self.board(authority) {
+            Some(board) => board,
+            None => self.make_board(known)?,
+        };
         let shards = known.issuer.shard_count.max(1);
         let first = self.store.reserve_crl_numbers(authority, shards.saturating_add(1)).await?;
         let this_update = UnixMillis::from_seconds(self.now().seconds());

@@ -71,7 +71,7 @@ async fn propose(scratch: &Scratch, request: DestructionRequest) -> ProposalId {
     scratch.fleet.destroy(&scratch.owner, request).await.unwrap().proposal.unwrap()
 }
 
-async fn destroyed(scratch: &Scratch, pavel: &Principal, authority: &str) -> Receipt {
+pub(crate) async fn destroyed(scratch: &Scratch, pavel: &Principal, authority: &str) -> Receipt {
     let proposal = propose(scratch, of_authority(authority, true)).await;
     approve(scratch, pavel, proposal).await.unwrap();
     receipts(scratch).await.into_iter().find(|receipt| receipt.proposal == proposal).unwrap()

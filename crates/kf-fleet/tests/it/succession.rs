@@ -280,6 +280,9 @@ async fn an_old_authority_signs_lists_until_its_last_certificate_has_expired_and
     assert!(scratch.fleet.crl(old.id, CrlScope::Full).await.unwrap().is_none());
     let next = enrolled(&scratch, "thermo-2").await;
     assert_eq!(issuer_of(&next.chain[0]), subject_of(&der(&named(&scratch, "issuing-2").await)));
+    let pavel = scratch.operator("pavel", Role::FleetOperator, &[]).await;
+    let receipt = crate::authority_destruction::destroyed(&scratch, &pavel, "issuing").await;
+    assert!(!receipt.last_lists.is_empty(), "its key ends as any CA's");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use kf_pki::succession::remaining;
 use kf_store::StoreError;
 use kf_store::succession::Withdrawal;
 
+use crate::authority_destruction::destroyed;
 use crate::campaign::new;
 use crate::crash::{copied, killed_child};
 use crate::scratch::Scratch;
@@ -94,6 +95,12 @@ async fn a_prepared_root_is_withdrawn_with_all_that_is_below_it_and_the_old_one_
     }
     assert_eq!(logged(&scratch, "authority.withdraw").await, 1);
     enrolled(&scratch, "thermo-2").await;
+    // The keys end as any CA's.
+    let pavel = scratch.operator("pavel", Role::FleetOperator, &[]).await;
+    for name in ["issuing-2", "root-2"] {
+        assert!(!destroyed(&scratch, &pavel, name).await.last_lists.is_empty(), "{name}");
+        assert!(named(&scratch, name).await.key_destroyed.is_some(), "{name}");
+    }
     // Another one, to the end of the way.
     let again = succeed(&scratch, "root").await.succession.succession;
     assert_eq!(again.successor_name, "root-3");
