@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 
 use crate::error::BenchError;
 use crate::figure::{Aim, Figure};
-use crate::measure::{Effort, cpu_time, micros};
+use crate::measure::{Effort, cpu_time, micros, waited_for_processor};
 use crate::scratch_fleet::{FACILITY, IN_FLIGHT, ScratchFleet, fleet_error, in_flight, issue_request};
 use crate::trivial_server::runtime;
 
@@ -31,8 +31,10 @@ const OLDER: u32 = 10;
 const PER_MINUTE: u32 = 60_000;
 /// Renewals between two turns of the background work, where nobody asks for them.
 const PER_TURN: usize = 1_000;
-/// What an operator does while the campaign goes on: so many look-ups, one every so often.
-const LOOK_UPS: usize = 500;
+/// What an operator does while the campaign goes on: so many look-ups at least, one every so often. After each slice in which devices
+/// come follow as many look-ups in which none does, so that both are of the same minute of the machine.
+const LOOK_UPS: usize = 2_000;
+const LOOK_UPS_QUICK: usize = 1_000;
 const PAUSE: Duration = Duration::from_millis(3);
 /// Devices that come within a minute while an operator looks up, in groups of a few: all that a plan lets be asked, and fewer of a
 /// quick effort, which is made to be run without optimisation.
@@ -73,16 +75,19 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
     let scratch = ScratchFleet::with_clock(runtime, Arc::<SteppedClock>::clone(&clock))?;
     let is_full = effort.large >= 10 * RENEWALS;
     let per_minute = if is_full { ARRIVE_PER_MINUTE } else { ARRIVE_PER_MINUTE_QUICK };
-    let place = Place { scratch: &scratch, runtime, clock: &clock, per_minute };
+    let look_ups = if is_full { LOOK_UPS } else { LOOK_UPS_QUICK };
+    let place = Place { scratch: &scratch, runtime, clock: &clock, per_minute, look_ups };
     let bare = place.devices("bare", count)?;
     let asked = place.devices("asked", count)?;
     let older = place.devices("older", count / OLDER)?;
 
-    let bare = place.renew_bare(bare)?;
-    let idle = percentile(place.look_ups(|| true)?)?;
     let by_order = place.campaign("older", older, false)?;
+    // Half of them before and half after what is held against them: a machine that becomes slower meanwhile is slower for both.
+    let (before, after) = halves(bare);
+    let before = place.renew_bare(before)?;
     let by_word = place.campaign("asked", asked, true)?;
-    let busy = percentile(by_word.waits)?;
+    let bare = f64::midpoint(before, place.renew_bare(after)?);
+    let (idle, busy) = (Percentiles::of(&by_word.idle)?, Percentiles::of(&by_word.busy)?);
     Ok(vec![
         Figure::value(format!("renewal, {count} of them"), micros(bare), "us CPU", Aim::None),
         Figure::ratio(
@@ -103,12 +108,23 @@ pub(crate) fn measure(effort: &Effort) -> Result<Vec<Figure>, BenchError> {
             Aim::None,
         )
         .with_note("order signed and fetched, renewed, answer verified"),
-        Figure::value("an operator's look-up, idle, 99th percentile", micros(idle), "us", Aim::None),
+        Figure::value("an operator's look-up, idle, 99th percentile", micros(idle.whole), "us", Aim::None).with_note(
+            format!("median {:.0}; without waiting for a processor {:.0}", micros(idle.median), micros(idle.own)),
+        ),
         Figure::ratio(
             format!("the same beside a campaign, devices coming at {per_minute} a minute"),
-            micros(busy),
+            micros(busy.whole),
             "us",
-            busy / idle,
+            busy.whole / idle.whole,
+            "idle",
+            Aim::AtMost(2.0),
+        )
+        .with_note(format!("median {:.0}, of {} look-ups", micros(busy.median), by_word.busy.len())),
+        Figure::ratio(
+            "of it, without waiting for a processor",
+            micros(busy.own),
+            "us",
+            busy.own / idle.own,
             "idle",
             Aim::AtMost(2.0),
         ),
@@ -122,14 +138,52 @@ struct Place<'a> {
     clock: &'a SteppedClock,
     /// Devices that come within a minute while an operator looks up.
     per_minute: u32,
+    /// Look-ups beside them.
+    look_ups: usize,
+}
+
+/// What one look-up took.
+#[derive(Clone, Copy)]
+struct LookUp {
+    /// Seconds.
+    whole: f64,
+    /// Seconds of it in which it was ready to run and no processor was free.
+    waited: f64,
+}
+
+/// Of look-ups, seconds.
+struct Percentiles {
+    median: f64,
+    /// The 99th percentile.
+    whole: f64,
+    /// The 99th percentile of what they took without waiting for a processor.
+    own: f64,
+}
+
+impl Percentiles {
+    fn of(look_ups: &[LookUp]) -> Result<Self, BenchError> {
+        let at = |hundredths: usize, of: fn(&LookUp) -> f64| {
+            let mut sorted: Vec<f64> = look_ups.iter().map(of).collect();
+            sorted.sort_by(f64::total_cmp);
+            let found = sorted.get(sorted.len() * hundredths / 100).copied();
+            found.ok_or_else(|| BenchError::Failed { what: "look-ups", why: "none were made".to_owned() })
+        };
+        Ok(Self {
+            median: at(50, |one| one.whole)?,
+            whole: at(99, |one| one.whole)?,
+            own: at(99, |one| one.whole - one.waited)?,
+        })
+    }
 }
 
 /// What a campaign took.
 struct Took {
     /// CPU seconds of one renewal, where no operator looked anything up meanwhile.
     seconds: f64,
-    /// How long look-ups took meanwhile, seconds each.
-    waits: Vec<f64>,
+    /// Look-ups while devices came.
+    busy: Vec<LookUp>,
+    /// Look-ups between those.
+    idle: Vec<LookUp>,
 }
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -276,7 +330,8 @@ impl Place<'_> {
         self.start(name)?;
         let count = devices.len();
         let mut waiting: BTreeMap<DeviceId, Renewing> = devices.into_iter().map(|device| (device.id, device)).collect();
-        let (mut turns, mut acts, mut beside, mut waits) = (Duration::ZERO, Duration::ZERO, 0, Vec::new());
+        let (mut turns, mut acts, mut beside) = (Duration::ZERO, Duration::ZERO, 0);
+        let (mut idle, mut busy) = (Vec::new(), Vec::new());
         loop {
             self.clock.pass(UnixMillis::SECOND);
             let before = cpu_time();
@@ -285,13 +340,13 @@ impl Place<'_> {
             // Who was asked is learnt outside of what is measured: the devices poll anyway.
             let offered = self.runtime.block_on(self.offered(name))?;
             let asked: Vec<Renewing> = offered.iter().filter_map(|device| waiting.remove(device)).collect();
-            let is_looked_at = by_word && !asked.is_empty() && waits.len() < LOOK_UPS;
+            let is_looked_at = by_word && !asked.is_empty() && busy.len() < self.look_ups;
             beside += if is_looked_at { asked.len() } else { 0 };
             let before = cpu_time();
             let pace = is_looked_at.then(|| Duration::from_secs(60 * ARRIVE_TOGETHER) / self.per_minute);
             let acting = self.runtime.spawn(act(Arc::clone(&self.scratch.fleet), asked, by_word, pace));
             if is_looked_at {
-                waits.extend(self.look_ups(|| !acting.is_finished())?);
+                busy.extend(self.look_ups(|_| !acting.is_finished())?);
             }
             let chains = self.runtime.block_on(acting).map_err(BenchError::failed("a task"))??;
             let acted = cpu_time() - before;
@@ -304,6 +359,10 @@ impl Place<'_> {
             if !is_looked_at {
                 acts += acted + (cpu_time() - before);
             }
+            if is_looked_at {
+                let more = busy.len().saturating_sub(idle.len());
+                idle.extend(self.look_ups(|made| made < more)?);
+            }
             let status = self.scratch.fleet.campaign_show(&self.scratch.owner, name);
             let status = self.runtime.block_on(status).map_err(fleet_error)?;
             match status.campaign.state {
@@ -315,7 +374,7 @@ impl Place<'_> {
             }
         }
         let acts = acts.as_secs_f64() / measured(count.saturating_sub(beside));
-        Ok(Took { seconds: turns.as_secs_f64() / measured(count) + acts, waits })
+        Ok(Took { seconds: turns.as_secs_f64() / measured(count) + acts, busy, idle })
     }
 
     async fn offered(&self, name: &str) -> Result<Vec<DeviceId>, BenchError> {
@@ -333,20 +392,19 @@ impl Place<'_> {
         }
     }
 
-    /// How long an operator's look-ups took, seconds each.
-    fn look_ups(&self, go_on: impl Fn() -> bool) -> Result<Vec<f64>, BenchError> {
-        let mut waits = Vec::new();
-        for _ in 0..LOOK_UPS {
-            if !go_on() {
-                break;
-            }
+    /// Looks a device up again and again; `go_on` is told how often that was done.
+    fn look_ups(&self, go_on: impl Fn(usize) -> bool) -> Result<Vec<LookUp>, BenchError> {
+        let mut made = Vec::new();
+        while go_on(made.len()) {
             std::thread::park_timeout(PAUSE);
+            let waited = waited_for_processor()?;
             let begun = Instant::now();
             let shown = self.scratch.fleet.device_show(&self.scratch.owner, "bare-1");
             self.runtime.block_on(shown).map_err(fleet_error)?;
-            waits.push(begun.elapsed().as_secs_f64());
+            let whole = begun.elapsed().as_secs_f64();
+            made.push(LookUp { whole, waited: (waited_for_processor()? - waited).as_secs_f64() });
         }
-        Ok(waits)
+        Ok(made)
     }
 }
 
@@ -391,13 +449,12 @@ async fn prove(fleet: Arc<Fleet>, renewed: Vec<ClientCertificate>) -> Result<(),
     polls.await.map(drop)
 }
 
+fn halves(mut devices: Vec<Renewing>) -> (Vec<Renewing>, Vec<Renewing>) {
+    let after = devices.split_off(devices.len() / 2);
+    (devices, after)
+}
+
 /// A number of renewals to divide by.
 fn measured(count: usize) -> f64 {
     f64::from(u32::try_from(count.max(1)).unwrap_or(u32::MAX))
-}
-
-fn percentile(mut waits: Vec<f64>) -> Result<f64, BenchError> {
-    waits.sort_by(f64::total_cmp);
-    let place = waits.len() * 99 / 100;
-    waits.get(place).copied().ok_or_else(|| BenchError::Failed { what: "look-ups", why: "none were made".to_owned() })
 }

@@ -71,6 +71,15 @@ fn threads_of(process: &str) -> Vec<(String, Duration)> {
         .collect()
 }
 
+/// How long this thread was ready to run so far, and did not because no processor was free (proc(5), schedstat).
+pub(crate) fn waited_for_processor() -> Result<Duration, BenchError> {
+    const PATH: &str = "/proc/thread-self/schedstat";
+    let text = fs::read_to_string(PATH).map_err(BenchError::io(PATH))?;
+    let waited = text.split(' ').nth(1).and_then(|field| field.parse().ok());
+    let waited = waited.ok_or(BenchError::Failed { what: "a thread's waiting", why: format!("not in {PATH}") })?;
+    Ok(Duration::from_nanos(waited))
+}
+
 /// CPU time so far of the threads of this process that have this name.
 pub(crate) fn cpu_time_of_threads(name: &str) -> Duration {
     threads_of("self").into_iter().filter(|(found, _)| found == name).map(|(_, time)| time).sum()
