@@ -124,7 +124,7 @@ pub(crate) struct ServerArguments {
     /// Its address, `https://host:port`
     #[arg(long)]
     server: String,
-    /// The root that the modem trusts, PEM
+    /// A root that the modem has at hand, PEM; whether it is believed, the firmware says
     #[arg(long)]
     root: PathBuf,
 }
