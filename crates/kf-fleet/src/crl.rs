@@ -135,11 +135,18 @@ impl Fleet {
         Ok(())
     }
 
-    fn make_board(&self, known: &Known) -> Result<Arc<Mutex<Board>>, FleetError> {
+    /// Makes a board for a CA that has none: one that is closed, or was withdrawn, has no lists any more until its key ends.
+    pub(crate) fn ensure_board(&self, known: &Known) -> Result<(), FleetError> {
+        match self.board(known.record.id) {
+            Some(_) => Ok(()),
+            None => self.make_board(known),
+        }
+    }
+
+    fn make_board(&self, known: &Known) -> Result<(), FleetError> {
         let board = Arc::new(Mutex::new(Board::new(known.issuer.clone(), known.record.key)));
-        self.boards.write().unwrap_or_else(PoisonError::into_inner).insert(known.record.id, Arc::clone(&board));
-        self.fill_board(known.record.id)?;
-        Ok(board)
+        self.boards.write().unwrap_or_else(PoisonError::into_inner).insert(known.record.id, board);
+        self.fill_board(known.record.id)
     }
 
     fn fill_board(&self, authority: AuthorityId) -> Result<(), FleetError> {
@@ -174,11 +181,7 @@ impl Fleet {
     /// Signs every list of a CA once more, never to expire. Nothing is published.
     pub(crate) async fn sign_last_lists(&self, known: &Known) -> Result<Vec<FinalCrl>, FleetError> {
         let authority = known.record.id;
-        // One that is closed, or was withdrawn, has no lists any more until its key ends.
-        let board = match self.board(authority) {
-            Some(board) => board,
-            None => self.make_board(known)?,
-        };
+        let board = self.board(authority).ok_or(FleetError::Bug("a CA without lists"))?;
         let shards = known.issuer.shard_count.max(1);
         let first = self.store.reserve_crl_numbers(authority, shards.saturating_add(1)).await?;
         let this_update = UnixMillis::from_seconds(self.now().seconds());

@@ -214,6 +214,7 @@ impl Fleet {
             // The registry is of before: what the CA said last is known elsewhere, and it is never said twice.
             return self.keep_last_lists(authority, lists, why).await;
         }
+        self.ensure_board(known)?;
         for _ in 0..MAX_ROUNDS {
             let before = self.status_changes_of(authority);
             match self.sign_last_lists(known).await {

@@ -101,6 +101,7 @@ async fn a_prepared_root_is_withdrawn_with_all_that_is_below_it_and_the_old_one_
         assert!(!destroyed(&scratch, &pavel, name).await.last_lists.is_empty(), "{name}");
         assert!(named(&scratch, name).await.key_destroyed.is_some(), "{name}");
     }
+    assert_eq!(logged(&scratch, "authority.close").await, 2, "each says its last word once");
     // Another one, to the end of the way.
     let again = succeed(&scratch, "root").await.succession.succession;
     assert_eq!(again.successor_name, "root-3");
