@@ -164,15 +164,22 @@ fn below(
             Ok(row_of(WrappedPlace::EncryptionVersion(column::id(row, 0)?, row.get(1)?), row.get(2)?))
         })?);
     }
+    let (from, device) = match after {
+        Some(WrappedPlace::Salt(from, device)) => (from, device.as_bytes().to_vec()),
+        _ => (0, Vec::new()),
+    };
+    // In two statements: of both columns together SQLite finds its place in the index by the upper bound alone, and reads from its
+    // beginning each time.
+    if found.len() < limit && from.to_be_bytes() < version {
+        let sql = "SELECT device, salt FROM device_key WHERE substr(salt, 2, 4) = ?1 AND device > ?2 ORDER BY device LIMIT ?3";
+        found.extend(sql::all(connection, sql, (from.to_be_bytes(), device, most), |row| {
+            Ok(row_of(WrappedPlace::Salt(from, column::id(row, 0)?), row.get(1)?))
+        })?);
+    }
     if found.len() < limit {
         let sql = "SELECT device, salt, substr(salt, 2, 4) FROM device_key
-            WHERE substr(salt, 2, 4) < ?1 AND (substr(salt, 2, 4), device) > (?2, ?3)
-            ORDER BY substr(salt, 2, 4), device LIMIT ?4";
-        let (from, device) = match after {
-            Some(WrappedPlace::Salt(from, device)) => (from, device.as_bytes().to_vec()),
-            _ => (0, Vec::new()),
-        };
-        found.extend(sql::all(connection, sql, (version, from.to_be_bytes(), device, most), |row| {
+            WHERE substr(salt, 2, 4) > ?1 AND substr(salt, 2, 4) < ?2 ORDER BY substr(salt, 2, 4), device LIMIT ?3";
+        found.extend(sql::all(connection, sql, (from.to_be_bytes(), version, most), |row| {
             let under = row.get::<_, [u8; 4]>(2).map(u32::from_be_bytes)?;
             Ok(row_of(WrappedPlace::Salt(under, column::id(row, 0)?), row.get(1)?))
         })?);

@@ -2,11 +2,12 @@
 
 use kf_key::{EncryptionKeyId, KeyState, KeyType};
 use kf_store::StoreError;
+use kf_store::device_key::KeyPlace;
 use kf_store::encryption_key::WrappedMaterial;
 use kf_store::key::{KeyMaterial, KeyRecord};
 use kf_store::wrapping::{MovedRow, WrappedPlace};
 
-use crate::fixture::{NOW, done, facility_id, fleet, key};
+use crate::fixture::{NOW, device_id, done, facility_id, fleet, key, register};
 
 fn under(version: u32, content: u8) -> Vec<u8> {
     [&[1][..], &version.to_be_bytes(), &[content; 40]].concat()
@@ -60,6 +61,32 @@ async fn what_lies_under_a_version_is_known_and_moves_only_as_it_was_read() {
     let left: Vec<_> = store.wrapped_below(2, None, 1_000).unwrap().into_iter().map(|row| row.place).collect();
     assert_eq!(left, places);
     assert!(!format!("{row:?}").contains("3, 3"), "{row:?}");
+}
+
+#[tokio::test]
+async fn salts_are_found_version_by_version_wherever_a_sweep_goes_on() {
+    let store = fleet().await;
+    register(&store, 6).await;
+    for (number, version) in [(1, 2), (2, 1), (3, 4), (4, 2), (5, 1), (6, 3)] {
+        let place = KeyPlace { facility: facility_id(2 - number % 2), facility_epoch: 1, device_epoch: 1 };
+        store.offer_device_key(device_id(number), place, under(version, 7), NOW, done()).await.unwrap();
+    }
+    let places = |after, limit| {
+        let rows = store.wrapped_below(4, after, limit).unwrap();
+        rows.into_iter().map(|row| row.place).collect::<Vec<_>>()
+    };
+    let salts: Vec<_> = [(1, 2), (1, 5), (2, 1), (2, 4), (3, 6)]
+        .map(|(version, number)| WrappedPlace::Salt(version, device_id(number)))
+        .into_iter()
+        .collect();
+    let all = places(None, 1_000);
+    assert_eq!(all[all.len() - 5..], salts, "those under version 4 are not below it");
+    for (passed, place) in salts.iter().enumerate() {
+        assert_eq!(places(Some(*place), 1_000), salts[passed + 1..]);
+        assert_eq!(places(Some(*place), 1), salts[passed + 1..].iter().take(1).copied().collect::<Vec<_>>());
+    }
+    let newest = WrappedPlace::Salt(4, device_id(1));
+    assert_eq!(places(Some(newest), 1_000), [], "what lies under the version itself is none of them");
 }
 
 #[tokio::test]
