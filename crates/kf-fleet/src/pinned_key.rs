@@ -12,7 +12,7 @@ use kf_api::batch::Batch;
 use kf_api::device::Device;
 use kf_api::epoch::DevicePins;
 use kf_api::operator::Credential;
-use kf_api::order::Order;
+use kf_api::order::{Order, OrderAct};
 use kf_api::succession::UnprovedDevice;
 use kf_api::{Page, PageRequest};
 use kf_exchange::PublicKey;
@@ -337,6 +337,11 @@ impl Fleet {
             Ok(_) => Ok(Some(again)),
             // Withdrawn, or signed again by somebody else, in between: the next question finds it as it is then.
             Err(StoreError::IllegalState { .. }) => Ok(None),
+            // Not even the reserve has room. It is the order that was agreed to, and is signed once more when the device asks again.
+            Err(error @ StoreError::Full) if order.act != OrderAct::Rotate => {
+                tracing::warn!(order = %order.id, %error, "an order was signed again without a note of it");
+                Ok(Some(again))
+            }
             Err(error) => Err(error.into()),
         }
     }

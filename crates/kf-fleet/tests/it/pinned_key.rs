@@ -489,6 +489,9 @@ async fn a_full_disk_keeps_no_wipe_from_its_device_and_what_could_not_be_noted_i
     use_up_the_reserve(&scratch).await;
     assert_eq!(poll(&scratch, &units[0]).await, order, "the same again");
     assert!(delivered(&scratch, "thermo-2").await.is_none());
+    let order = poll(&scratch, &units[1]).await;
+    assert_eq!((order.act, order.counter), (SignedAct::Wipe, 1), "signed again, by the key that it says it obeys");
+    assert!(delivered(&scratch, "thermo-2").await.is_none(), "there is no room to note it");
 
     let scratch = with_room(scratch, 1_000, 64).await;
     for unit in &units {
