@@ -39,7 +39,7 @@ use crate::telemetry::{CounterOutbox, Material, OrderInlet, Outbox, SealedOutbox
 use crate::vault::{VAULT, Vault};
 use crate::{chain, hook, telemetry};
 use duties::{Duties, NEVER, PLAIN_WRAPPING_KEY};
-use reset::RESET;
+use reset::{RESET, RESET_DONE};
 use wipe::{WIPED, WIPED_DONE};
 
 /// The longest sleep: a clock that is set in the meantime is noticed after it.
@@ -108,11 +108,10 @@ impl Agent {
     /// [`Failure`].
     pub fn open(config: Config, events: EventSink) -> Result<Self, Failure> {
         let lock = hold(&config.state_dir)?;
-        // After a wipe there is no key, and the hardware is left alone.
-        let keys: Box<dyn KeySource> = if config.state_dir.join(WIPED_DONE).exists() {
-            Box::new(SoftwareKeys::new(config.key.algorithm, None))
-        } else {
+        let keys: Box<dyn KeySource> = if needs_hardware(&config) {
             key_source_of(&config)?
+        } else {
+            Box::new(SoftwareKeys::new(config.key.algorithm, None))
         };
         Self::open_locked(config, events, keys, lock)
     }
@@ -129,9 +128,7 @@ impl Agent {
     fn open_locked(config: Config, events: EventSink, keys: Box<dyn KeySource>, lock: File) -> Result<Self, Failure> {
         let path = config.state_dir.clone();
         let failed = |source| Failure::State { path: path.clone(), source };
-        let mut disk = DirectoryDisk::open(&path, &SLOTS).map_err(failed)?;
-        reset::settle(&mut disk).map_err(failed)?;
-        let mut slots = Slots::new(disk);
+        let mut slots = Slots::new(DirectoryDisk::open(&path, &SLOTS).map_err(failed)?);
         let contents = slots.recover().map_err(failed)?;
         let wiped = slots.disk().read(WIPED).map_err(failed)?;
         let reset = slots.disk().read(RESET).map_err(failed)?;
@@ -139,17 +136,20 @@ impl Agent {
         if let Some(seen) = slots.disk().read(LAST_SEEN).map_err(failed)? {
             clock.not_before(parse_millis(&seen).unwrap_or_default());
         }
-        let code = CodeSource::open(&config.bootstrap)?;
-        let (factory, duties) = match (&wiped, &reset) {
-            (Some(_), _) | (_, Some(_)) => (None, None),
-            (None, None) => (factory_of(&config, keys.as_ref())?, duties_of(&config, keys.as_ref(), slots.disk())?),
+        let (code, factory, duties) = match (&wiped, &reset) {
+            (Some(_), _) | (_, Some(_)) => (CodeSource::None, None, None),
+            (None, None) => (
+                CodeSource::open(&config.bootstrap)?,
+                factory_of(&config, keys.as_ref())?,
+                duties_of(&config, keys.as_ref(), slots.disk())?,
+            ),
         };
         let server = open_server(&config, &clock, slots.disk()).map_err(|error| match error {
             RootFailure::Start(failure) => failure,
             RootFailure::Disk(source) => failed(source),
         })?;
         events.tell(&Event::Started { device: config.device_name.clone(), version: env!("CARGO_PKG_VERSION") });
-        if !keys.is_protected_at_rest() {
+        if !keys.is_protected_at_rest() && wiped.is_none() && reset.is_none() {
             events.tell(&Event::KeyNotSealed);
         }
         let mut agent = Self {
@@ -171,7 +171,7 @@ impl Agent {
             was_reset: false,
             _lock: lock,
         };
-        agent.resume_reset()?;
+        agent.resume_ending()?;
         if agent.is_ending() {
             return Ok(agent);
         }
@@ -693,10 +693,23 @@ fn open_server(config: &Config, clock: &Clock, disk: &DirectoryDisk) -> Result<O
     server.map(Some).map_err(|_unusable| RootFailure::Start(Failure::Content { field: "server", expected }))
 }
 
-/// Makes the state directory when it is missing, and holds it.
+/// Makes the state directory when it is missing, holds it, and removes what is left of a reset that was told: before anybody asks
+/// where keys live.
 fn hold(path: &Path) -> Result<File, Failure> {
-    DirectoryDisk::open(path, &SLOTS).map_err(|source| Failure::State { path: path.to_owned(), source })?;
-    lock(path)
+    let failed = |source| Failure::State { path: path.to_owned(), source };
+    let mut disk = DirectoryDisk::open(path, &SLOTS).map_err(failed)?;
+    let lock = lock(path)?;
+    reset::settle(&mut disk).map_err(failed)?;
+    Ok(lock)
+}
+
+/// Whether something of the device may still lie in the hardware. A wipe or a reset that is cut short leaves a TPM with nothing, and
+/// perhaps a file of its storage key that was overwritten and not removed yet.
+fn needs_hardware(config: &Config) -> bool {
+    let is_there = |name| config.state_dir.join(name).exists();
+    let is_over = is_there(WIPED_DONE) || is_there(RESET_DONE);
+    let is_ending = is_there(WIPED) || is_there(RESET);
+    !is_over && (!is_ending || config.key.kind != KeyKind::Tpm)
 }
 
 /// Where the configuration says that keys live.

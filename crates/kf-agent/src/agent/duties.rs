@@ -243,10 +243,8 @@ impl Agent {
         device: DeviceId,
         signer: Option<&Signer>,
     ) -> Result<UnixMillis, Trouble> {
-        let interrupted = self.ring()?.vault().wiped()?;
-        if let Some(receipt) = interrupted {
-            // A power cut between the wipe of the vault and that of the rest.
-            self.destroy(&receipt);
+        self.resume_ending()?;
+        if self.is_ending() {
             return Ok(UnixMillis(0));
         }
         if let Some(until) = self.go_on_rotating(material, device, signer).await? {

@@ -30,7 +30,7 @@ use crate::vault::{REMEMBERED, VaultError};
 /// The file of the receipt.
 pub(super) const RESET: &str = "reset";
 /// Nothing of the owner's keys is left.
-const RESET_DONE: &str = "reset-done";
+pub(super) const RESET_DONE: &str = "reset-done";
 /// The server has the receipt.
 const RESET_TOLD: &str = "reset-told";
 /// What stays until the receipt is sent: no secrets.
@@ -98,7 +98,7 @@ impl Agent {
             }
         }
         replace(self.slots.disk(), RESET_DONE, b"\n").map_err(|error| told(&error))?;
-        self.duties = None;
+        self.forget_hardware();
         Ok(left)
     }
 

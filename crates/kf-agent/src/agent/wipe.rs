@@ -23,6 +23,9 @@ use super::{Agent, LAST_SEEN, ROOT};
 use crate::disk::{Disk as _, replace};
 use crate::event::Event;
 use crate::failure::chain_of;
+use crate::key_source::SoftwareKeys;
+use crate::secret_source::CodeSource;
+use crate::vault::VaultError;
 
 /// The file of the receipt.
 pub(super) const WIPED: &str = "wiped";
@@ -89,6 +92,17 @@ pub(super) fn is_empty(directory: &Path, keeps: &dyn Fn(&Path) -> bool, depth: u
 }
 
 impl Agent {
+    /// Goes on with a wipe or a reset that was interrupted right after the step that counts: by a power cut, or by the disk.
+    pub(super) fn resume_ending(&mut self) -> Result<(), VaultError> {
+        let Some(duties) = &self.duties else { return Ok(()) };
+        let receipt = duties.ring.vault().wiped()?;
+        match receipt {
+            Some(receipt) => self.destroy(&receipt),
+            None => self.resume_reset()?,
+        }
+        Ok(())
+    }
+
     /// Destroys every key and reads back. What fails is tried again; the receipt is not sent before.
     pub(super) fn destroy(&mut self, receipt: &[u8]) {
         self.wiped = Some(receipt.to_vec());
@@ -98,14 +112,23 @@ impl Agent {
         }
     }
 
-    /// The telemetry ends, and nothing signs or seals any more.
+    /// The telemetry ends, and nothing signs, seals or enrols any more.
     pub(super) fn stop_using_keys(&mut self) {
         self.in_use.send_replace(None);
         self.candidate = None;
+        self.factory = None;
+        self.code = CodeSource::None;
         self.state = State::new(None, Spare::Empty, false, false, false);
         if let Some(duties) = &self.duties {
             duties.ring.forget();
         }
+    }
+
+    /// The PIN, the authorisation value, the storage key that a TPM released: what held keys elsewhere has nothing of this device any
+    /// more, and the process may live on.
+    pub(super) fn forget_hardware(&mut self) {
+        self.duties = None;
+        self.keys = Box::new(SoftwareKeys::new(self.config.key.algorithm, None));
     }
 
     fn finish_destruction(&mut self) -> Result<Vec<String>, String> {
@@ -131,7 +154,7 @@ impl Agent {
             }
         }
         replace(self.slots.disk(), WIPED_DONE, b"\n").map_err(|error| told(&error))?;
-        self.duties = None;
+        self.forget_hardware();
         Ok(left)
     }
 

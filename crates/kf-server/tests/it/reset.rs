@@ -1,25 +1,25 @@
 //! A device that is sold: what its owner brought dies by order, and the next owner's server admits it by its IDevID.
 
 mod hardware;
+mod wipe;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use kf_agent::{Agent, Config, Event, EventSink, RunOutcome};
 use kf_api::operator::Role;
-use kf_api::order::{OrderAct, OrderFilter, OrderProgress};
+use kf_api::order::{Order, OrderAct, OrderFilter, OrderProgress};
 use kf_api::ownership::{LeavingDevice, OwnershipEnd, OwnershipRequest};
 use kf_api::product_line::EnrolmentPolicy;
 use kf_api::proposal::ProposalDecision;
 use kf_api::vendor::{NewVendor, VendorImport, VendorRow};
 use kf_fleet::Principal;
-use kf_key::{DeviceState, SecretBytes};
+use kf_key::{DeviceState, ProposalId, SecretBytes};
 use kf_server::Limits;
-use kf_testkit::{CRASH_AT, ForeignAuthority, crash_library};
+use kf_testkit::{CRASH_AT, ForeignAuthority, Tool, crash_library};
 
 use crate::agent::open_agent;
 use crate::rig::Rig;
@@ -127,15 +127,24 @@ impl Site {
     /// Two people sell the device.
     async fn sell(&self) {
         let outcome = self.rig.fleet.ownership_end(&self.rig.owner, self.sale(None)).await.unwrap();
+        self.agree(outcome.proposal.unwrap()).await;
+    }
+
+    /// The second one's yes.
+    async fn agree(&self, proposal: ProposalId) {
         let yes = ProposalDecision { approve: true, why: "agreed".into() };
-        self.rig.fleet.proposal_decide(&self.second, outcome.proposal.unwrap(), yes).await.unwrap();
+        self.rig.fleet.proposal_decide(&self.second, proposal, yes).await.unwrap();
+    }
+
+    async fn newest_order(&self) -> Order {
+        let filter = OrderFilter { device: Some("pump-1".into()), after: None, limit: None };
+        let orders = self.rig.fleet.order_list(&self.rig.owner, filter).await.unwrap().items;
+        orders.into_iter().max_by_key(|order| order.counter).unwrap()
     }
 
     /// The newest order and how far it has come.
     async fn order(&self) -> (OrderAct, OrderProgress) {
-        let filter = OrderFilter { device: Some("pump-1".into()), after: None, limit: None };
-        let orders = self.rig.fleet.order_list(&self.rig.owner, filter).await.unwrap().items;
-        let newest = orders.into_iter().max_by_key(|order| order.counter).unwrap();
+        let newest = self.newest_order().await;
         (newest.act, newest.progress.unwrap())
     }
 
@@ -280,7 +289,7 @@ async fn a_reset_that_the_device_forbids_is_declined_and_one_that_is_not_told_st
         copy(&made.state(), &state);
         let config = config.replace(&made.state().display().to_string(), &state.display().to_string());
         assert!(
-            killed_child(&made, &config, when),
+            killed_child(RESET_TEST, &made, &config, when),
             "it comes to its end without a moment in which it is reset and has not told"
         );
         if state.join("reset-done").exists() {
@@ -295,27 +304,28 @@ async fn a_reset_that_the_device_forbids_is_declined_and_one_that_is_not_told_st
     assert!(outcome.is_valid, "{events:?}");
 }
 
-/// Names the configuration that the child of the test below works with.
+/// Names the configuration that the child of the tests below works with.
 const CHILD: &str = "KF_SERVER_RESET_CHILD";
+const RESET_TEST: &str = "reset::a_reset_that_is_cut_at_any_durable_step_ends_as_a_whole";
 
-/// Runs the agent once, and kills it at the `when`-th call that makes something durable or visible; whether it was killed.
-fn killed_child(made: &Made, config: &str, when: u32) -> bool {
+/// In a child, runs the agent once.
+async fn is_child() -> bool {
+    let Some(file) = std::env::var_os(CHILD) else { return false };
+    once(&fs::read_to_string(file).unwrap()).await;
+    true
+}
+
+/// Runs the agent once, in a child that begins with `test`, and kills it at the `when`-th call that makes something durable or visible;
+/// whether it was killed.
+fn killed_child(test: &str, made: &Made, config: &str, when: u32) -> bool {
     let file = made.file("child.toml");
     fs::write(&file, config).unwrap();
-    let test = "reset::a_reset_that_is_cut_at_any_durable_step_ends_as_a_whole";
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(CHILD, &file)
-        .env("LD_PRELOAD", crash_library())
-        .env(CRASH_AT, when.to_string())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let output = child.wait_with_output().unwrap();
-    let complained = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() || !complained.contains("panicked"), "{complained}");
-    !output.status.success()
+    // A TPM takes one client at a time: the child must not hold a connection of this process.
+    let child = Tool::at(&std::env::current_exe().unwrap()).without_inherited_files();
+    let child = child.env(CHILD, &file).env("LD_PRELOAD", crash_library()).env(CRASH_AT, when.to_string());
+    let output = child.run(&["--exact", test, "--nocapture", "--test-threads=1"]);
+    assert!(output.success() || !output.stderr_text().contains("panicked"), "{}", output.text());
+    !output.success()
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -332,8 +342,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_that_is_cut_at_any_durable_step_ends_as_a_whole() {
-    if let Some(file) = std::env::var_os(CHILD) {
-        once(&fs::read_to_string(file).unwrap()).await;
+    if is_child().await {
         return;
     }
     let made = Made::new();
@@ -349,7 +358,7 @@ async fn a_reset_that_is_cut_at_any_durable_step_ends_as_a_whole() {
         drop(fs::remove_dir_all(&state));
         copy(&made.state(), &state);
         let of_copy = config.replace(&made.state().display().to_string(), &state.display().to_string());
-        let killed = killed_child(&made, &of_copy, when);
+        let killed = killed_child(RESET_TEST, &made, &of_copy, when);
         if killed && state.join("current").exists() && !state.join("reset").exists() {
             // As before: what it kept opens. Or the step that counts was the last one, and the next start goes on from it.
             let opened = agent(&of_copy, &quiet());
@@ -376,6 +385,9 @@ async fn a_reset_that_is_cut_at_any_durable_step_ends_as_a_whole() {
             "cut at {when}"
         );
         assert!(state.join("factory/key.pem").exists(), "cut at {when}: the maker's key stays");
+        let counter = site.newest_order().await.counter.to_be_bytes();
+        let remembered = fs::read(state.join("remembered")).unwrap();
+        assert!(remembered.chunks(8).any(|part| part == counter), "cut at {when}: the order may come again");
         if !killed {
             assert!(not_begun >= 3 && in_the_middle >= 10, "{not_begun}, {in_the_middle}: too few steps were hit");
             return;
