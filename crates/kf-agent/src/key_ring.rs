@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kf_derive::{Sender, SessionKey};
 use kf_exchange::KeyPlace;
 use kf_key::DeviceId;
-use kf_seal::{KeyId, SealAlgorithm, Sealer, Service};
+use kf_seal::{KeyId, MAX_OVERHEAD_OCTETS, SealAlgorithm, SealError, Sealer, Service};
 use tokio::sync::watch;
 
 use crate::config::SealingSession;
@@ -26,6 +26,9 @@ struct Inner {
     vault: Mutex<Vault>,
     device: Mutex<Option<DeviceId>>,
     session: Mutex<Option<AgreedSession>>,
+    /// Of the boot that is under way, and its number. Here and not with who seals, so that it goes with the keys above it. Boxed: what is
+    /// moved leaves copies.
+    sealer: Mutex<Option<(Box<Sealer>, u32)>>,
     /// Counts changes of what is sealed under.
     generation: watch::Sender<u64>,
 }
@@ -38,6 +41,25 @@ pub(crate) struct Sealing {
     pub(crate) session: SealingSession,
 }
 
+/// A message as it leaves.
+#[derive(Clone, Debug)]
+pub(crate) struct Envelope {
+    pub(crate) octets: Vec<u8>,
+    /// The number of the boot that sealed it.
+    pub(crate) boot: u32,
+}
+
+/// Why a message was not sealed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotSealed {
+    /// No key can be had.
+    #[error(transparent)]
+    Key(#[from] VaultError),
+    /// The message.
+    #[error(transparent)]
+    Message(#[from] SealError),
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is behind it is replaced as a whole, or opened again after a failure.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -45,8 +67,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl KeyRing {
     pub(crate) fn new(vault: Vault) -> Self {
-        let (device, session) = (Mutex::new(None), Mutex::new(None));
-        Self(Arc::new(Inner { vault: Mutex::new(vault), device, session, generation: watch::Sender::new(0) }))
+        let (device, session, sealer) = (Mutex::new(None), Mutex::new(None), Mutex::new(None));
+        let (vault, generation) = (Mutex::new(vault), watch::Sender::new(0));
+        Self(Arc::new(Inner { vault, device, session, sealer, generation }))
     }
 
     pub(crate) fn vault(&self) -> MutexGuard<'_, Vault> {
@@ -81,6 +104,7 @@ impl KeyRing {
     }
 
     fn changed(&self) {
+        locked(&self.0.sealer).take();
         self.0.generation.send_modify(|generation| *generation = generation.wrapping_add(1));
     }
 
@@ -89,12 +113,27 @@ impl KeyRing {
         self.0.generation.subscribe()
     }
 
-    /// A sealer of a fresh boot, and the number of that boot; `None` as long as there is no key or no session.
-    pub(crate) fn sealer(&self, wanted: Sealing) -> Result<Option<(Sealer, u32)>, VaultError> {
-        on_a_wiped_stack(|| self.make_sealer(wanted))
+    /// Seals a message, beginning a boot where none is under way; `None` as long as there is no key or no session.
+    pub(crate) fn seal(&self, wanted: Sealing, plaintext: &[u8]) -> Result<Option<Envelope>, NotSealed> {
+        on_a_wiped_stack(|| {
+            let mut place = locked(&self.0.sealer);
+            // The limit of a boot: the next one has a key of its own.
+            if place.as_ref().is_some_and(|(sealer, _)| sealer.remaining() == 0) {
+                place.take();
+            }
+            if place.is_none() {
+                *place = self.make_sealer(wanted)?;
+            }
+            let Some((sealer, boot)) = place.as_mut() else { return Ok(None) };
+            let mut octets = vec![0; plaintext.len().saturating_add(MAX_OVERHEAD_OCTETS)];
+            let length = sealer.seal(plaintext, b"", &mut octets)?.len();
+            octets.truncate(length);
+            Ok(Some(Envelope { octets, boot: *boot }))
+        })
     }
 
-    fn make_sealer(&self, wanted: Sealing) -> Result<Option<(Sealer, u32)>, VaultError> {
+    /// A sealer of a fresh boot, and the number of that boot.
+    fn make_sealer(&self, wanted: Sealing) -> Result<Option<(Box<Sealer>, u32)>, VaultError> {
         let Sealing { service, algorithm, session } = wanted;
         let Some(device) = *locked(&self.0.device) else { return Ok(None) };
         let mut vault = self.vault();
@@ -116,6 +155,6 @@ impl KeyRing {
         let number = boot.id().number();
         let sealer = Sealer::new(&application, key_id, boot, algorithm)
             .map_err(|_not_built| VaultError::State("this program lacks the algorithm of sealing"))?;
-        Ok(Some((sealer, number)))
+        Ok(Some((Box::new(sealer), number)))
     }
 }

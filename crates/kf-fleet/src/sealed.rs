@@ -166,7 +166,7 @@ impl Fleet {
                     None => return Ok(Err(Refusal::new(NO_SESSION.0, NO_SESSION.1))),
                 },
             };
-            match on_a_wiped_stack(|| Opener::new(&application, key_id, sealed)) {
+            match on_a_wiped_stack(|| Opener::new(&application, key_id, sealed).map(Box::new)) {
                 Ok(opener) => self.openers.keep(sealed, opener),
                 Err(error) => return Ok(Err(error.into())),
             }

@@ -4,6 +4,7 @@
 //! whatever ends the one ends the other.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kf_access::Visibility;
@@ -11,7 +12,7 @@ use kf_api::operator::Credential;
 use kf_api::sealed::OpenRefusal;
 use kf_derive::Sender;
 use kf_exchange::{Acknowledgement, ClaimedIdentity, Kind, Refusal};
-use kf_key::{DeviceId, FacilityId, UnixMillis};
+use kf_key::{DeviceId, DeviceState, FacilityId, UnixMillis};
 use kf_seal::{Accepted, KeyId, Mark, Replay, ReplayError, Service};
 use kf_signer::{DeviceProof, SESSION_LIFETIME};
 use kf_store::device_key::KeyPlace;
@@ -33,9 +34,17 @@ const WAIT: u64 = 60 * UnixMillis::SECOND;
 type Window = Replay<BOOTS_REMEMBERED>;
 type SessionId = [u8; 16];
 
+/// How many sessions are looked at in one turn for whether their device key still stands: all of most fleets, and no more than some
+/// milliseconds of a large one.
+const LOOKED_AT: usize = 256;
+
 /// Sessions by their identifier.
 #[derive(Default)]
-pub(crate) struct Sessions(Mutex<BTreeMap<SessionId, Session>>);
+pub(crate) struct Sessions {
+    open: Mutex<BTreeMap<SessionId, Session>>,
+    /// The last one that was looked at.
+    looked_at: Mutex<SessionId>,
+}
 
 #[derive(Clone)]
 struct Session {
@@ -66,7 +75,20 @@ impl Session {
 
 impl Sessions {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SessionId, Session>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next ones in turn, with the keys that they lie under.
+    fn some(&self) -> Vec<(SessionId, DeviceId, KeyPlace)> {
+        let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let sessions = self.lock();
+        let behind = (Bound::Excluded(*looked_at), Bound::Unbounded);
+        let next = sessions.range(behind).chain(sessions.range(..=*looked_at)).take(LOOKED_AT);
+        let next: Vec<_> = next.map(|(id, session)| (*id, session.device, session.place)).collect();
+        if let Some((id, ..)) = next.last() {
+            *looked_at = *id;
+        }
+        next
     }
 
     /// Takes out what is over at `now`, or `fits`.
@@ -223,11 +245,25 @@ impl Fleet {
         Ok(answer)
     }
 
-    /// Ends what has lived for its time.
+    /// Ends what has lived for its time, and what fell with its device key.
     pub(crate) async fn turn_sessions(&self) -> Result<(), FleetError> {
-        let over = self.sessions.take(self.now(), |_, _| false);
+        let fallen = self.fallen_sessions()?;
+        let over = self.sessions.take(self.now(), |id, _| fallen.contains(id));
         metrics::gauge!("keyfleet_mixed_sessions").set(u32::try_from(self.sessions.count()).unwrap_or(u32::MAX));
         self.end_sessions(over).await
+    }
+
+    /// Sessions under device keys that will never be used again. Those of a device that is suspended wait: it may be back.
+    fn fallen_sessions(&self) -> Result<Vec<SessionId>, FleetError> {
+        let mut fallen = Vec::new();
+        for (id, device, place) in self.sessions.some() {
+            match self.store.sealed_key(&key_id(device, place)?, &Visibility::Fleet)? {
+                Ok(_) => {}
+                Err(SealedRefusal::Barred(state)) if state != DeviceState::Decommissioned => {}
+                Err(_for_good) => fallen.push(id),
+            }
+        }
+        Ok(fallen)
     }
 
     /// Forgets the keys of sessions that are over, here and in the signer, and logs how often each was used.

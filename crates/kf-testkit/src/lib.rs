@@ -26,7 +26,7 @@ pub use crash::{CRASH_AT, crash_library};
 pub use flash::{CardShape, FlashFault, NorFlash, SECTOR_OCTETS, TranslatedFlash};
 pub use foreign_authority::{Day, ForeignAuthority, IssuedIdentity};
 pub use https_server::{Answer, ClientCheck, HttpsServer, Received};
-pub use memory::{KnownSecret, MemoryFinding, MemoryReport, search_memory};
+pub use memory::{KnownSecret, MemoryFinding, MemoryReport, find_in_memory, search_memory};
 pub use postgres::Postgres;
 pub use process::Running;
 pub use python::Python;

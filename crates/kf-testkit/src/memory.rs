@@ -4,6 +4,7 @@
 //! Whoever may trace a process may read it so: its parent of the same user, as long as it is dumpable, and root always
 //! (ptrace(2), "access mode checking"). A test that cannot read fails and says so.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufRead as _;
 use std::io::BufReader;
@@ -15,6 +16,10 @@ const FRAGMENT_OCTETS: usize = 8;
 const CHUNK_OCTETS: usize = 1 << 20;
 const PAGE_OCTETS: usize = 4096;
 const FILTER_BITS: u32 = 20;
+/// Where an allocator begins a block: at a multiple of this.
+const BLOCK_OCTETS: usize = 16;
+/// How many different octets 32 random ones have at least, but in one case of ten million.
+const DIFFERENT_OCTETS: usize = 22;
 
 /// A secret that is known to the test.
 #[derive(Clone)]
@@ -32,6 +37,12 @@ impl KnownSecret {
     pub fn new(name: &str, octets: &[u8]) -> Self {
         assert!(octets.len() >= FRAGMENT_OCTETS, "{name} is too short to be looked for");
         Self { name: name.to_owned(), octets: octets.to_vec() }
+    }
+
+    /// Whether one of these runs of 8 octets is of it.
+    #[must_use]
+    pub fn lies_in(&self, runs: &BTreeSet<Vec<u8>>) -> bool {
+        self.octets.windows(FRAGMENT_OCTETS).any(|run| runs.contains(run))
     }
 
     /// What it is called.
@@ -81,20 +92,41 @@ impl MemoryReport {
 #[must_use]
 pub fn search_memory(process: u32, secrets: &[KnownSecret]) -> MemoryReport {
     let fragments = Fragments::of(secrets);
+    let mut report = MemoryReport::default();
+    for_each_region(process, |region, memory| region.search(memory, &fragments, &mut report));
+    assert!(report.octets > 0, "nothing of process {process} could be read; run the tests as root");
+    report
+}
+
+/// A secret that no test knows, in the memory of a process: the first 32 octets that `is_it` takes, of those that begin where an allocator
+/// begins a block and are different enough to be a key. What a key opens tells it from everything else.
+///
+/// # Panics
+/// As [`search_memory`].
+pub fn find_in_memory(process: u32, mut is_it: impl FnMut(&[u8; 32]) -> bool) -> Option<[u8; 32]> {
+    let mut found = None;
+    for_each_region(process, |region, memory| {
+        region.read(memory, |octets, _| {
+            let blocks = octets.windows(32).step_by(BLOCK_OCTETS).filter_map(<[u8]>::as_array);
+            found = found.or_else(|| blocks.filter(|block| is_a_key(block)).copied().find(&mut is_it));
+        });
+    });
+    found
+}
+
+/// The memory that is searched, one mapping after the other.
+fn for_each_region(process: u32, mut work: impl FnMut(&Region<'_>, &File)) {
     let open = |name: &str| {
         let path = format!("/proc/{process}/{name}");
         File::open(&path).unwrap_or_else(|error| panic!("{path}: {error}; run the tests as root"))
     };
     let (maps, memory) = (open("maps"), open("mem"));
-    let mut report = MemoryReport::default();
     for line in BufReader::new(maps).lines() {
         let line = line.unwrap_or_else(|error| panic!("/proc/{process}/maps: {error}"));
         if let Some(region) = Region::of(&line).filter(Region::is_searched) {
-            region.search(&memory, &fragments, &mut report);
+            work(&region, &memory);
         }
     }
-    assert!(report.octets > 0, "nothing of process {process} could be read; run the tests as root");
-    report
 }
 
 /// A line of `/proc/PID/maps` (proc(5)).
@@ -125,25 +157,32 @@ impl<'l> Region<'l> {
         self.rights.starts_with('r') && !is_of_the_kernel && (self.inode == 0 || self.rights.contains('w'))
     }
 
-    fn search(&self, memory: &File, fragments: &Fragments, report: &mut MemoryReport) {
+    /// Reads it piece by piece; returns how many octets may not be read.
+    fn read(&self, memory: &File, mut work: impl FnMut(&[u8], u64)) -> u64 {
         let mut chunk = vec![0; CHUNK_OCTETS];
-        let mut run = Run::default();
         let mut at = self.start;
         while at < self.end {
             let length = usize::try_from(self.end - at).map_or(CHUNK_OCTETS, |left| left.min(CHUNK_OCTETS));
-            let Some(octets) = chunk.get_mut(..length) else { return };
+            let Some(octets) = chunk.get_mut(..length) else { return 0 };
             // A region may have shrunk or gone since the list was read; secret memory answers EIO or EFAULT.
             if memory.read_exact_at(octets, at).is_err() {
-                report.unreadable_octets += self.end - at;
-                return;
+                return self.end - at;
             }
-            report.octets += u64::try_from(length).unwrap_or(0);
+            work(octets, at);
+            at += u64::try_from(length).unwrap_or(u64::MAX);
+        }
+        0
+    }
+
+    fn search(&self, memory: &File, fragments: &Fragments, report: &mut MemoryReport) {
+        let mut run = Run::default();
+        report.unreadable_octets += self.read(memory, |octets, at| {
+            report.octets += u64::try_from(octets.len()).unwrap_or(0);
             for (number, page) in octets.chunks(PAGE_OCTETS).enumerate() {
                 let address = at + u64::try_from(number * PAGE_OCTETS).unwrap_or(0);
                 run.page(page, address, self.name, fragments, report);
             }
-            at += u64::try_from(length).unwrap_or(u64::MAX);
-        }
+        });
     }
 }
 
@@ -235,6 +274,12 @@ fn is_telling(run: &[u8]) -> bool {
     octets.sort_unstable();
     octets.dedup();
     octets.len() >= 4
+}
+
+fn is_a_key(block: &[u8; 32]) -> bool {
+    let mut octets = *block;
+    octets.sort_unstable();
+    octets.chunk_by(u8::eq).count() >= DIFFERENT_OCTETS
 }
 
 #[cfg(test)]

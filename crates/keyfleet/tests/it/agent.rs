@@ -40,7 +40,7 @@ pub(crate) struct Site {
     port: u16,
 }
 
-fn configuration(fleet: &Fleet, port: u16, session: &str) -> String {
+fn configuration(fleet: &Fleet, port: u16, session: &str, key: &str) -> String {
     let pins = fleet.json(&["epoch", "pins"]);
     for (field, file) in [("delivery_key_pem", "delivery.pem"), ("order_key_pem", "order.pem")] {
         fs::write(fleet.path(file), pins[field].as_str().unwrap()).unwrap();
@@ -49,11 +49,11 @@ fn configuration(fleet: &Fleet, port: u16, session: &str) -> String {
     // The orders are to come over the broker: the server is not asked within the time of a test.
     format!(
         "server = \"{}\"\nlabel = \"thermo\"\ndevice_name = \"thermo-0001\"\nstate_dir = {:?}\n\
-         [trust]\nroot_file = {:?}\n[key]\nallow_plain_key = true\n[bootstrap]\ncode_file = {:?}\n\
+         [trust]\nroot_file = {:?}\n[bootstrap]\ncode_file = {:?}\n\
          [device_key]\ndelivery_key_file = {:?}\n\
          [orders]\norder_key_file = {:?}\npoll_seconds = 86400\n\
          [telemetry]\nkind = \"mqtt\"\nhost = \"localhost\"\nport = {port}\nreconnect_max_millis = 200\n\
-         [telemetry.sealed]\nsocket = {:?}\nsession = \"{session}\"\n",
+         [telemetry.sealed]\nsocket = {:?}\nsession = \"{session}\"\n[key]\n{key}\n",
         server(fleet),
         path("state"),
         fleet.data().join("root.pem"),
@@ -71,6 +71,11 @@ impl Site {
 
     /// The same, the agent's program as `prepare` makes it.
     pub(crate) fn start_with(session: &str, prepare: impl Fn(Tool) -> Tool) -> Self {
+        Self::start_where("allow_plain_key = true", session, prepare)
+    }
+
+    /// The same, with its keys where `key` says, the table of its configuration.
+    pub(crate) fn start_where(key: &str, session: &str, prepare: impl Fn(Tool) -> Tool) -> Self {
         let mut fleet = Fleet::start(&[]).with_device();
         // Before the server knows the broker: it would end their sessions there to give them the rights of devices.
         for name in ["relay", "spy"] {
@@ -84,7 +89,7 @@ impl Site {
         let fleet = fleet.served();
         sign_up(&fleet, "bert", "fleet-operator");
         fleet.run(&["code", "create", "thermo-0001", "--out", "code"]).succeeds();
-        private(&fleet.path("agent.toml"), &configuration(&fleet, port, session));
+        private(&fleet.path("agent.toml"), &configuration(&fleet, port, session, key));
         let agent = prepare(fleet.tool()).start(&["agent", "run", "--config", "agent.toml"]);
         let mut site = Self { fleet, broker, agent, port };
         site.events(&["device-key", "connected"]);
@@ -143,13 +148,27 @@ impl Site {
         self.broker.wait_for_line(|line| line.ends_with(&subscription));
     }
 
+    /// Has the agent seal these texts; what a relay behind the broker hears, in hexadecimal.
+    pub(crate) fn sealed(&mut self, texts: &[&str]) -> Vec<String> {
+        let count = texts.len().to_string();
+        let taken = self.client("relay", &["-t", "devices/+/sealed/#", "-C", &count, "-F", "%x", "-W", "60"]);
+        let listener = self.tool("mosquitto_sub");
+        let listener = std::thread::spawn(move || listener.run(&taken));
+        self.subscribed("relay", "devices/+/sealed/#");
+        for text in texts {
+            self.say(text);
+            self.event("sealed-published");
+        }
+        listener.join().unwrap().expect_success().stdout_text().lines().map(str::to_owned).collect()
+    }
+
     fn tool(&self, program: &str) -> Tool {
         Tool::new(program).directory(self.fleet.scratch.path())
     }
 }
 
 /// Eight octets in a row, wherever they lie in the files below a directory, unless they are all the same.
-fn fragments(directory: &Path, left_out: &[&str]) -> BTreeSet<Vec<u8>> {
+pub(crate) fn fragments(directory: &Path, left_out: &[&str]) -> BTreeSet<Vec<u8>> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
         if entry.file_type().unwrap().is_dir() {
@@ -250,18 +269,9 @@ fn a_device_lives_from_its_code_over_sealed_telemetry_and_a_rotation_to_its_wipe
 fn what_is_sealed_in_a_mixed_session_is_opened_while_the_session_lives() {
     let mut site = Site::start("mixed");
     site.event("session-agreed");
-    let taken = site.client("relay", &["-t", "devices/+/sealed/#", "-C", "2", "-F", "%x", "-W", "60"]);
-    let listener = site.tool("mosquitto_sub");
-    let listener = std::thread::spawn(move || listener.run(&taken));
-    site.subscribed("relay", "devices/+/sealed/#");
-    for text in ["21.5 C", "22.0 C"] {
-        site.say(text);
-        site.event("sealed-published");
-    }
-    let heard = listener.join().unwrap().expect_success().stdout_text();
-    let envelopes: Vec<&str> = heard.lines().collect();
-    fs::write(site.fleet.path("first"), envelopes[0]).unwrap();
-    fs::write(site.fleet.path("second"), envelopes[1]).unwrap();
+    let envelopes = site.sealed(&["21.5 C", "22.0 C"]);
+    fs::write(site.fleet.path("first"), &envelopes[0]).unwrap();
+    fs::write(site.fleet.path("second"), &envelopes[1]).unwrap();
     let opened = site.fleet.json(&["open", "first"]);
     assert_eq!(opened["plaintext"], "MjEuNSBD");
     assert!(opened["session"].is_string(), "{opened}");

@@ -1,11 +1,16 @@
 //! What a device seals is opened on the command line and by the relay, between two real Mosquittos; what the server seals
 //! is opened by the device.
 
+use std::cell::RefCell;
+use std::convert::Infallible;
 use std::fs;
+use std::rc::Rc;
 
 use kf_crypto::PrivateKey;
-use kf_derive::{DeviceKey, Sender, SoftwareKey};
-use kf_exchange::{AwaitChallenge, Ephemeral, IdentityKey, KeyPlace, PublicKey, Purpose, signature_from_der};
+use kf_derive::{ApplicationKey, DeviceKey, Sender, SessionKey, SoftwareKey};
+use kf_exchange::{
+    AwaitChallenge, Ephemeral, IdentityKey, KeyAgreement, KeyPlace, Message, PublicKey, Purpose, signature_from_der,
+};
 use kf_key::{DeviceId, KeyAlgorithm, SecretArray, SecretBytes};
 use kf_seal::{Boot, KeyId, MAX_ENVELOPE_OCTETS, Opener, Replay, SESSION, SealAlgorithm, Sealed, Sealer, Service};
 use kf_testkit::{Running, Tool, free_port};
@@ -28,10 +33,59 @@ impl IdentityKey for Chip {
 
 /// A device that enrolled and fetched its key.
 pub(crate) struct Device {
+    chip: Chip,
+    pin: PublicKey,
     id: DeviceId,
     place: KeyPlace,
     key: DeviceKey,
     secret: SecretArray<32>,
+}
+
+/// An ephemeral key pair that shows what was agreed with it.
+struct Shown(Ephemeral, Rc<RefCell<Vec<u8>>>);
+
+impl KeyAgreement for Shown {
+    type Error = Infallible;
+
+    fn public_key(&self) -> PublicKey {
+        self.0.public_key()
+    }
+
+    fn agree(&self, other: &PublicKey) -> Result<SecretArray<32>, Infallible> {
+        let shared = self.0.agree(other)?;
+        self.1.borrow_mut().extend_from_slice(shared.expose());
+        Ok(shared)
+    }
+}
+
+/// A mixed session that a device agreed.
+pub(crate) struct Mixed {
+    key_id: KeyId,
+    /// What both ephemeral keys make.
+    pub(crate) shared: Vec<u8>,
+    /// Its key.
+    pub(crate) secret: SecretArray<32>,
+}
+
+impl Mixed {
+    pub(crate) fn sealer(&self, boot: Boot) -> Sealer {
+        Sealer::new(&self.application(), self.key_id, boot, SealAlgorithm::Aes128Ccm).unwrap()
+    }
+
+    /// The key of its telemetry.
+    pub(crate) fn application(&self) -> ApplicationKey {
+        let key = SecretArray::fill(|octets| *octets = *self.secret.expose());
+        SessionKey::from_keyed_hmac(SoftwareKey::new(key)).application(b"telemetry", 0).unwrap()
+    }
+}
+
+/// A boot of sealing.
+pub(crate) fn boot(number: u32) -> Boot {
+    Boot::new(number, kf_crypto::random_array().unwrap()).unwrap()
+}
+
+fn ephemeral() -> Ephemeral {
+    Ephemeral::from_random(SecretArray::fill(|octets| *octets = kf_crypto::random_array().unwrap())).unwrap()
 }
 
 fn pem_key(fleet: &Fleet, name: &str, label: &str) -> Vec<u8> {
@@ -46,9 +100,9 @@ pub(crate) fn certified(fleet: &Fleet, name: &str, profile: &[&str]) {
     fleet.run(&[&issue[..], profile, &["--out", &out]].concat()).succeeds();
 }
 
-fn post(fleet: &Fleet, message: &[u8]) -> Vec<u8> {
+fn post(fleet: &Fleet, kind: &str, message: &[u8]) -> Vec<u8> {
     fs::write(fleet.path("message.cbor"), message).unwrap();
-    let url = format!("{}/v1/device/exchange", server(fleet));
+    let url = format!("{}/v1/device/{kind}", server(fleet));
     let root = fleet.data().join("root.pem");
     let curl = ["-sSf", "--cacert", root.to_str().unwrap(), "-H", "Content-Type: application/cbor"];
     let arguments = [&curl[..], &["--data-binary", "@message.cbor", &url]].concat();
@@ -73,18 +127,30 @@ impl Device {
         let pins = json(&pins.expect_success());
         let pin = kf_pki::pem::decode_all("PUBLIC KEY", pins["delivery_key_pem"].as_str().unwrap()).unwrap();
         let pin = PublicKey::from_spki(&pin[0]).unwrap();
-        let ephemeral = SecretArray::fill(|octets| *octets = kf_crypto::random_array().unwrap());
-        let ephemeral = Ephemeral::from_random(ephemeral).unwrap();
-        let (waiting, hello) = AwaitChallenge::start(Purpose::Delivery, ephemeral, [7; 16]).unwrap();
-        let challenge = post(fleet, hello.as_bytes());
-        let (waiting, proof) = waiting.prove(&challenge, &[pin], id, &chip).unwrap();
-        let delivered = waiting.open(&post(fleet, proof.as_bytes()), None).unwrap();
+        let (waiting, hello) = AwaitChallenge::start(Purpose::Delivery, ephemeral(), [7; 16]).unwrap();
+        let say = |message: Message| post(fleet, "exchange", message.as_bytes());
+        let (waiting, proof) = waiting.prove(&say(hello), &[pin], id, &chip).unwrap();
+        let delivered = waiting.open(&say(proof), None).unwrap();
         let place = delivered.place();
         let (key, done, acknowledgement) = delivered.acknowledge().unwrap();
-        done.finish(&post(fleet, acknowledgement.as_bytes())).unwrap();
+        done.finish(&say(acknowledgement)).unwrap();
         let secret = key.into_secret();
         let key = SecretArray::fill(|octets| *octets = *secret.expose());
-        Self { id, place, key: DeviceKey::from_keyed_hmac(SoftwareKey::new(key)), secret }
+        Self { chip, pin, id, place, key: DeviceKey::from_keyed_hmac(SoftwareKey::new(key)), secret }
+    }
+
+    /// Agrees a mixed session, which takes the place of the one before.
+    pub(crate) fn agree(&self, fleet: &Fleet) -> Mixed {
+        let shown = Rc::<RefCell<Vec<u8>>>::default();
+        let ephemeral = Shown(ephemeral(), Rc::clone(&shown));
+        let (waiting, hello) = AwaitChallenge::start(Purpose::Session, ephemeral, [8; 16]).unwrap();
+        let say = |message: Message| post(fleet, "session", message.as_bytes());
+        let (waiting, proof) = waiting.prove(&say(hello), &[self.pin], self.id, &self.chip).unwrap();
+        let (key, done, acknowledgement) = waiting.open_session(&say(proof), &self.place, &self.key).unwrap();
+        let session = Some(done.session());
+        done.finish(&say(acknowledgement)).unwrap();
+        let key_id = KeyId { session, ..self.key_id(Sender::Device, "telemetry") };
+        Mixed { key_id, shared: shown.take(), secret: key.into_secret() }
     }
 
     fn key_id(&self, sender: Sender, service: &str) -> KeyId {
@@ -93,7 +159,7 @@ impl Device {
         KeyId { device: self.id, facility_epoch, device_epoch, session: None, sender, service }
     }
 
-    fn application(&self, service: &str) -> kf_derive::ApplicationKey {
+    fn application(&self, service: &str) -> ApplicationKey {
         self.key.session(SESSION, 0).unwrap().application(service.as_bytes(), 0).unwrap()
     }
 
@@ -109,7 +175,7 @@ impl Device {
     }
 
     pub(crate) fn sealer(&self, number: u32) -> Sealer {
-        let boot = Boot::new(number, kf_crypto::random_array().unwrap()).unwrap();
+        let boot = boot(number);
         let key_id = self.key_id(Sender::Device, "telemetry");
         Sealer::new(&self.application("telemetry"), key_id, boot, SealAlgorithm::Aes128Ccm).unwrap()
     }

@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use kf_seal::{MAX_OVERHEAD_OCTETS, SealError, Sealer};
 use tokio::sync::watch;
 use tokio::time::Interval;
 
 use super::message;
 use crate::event::{Event, EventSink};
-use crate::key_ring::{KeyRing, Sealing};
+use crate::key_ring::{Envelope, KeyRing, NotSealed, Sealing};
 use crate::message_queue::MessageQueue;
-use crate::vault::on_a_wiped_stack;
 
 /// What is published next.
 pub(crate) enum Outbox {
@@ -31,18 +29,17 @@ pub(crate) struct SealedOutbox {
     ring: KeyRing,
     wanted: Sealing,
     generation: watch::Receiver<u64>,
-    sealer: Option<(Sealer, u32)>,
     /// Taken from the queue and not acknowledged yet.
     pending: Option<Vec<u8>>,
     /// The same, sealed: sent again as it is, so that the receiver can tell a repetition.
-    envelope: Option<Vec<u8>>,
+    envelope: Option<Envelope>,
     count: u64,
 }
 
 impl SealedOutbox {
     pub(crate) fn new(queue: Arc<MessageQueue>, ring: KeyRing, wanted: Sealing) -> Self {
         let generation = ring.generation();
-        Self { queue, ring, wanted, generation, sealer: None, pending: None, envelope: None, count: 0 }
+        Self { queue, ring, wanted, generation, pending: None, envelope: None, count: 0 }
     }
 
     async fn next(&mut self, events: &EventSink) -> Vec<u8> {
@@ -55,44 +52,34 @@ impl SealedOutbox {
             let plaintext = self.pending.insert(plaintext).clone();
             if self.generation.has_changed().unwrap_or(false) {
                 self.generation.mark_unchanged();
-                (self.sealer, self.envelope) = (None, None);
+                self.envelope = None;
             }
             if let Some(envelope) = &self.envelope {
-                return envelope.clone();
+                return envelope.octets.clone();
             }
-            if self.sealer.is_none() {
-                self.sealer = match self.ring.sealer(self.wanted) {
-                    Ok(sealer) => sealer,
-                    Err(error) => {
-                        events.tell(&Event::MessageRefused { reason: crate::failure::chain_of(&error) });
-                        None
-                    }
-                };
-            }
-            let Some((sealer, _)) = &mut self.sealer else {
-                // No key yet, or no session: it comes, or the agent ends.
-                if self.generation.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-                continue;
-            };
-            let mut out = vec![0; plaintext.len().saturating_add(MAX_OVERHEAD_OCTETS)];
-            match on_a_wiped_stack(|| sealer.seal(&plaintext, b"", &mut out).map(<[u8]>::to_vec)) {
-                Ok(envelope) => return self.envelope.insert(envelope).clone(),
-                // The limit of the boot: the next one has a key of its own.
-                Err(SealError::BootExhausted) => self.sealer = None,
-                Err(error) => {
+            match self.ring.seal(self.wanted, &plaintext) {
+                Ok(Some(envelope)) => return self.envelope.insert(envelope).octets.clone(),
+                Err(NotSealed::Message(error)) => {
                     events.tell(&Event::MessageRefused { reason: error.to_string() });
                     self.pending = None;
+                    continue;
                 }
+                Err(NotSealed::Key(error)) => {
+                    events.tell(&Event::MessageRefused { reason: crate::failure::chain_of(&error) });
+                }
+                Ok(None) => {}
+            }
+            // No key yet, or no session: it comes, or the agent ends.
+            if self.generation.changed().await.is_err() {
+                std::future::pending::<()>().await;
             }
         }
     }
 
     fn acknowledged(&mut self, events: &EventSink) {
-        (self.pending, self.envelope) = (None, None);
+        let boot = self.envelope.take().map(|envelope| envelope.boot).unwrap_or_default();
+        self.pending = None;
         self.count = self.count.saturating_add(1);
-        let boot = self.sealer.as_ref().map(|(_, boot)| *boot).unwrap_or_default();
         events.tell(&Event::SealedPublished { boot, count: self.count });
         let messages = self.queue.dropped();
         if messages > 0 {

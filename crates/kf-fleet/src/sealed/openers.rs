@@ -19,7 +19,8 @@ pub(crate) struct Openers(Mutex<Remembered>);
 struct Remembered {
     /// Counts the uses, to tell what was used longest ago.
     clock: u64,
-    openers: BTreeMap<Place, (u64, Opener)>,
+    /// Boxed: what is moved within a map leaves copies.
+    openers: BTreeMap<Place, (u64, Box<Opener>)>,
 }
 
 fn place(sealed: &Sealed<'_>) -> Place {
@@ -36,7 +37,7 @@ impl Openers {
     }
 
     /// Remembers an opener, unless there is one: that one has counted its failures.
-    pub(crate) fn keep(&self, sealed: &Sealed<'_>, opener: Opener) {
+    pub(crate) fn keep(&self, sealed: &Sealed<'_>, opener: Box<Opener>) {
         let mut remembered = self.remembered();
         let now = remembered.clock;
         if remembered.openers.len() >= MAX_OPENERS {

@@ -1,3 +1,5 @@
+use sha2::{Digest as _, Sha256};
+
 use super::*;
 use crate::Tool;
 
@@ -52,4 +54,13 @@ fn a_secret_in_a_live_process_is_found_and_one_that_is_not_there_is_not() {
     let report = search_memory(program.id(), &known);
     assert!(report.count("kept") > 0 && report.octets > 100_000, "{report:?}");
     assert_eq!(report.count("absent"), 0);
+}
+
+#[test]
+fn a_key_that_nobody_told_is_found_by_what_it_opens() {
+    let key = Box::new(std::array::from_fn::<u8, 32, _>(|octet| secret(9)[octet]));
+    let digest = Sha256::digest(key.as_slice());
+    let found = find_in_memory(std::process::id(), |block| Sha256::digest(block) == digest);
+    assert_eq!(found.as_ref(), Some(key.as_ref()));
+    assert_eq!(find_in_memory(std::process::id(), |_| false), None);
 }

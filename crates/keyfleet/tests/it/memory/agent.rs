@@ -22,7 +22,7 @@ fn identity_scalar(state: &Path) -> Vec<u8> {
 }
 
 /// A copy of an agent's vault, to be read as the agent reads it.
-struct Copy(Vec<u8>);
+pub(super) struct Copy(Vec<u8>);
 
 impl Flash for Copy {
     type Error = std::fmt::Error;
@@ -59,40 +59,47 @@ fn wrapping_key(state: &Path) -> SecretArray<32> {
     SecretArray::fill(|octets: &mut [u8; 32]| file.read_exact_at(octets, 0).unwrap())
 }
 
+/// What an agent's vault opens to under this key.
+pub(super) fn opened(vault: &[u8], wrapping: &[u8; 32]) -> Option<Store<Copy, Authenticated>> {
+    let key = SoftwareKey::new(SecretArray::fill(|octets| *octets = *wrapping));
+    let integrity = SecretArray::fill(|tag| key.hmac_sha256(b"keyfleet-agent vault integrity v1", tag).unwrap());
+    Store::open(Copy(vault.to_vec()), Authenticated::new(integrity)).ok()
+}
+
 /// The device key in an agent's vault, and the key of its telemetry.
-fn device_key(state: &Path, device: DeviceId) -> [(&'static str, SecretArray<32>); 2] {
-    let mut integrity = [0; 32];
-    SoftwareKey::new(wrapping_key(state)).hmac_sha256(b"keyfleet-agent vault integrity v1", &mut integrity).unwrap();
-    let integrity = Authenticated::new(SecretArray::fill(|octets| *octets = integrity));
-    let mut store = Store::open(Copy(fs::read(state.join("vault")).unwrap()), integrity).unwrap();
-    let wrap = FusedKey::new(SoftwareKey::new(wrapping_key(state)));
+pub(super) fn device_key(state: &Path, wrapping: &[u8; 32], device: DeviceId) -> [(&'static str, SecretArray<32>); 2] {
+    let mut store = opened(&fs::read(state.join("vault")).unwrap(), wrapping).unwrap();
+    let wrap = FusedKey::new(SoftwareKey::new(SecretArray::fill(|octets| *octets = *wrapping)));
     let held = HeldKey::load(&mut store, &wrap, device).unwrap().unwrap();
     let application = held.application(&Service::new("telemetry").unwrap()).unwrap().into_secret();
     [("device key", held.into_key().into_secret()), ("application key", application)]
+}
+
+pub(super) fn id_of(site: &Site) -> DeviceId {
+    site.fleet.json(&["device", "show", "thermo-0001"])["device"]["id"].as_str().unwrap().parse().unwrap()
 }
 
 #[test]
 fn an_agent_keeps_nothing_of_its_code_and_its_former_keys_and_after_a_wipe_of_any() {
     let mut site = Site::start("derived");
     let state = site.fleet.path("state");
-    let shown = site.fleet.json(&["device", "show", "thermo-0001"]);
-    let device: DeviceId = shown["device"]["id"].as_str().unwrap().parse().unwrap();
+    let (device, wrapping) = (id_of(&site), wrapping_key(&state));
     let code = fs::read_to_string(site.fleet.path("code")).unwrap();
     let first = identity_scalar(&state);
     let mut known = vec![
         KnownSecret::new("code", code.trim().as_bytes()),
         KnownSecret::new("former identity key", &first),
-        KnownSecret::new("wrapping key", wrapping_key(&state).expose()),
+        KnownSecret::new("wrapping key", wrapping.expose()),
     ];
     let mut note = |keys: [(&'static str, SecretArray<32>); 2]| {
         known.extend(keys.iter().map(|(name, key)| KnownSecret::new(name, key.expose())));
     };
-    note(device_key(&state, device));
+    note(device_key(&state, wrapping.expose(), device));
     site.say("21.5 C");
     site.event("sealed-published");
     site.order("rotate");
     site.events(&["renewed", "order-answered", "connected"]);
-    note(device_key(&state, device));
+    note(device_key(&state, wrapping.expose(), device));
     let second = identity_scalar(&state);
     assert_ne!(first, second);
     known.push(KnownSecret::new("identity key", &second));
