@@ -52,14 +52,20 @@ WRAP(ftruncate64, (int fd, off64_t length), (fd, length))
 #[must_use]
 pub fn crash_library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        // Used until the last test ends, and so never removed by the process that made it.
-        let directory = crate::scratch().keep();
-        let (source, library) = (directory.join("crash.c"), directory.join("crash.so"));
-        std::fs::write(&source, SHIM).expect("a scratch directory can be written");
-        let text = |path: &Path| path.to_str().expect("a scratch path is text").to_owned();
-        let arguments = ["-shared", "-fPIC", "-o", &text(&library), &text(&source), "-ldl"];
-        drop(Tool::new("cc").run(&arguments).expect_success());
-        library
-    })
+    LIBRARY.get_or_init(|| preloaded("crash", SHIM))
+}
+
+/// Compiles a library that is loaded in front of libc.
+///
+/// # Panics
+/// Without a C compiler.
+pub(crate) fn preloaded(name: &str, text: &str) -> PathBuf {
+    // Used until the last test ends, and so never removed by the process that made it.
+    let directory = crate::scratch().keep();
+    let (source, library) = (directory.join(format!("{name}.c")), directory.join(format!("{name}.so")));
+    std::fs::write(&source, text).expect("a scratch directory can be written");
+    let text = |path: &Path| path.to_str().expect("a scratch path is text").to_owned();
+    let arguments = ["-shared", "-fPIC", "-o", &text(&library), &text(&source), "-ldl"];
+    drop(Tool::new("cc").run(&arguments).expect_success());
+    library
 }

@@ -18,12 +18,14 @@ mod chip;
 mod digest;
 mod ecc;
 mod memory;
+mod served;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bus::Board;
 
 pub use bus::{BusError, ElementBus, ElementDelay};
+pub use served::ServedElement;
 
 /// Something that goes wrong once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

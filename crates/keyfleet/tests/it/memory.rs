@@ -2,6 +2,7 @@
 //! see what is there: a key that is in use where it is searched for.
 
 mod agent;
+mod hardware;
 mod session;
 mod station;
 mod verbs;
