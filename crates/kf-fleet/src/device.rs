@@ -4,8 +4,7 @@ mod act;
 mod facts;
 pub(crate) mod import;
 
-use kf_access::{Action, Principal, Target, Visibility, authorize};
-use kf_api::audit::AuditRecord;
+use kf_access::{Action, Principal, Target, authorize};
 use kf_api::device::{Device, DeviceFilter, DeviceHistory, NewDevice};
 use kf_api::{Page, PageRequest};
 use kf_key::{DeviceId, DeviceState, FacilityId, KeyProtection, ProductLineId, UnixMillis};
@@ -14,9 +13,6 @@ use kf_store::device::{DeviceQuery, Registration};
 use crate::entry::Entry;
 use crate::{Fleet, FleetError};
 pub(crate) use facts::check_new_device;
-
-/// Log entries shown with a device; older ones are in the log.
-const MAX_EVENT_PAGES: u32 = 10;
 
 impl Fleet {
     /// Registers a device. Registering the same facts again answers with the device that is there.
@@ -74,34 +70,7 @@ impl Fleet {
     pub async fn device_show(&self, who: &Principal, device: &str) -> Result<DeviceHistory, FleetError> {
         let device = self.find_device(device, &who.visibility())?;
         let permit = authorize(who, Action::DeviceRead, Target::Facility(device.facility))?;
-        let visibility = permit.visibility();
-        let facility = self.store.facility(device.facility, visibility)?.ok_or(FleetError::NotFound("facility"))?;
-        let line = self.store.product_line(device.product_line)?.ok_or(FleetError::NotFound("product line"))?;
-        Ok(DeviceHistory {
-            facility_name: facility.name,
-            product_line_name: line.name,
-            certificates: self.store.certificates_of_device(device.id, visibility)?,
-            events: self.events_about(device.id, visibility)?,
-            unsafe_marks: self.store.unsafe_marks(device.id)?,
-            device,
-        })
-    }
-
-    /// The log entries about a device, oldest first.
-    fn events_about(&self, device: DeviceId, visibility: &Visibility) -> Result<Vec<AuditRecord>, FleetError> {
-        let subject = device.to_string();
-        let mut page = PageRequest { after: None, limit: Some(kf_api::page::MAX_LIMIT) };
-        let mut events = Vec::new();
-        for _ in 0..MAX_EVENT_PAGES {
-            let found = self.store.log_list(Some(&subject), visibility, &page)?;
-            events.extend(found.items);
-            page.after = found.next;
-            if page.after.is_none() {
-                break;
-            }
-        }
-        events.sort_by_key(|event| event.index);
-        Ok(events)
+        Ok(self.store.device_history(device, permit.visibility())?)
     }
 
     /// A device that is about to be registered.

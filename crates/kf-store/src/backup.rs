@@ -148,7 +148,7 @@ impl Store {
         };
         let listing = Listing::descending("id", vec![Branch::new("backup")]);
         let rows = usize::try_from(page.rows()).unwrap_or(usize::MAX);
-        self.read(|connection| {
+        self.read_at_once(|connection| {
             let mut items = Vec::new();
             for key in listing.keys(connection, before, rows + 1)? {
                 items.extend(sql::one(connection, "SELECT record FROM backup WHERE id = ?1", [key], backup_row)?);

@@ -248,15 +248,6 @@ impl Store {
         let next = next_of(&mut items, rows, |last| last.id.to_string());
         Ok(Page { items, next })
     }
-
-    /// What is unsafe about a device, for ever.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub fn unsafe_marks(&self, device: DeviceId) -> Result<Vec<String>, StoreError> {
-        let sql = "SELECT mark FROM device_unsafe WHERE device = ?1 ORDER BY mark LIMIT 100";
-        self.read(|connection| sql::all(connection, sql, [device.as_bytes()], |row| row.get(0)))
-    }
 }
 
 fn require_state(act: &Act<'_>, id: BatchId) -> Result<BatchState, StoreError> {

@@ -292,6 +292,17 @@ impl ComingIssuance {
     }
 }
 
+/// See [`Store::certificates_of_device`].
+pub(crate) fn of_device(
+    connection: &Connection,
+    device: DeviceId,
+    visibility: &Visibility,
+) -> Result<Vec<Certificate>, StoreError> {
+    let sql =
+        concat!(columns!(), " WHERE c.device = ?2 AND ", in_scope!("c.facility"), " ORDER BY c.serial DESC LIMIT 1000");
+    sql::all(connection, sql, (scope(visibility), device.as_bytes()), certificate_row)
+}
+
 impl Store {
     /// Tells the writer that an issuance will be recorded as soon as it is signed, so that it commits many together
     /// while many are being signed. Nothing is reserved; dropping it takes the word back.
@@ -439,7 +450,7 @@ impl Store {
         query: &CertificateQuery,
         visibility: &Visibility,
     ) -> Result<Page<Certificate>, StoreError> {
-        self.read(|connection| listed::page(connection, query, visibility))
+        self.read_at_once(|connection| listed::page(connection, query, visibility))
     }
 
     /// The certificates of a device, newest first, at most 1,000.
@@ -451,13 +462,7 @@ impl Store {
         device: DeviceId,
         visibility: &Visibility,
     ) -> Result<Vec<Certificate>, StoreError> {
-        let sql = concat!(
-            columns!(),
-            " WHERE c.device = ?2 AND ",
-            in_scope!("c.facility"),
-            " ORDER BY c.serial DESC LIMIT 1000"
-        );
-        self.read(|connection| sql::all(connection, sql, (scope(visibility), device.as_bytes()), certificate_row))
+        self.read(|connection| of_device(connection, device, visibility))
     }
 
     /// What OCSP says about a serial number: one lookup in one tree.

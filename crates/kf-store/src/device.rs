@@ -19,6 +19,7 @@ use crate::sql::{self, in_scope, scope};
 use crate::{Audit, Logged, Store, StoreError};
 
 pub(crate) mod change;
+mod history;
 mod listed;
 
 /// Rows of one registration.
@@ -301,7 +302,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn devices(&self, query: &DeviceQuery, visibility: &Visibility) -> Result<Page<Device>, StoreError> {
-        self.read(|connection| listed::page(connection, query, visibility))
+        self.read_at_once(|connection| listed::page(connection, query, visibility))
     }
 
     /// Devices by state, in the order of [`DeviceState::ALL`]; kept as counters, so it costs the same at any size.

@@ -5,7 +5,7 @@ use kf_api::facility::Facility;
 use kf_api::{Page, PageRequest};
 use kf_key::FacilityId;
 
-use rusqlite::Row;
+use rusqlite::{Connection, Row};
 
 use crate::act::Class;
 use crate::column::{self, millis};
@@ -20,6 +20,16 @@ fn row(row: &Row<'_>) -> rusqlite::Result<Facility> {
         description: row.get(2)?,
         created: column::time(row, 3)?,
     })
+}
+
+/// See [`Store::facility`].
+pub(crate) fn by_id(
+    connection: &Connection,
+    id: FacilityId,
+    visibility: &Visibility,
+) -> Result<Option<Facility>, StoreError> {
+    let sql = concat!("SELECT id, name, description, created FROM facility WHERE id = ?2 AND ", in_scope!("id"));
+    sql::one(connection, sql, (scope(visibility), id.as_bytes()), row)
 }
 
 impl Store {
@@ -42,8 +52,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn facility(&self, id: FacilityId, visibility: &Visibility) -> Result<Option<Facility>, StoreError> {
-        let sql = concat!("SELECT id, name, description, created FROM facility WHERE id = ?2 AND ", in_scope!("id"));
-        self.read(|connection| sql::one(connection, sql, (scope(visibility), id.as_bytes()), row))
+        self.read(|connection| by_id(connection, id, visibility))
     }
 
     /// A facility by name; `None` also when it lies outside `visibility`.

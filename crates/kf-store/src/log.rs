@@ -241,6 +241,28 @@ pub(crate) fn load_tree(connection: &Connection) -> Result<Tree, StoreError> {
     Tree::restore(size, edges).map_err(|error| StoreError::Corrupt { what: error.to_string() })
 }
 
+/// See [`Store::log_list`].
+pub(crate) fn list(
+    connection: &Connection,
+    subject: Option<&str>,
+    visibility: &Visibility,
+    page: &PageRequest,
+) -> Result<Page<AuditRecord>, StoreError> {
+    let after = match &page.after {
+        None => -1,
+        Some(text) => integer(text.parse().map_err(|_detail| BAD_CURSOR)?),
+    };
+    let rows = usize::try_from(page.rows()).unwrap_or(usize::MAX);
+    let keys = log_listing(subject, visibility).keys(connection, after.into(), rows + 1)?;
+    let mut items = Vec::with_capacity(keys.len());
+    for key in keys {
+        let sql = "SELECT idx, entry FROM log WHERE idx = ?1";
+        items.extend(sql::one(connection, sql, [key], record)?);
+    }
+    let next = next_of(&mut items, rows, |last: &AuditRecord| last.index.to_string());
+    Ok(Page { items, next })
+}
+
 impl Store {
     /// Appends entries that belong to no act on the database.
     ///
@@ -286,22 +308,7 @@ impl Store {
         visibility: &Visibility,
         page: &PageRequest,
     ) -> Result<Page<AuditRecord>, StoreError> {
-        let after = match &page.after {
-            None => -1,
-            Some(text) => integer(text.parse().map_err(|_detail| BAD_CURSOR)?),
-        };
-        let listing = log_listing(subject, visibility);
-        self.read(|connection| {
-            let rows = usize::try_from(page.rows()).unwrap_or(usize::MAX);
-            let keys = listing.keys(connection, after.into(), rows + 1)?;
-            let mut items = Vec::with_capacity(keys.len());
-            for key in keys {
-                let sql = "SELECT idx, entry FROM log WHERE idx = ?1";
-                items.extend(sql::one(connection, sql, [key], record)?);
-            }
-            let next = next_of(&mut items, rows, |last: &AuditRecord| last.index.to_string());
-            Ok(Page { items, next })
-        })
+        self.read_at_once(|connection| list(connection, subject, visibility, page))
     }
 
     /// A hash tile for publication: `width` hashes (1 to 256) of tile `index` at `level`, each 32 octets.

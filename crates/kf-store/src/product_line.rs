@@ -4,7 +4,7 @@ use kf_api::product_line::{EnrolmentPolicy, ProductLine};
 use kf_api::{Page, PageRequest};
 use kf_key::{AuthorityId, ProductLineId};
 
-use rusqlite::Row;
+use rusqlite::{Connection, Row};
 
 use crate::act::{Act, Class};
 use crate::column::{self, millis};
@@ -33,6 +33,12 @@ fn require_authority(act: &Act<'_>, authority: Option<AuthorityId>) -> Result<()
     } else {
         Err(StoreError::NotFound { what: "authority" })
     }
+}
+
+/// See [`Store::product_line`].
+pub(crate) fn by_id(connection: &Connection, id: ProductLineId) -> Result<Option<ProductLine>, StoreError> {
+    let sql = "SELECT id, name, authority, policy, created FROM product_line WHERE id = ?1";
+    sql::one(connection, sql, [id.as_bytes()], row)
 }
 
 impl Store {
@@ -84,8 +90,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn product_line(&self, id: ProductLineId) -> Result<Option<ProductLine>, StoreError> {
-        let sql = "SELECT id, name, authority, policy, created FROM product_line WHERE id = ?1";
-        self.read(|connection| sql::one(connection, sql, [id.as_bytes()], row))
+        self.read(|connection| by_id(connection, id))
     }
 
     /// A product line by name, which is its EST label.

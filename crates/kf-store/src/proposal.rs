@@ -179,7 +179,7 @@ impl Store {
         });
         let listing = Listing::descending("id", branches.collect());
         let rows = usize::try_from(page.rows()).unwrap_or(usize::MAX);
-        self.read(|connection| {
+        self.read_at_once(|connection| {
             let mut items = Vec::new();
             for key in listing.keys(connection, before, rows + 1)? {
                 items.extend(sql::one(connection, concat!(columns!(), " WHERE id = ?1"), [key], proposal_row)?);

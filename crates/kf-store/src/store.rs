@@ -217,6 +217,14 @@ impl Store {
         self.inner.readers.with(self.shared().are_coming(), read)
     }
 
+    /// Runs several reads on one snapshot of the database: they fit together, and its locks are taken once.
+    pub(crate) fn read_at_once<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.read(|connection| crate::sql::at_once(connection, || read(connection)))
+    }
+
     fn queue(&self) -> Result<mpsc::Sender<Message>, StoreError> {
         let queue = self.inner.queue.lock().unwrap_or_else(PoisonError::into_inner);
         queue.clone().ok_or(StoreError::Closed)
