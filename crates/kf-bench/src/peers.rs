@@ -254,7 +254,7 @@ pub(crate) fn openbao_rewrap(
     }
     send("/v1/transit/keys/patients/rotate", json!({}))?;
     let body = json!({"batch_input": old}).to_string();
-    let calls = 5 * effort.scale;
+    let calls = 10 * effort.scale;
     let request = post("/v1/transit/rewrap/patients", "application/json", &token, body.as_bytes());
     let requests = (0..calls).map(|_| request.clone()).collect();
     Ok(served.cost(runtime, requests, Connections::Kept)? / f64::from(items))
