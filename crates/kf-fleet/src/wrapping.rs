@@ -26,9 +26,21 @@ const BATCHES_PER_TURN: u32 = 8;
 /// How long rows that do not open are left alone.
 const REST: u64 = UnixMillis::HOUR;
 
-/// Where the sweep is. Only what does not open makes it remember anything.
+/// Where the sweep is. Only what does not open makes it remember a place.
 #[derive(Default)]
-pub(crate) struct WrappingSweep(Mutex<Place>);
+pub(crate) struct WrappingSweep {
+    place: Mutex<Place>,
+    /// The next batch, made while the one before it was written.
+    ready: Mutex<Option<Batch>>,
+}
+
+/// Rows to be moved, and what is to be written. A row is only moved as it was read, so that a batch which is old moves less.
+struct Batch {
+    /// The version that they are brought under.
+    newest: u32,
+    rows: Vec<WrappedRow>,
+    moved: Vec<MovedRow>,
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
@@ -50,7 +62,11 @@ pub struct Rewrapped {
 
 impl WrappingSweep {
     fn place(&self) -> MutexGuard<'_, Place> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ready(&self) -> MutexGuard<'_, Option<Batch>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -193,25 +209,39 @@ impl Fleet {
         if newest == FIRST_VERSION {
             return Ok(Rewrapped::default());
         }
-        let rows = self.store.wrapped_below(newest, after, limit)?;
-        if rows.is_empty() {
-            return Ok(self.end_sweep(now));
-        }
-        let last = rows.last().map(|row| row.place);
-        let moved_rows = self.rewrapped(&rows).await?;
-        let unreadable = u64::try_from(rows.len() - moved_rows.len()).unwrap_or(u64::MAX);
-        let keys: Vec<WrappedPlace> = moved_rows.iter().map(|row| row.from.place).collect();
-        let moved = if moved_rows.is_empty() { 0 } else { self.store_moved(moved_rows, newest).await? };
+        let ready = self.wrapping_sweep.ready().take();
+        let batch = match ready.filter(|batch| batch.newest == newest && batch.rows.len() <= limit) {
+            Some(batch) => batch,
+            None => self.batch(newest, after, limit).await?,
+        };
+        let Some(last) = batch.rows.last().map(|row| row.place) else { return Ok(self.end_sweep(now)) };
+        let unreadable = u64::try_from(batch.rows.len() - batch.moved.len()).unwrap_or(u64::MAX);
+        let keys: Vec<WrappedPlace> = batch.moved.iter().map(|row| row.from.place).collect();
+        // The signer works on the next one while the disk has this one.
+        let (moved, next) = tokio::join!(self.store_moved(batch.moved, newest), self.batch(newest, Some(last), limit));
+        let moved = moved?;
         self.replace_handles(&keys)?;
         if unreadable > 0 {
             let mut place = self.wrapping_sweep.place();
-            place.after = last;
+            place.after = Some(last);
             place.unreadable = place.unreadable.saturating_add(unreadable);
         }
+        // Whatever went wrong with it will be said when it is its turn.
+        *self.wrapping_sweep.ready() = next.ok().filter(|batch| !batch.rows.is_empty());
         Ok(Rewrapped { moved, unreadable, more: true })
     }
 
+    /// The next rows, and what is to be written of them.
+    async fn batch(&self, newest: u32, after: Option<WrappedPlace>, limit: usize) -> Result<Batch, FleetError> {
+        let rows = self.store.wrapped_below(newest, after, limit)?;
+        let moved = self.rewrapped(&rows).await?;
+        Ok(Batch { newest, rows, moved })
+    }
+
     async fn store_moved(&self, rows: Vec<MovedRow>, newest: u32) -> Result<u64, FleetError> {
+        if rows.is_empty() {
+            return Ok(0);
+        }
         let entry = Entry::done(&Self::server_principal(), "wrapping.rewrap", self.now())
             .about(format!("wrap:{newest}"))
             .with("version", newest);
