@@ -1,6 +1,7 @@
 //! What does not grow with the fleet: looking up, listing, starting.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use kf_fleet::DataDir;
 use tokio::runtime::Runtime;
@@ -13,7 +14,7 @@ use crate::network::default_issuer;
 use crate::populated_store::{Places, PopulatedStore};
 use crate::real_server::{RealFleet, RealServer};
 use crate::scratch_fleet::{FACILITY, LINE};
-use crate::trivial_server::{runtime, server_cpu};
+use crate::trivial_server::runtime;
 
 /// Devices of the small fleet.
 const SMALL: u32 = 1_000;
@@ -86,9 +87,9 @@ fn served(effort: &Effort, runtime: &Runtime, small: &RealFleet, large: &RealFle
     let (shown, ratio) = (name("device show over HTTPS"), among_many / among_few);
     let first_time = name("device show over HTTPS, each the first time after a start");
     Ok(vec![
-        Figure::value(first_time, micros(first), "us CPU", Aim::None),
-        Figure::ratio(shown, micros(among_many), "us CPU", ratio, "at the smallest", Aim::AtMost(1.2))
-            .with_note("what an operator asks: token checked, device, certificates, answer; server and signer"),
+        Figure::value(first_time, micros(first), "us", Aim::None),
+        Figure::ratio(shown, micros(among_many), "us", ratio, "at the smallest", Aim::AtMost(1.2))
+            .with_note("what an operator waits for: token checked, device, certificates, log entries, answer, TLS"),
         Figure::value("start at 1,000, until ready", small.start_seconds, "s", Aim::None),
         Figure::value(name("start, until ready"), large.start_seconds, "s", Aim::AtMost(5.0))
             .with_note("keyfleet serve with its signer: Argon2id, registry, log, CAs, CRLs"),
@@ -96,7 +97,8 @@ fn served(effort: &Effort, runtime: &Runtime, small: &RealFleet, large: &RealFle
     ])
 }
 
-/// CPU seconds that a running server spends on showing one of `among` devices to its owner, over a kept connection.
+/// Seconds until a running server has shown one of `among` devices to its owner, over a kept connection. Not its CPU time, in which
+/// what it does in the background after a start counts as well.
 fn show(
     runtime: &Runtime,
     server: &RealServer,
@@ -110,8 +112,9 @@ fn show(
         })
         .collect();
     let count = u32::try_from(calls.len()).unwrap_or(u32::MAX);
-    let calls = Arc::new(calls);
-    server_cpu(server.process(), count, || runtime.block_on(send_all(calls, 1, Connections::Kept)))
+    let begun = Instant::now();
+    runtime.block_on(send_all(Arc::new(calls), 1, Connections::Kept))?;
+    Ok(begun.elapsed().as_secs_f64() / f64::from(count))
 }
 
 /// One figure per size; the largest is held against the smallest, although that one lies in the processor's cache. The
