@@ -119,14 +119,13 @@ async fn until_stopped(dir: DataDir, config: FleetConfig, configured: Option<u16
     let listeners = Listeners { https, http };
     let serving = tokio::spawn(kf_server::serve(Arc::clone(&fleet), listeners, Limits::default(), stopped));
     let outcome = wait(serving, stop).await;
-    profile::note_address(dir.path(), None)?;
     if let Err(error) = background.await {
         tracing::error!(%error, "the background work ended in a bug");
     }
     fleet.close().await;
     signer.shutdown().await;
     tracing::info!("stopped");
-    outcome
+    outcome.and(profile::note_address(dir.path(), None))
 }
 
 /// Serves until a signal asks to stop; what is in flight is finished.
