@@ -37,6 +37,11 @@ impl Anchors {
     pub(crate) fn has(&self, sha256: &str) -> bool {
         self.roots.iter().any(|der| fingerprint(der).eq_ignore_ascii_case(sha256))
     }
+
+    /// The SHA-256 of each, hexadecimal, separated by spaces.
+    pub(crate) fn fingerprints(&self) -> String {
+        self.roots.iter().map(|der| fingerprint(der)).collect::<Vec<_>>().join(" ")
+    }
 }
 
 /// SHA-256 of a certificate, hexadecimal.
@@ -69,6 +74,7 @@ mod tests {
         assert_eq!(anchors.roots, configured);
         anchors.replace(vec![b"old".to_vec(), b"new".to_vec()], &mut disk).unwrap();
         assert!(anchors.has(&fingerprint(b"new")) && !anchors.has(&fingerprint(b"other")));
+        assert_eq!(anchors.fingerprints(), format!("{} {}", fingerprint(b"old"), fingerprint(b"new")));
         assert_eq!(Anchors::open(configured.clone(), &disk).unwrap(), anchors);
         assert_eq!(Anchors::open(vec![b"another".to_vec()], &disk).unwrap().roots, [b"another".to_vec()]);
         for broken in [b"".as_slice(), b"\n", b"00\nnothing", &[0xff, 0x0a]] {

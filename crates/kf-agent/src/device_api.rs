@@ -1,7 +1,8 @@
 //! What the device asks the server beside enrolment: key exchanges, sessions, orders.
 
 use kf_api::order::{
-    ACTS_HEADER, ALGORITHM_HEADER, ANCHOR_HEADER, ORDER_KEY_HEADER, OrderAct, RENEWAL_HEADER, STORAGE_HEADER,
+    ACTS_HEADER, ALGORITHM_HEADER, ANCHOR_HEADER, ANCHORS_HEADER, ORDER_KEY_HEADER, OrderAct, RENEWAL_HEADER,
+    STORAGE_HEADER,
 };
 use kf_client::header::{CONTENT_TYPE, RETRY_AFTER};
 use kf_client::{ClientError, HeaderName, HeaderValue, Method, Response};
@@ -24,6 +25,11 @@ pub(crate) struct Knows {
     pub(crate) order_key: Option<String>,
 }
 
+/// Beside a poll: a header with text that was made here.
+fn said(name: &'static str, text: &str) -> Option<(HeaderName, HeaderValue)> {
+    Some((HeaderName::from_static(name), HeaderValue::from_str(text).ok()?))
+}
+
 /// What waits for the device.
 #[derive(Debug)]
 pub(crate) struct News {
@@ -31,6 +37,8 @@ pub(crate) struct News {
     pub(crate) order: Option<Vec<u8>>,
     /// SHA-256, hexadecimal, of a root that it is to take up.
     pub(crate) anchor: Option<String>,
+    /// The same of a root that it holds, and that is handed out no more.
+    pub(crate) gone_anchor: Option<String>,
     /// What asks for a new storage key; the statement is to name it.
     pub(crate) storage: Option<[u8; 16]>,
     /// Whether a new identity key and certificate are asked for.
@@ -131,20 +139,25 @@ impl Server {
     pub(crate) async fn news(&self, identity: &Identity, knows: Knows) -> Result<News, Refusal> {
         let client = self.client().identity(identity.chain.clone(), identity.key.clone()).build()?;
         let Knows { keeps_records, renewal, order_key } = knows;
-        let said = [(STORAGE_HEADER, keeps_records), (RENEWAL_HEADER, renewal)].into_iter().filter(|(_, knows)| *knows);
-        let mut says: Vec<_> =
-            said.map(|(name, _)| (HeaderName::from_static(name), HeaderValue::from_static("1"))).collect();
-        if keeps_records {
-            says.push((HeaderName::from_static(ACTS_HEADER), HeaderValue::from_static(OrderAct::FactoryReset.name())));
-        }
-        if let Some(value) = order_key.and_then(|key| HeaderValue::from_str(&key).ok()) {
-            says.push((HeaderName::from_static(ORDER_KEY_HEADER), value));
-        }
+        let held = self.anchors().fingerprints();
+        let says: Vec<_> = [
+            keeps_records.then_some((STORAGE_HEADER, "1")),
+            renewal.then_some((RENEWAL_HEADER, "1")),
+            keeps_records.then_some((ACTS_HEADER, OrderAct::FactoryReset.name())),
+            order_key.as_deref().map(|key| (ORDER_KEY_HEADER, key)),
+            // Who holds one root alone has none that it could let go of.
+            (self.anchors().roots.len() > 1).then_some((ANCHORS_HEADER, held.as_str())),
+        ]
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, text)| said(name, text))
+        .collect();
         let answer = client.request(Method::GET, &self.url("/v1/device/orders"), &says, Vec::new()).await?;
         let word = |name| answer.headers.get(name).and_then(|value| value.to_str().ok());
         let mut news = News {
             order: None,
             anchor: word(ANCHOR_HEADER).map(str::to_owned),
+            gone_anchor: word(ANCHORS_HEADER).map(str::to_owned),
             storage: word(STORAGE_HEADER).and_then(request_of),
             renewal: renewal && word(RENEWAL_HEADER).is_some(),
             algorithm: None,

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 /// `cacerts`, by the link that its own root has signed (RFC 7030 section 4.1.3).
 pub const ANCHOR_HEADER: &str = "keyfleet-anchor";
 
+/// Header of a device's poll, where it holds more than one root: the SHA-256 of each, hexadecimal, separated by spaces. In the answer:
+/// the one of them that is handed out no more, because it was retired or withdrawn. The device reads from `cacerts` whether it is so.
+pub const ANCHORS_HEADER: &str = "keyfleet-anchors";
+
 /// Header of a device's poll: its program knows campaigns of kind `storage`. In the answer: the request, 32 hexadecimal digits, that its
 /// statement is to name.
 pub const STORAGE_HEADER: &str = "keyfleet-storage";

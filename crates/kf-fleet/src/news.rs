@@ -20,6 +20,8 @@ pub struct Knows<'a> {
     pub storage: bool,
     /// The order key that it obeys, SHA-256, hexadecimal, where it says so.
     pub order_key: Option<&'a str>,
+    /// The roots that it holds, SHA-256, hexadecimal, separated by spaces, where it holds more than one.
+    pub roots: Option<&'a str>,
 }
 
 /// What waits for a device.
@@ -31,6 +33,8 @@ pub struct News {
     pub algorithm: Option<KeyAlgorithm>,
     /// The SHA-256, hexadecimal, of the root that it is to take up.
     pub anchor: Option<String>,
+    /// The same of a root that it said it holds, and that is handed out no more.
+    pub gone_anchor: Option<String>,
     /// What its statement is to name, 32 hexadecimal digits, where it is asked for a new storage key.
     pub storage: Option<String>,
     /// The campaign, 32 hexadecimal digits, that asks it for a new identity key and certificate.
@@ -107,6 +111,7 @@ impl Fleet {
             algorithm: algorithm.filter(|_| order.is_some()),
             order,
             anchor: self.anchor_of(device.id, &waiting.asked)?,
+            gone_anchor: knows.roots.and_then(|held| self.gone_anchor_of(held)),
             storage: noted("that it was asked for a storage key", storage)?,
             renewal: renewal.told_by.map(|campaign| hex::encode(campaign.as_bytes())),
             order_key: knows.order_key.and_then(|_| self.newest_order_key()),

@@ -83,6 +83,16 @@ impl Fleet {
         self
     }
 
+    /// The same fleet once more, as its data directory is now; not served. Only while this one is not.
+    pub(crate) fn twin(&self) -> Self {
+        assert!(self.server.is_none(), "what is copied must not change");
+        let scratch = scratch();
+        let twin = Self { scratch, http: String::new(), server: None };
+        let (from, to) = (self.data(), twin.data());
+        Tool::new("cp").run(&["-a", from.to_str().unwrap(), to.to_str().unwrap()]).succeeds();
+        twin
+    }
+
     /// The process of the server.
     pub(crate) fn server_id(&self) -> u32 {
         self.server.as_ref().unwrap().id()

@@ -377,7 +377,7 @@ impl Agent {
         // Who may not rotate says nothing of renewals: it gets an order, and declines it by its signature.
         let renewal = self.config.orders.as_ref().is_some_and(|settings| settings.allow_rotate);
         let knows = Knows { keeps_records: signer.is_some(), renewal, order_key: obeyed.clone() };
-        let News { order: found, anchor, storage, renewal, algorithm, order_key } =
+        let News { order: found, anchor, gone_anchor, storage, renewal, algorithm, order_key } =
             server.news(&material.identity, knows).await?;
         self.remember_contact();
         let poll = self.config.orders.as_ref().map_or(0, |settings| settings.poll_seconds);
@@ -385,8 +385,7 @@ impl Agent {
         if let Some(duties) = &mut self.duties {
             duties.poll_at = at;
         }
-        if let Some(anchor) = anchor
-            && self.fetch_anchor(&anchor).await
+        if self.fetch_anchors(anchor.as_deref(), gone_anchor.as_deref()).await
             && let Some(duties) = &mut self.duties
         {
             // The next connection is the proof.

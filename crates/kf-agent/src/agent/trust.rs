@@ -1,5 +1,5 @@
-//! How the device takes up a root that succeeds the one it knows, and lets go of the old one. It does so when it renews its
-//! certificate, and when the server asks it to beside an answer to its poll.
+//! How the device takes up a root that succeeds the one it knows, and lets go of one that was retired or withdrawn. It does so when
+//! it renews its certificate, and when the server asks it to beside an answer to its poll.
 
 use kf_pki::succession::{remaining, vouched};
 
@@ -9,10 +9,12 @@ use crate::event::Event;
 use crate::failure::chain_of;
 
 impl Agent {
-    /// Fetches the CA certificates because the server wants a root to be taken up; whether that was done.
-    pub(super) async fn fetch_anchor(&mut self, sha256: &str) -> bool {
+    /// Fetches the CA certificates because the server wants a root to be taken up, or says that one is handed out no more; whether
+    /// anything changed. What is done follows from those certificates.
+    pub(super) async fn fetch_anchors(&mut self, new: Option<&str>, gone: Option<&str>) -> bool {
         let Some(server) = &self.server else { return false };
-        if server.anchors().has(sha256) {
+        let anchors = server.anchors();
+        if new.is_none_or(|new| anchors.has(new)) && !gone.is_some_and(|gone| anchors.has(gone)) {
             return false;
         }
         match server.authorities().await {

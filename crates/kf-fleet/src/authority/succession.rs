@@ -20,6 +20,7 @@ use kf_key::{
 };
 use kf_pki::certificate::{IssuedCertificate, check_issuance, check_link, check_root};
 use kf_pki::issuer::Issuer;
+use kf_pki::succession::MAX_ANCHORS;
 use kf_rotation::succession::{Hindrance, SuccessionFacts, may_step};
 use kf_signer::{GeneratedKey, KeyPurpose};
 use kf_store::campaign::AskedPart;
@@ -508,6 +509,20 @@ impl Fleet {
         Ok(Some(hex::encode(kf_crypto::sha256(&known.issuer.certificate))))
     }
 
+    /// The SHA-256, hexadecimal, of the first of the roots that a device holds which is handed out no more: it was retired or
+    /// withdrawn. Nothing where the device would be left without one that is.
+    pub(crate) fn gone_anchor_of(&self, held: &str) -> Option<String> {
+        let authorities = self.authorities();
+        let offered: Vec<String> = authorities
+            .anchors()
+            .iter()
+            .map(|known| hex::encode(kf_crypto::sha256(&known.issuer.certificate)))
+            .collect();
+        let held = held.split_ascii_whitespace().take(MAX_ANCHORS).map(str::to_ascii_lowercase);
+        let (kept, gone): (Vec<_>, Vec<_>) = held.partition(|root| offered.contains(root));
+        gone.into_iter().next().filter(|root| !kept.is_empty() && is_fingerprint(root))
+    }
+
     /// Refuses unless one root takes over from another.
     pub(crate) fn require_open_root(&self) -> Result<(), FleetError> {
         match self.authorities().lineage.open_root() {
@@ -559,6 +574,11 @@ impl Closings {
     }
 }
 
+/// Whether a text is a SHA-256 in hexadecimal.
+fn is_fingerprint(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|octet| octet.is_ascii_hexdigit())
+}
+
 const fn act_name(to: SuccessionState) -> &'static str {
     match to {
         SuccessionState::Prepared => "authority.succeed",
@@ -577,8 +597,8 @@ pub(crate) fn hindered(authority: &str, hindrance: Hindrance) -> FleetError {
         Hindrance::Issued { .. } => "it has taken over for somebody: go on with `keyfleet authority switch`",
         Hindrance::Asking { .. } => "end them first: `keyfleet campaign rollback NAME`, or `abort`",
         Hindrance::Trusting { .. } => {
-            "they let go of it at their next renewal, and find their server by the old root until then; withdraw it with \
-             --although-trusted and a second person"
+            "they let go of it at their next poll or renewal, and find their server by the old root all the time; withdraw it \
+             with --although-trusted and a second person"
         }
         Hindrance::Default => {
             "let a successor take over (`keyfleet authority succeed`, `switch`), or make another CA the default: `keyfleet \

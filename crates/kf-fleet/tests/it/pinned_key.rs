@@ -468,7 +468,7 @@ async fn a_full_disk_keeps_no_wipe_from_its_device_and_what_could_not_be_noted_i
     let poll = async |scratch: &Scratch, unit: &Unit| {
         let certificate = scratch.client(&unit.identity);
         let obeyed = fingerprint(&unit.order);
-        let knows = Knows { reset: true, renewal: true, storage: true, order_key: Some(&obeyed) };
+        let knows = Knows { reset: true, renewal: true, storage: true, order_key: Some(&obeyed), roots: None };
         let news = scratch.fleet.device_news(TlsClient::with_certificate(&certificate, HERE), knows).await.unwrap();
         unit.verify(scratch, &news.order.unwrap(), 0).unwrap()
     };

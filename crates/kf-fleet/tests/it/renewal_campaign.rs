@@ -16,7 +16,7 @@ use crate::campaign::{SECOND, act, asked, new, obey, plan, status, turn, turns};
 use crate::crash::{copied, killed_child};
 use crate::scratch::{HERE, Identity, Scratch, csr, issued, serial_of};
 
-const KNOWS: Knows<'_> = Knows { reset: false, renewal: true, storage: false, order_key: None };
+const KNOWS: Knows<'_> = Knows { reset: false, renewal: true, storage: false, order_key: None, roots: None };
 
 struct Kept {
     device: DeviceId,

@@ -7,7 +7,7 @@ use kf_api::campaign::{CampaignAct, CampaignActRequest, CampaignKind, CampaignPl
 use kf_api::operator::Role;
 use kf_api::proposal::ProposalDecision;
 use kf_api::succession::{NewSuccession, SuccessionAct, SuccessionActRequest, SuccessionOutcome};
-use kf_fleet::{Fleet, FleetError, Principal};
+use kf_fleet::{Fleet, FleetError, Knows, Principal, TlsClient};
 use kf_key::{CertificateStatus, SuccessionState, UnixMillis};
 use kf_log::AuditEntry;
 use kf_pki::crl::CrlScope;
@@ -18,7 +18,7 @@ use kf_store::succession::Withdrawal;
 use crate::authority_destruction::destroyed;
 use crate::campaign::new;
 use crate::crash::{copied, killed_child};
-use crate::scratch::Scratch;
+use crate::scratch::{HERE, Scratch};
 use crate::succession::{act, default_of, der, enrolled, logged, named, offered, prove, request, status, succeed};
 
 async fn withdraw(scratch: &Scratch, authority: &str) -> Result<SuccessionOutcome, FleetError> {
@@ -47,7 +47,7 @@ async fn campaign(scratch: &Scratch, act: CampaignAct) -> bool {
 #[tokio::test]
 async fn a_prepared_root_is_withdrawn_with_all_that_is_below_it_and_the_old_one_goes_on_and_is_succeeded_anew() {
     let scratch = Scratch::new().await;
-    enrolled(&scratch, "thermo-1").await;
+    let identity = enrolled(&scratch, "thermo-1").await;
     let (root, issuing) = (named(&scratch, "root").await, named(&scratch, "issuing").await);
     let link = succeed(&scratch, "root").await.succession.succession.new_with_old_pem.unwrap();
     let link = kf_pki::pem::decode_all("CERTIFICATE", &link).unwrap().remove(0);
@@ -72,6 +72,20 @@ async fn a_prepared_root_is_withdrawn_with_all_that_is_below_it_and_the_old_one_
     assert_eq!(offered(&scratch).await, [der(&root), der(&issuing)], "as if it had not been");
     let kept = [der(&root), der(&new_root)];
     assert_eq!(remaining(&kept, &offered(&scratch).await), Some(vec![der(&root)]), "devices let go of it");
+    let [old, gone] = kept.map(|der| hex::encode_upper(kf_crypto::sha256(&der)));
+    let device = scratch.client(&identity);
+    let told = async |held: String| {
+        let knows = Knows { roots: Some(&held), ..Knows::default() };
+        let news = scratch.fleet.device_news(TlsClient::with_certificate(&device, HERE), knows).await.unwrap();
+        assert_eq!(news.anchor, None);
+        news.gone_anchor
+    };
+    assert_eq!(told(format!("{old} {gone}")).await, Some(gone.to_lowercase()), "with their next poll");
+    assert_eq!(told(format!("{gone} {old}")).await, Some(gone.to_lowercase()));
+    for keeps in [gone.clone(), old.clone(), String::new(), format!("{old} {old}"), format!("{old} nonsense {gone}0")] {
+        assert_eq!(told(keeps.clone()).await, None, "{keeps}: nothing is to go, or nothing would be left");
+    }
+    assert_eq!(told(format!("{old} a b c {gone}")).await, None, "no device holds more than four");
     let file = std::fs::read_to_string(scratch.dir.path().join("data/root.pem")).unwrap();
     assert_eq!(kf_pki::pem::decode_all("CERTIFICATE", &file).unwrap(), [der(&root)]);
     for name in ["root-2", "issuing-2"] {

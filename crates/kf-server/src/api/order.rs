@@ -4,8 +4,8 @@ use axum::extract::{Extension, Request, State};
 use axum::response::IntoResponse as _;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use kf_api::order::{
-    ACTS_HEADER, ALGORITHM_HEADER, ANCHOR_HEADER, ORDER_KEY_HEADER, OrderAct, OrderCancellation, OrderFilter,
-    OrderRequest, RENEWAL_HEADER, STORAGE_HEADER,
+    ACTS_HEADER, ALGORITHM_HEADER, ANCHOR_HEADER, ANCHORS_HEADER, ORDER_KEY_HEADER, OrderAct, OrderCancellation,
+    OrderFilter, OrderRequest, RENEWAL_HEADER, STORAGE_HEADER,
 };
 use kf_fleet::{Knows, News};
 
@@ -46,8 +46,8 @@ pub(super) async fn cancel(
     ok(&app(&state)?.fleet.order_cancel(&who, id.parse("id")?, cancellation.why).await?)
 }
 
-/// The oldest order that waits for the device of the TLS session, or 204; beside either, the root that it is to take up, and what
-/// asks for a new storage key or a new certificate. A device that knows nothing of these headers is as well served as before they
+/// The oldest order that waits for the device of the TLS session, or 204; beside either, the root that it is to take up or to let go
+/// of, and what asks for a new storage key or a new certificate. A device that knows nothing of these headers is as well served as before they
 /// were there.
 pub(super) async fn due(State(state): State<AppState>, Extension(peer): Extension<Peer>, headers: HeaderMap) -> Answer {
     let app = app(&state)?;
@@ -58,8 +58,9 @@ pub(super) async fn due(State(state): State<AppState>, Extension(peer): Extensio
         renewal: headers.contains_key(RENEWAL_HEADER),
         storage: headers.contains_key(STORAGE_HEADER),
         order_key: headers.get(ORDER_KEY_HEADER).and_then(|value| value.to_str().ok()),
+        roots: headers.get(ANCHORS_HEADER).and_then(|value| value.to_str().ok()),
     };
-    let News { order, algorithm, anchor, storage, renewal, order_key } =
+    let News { order, algorithm, anchor, gone_anchor, storage, renewal, order_key } =
         app.fleet.device_news(peer.as_tls_client(), knows).await?;
     let mut answer = match order {
         Some(message) => of(StatusCode::OK, CBOR, message),
@@ -69,6 +70,7 @@ pub(super) async fn due(State(state): State<AppState>, Extension(peer): Extensio
     let beside = [
         (ALGORITHM_HEADER, algorithm),
         (ANCHOR_HEADER, anchor),
+        (ANCHORS_HEADER, gone_anchor),
         (ORDER_KEY_HEADER, order_key),
         (STORAGE_HEADER, storage),
         (RENEWAL_HEADER, renewal),
