@@ -149,14 +149,14 @@ pub(crate) async fn run(context: &Context, verb: Verb) -> Result<(), Failure> {
 
 async fn rehearse(context: &Context, rehearse: Rehearse) -> Result<(), Failure> {
     let Rehearse { directory, shares, from, offline } = rehearse;
-    ceremony::harden().map_err(kf_fleet::FleetError::from)?;
+    ceremony::harden()?;
     let mut directory = Directory::open(&directory)?;
     let online = (!offline).then_some(context);
     let key = gather(online, &mut directory, &shares, ShareUse::Rehearsal, None).await?;
     let what = match directory.class()? {
         Class::Root => {
-            let root = ceremony::root_of(&key).map_err(kf_fleet::FleetError::from)?;
-            let signer = ceremony::rehearse(root).map_err(kf_fleet::FleetError::from)?;
+            let root = ceremony::root_of(&key)?;
+            let signer = ceremony::rehearse(root)?;
             let manifest = kf_fleet::check_seal(&signer, &from).await?;
             signer.shutdown().await;
             format!("the root recognises backup {}", manifest.id)
@@ -217,11 +217,14 @@ async fn bring_back(context: &Context, mut directory: Directory, release: Releas
     let by = if *offline { approved_by.join(", ") } else { proposal.map_or_else(String::new, |id| id.to_string()) };
     // The same approval again: it was cut short, and goes on.
     let goes_on = directory.transcript.open_release() == Some(by.as_str());
+    if let (Some(config), false) = (&target, goes_on) {
+        must_take_a_root(config)?;
+    }
     let is_written = goes_on && out.as_deref().is_some_and(|out| is_sealed_already(&directory, out));
     if !is_written {
         file::must_be_free(out.as_deref())?;
     }
-    ceremony::harden().map_err(kf_fleet::FleetError::from)?;
+    ceremony::harden()?;
     directory.transcript.add(if goes_on { "resumed" } else { "release" }, &[("why", why), ("approved", &by)])?;
     if is_written {
         return directory.transcript.add("released", &[]);
@@ -230,11 +233,11 @@ async fn bring_back(context: &Context, mut directory: Directory, release: Releas
     let key = gather(online, &mut directory, shares, ShareUse::Release, *proposal).await?;
     match (target, out) {
         (Some(config), _) => {
-            let root = ceremony::root_of(&key).map_err(kf_fleet::FleetError::from)?;
+            let root = ceremony::root_of(&key)?;
             if goes_on && is_back_already(&config, &root)? {
                 say("the root was back already");
             } else {
-                ceremony::bring_root(&config, &root).map_err(kf_fleet::FleetError::from)?;
+                ceremony::bring_root(&config, &root)?;
                 say("the root is back");
             }
         }
@@ -259,12 +262,26 @@ fn is_sealed_already(directory: &Directory, out: &std::path::Path) -> bool {
     written.is_some() && directory.transcript.of_release("sealed", "sha256") == written.as_deref()
 }
 
+/// Refuses a sealed file that is there already, before a share is used. A token does not say that it holds a root.
+fn must_take_a_root(config: &SignerConfig) -> Result<(), Failure> {
+    let path = &config.sealed_file.path;
+    if config.backend != BackendKind::SealedFile || path.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    Err(Failure::InTheWay {
+        problem: format!("signer.sealed_file.path: {} exists", path.display()),
+        remedy:
+            "nothing is overwritten, and no share was used: move the file away, or name another directory with --data"
+                .to_owned(),
+    })
+}
+
 /// Whether this root is where it is to go. A token does not say which root it holds; it then refuses a second one by itself.
 fn is_back_already(config: &SignerConfig, root: &SecretArray<32>) -> Result<bool, Failure> {
     if config.backend != BackendKind::SealedFile || !config.sealed_file.path.exists() {
         return Ok(false);
     }
-    let there = ceremony::take_root(config).map_err(kf_fleet::FleetError::from)?;
+    let there = ceremony::take_root(config)?;
     if there.equals(root) {
         return Ok(true);
     }

@@ -101,11 +101,19 @@ fn a_root_is_split_rehearsed_released_by_two_people_and_opens_the_fleet_again() 
 
     let release = ["escrow", "release", "made", "--why", "the host burnt down"];
     let proposal = proposal_of(&fleet.run(&all(&[&release, &["--format", "json"]])));
+    // There is a root already.
+    let (before, sealed) = (transcript(&folder), fs::read(data.join("root.seal")).unwrap());
+    let in_the_way = fleet.run(&all(&[&release, &["--proposal", &proposal], &unlock, &ALICE, &BOB]));
+    assert_eq!(in_the_way.code, Some(5), "{}", in_the_way.text());
+    let first = in_the_way.stderr_text().lines().next().unwrap().to_owned();
+    assert!(first.contains("signer.sealed_file.path") && first.contains("root.seal exists"), "{first}");
+    assert!(in_the_way.stderr_text().contains("move the file away"), "{}", in_the_way.text());
+    assert_eq!((transcript(&folder), fs::read(data.join("root.seal")).unwrap()), (before, sealed), "no share was used");
+    fs::rename(data.join("root.seal"), folder.join("lost.seal")).unwrap();
     let early = fleet.run(&all(&[&release, &["--proposal", &proposal], &unlock, &ALICE, &BOB]));
     assert!(early.stderr_text().contains("no release of this escrow is approved"), "{}", early.text());
     sign_up(&fleet, "bert", "fleet-operator");
     fleet.run_as("bert.toml", &["proposal", "approve", &proposal]).succeeds();
-    fs::rename(data.join("root.seal"), folder.join("lost.seal")).unwrap();
     fleet.run(&all(&[&release, &["--proposal", &proposal], &unlock, &ALICE, &BOB])).succeeds();
     fleet.stop();
     let fleet = fleet.served();

@@ -146,7 +146,7 @@ pub(super) fn run(context: &Context, split: &Split) -> Result<(), Failure> {
         say("nothing was made; this would be the record:");
         return object(context.format, &record(&plan, fresh_id()?), &Names::new());
     }
-    ceremony::harden().map_err(kf_fleet::FleetError::from)?;
+    ceremony::harden()?;
     file::private_directory(&split.out)?;
     let mut transcript = Transcript::open(&split.out)?;
     if split.out.join(RECORD).exists() {
@@ -359,7 +359,7 @@ fn secret(context: &Context, split: &Split, class: Class) -> Result<SecretBytes,
             let dir = context.data_dir()?;
             let mut config = dir.load_config()?.signer.below(dir.path());
             split.unlock.apply_to(&mut config)?;
-            let root = ceremony::take_root(&config).map_err(kf_fleet::FleetError::from)?;
+            let root = ceremony::take_root(&config)?;
             Ok(copied(root.expose())) // into the shares
         }
         (Class::BackupKey, Some(key), Some(identity)) => {
