@@ -441,9 +441,9 @@ pub struct AlgorithmSizes {
 pub struct Rollback {
     /// Devices that are not asked any more, because their turn never came.
     pub never_asked: u64,
-    /// Devices that were asked and have not come for it: they notice nothing.
+    /// Devices that were asked, and have neither come for it nor been told: they notice nothing.
     pub taken_back: u64,
-    /// Devices that have come for it and not answered: they may still do what they were asked.
+    /// Devices that have come for it, or were told, and have not answered: they may have done it, or still do it.
     pub may_still_act: u64,
     /// Devices that have done it. They stay as they are.
     pub stay: u64,

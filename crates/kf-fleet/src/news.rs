@@ -105,12 +105,13 @@ impl Fleet {
             waiting = again.1;
         }
         let order = self.order_due(&proved, waiting.order, obeyed).await?;
+        let anchor = self.anchor_of(device.id, &waiting.asked).await;
         let storage = self.storage_of(device, &waiting.asked, knows.storage).await;
         let algorithm = waiting.asked.iter().rev().filter(|part| part.is_open()).find_map(|part| part.algorithm);
         Ok(News {
             algorithm: algorithm.filter(|_| order.is_some()),
             order,
-            anchor: self.anchor_of(device.id, &waiting.asked)?,
+            anchor: noted("that it was told of a root", anchor)?,
             gone_anchor: knows.roots.and_then(|held| self.gone_anchor_of(held)),
             storage: noted("that it was asked for a storage key", storage)?,
             renewal: renewal.told_by.map(|campaign| hex::encode(campaign.as_bytes())),

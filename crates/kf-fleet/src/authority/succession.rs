@@ -494,15 +494,19 @@ impl Fleet {
         Ok(())
     }
 
-    /// The SHA-256, hexadecimal, of the root that a device is asked to take up by a campaign that goes on or is paused.
-    pub(crate) fn anchor_of(&self, device: DeviceId, asked: &[AskedPart]) -> Result<Option<String>, FleetError> {
-        if !asked.iter().any(|part| part.kind == CampaignKind::TrustAnchor && part.is_open()) {
+    /// The SHA-256, hexadecimal, of the root that a device is asked to take up by a campaign that goes on, or that is paused and has
+    /// told it. That it is told is noted: it may have the root from then on.
+    pub(crate) async fn anchor_of(&self, device: DeviceId, asked: &[AskedPart]) -> Result<Option<String>, FleetError> {
+        let Some(part) = asked.iter().find(|part| part.kind == CampaignKind::TrustAnchor && part.is_open()) else {
             return Ok(None);
-        }
+        };
         let authorities = self.authorities();
         let Some(handover) = authorities.lineage.open_root() else { return Ok(None) };
         let root = handover.succession.successor;
         if self.store.trusts(root, device)? {
+            return Ok(None);
+        }
+        if !part.is_told && !self.tell(part.campaign, device).await? {
             return Ok(None);
         }
         let known = authorities.get(root).ok_or(FleetError::Bug("a successor that is not there"))?;

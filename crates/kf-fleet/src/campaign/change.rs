@@ -216,7 +216,7 @@ impl Fleet {
             never_asked: of(MemberState::Waiting),
             taken_back: outstanding.revocable,
             may_still_act: outstanding.fetched,
-            stay: of(MemberState::Done),
+            stay: of(MemberState::Done).saturating_add(outstanding.trusting),
             because: because.to_owned(),
             next: next.to_owned(),
         })

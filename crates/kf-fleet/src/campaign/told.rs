@@ -1,4 +1,4 @@
-//! Which devices were told to renew. A device that was told may act whatever becomes of the campaign, and a roll back must know it;
+//! Which devices were told to renew, or of a new root. A device that was told may act whatever becomes of the campaign, and a roll back must know it;
 //! a commit for each of them would cost a third of what asking them costs. So the registry says, before the first of them is told,
 //! that devices are being told; who they were follows with the next turn of the background work, for all of them in one commit.
 //! A server that is cut off in between takes everybody who was asked for one that was told.
@@ -119,8 +119,8 @@ impl Told {
 }
 
 impl Fleet {
-    /// Whether a device may be told to renew now, and is noted as told when it may.
-    pub(super) async fn tell(&self, campaign: CampaignId, device: DeviceId) -> Result<bool, FleetError> {
+    /// Whether a device may be told now, and is noted as told when it may.
+    pub(crate) async fn tell(&self, campaign: CampaignId, device: DeviceId) -> Result<bool, FleetError> {
         let mut noted = None;
         for _ in 0..ATTEMPTS {
             match self.told.tell(campaign, device, noted) {
@@ -140,9 +140,9 @@ impl Fleet {
         let now = self.now();
         let (rest, last) = devices.split_at(devices.len().saturating_sub(1) / MAX_MEMBERS * MAX_MEMBERS);
         for some in rest.chunks(MAX_MEMBERS) {
-            self.store.note_renewals_told(campaign, None, some.to_vec(), now).await?;
+            self.store.note_all_told(campaign, None, some.to_vec(), now).await?;
         }
-        self.store.note_renewals_told(campaign, Some(mark), last.to_vec(), now).await?;
+        self.store.note_all_told(campaign, Some(mark), last.to_vec(), now).await?;
         self.told.written(campaign);
         Ok(())
     }

@@ -85,9 +85,19 @@ impl Scratch {
     /// Closes the fleet; its directory, from which [`Scratch::at`] opens it anywhere.
     pub(crate) async fn closed(self) -> TempDir {
         self.fleet.close().await;
+        self.note_root_and_owner();
+        self.dir
+    }
+
+    /// What a power cut at this moment would leave, opened; this fleet goes on.
+    pub(crate) async fn cut_off(&self) -> Self {
+        self.note_root_and_owner();
+        Self::at(crate::crash::copied(self.dir.path())).await
+    }
+
+    fn note_root_and_owner(&self) {
         std::fs::write(self.dir.path().join("root"), self.root).unwrap();
         std::fs::write(self.dir.path().join("owner"), &self.owner.id).unwrap();
-        self.dir
     }
 
     /// Opens what [`Scratch::closed`] left, or a copy of it.

@@ -97,7 +97,7 @@ impl Store {
     }
 
     /// Notes, before the first device is told, that devices of a campaign are being told; `false` when it does not go on. `mark` names
-    /// this round of telling, see [`Store::note_renewals_told`].
+    /// this round of telling, see [`Store::note_all_told`].
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -113,7 +113,7 @@ impl Store {
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub async fn note_renewals_told(
+    pub async fn note_all_told(
         &self,
         campaign: CampaignId,
         ended: Option<i64>,
@@ -145,7 +145,7 @@ impl Store {
             return Ok(0);
         }
         self.write(Class::Reserved, move |act| {
-            let sql = "UPDATE campaign_device SET told = ?1 WHERE state = 2 AND behind IS NOT NULL AND told IS NULL
+            let sql = "UPDATE campaign_device SET told = ?1 WHERE state = 2 AND epoch IS NULL AND device_order IS NULL AND told IS NULL
                 AND campaign IN (SELECT id FROM campaign WHERE telling IS NOT NULL)";
             act.execute(sql, [millis(at)])?;
             let campaigns = act.execute("UPDATE campaign SET telling = NULL WHERE telling IS NOT NULL", [])?;

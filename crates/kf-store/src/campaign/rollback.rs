@@ -11,17 +11,30 @@ use crate::column::{self, Coded, millis};
 use crate::sql;
 use crate::{Store, StoreError};
 
+/// Whether a device has proved that it trusts the root that its campaign (of kind 3) is about, told or not: it may have found it at
+/// a renewal. The root is that of the succession that goes on, prepared (1) or switched (2).
+macro_rules! trusts {
+    () => {
+        "EXISTS (SELECT 1 FROM campaign c CROSS JOIN device_trust t ON t.device = m.device
+            JOIN succession s ON s.successor = t.root AND s.state IN (1, 2) WHERE c.id = m.campaign AND c.kind = 3)"
+    };
+}
+
 /// A part that can be taken back: asked (2), and the device has not come for it. An epoch of which no key was sent, and that is
 /// still the device's newest; an open order (1) that nobody was given; anything else of which the device was not told.
 macro_rules! revocable {
     () => {
-        "m.campaign = ?1 AND m.state = 2 AND CASE
+        concat!(
+            "m.campaign = ?1 AND m.state = 2 AND CASE
             WHEN m.epoch IS NOT NULL THEN EXISTS (SELECT 1 FROM device_key k WHERE k.device = m.device
                 AND k.device_epoch = m.epoch) AND NOT EXISTS (SELECT 1 FROM device_key_epoch e WHERE e.device = m.device
                 AND e.device_epoch >= m.epoch)
             WHEN m.device_order IS NOT NULL THEN EXISTS (SELECT 1 FROM device_order o WHERE o.id = m.device_order
                 AND o.state = 1 AND o.sent IS NULL AND o.delivered IS NULL AND o.acknowledged IS NULL)
-            ELSE m.told IS NULL END"
+            ELSE m.told IS NULL AND NOT ",
+            trusts!(),
+            " END"
+        )
     };
 }
 
@@ -48,10 +61,12 @@ pub struct Revocable {
 /// What can be taken back of a campaign now, and what cannot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outstanding {
-    /// Devices that were asked and have not come for it.
+    /// Devices that were asked, and have not come for it or been told.
     pub revocable: u64,
-    /// Devices that were asked, have it, and have not answered.
+    /// Devices that were asked, have it or were told, and have not answered.
     pub fetched: u64,
+    /// Devices that were asked, and have proved that they trust the root, which is not counted yet.
+    pub trusting: u64,
 }
 
 fn asked_row(row: &Row<'_>) -> rusqlite::Result<Revocable> {
@@ -88,17 +103,21 @@ fn take_back(act: &Act<'_>, campaign: CampaignId, one: Revocable, at: UnixMillis
 }
 
 impl Store {
-    /// How many of those who were asked have not come for it, and how many have and did not answer.
+    /// How many of those who were asked have not come for it, how many have and did not answer, and how many have done it since the
+    /// answers were counted.
     ///
     /// # Errors
     /// See [`StoreError`].
     pub fn outstanding(&self, campaign: CampaignId) -> Result<Outstanding, StoreError> {
         let all = "SELECT coalesce(sum(count), 0) FROM campaign_count WHERE campaign = ?1 AND state = 2";
         let free = concat!("SELECT count(*) FROM campaign_device m WHERE ", revocable!());
+        let trusting =
+            concat!("SELECT count(*) FROM campaign_device m WHERE m.campaign = ?1 AND m.state = 2 AND ", trusts!());
         self.read(|connection| {
             let number = |sql| sql::one(connection, sql, [campaign.as_bytes()], |row| column::count(row, 0));
-            let (all, revocable) = (number(all)?.unwrap_or_default(), number(free)?.unwrap_or_default());
-            Ok(Outstanding { revocable, fetched: all.saturating_sub(revocable) })
+            let [all, revocable, trusting] =
+                [number(all)?, number(free)?, number(trusting)?].map(Option::unwrap_or_default);
+            Ok(Outstanding { revocable, fetched: all.saturating_sub(revocable).saturating_sub(trusting), trusting })
         })
     }
 

@@ -324,7 +324,7 @@ CREATE TABLE campaign (
     settled INTEGER NOT NULL,
     algorithm INTEGER,
     version INTEGER NOT NULL,
-    -- Not null while devices are being told to renew: `told` below is behind.
+    -- Not null while devices are being told to renew, or of a new root: `told` below is behind.
     telling INTEGER,
     -- Nobody before this slot waits for a turn.
     turn INTEGER NOT NULL DEFAULT 0

@@ -52,12 +52,12 @@ fn attached(connection: &Connection, successor: AuthorityId, made: UnixMillis) -
     let asking = "SELECT count(*) FROM campaign c WHERE c.kind = 3 AND c.state IN (2, 3, 4) AND c.created >= ?2
         AND EXISTS (SELECT 1 FROM succession s JOIN authority a ON a.id = s.successor
             WHERE s.successor = ?1 AND a.issuer IS NULL)";
-    // Whoever was taken into a wave, also if that was taken back later: its program may have come for it in between.
+    // Whoever was taken into a wave, but those whose part was taken back (6): they were never told.
     let trusting = "SELECT count(*) FROM device d WHERE d.state <> 5 AND (
         EXISTS (SELECT 1 FROM device_trust t WHERE t.root = ?1 AND t.device = d.id)
         OR EXISTS (SELECT 1 FROM authority a WHERE a.id = ?1 AND a.issuer IS NULL)
             AND EXISTS (SELECT 1 FROM campaign c CROSS JOIN campaign_device m ON m.campaign = c.id AND m.device = d.id
-                WHERE c.kind = 3 AND c.created >= ?2 AND m.state NOT IN (1, 5)))";
+                WHERE c.kind = 3 AND c.created >= ?2 AND m.state NOT IN (1, 5, 6)))";
     let one = |row: &Row<'_>| count(row, 0);
     Ok(Attached {
         issued: sql::one(connection, issued, [id], one)?.unwrap_or_default(),
