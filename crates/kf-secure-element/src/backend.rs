@@ -219,13 +219,21 @@ impl<I: I2c + Send + 'static, D: DelayNs + Send + 'static> KeyBackend for Elemen
             KeyHandle::Wrapped { .. } => self.open_key(key, handle).map(drop),
             KeyHandle::Token { algorithm, label } => {
                 self.check_handle(key, *algorithm, label)?;
-                let (place, _) = self.find(key)?;
-                ask(&self.element, |element| {
-                    // Another key in its place is the end of it; the label goes afterwards, so that a power cut in between
-                    // leaves a label of a key that is not there.
-                    element.generate_key(place.0)?;
-                    directory::write(element, place, None)
-                })
+                let was_there = ask(&self.element, |element| {
+                    let places = &self.roles.generated;
+                    let place = match directory::find(element, places, key)? {
+                        Some((place, _)) => {
+                            // Another key in its place is the end of it; the label goes afterwards, so that a power cut in
+                            // between leaves a label of a key that is not there.
+                            element.generate_key(place.0)?;
+                            Some(place)
+                        }
+                        // That label goes now.
+                        None => directory::labelled(element, places, key)?,
+                    };
+                    place.map(|place| directory::write(element, place, None)).transpose()
+                })?;
+                was_there.ok_or_else(|| BackendError::MissingKey { label: label.clone() })
             }
         }
     }

@@ -92,6 +92,20 @@ pub(crate) fn find<I: I2c, D: DelayNs>(
     Ok(None)
 }
 
+/// Where a label names this key, be the key there or not.
+pub(crate) fn labelled<I: I2c, D: DelayNs>(
+    element: &mut Element<I, D>,
+    places: &[Place],
+    key: KeyId,
+) -> Result<Option<Place>, Error> {
+    for place in places {
+        if read(element, *place)?.is_some_and(|label| label.key == key) {
+            return Ok(Some(*place));
+        }
+    }
+    Ok(None)
+}
+
 /// A place whose key nobody owns: without a label, or with one that is not its key's because power failed in between.
 pub(crate) fn free<I: I2c, D: DelayNs>(element: &mut Element<I, D>, places: &[Place]) -> Result<Option<Place>, Error> {
     for place in places {

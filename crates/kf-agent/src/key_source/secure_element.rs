@@ -81,11 +81,7 @@ impl<I: I2c + Send + 'static, D: DelayNs + Send + 'static> KeySource for Element
         for key in self.0.keys().map_err(|error| fault(&error))? {
             if !kept.contains(&key) {
                 let handle = KeyHandle::Token { algorithm: KeyAlgorithm::P256, label: key.to_string() };
-                match self.0.destroy_key(key, &handle) {
-                    // A label whose key is gone already: the slot is free.
-                    Ok(()) | Err(BackendError::MissingKey { .. }) => {}
-                    Err(error) => return Err(fault(&error)),
-                }
+                self.0.destroy_key(key, &handle).map_err(|error| fault(&error))?;
             }
         }
         Ok(())
@@ -96,6 +92,12 @@ impl<I: I2c + Send + 'static, D: DelayNs + Send + 'static> KeySource for Element
         let info = FleetRoot::<SoftwareKey>::wrapping_info(Purpose::WrapReplaceableKey, WRAPPING_EPOCH);
         let info = info.map_err(|_too_long| KeyError::Hardware(HardwareFault::Refused))?;
         self.0.expand_root(&info).map(Some).map_err(|error| fault(&error))
+    }
+
+    fn destroy_all(&self) -> Result<(), KeyError> {
+        self.keep_only(&[])?;
+        let left = self.0.keys().map_err(|error| fault(&error))?;
+        if left.is_empty() { Ok(()) } else { Err(KeyError::Hardware(HardwareFault::Refused)) }
     }
 
     fn is_protected_at_rest(&self) -> bool {

@@ -151,6 +151,30 @@ fn power_cut_around_any_command_a_key_is_there_or_not_and_its_slot_is_not_lost()
 }
 
 #[test]
+fn a_destruction_that_was_cut_short_is_finished_by_the_next_one_and_leaves_no_label() {
+    let mut was_missing = 0;
+    for moment in [Moment::Before, Moment::After] {
+        for command in 0.. {
+            let (chip, backend) = backend(&secret(1), false);
+            let doomed = backend.generate_key_pair(key(2), KeyAlgorithm::P256).unwrap();
+            chip.cut_power(command, moment);
+            let outcome = backend.destroy_key(key(2), &doomed.handle);
+            chip.set_power(true);
+            let backend = reopen(&chip);
+            match backend.destroy_key(key(2), &doomed.handle) {
+                Err(BackendError::MissingKey { .. }) => was_missing += 1,
+                again => again.unwrap(),
+            }
+            assert_eq!(backend.keys().unwrap(), [], "{moment:?} {command}");
+            if outcome.is_ok() {
+                break;
+            }
+        }
+    }
+    assert!(was_missing >= 2, "only once there is nothing left");
+}
+
+#[test]
 fn a_wrong_signature_of_the_chip_does_not_get_out() {
     let (chip, backend) = backend(&secret(1), false);
     let pair = backend.generate_key_pair(key(1), KeyAlgorithm::P256).unwrap();
