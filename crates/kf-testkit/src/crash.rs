@@ -19,6 +19,7 @@ const SHIM: &str = r#"
 #include <dlfcn.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -41,6 +42,7 @@ WRAP(fdatasync, (int fd), (fd))
 WRAP(rename, (const char *from, const char *to), (from, to))
 WRAP(link, (const char *from, const char *to), (from, to))
 WRAP(unlink, (const char *path), (path))
+WRAP(remove, (const char *path), (path))
 WRAP(ftruncate, (int fd, off_t length), (fd, length))
 WRAP(ftruncate64, (int fd, off64_t length), (fd, length))
 "#;

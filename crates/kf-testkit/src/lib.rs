@@ -31,7 +31,9 @@ pub use postgres::Postgres;
 pub use process::Running;
 pub use python::Python;
 pub use scenario::{Scenario, run_scenarios};
-pub use secure_element::{BusError, ElementBus, ElementDelay, Fault, Moment, SecureElement, ServedElement};
+pub use secure_element::{
+    BusError, ElementBus, ElementDelay, Fault, HeldByElement, Moment, SecureElement, ServedElement,
+};
 pub use soft_hsm::SoftHsm;
 pub use software_tpm::SoftwareTpm;
 pub use tempfile::TempDir;

@@ -23,6 +23,7 @@ mod served;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bus::Board;
+use chip::Chip;
 
 pub use bus::{BusError, ElementBus, ElementDelay};
 pub use served::ServedElement;
@@ -58,6 +59,10 @@ pub enum Moment {
     /// After it was executed, before its answer is read.
     After,
 }
+
+/// What a chip held at one moment.
+#[derive(Debug)]
+pub struct HeldByElement(Chip);
 
 /// One chip. Clones are the same chip.
 #[derive(Clone, Debug)]
@@ -132,6 +137,19 @@ impl SecureElement {
     pub fn cut_power(&self, after: usize, moment: Moment) {
         let mut board = self.board();
         board.cut = Some((board.executed.saturating_add(after), moment));
+    }
+
+    /// What it holds now.
+    #[must_use]
+    pub fn held(&self) -> HeldByElement {
+        HeldByElement(self.board().chip.clone())
+    }
+
+    /// Makes it hold what it held, and without power in between.
+    pub fn put_back(&self, held: &HeldByElement) {
+        self.set_power(false);
+        self.board().chip = held.0.clone();
+        self.set_power(true);
     }
 
     /// Takes it off the bus, or puts it there again; without power it forgets what is volatile.

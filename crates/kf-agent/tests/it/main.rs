@@ -5,6 +5,7 @@ mod bench;
 mod command;
 mod enrolment;
 mod footprint;
+mod personalized;
 mod secure_element;
 mod telemetry;
 mod token;

@@ -11,7 +11,7 @@ use kf_key::{KeyAlgorithm, SecretArray};
 use kf_testkit::{Output, SoftHsm, Tool};
 
 use crate::bench::{Bench, LONG, Reply, bench};
-use crate::secure_element::{element, personalized};
+use crate::personalized::{element, personalized};
 
 const DAMAGED: &str = "damaged, or was written under another seal key";
 

@@ -20,6 +20,9 @@ mod exchange;
 mod expired;
 mod limits;
 mod ocsp;
+#[cfg(feature = "secure-element")]
+#[path = "../../../kf-agent/tests/it/personalized.rs"]
+mod personalized;
 mod reset;
 mod rig;
 mod strongswan;

@@ -19,7 +19,8 @@ use kf_api::vendor::{NewVendor, VendorImport, VendorRow};
 use kf_fleet::Principal;
 use kf_key::{DeviceState, ProposalId, SecretBytes};
 use kf_server::Limits;
-use kf_testkit::{CRASH_AT, ForeignAuthority, Tool, crash_library};
+use kf_testkit::{CRASH_AT, ForeignAuthority, Output, Tool, crash_library};
+use serde_json::{Value, json};
 
 use crate::agent::open_agent;
 use crate::rig::Rig;
@@ -282,6 +283,7 @@ async fn a_reset_that_the_device_forbids_is_declined_and_one_that_is_not_told_st
     // Another one is obeyed, and the server hears nothing of it: it is configured away before the device can tell.
     site.sell().await;
     let config = site.config(&made, &made.state(), "");
+    let starts = Starts::of(RESET_TEST, &made);
     let mut when = 1;
     let untold = loop {
         fs::write(made.file("code"), "a code of this owner").unwrap();
@@ -289,7 +291,7 @@ async fn a_reset_that_the_device_forbids_is_declined_and_one_that_is_not_told_st
         copy(&made.state(), &state);
         let config = config.replace(&made.state().display().to_string(), &state.display().to_string());
         assert!(
-            killed_child(RESET_TEST, &made, &config, when),
+            starts.is_killed(&config, when),
             "it comes to its end without a moment in which it is reset and has not told"
         );
         if state.join("reset-done").exists() {
@@ -304,28 +306,82 @@ async fn a_reset_that_the_device_forbids_is_declined_and_one_that_is_not_told_st
     assert!(outcome.is_valid, "{events:?}");
 }
 
-/// Names the configuration that the child of the tests below works with.
-const CHILD: &str = "KF_SERVER_RESET_CHILD";
 const RESET_TEST: &str = "reset::a_reset_that_is_cut_at_any_durable_step_ends_as_a_whole";
 
-/// In a child, runs the agent once.
+/// Names the configuration that a child of the tests works with.
+const CHILD: &str = "KF_SERVER_RESET_CHILD";
+/// What it does: `put` the record, `read` it, or what is due.
+const DOES: &str = "KF_SERVER_RESET_DOES";
+
+/// In a child, starts the agent once, and writes down what it told.
 async fn is_child() -> bool {
     let Some(file) = std::env::var_os(CHILD) else { return false };
-    once(&fs::read_to_string(file).unwrap()).await;
+    let text = fs::read_to_string(&file).unwrap();
+    let told = match std::env::var(DOES).as_deref() {
+        Ok("put") => {
+            agent(&text, &quiet()).put_record(7, &SecretBytes::from_vec(RECORD.to_vec())).unwrap();
+            Value::Null
+        }
+        Ok("read") => {
+            let kept = agent(&text, &quiet()).read_record(7).ok().flatten();
+            json!({"kept": kept.is_some_and(|kept| kept.equals(RECORD))})
+        }
+        _ => {
+            let (outcome, events) = once(&text).await;
+            json!({"is_valid": outcome.is_valid, "was_reset": outcome.was_reset, "events": events})
+        }
+    };
+    fs::write(Path::new(&file).with_file_name("told.json"), told.to_string()).unwrap();
     true
 }
 
-/// Runs the agent once, in a child that begins with `test`, and kills it at the `when`-th call that makes something durable or visible;
-/// whether it was killed.
-fn killed_child(test: &str, made: &Made, config: &str, when: u32) -> bool {
-    let file = made.file("child.toml");
-    fs::write(&file, config).unwrap();
-    // A TPM takes one client at a time: the child must not hold a connection of this process.
-    let child = Tool::at(&std::env::current_exe().unwrap()).without_inherited_files();
-    let child = child.env(CHILD, &file).env("LD_PRELOAD", crash_library()).env(CRASH_AT, when.to_string());
-    let output = child.run(&["--exact", test, "--nocapture", "--test-threads=1"]);
-    assert!(output.success() || !output.stderr_text().contains("panicked"), "{}", output.text());
-    !output.success()
+/// Starts of the agent in processes of their own, which begin with `test`.
+struct Starts<'a> {
+    test: &'static str,
+    made: &'a Made,
+    /// By which such a process finds what holds its keys.
+    variables: Vec<(&'static str, PathBuf)>,
+    library: Option<&'static Path>,
+}
+
+impl<'a> Starts<'a> {
+    const fn of(test: &'static str, made: &'a Made) -> Self {
+        Self { test, made, variables: Vec::new(), library: None }
+    }
+
+    fn run(&self, config: &str, first: Option<&Path>, (name, value): (&str, &str)) -> Output {
+        let file = self.made.file("child.toml");
+        fs::write(&file, config).unwrap();
+        // A TPM takes one client at a time: the child must not hold a connection of this process.
+        let child = Tool::at(&std::env::current_exe().unwrap()).without_inherited_files();
+        let child = self.variables.iter().fold(child, |child, (name, value)| child.env(name, value));
+        let libraries = first.into_iter().chain(self.library).map(|library| library.display().to_string());
+        let child = child.env("LD_PRELOAD", libraries.collect::<Vec<_>>().join(":"));
+        child.env(CHILD, &file).env(name, value).run(&["--exact", self.test, "--nocapture", "--test-threads=1"])
+    }
+
+    /// Has it do what `what` says, as far as it comes.
+    fn tries(&self, config: &str, what: &str) -> Output {
+        self.run(config, None, (DOES, what))
+    }
+
+    /// The same to the end; what it told.
+    fn does(&self, config: &str, what: &str) -> Value {
+        drop(self.tries(config, what).expect_success());
+        serde_json::from_slice(&fs::read(self.made.file("told.json")).unwrap()).unwrap()
+    }
+
+    /// Kills it at the `when`-th call that makes something durable or visible; whether it was killed.
+    fn is_killed(&self, config: &str, when: u32) -> bool {
+        let output = self.run(config, Some(crash_library()), (CRASH_AT, &when.to_string()));
+        assert!(output.success() || !output.stderr_text().contains("panicked"), "{}", output.text());
+        !output.success()
+    }
+}
+
+/// Whether what a process told names an event.
+fn told(answer: &Value, name: &str) -> bool {
+    answer["events"].as_array().unwrap().iter().any(|event| event["event"] == name)
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -349,6 +405,7 @@ async fn a_reset_that_is_cut_at_any_durable_step_ends_as_a_whole() {
     let site = Site::new(&made).await;
     let config = in_use(&made, &site).await;
     let before = fragments(&made.state(), &NO_SECRET);
+    let starts = Starts::of(RESET_TEST, &made);
     let (mut not_begun, mut in_the_middle) = (0, 0);
     for when in 1..400 {
         fs::write(made.file("code"), "a code of this owner").unwrap();
@@ -358,7 +415,7 @@ async fn a_reset_that_is_cut_at_any_durable_step_ends_as_a_whole() {
         drop(fs::remove_dir_all(&state));
         copy(&made.state(), &state);
         let of_copy = config.replace(&made.state().display().to_string(), &state.display().to_string());
-        let killed = killed_child(RESET_TEST, &made, &of_copy, when);
+        let killed = starts.is_killed(&of_copy, when);
         if killed && state.join("current").exists() && !state.join("reset").exists() {
             // As before: what it kept opens. Or the step that counts was the last one, and the next start goes on from it.
             let opened = agent(&of_copy, &quiet());

@@ -91,7 +91,7 @@ pub(super) struct TempKey {
 }
 
 /// What the chip holds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Chip {
     pub(super) config: [u8; 128],
     pub(super) otp: [u8; 64],

@@ -1,5 +1,6 @@
 //! An emulated chip for another process: behind a socket, and behind a library loaded in front of libc, which makes of the kernel's
-//! I2C calls (i2c-dev, `I2C_RDWR`) messages on it. So a program that was built for a real bus finds the chip, and its memory is its own:
+//! I2C calls (i2c-dev, `I2C_RDWR`) messages on it. A command that changes what the chip keeps is a durable step, as [`CRASH_AT`](crate::CRASH_AT)
+//! counts them. So a program that was built for a real bus finds the chip, and its memory is its own:
 //! what the emulator knows lies in the process of the test.
 
 use std::io::{self, Read, Write as _};
@@ -56,7 +57,18 @@ static int say(int fd, const void *octets, size_t length) {
 static int hear(int fd, void *octets, size_t length) {
     return recv(fd, octets, length, MSG_WAITALL) == (ssize_t)length;
 }
+/* Word address of commands, count, opcode: DeriveKey, GenKey (its mode: of a new key), Lock, PrivWrite, Write. The call fails and changes
+   nothing: a library in front of this one counts it. */
+static void step(const struct i2c_msg *message) {
+    const unsigned char *sent = message->buf;
+    if ((message->flags & I2C_M_RD) || message->len < 4 || sent[0] != 3) { return; }
+    switch (sent[2]) {
+        case 0x40: if (!(sent[3] & 4)) { return; } /* fall through */
+        case 0x12: case 0x17: case 0x1c: case 0x46: fsync(-1);
+    }
+}
 static int transfer(int fd, struct i2c_rdwr_ioctl_data *data) {
+    for (unsigned i = 0; i < data->nmsgs; i++) { step(&data->msgs[i]); }
     unsigned char octet = data->nmsgs;
     int is_well = say(fd, &octet, 1);
     for (unsigned i = 0; i < data->nmsgs; i++) {
@@ -129,14 +141,23 @@ impl ServedElement {
         self.directory.path().join("i2c-1")
     }
 
+    /// The library to name in `LD_PRELOAD`, compiled once, by which a program finds the bus there.
+    ///
+    /// # Panics
+    /// Without a C compiler.
+    #[must_use]
+    pub fn library() -> &'static Path {
+        static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+        LIBRARY.get_or_init(|| preloaded("i2c", SHIM))
+    }
+
     /// The same program, which finds the bus there.
     ///
     /// # Panics
     /// Without a C compiler.
     #[must_use]
     pub fn seen_by(&self, tool: Tool) -> Tool {
-        static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-        tool.env("LD_PRELOAD", LIBRARY.get_or_init(|| preloaded("i2c", SHIM)) as &Path)
+        tool.env("LD_PRELOAD", Self::library())
     }
 }
 

@@ -1,19 +1,19 @@
 //! The same where keys are in hardware: the owner's are gone from the token, the maker's stays in it and admits the device again.
 
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
-use kf_agent::Config;
 use kf_api::order::{OrderAct, OrderProgress};
 use kf_exchange::PublicKey;
-use kf_key::{DeviceState, SecretBytes};
+use kf_key::DeviceState;
+#[cfg(feature = "tpm")]
+use kf_key::SecretBytes;
 #[cfg(feature = "tpm")]
 use kf_testkit::SoftwareTpm;
 use kf_testkit::{ForeignAuthority, SoftHsm};
-use serde_json::Value;
 
-use super::{Made, RECORD, Site, copy, fragments, once, quiet};
+use super::{Made, Site, Starts, copy, fragments, told};
+#[cfg(feature = "tpm")]
+use super::{RECORD, once, quiet};
 
 /// Validity of the IDevID.
 const MADE: (i32, u8, u8) = (2000, 1, 1);
@@ -39,45 +39,20 @@ fn config(site: &Site, made: &Made, key: &str) -> String {
     text.replace("idevid_key_file", "idevid_sealed_key_file").replace("factory/key.pem", "factory/idevid.key")
 }
 
-/// Names the configuration that the child of the test below works with.
-const CHILD: &str = "KF_SERVER_RESET_TOKEN_CHILD";
-/// What it does: hand over a record, or what is due.
-const RECORDS: &str = "KF_SERVER_RESET_TOKEN_RECORDS";
 const TEST: &str = "reset::hardware::a_device_that_is_sold_leaves_its_token_with_the_makers_key_alone_and_enrols_by_it";
 
-/// One start of the agent in a process of its own: the module reads the environment. What it told, and whether it was reset.
-fn start(made: &Made, token: &SoftHsm, text: &str, puts_record: bool) -> (bool, Vec<Value>) {
-    let (file, told) = (made.file("child.toml"), made.file("told.json"));
-    fs::write(&file, text).unwrap();
+/// Starts of the agent with its keys in a token.
+pub(super) fn with_token<'a>(test: &'static str, made: &'a Made, token: &SoftHsm) -> Starts<'a> {
     fs::write(made.file("pin"), SoftHsm::PIN).unwrap();
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", TEST, "--nocapture", "--test-threads=1"]);
-    child.env(CHILD, &file).env(SoftHsm::VARIABLE, token.configuration());
-    child.env("CREDENTIALS_DIRECTORY", made.scratch.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    if puts_record {
-        child.env(RECORDS, "put");
-    }
-    let output = child.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let told: Value = serde_json::from_slice(&fs::read(told).unwrap()).unwrap();
-    (told["was_reset"].as_bool().unwrap(), told["events"].as_array().unwrap().clone())
+    let found = (SoftHsm::VARIABLE, token.configuration());
+    let variables = vec![found, ("CREDENTIALS_DIRECTORY", made.scratch.path().to_owned())];
+    Starts { variables, ..Starts::of(test, made) }
 }
 
-async fn child(file: &Path) {
-    let text = fs::read_to_string(file).unwrap();
-    let told = if std::env::var_os(RECORDS).is_some() {
-        let agent = super::open_agent(&Config::parse(&text).unwrap(), &quiet());
-        agent.put_record(7, &SecretBytes::from_vec(RECORD.to_vec())).unwrap();
-        serde_json::json!({"was_reset": false, "events": []})
-    } else {
-        let (outcome, events) = once(&text).await;
-        serde_json::json!({"was_reset": outcome.was_reset, "events": events})
-    };
-    fs::write(file.with_file_name("told.json"), told.to_string()).unwrap();
-}
-
-fn told(events: &[Value], name: &str) -> bool {
-    events.iter().any(|event| event["event"] == name)
+/// The table of such a key, without its heading.
+pub(super) fn in_token() -> String {
+    let (module, label) = (SoftHsm::module().display(), SoftHsm::LABEL);
+    format!("kind = \"pkcs11\"\nseal_credential = \"pin\"\n[key.pkcs11]\nmodule = \"{module}\"\ntoken = \"{label}\"")
 }
 
 fn pkcs11_tool(token: &SoftHsm, arguments: &[&str]) -> kf_testkit::Output {
@@ -87,7 +62,7 @@ fn pkcs11_tool(token: &SoftHsm, arguments: &[&str]) -> kf_testkit::Output {
 }
 
 /// What a program that is not ours finds in the token: how many objects of the agent, and of the maker.
-fn objects(token: &SoftHsm) -> (usize, usize) {
+pub(super) fn objects(token: &SoftHsm) -> (usize, usize) {
     let text = pkcs11_tool(token, &["--list-objects"]).stdout_text();
     let labels = || text.lines().filter(|line| line.trim_start().starts_with("label:"));
     let of = |prefix: &str| labels().filter(|line| line.contains(prefix)).count();
@@ -96,8 +71,8 @@ fn objects(token: &SoftHsm) -> (usize, usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_is_sold_leaves_its_token_with_the_makers_key_alone_and_enrols_by_it() {
-    if let Some(file) = std::env::var_os(CHILD) {
-        return child(Path::new(&file)).await;
+    if super::is_child().await {
+        return;
     }
     let token = SoftHsm::new();
     let label = "keyfleet-idevid pump-1";
@@ -106,16 +81,12 @@ async fn a_device_that_is_sold_leaves_its_token_with_the_makers_key_alone_and_en
     let spki = pkcs11_tool(&token, &["--read-object", "--type", "pubkey", "--label", label]).stdout;
     let made = made_with(&spki, &[&[4], label.as_bytes()].concat());
     let (site, next) = (Site::new(&made).await, Site::new(&made).await);
-    let key = format!(
-        "kind = \"pkcs11\"\nseal_credential = \"pin\"\n[key.pkcs11]\nmodule = \"{}\"\ntoken = \"{}\"",
-        SoftHsm::module().display(),
-        SoftHsm::LABEL
-    );
+    let (key, starts) = (in_token(), with_token(TEST, &made, &token));
     fs::write(made.file("code"), "").unwrap();
     let of_owner = config(&site, &made, &key);
-    let (_, events) = start(&made, &token, &of_owner, false);
-    assert!(told(&events, "device-key"), "{events:?}");
-    start(&made, &token, &of_owner, true);
+    let start = starts.does(&of_owner, "due");
+    assert!(told(&start, "device-key"), "{start}");
+    starts.does(&of_owner, "put");
     let (of_agent, of_maker) = objects(&token);
     assert!(of_agent >= 2 && of_maker >= 1, "an identity key and the one that wraps: {of_agent}, {of_maker}");
     let factory = fragments(&made.state().join("factory"), &[]);
@@ -124,33 +95,24 @@ async fn a_device_that_is_sold_leaves_its_token_with_the_makers_key_alone_and_en
     copy(&made.state(), &aside);
 
     site.sell().await;
-    let (was_reset, events) = start(&made, &token, &of_owner, false);
-    assert!(was_reset && told(&events, "order-answered"), "{events:?}");
+    let start = starts.does(&of_owner, "due");
+    assert!(start["was_reset"] == true && told(&start, "order-answered"), "{start}");
     assert_eq!(site.order().await, (OrderAct::FactoryReset, OrderProgress::Executed));
     assert_eq!(objects(&token), (0, of_maker), "the owner's keys are gone, the maker's is not");
     assert_eq!(fragments(&made.state().join("factory"), &[]), factory);
 
     // The next owner admits it by the key that stayed.
     let of_next = config(&next, &made, &key);
-    let (_, events) = start(&made, &token, &of_next, false);
-    assert!(told(&events, "device-key"), "{events:?}");
+    let start = starts.does(&of_next, "due");
+    assert!(told(&start, "device-key"), "{start}");
     assert_eq!(next.state_of_device().await, DeviceState::Active);
     assert!(objects(&token).0 >= 2);
     // The files of before are of no use beside the token.
-    let file = made.file("thief.toml");
     let state = made.state().display().to_string();
     let of_thief =
         of_owner.replace(&format!("state_dir = \"{state}\""), &format!("state_dir = \"{}\"", aside.display()));
-    fs::write(&file, &of_thief).unwrap();
-    let opened = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", TEST, "--nocapture", "--test-threads=1"])
-        .env(CHILD, &file)
-        .env(RECORDS, "put")
-        .env(SoftHsm::VARIABLE, token.configuration())
-        .env("CREDENTIALS_DIRECTORY", made.scratch.path())
-        .output()
-        .unwrap();
-    assert!(!opened.status.success(), "a vault of before opens under no key of the token");
+    let opened = starts.tries(&of_thief, "put");
+    assert!(!opened.success(), "a vault of before opens under no key of the token");
 }
 
 #[cfg(feature = "tpm")]
