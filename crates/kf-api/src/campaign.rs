@@ -107,88 +107,56 @@ impl FilterChange {
     }
 }
 
-/// How a campaign goes about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CampaignPlan {
+/// What a plan is and what changes of one: each number once, with what it is where nobody says it.
+macro_rules! plan {
+    ($($(#[$meaning:meta])+ $field:ident: $number:ty = $otherwise:expr;)+) => {
+        /// How a campaign goes about it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct CampaignPlan {
+            $($(#[$meaning])+ pub $field: $number,)+
+        }
+
+        impl Default for CampaignPlan {
+            fn default() -> Self {
+                Self { $($field: $otherwise,)+ }
+            }
+        }
+
+        /// Numbers of a plan that are to change; those that are absent stay as they are.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct PlanChange {
+            $($(#[$meaning])+ #[serde(skip_serializing_if = "Option::is_none")] pub $field: Option<$number>,)+
+        }
+
+        impl PlanChange {
+            /// The plan with these numbers in it.
+            #[must_use]
+            pub fn applied_to(&self, plan: &CampaignPlan) -> CampaignPlan {
+                CampaignPlan { $($field: self.$field.unwrap_or(plan.$field),)+ }
+            }
+        }
+    };
+}
+
+plan! {
     /// Devices of the first wave, 1 to 100,000.
-    pub canary: u32,
+    canary: u32 = 10;
     /// Devices of each further wave, 1 to 1,000,000.
-    pub wave: u32,
+    wave: u32 = 10_000;
     /// Devices that are asked within a minute at most, 1 to 60,000.
-    pub per_minute: u32,
+    per_minute: u32 = 300;
     /// Each wave begins up to so many seconds late, at most a day.
-    pub jitter_seconds: u32,
+    jitter_seconds: u32 = 60;
     /// Seconds between the last question of a wave and the next wave, at most 30 days.
-    pub soak_seconds: u32,
+    soak_seconds: u32 = 3_600;
     /// Seconds after which a device that was asked counts as silent, 1 to a year.
-    pub patience_seconds: u32,
+    patience_seconds: u32 = 2 * 86_400;
     /// Percent of a wave that may fail, 0 to 100; one device more stops the campaign.
-    pub max_failed_percent: u8,
+    max_failed_percent: u8 = 2;
     /// Percent of a wave that must be done before the next one begins, 0 to 100.
-    pub min_done_percent: u8,
-}
-
-impl Default for CampaignPlan {
-    fn default() -> Self {
-        Self {
-            canary: 10,
-            wave: 10_000,
-            per_minute: 300,
-            jitter_seconds: 60,
-            soak_seconds: 3_600,
-            patience_seconds: 2 * 86_400,
-            max_failed_percent: 2,
-            min_done_percent: 80,
-        }
-    }
-}
-
-/// Numbers of a plan that are to change; those that are absent stay as they are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PlanChange {
-    /// See [`CampaignPlan::canary`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub canary: Option<u32>,
-    /// See [`CampaignPlan::wave`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub wave: Option<u32>,
-    /// See [`CampaignPlan::per_minute`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub per_minute: Option<u32>,
-    /// See [`CampaignPlan::jitter_seconds`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub jitter_seconds: Option<u32>,
-    /// See [`CampaignPlan::soak_seconds`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub soak_seconds: Option<u32>,
-    /// See [`CampaignPlan::patience_seconds`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub patience_seconds: Option<u32>,
-    /// See [`CampaignPlan::max_failed_percent`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_failed_percent: Option<u8>,
-    /// See [`CampaignPlan::min_done_percent`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_done_percent: Option<u8>,
-}
-
-impl PlanChange {
-    /// The plan with these numbers in it.
-    #[must_use]
-    pub fn applied_to(&self, plan: &CampaignPlan) -> CampaignPlan {
-        CampaignPlan {
-            canary: self.canary.unwrap_or(plan.canary),
-            wave: self.wave.unwrap_or(plan.wave),
-            per_minute: self.per_minute.unwrap_or(plan.per_minute),
-            jitter_seconds: self.jitter_seconds.unwrap_or(plan.jitter_seconds),
-            soak_seconds: self.soak_seconds.unwrap_or(plan.soak_seconds),
-            patience_seconds: self.patience_seconds.unwrap_or(plan.patience_seconds),
-            max_failed_percent: self.max_failed_percent.unwrap_or(plan.max_failed_percent),
-            min_done_percent: self.min_done_percent.unwrap_or(plan.min_done_percent),
-        }
-    }
+    min_done_percent: u8 = 80;
 }
 
 /// Another plan for a campaign that is a draft, paused or stopped; of a draft, also other devices.

@@ -83,7 +83,7 @@ impl KeyHandle {
 
 /// One octet per algorithm on disk and on the wire; zero is reserved.
 #[must_use]
-pub(crate) const fn algorithm_code(algorithm: KeyAlgorithm) -> u8 {
+pub const fn algorithm_code(algorithm: KeyAlgorithm) -> u8 {
     match algorithm {
         KeyAlgorithm::P256 => 1,
         KeyAlgorithm::P384 => 2,
@@ -97,6 +97,8 @@ pub(crate) const fn algorithm_code(algorithm: KeyAlgorithm) -> u8 {
     }
 }
 
-fn algorithm_of_code(code: u8) -> Option<KeyAlgorithm> {
+/// The algorithm of such an octet.
+#[must_use]
+pub fn algorithm_of_code(code: u8) -> Option<KeyAlgorithm> {
     KeyAlgorithm::ALL.into_iter().find(|algorithm| algorithm_code(*algorithm) == code)
 }

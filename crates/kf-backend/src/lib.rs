@@ -25,7 +25,7 @@ pub use capabilities::{BackendKind, Capabilities, RootUse};
 pub use deadline::Deadline;
 pub use error::{BackendError, TokenFault};
 pub use fused::{FusedBackend, unwrap_replaceable, wrap_replaceable};
-pub use handle::{HandleError, KeyHandle, MAX_HANDLE_OCTETS};
+pub use handle::{HandleError, KeyHandle, MAX_HANDLE_OCTETS, algorithm_code, algorithm_of_code};
 pub use locked_memory::lock_memory;
 pub use seal::{MIN_PASSPHRASE_OCTETS, SealError, create_sealed_root, open_sealed_root, seal_root};
 pub use software::SoftwareBackend;

@@ -15,7 +15,7 @@ use kf_key::{
     AuthorityId, CertificateProfile, CertificateStatus, FacilityId, KeyAlgorithm, KeyId, KeyState, KeyType,
     SerialNumber, UnixMillis,
 };
-use kf_pki::certificate::{IssuanceRequest, IssuedCertificate, Subject, check_issuance};
+use kf_pki::certificate::{CertificateFacts, IssuanceRequest, IssuedCertificate, Subject, check_issuance};
 use kf_pki::request::RequestedKey;
 use kf_signer::{GeneratedKey, KeyFacts, KeyPurpose};
 use kf_store::authority::AuthorityRecord;
@@ -217,21 +217,7 @@ impl Plan {
         now: UnixMillis,
     ) -> AuthorityRecord {
         let facts = &signed.facts;
-        let certificate = Certificate {
-            serial: facts.serial,
-            authority: issuer.unwrap_or(self.id),
-            profile: facts.profile,
-            device: None,
-            operator: None,
-            facility: None,
-            subject: facts.subject.clone(),
-            spki_sha256: hex::encode(facts.spki_sha256),
-            not_before: facts.not_before,
-            not_after: facts.not_after,
-            status: CertificateStatus::Good,
-            revoked: None,
-            reason: None,
-        };
+        let certificate = row_of(issuer.unwrap_or(self.id), facts);
         let key = key_record(key, format!("authority:{}", self.name), now);
         let authority = Authority {
             id: self.id,
@@ -251,6 +237,25 @@ impl Plan {
             key_destroyed: None,
         };
         AuthorityRecord { authority, certificate, der: signed.der.clone(), key }
+    }
+}
+
+/// A certificate that a CA has as one, or that leads to one, as a row of the registry.
+fn row_of(authority: AuthorityId, facts: &CertificateFacts) -> Certificate {
+    Certificate {
+        serial: facts.serial,
+        authority,
+        profile: facts.profile,
+        device: None,
+        operator: None,
+        facility: None,
+        subject: facts.subject.clone(),
+        spki_sha256: hex::encode(facts.spki_sha256),
+        not_before: facts.not_before,
+        not_after: facts.not_after,
+        status: CertificateStatus::Good,
+        revoked: None,
+        reason: None,
     }
 }
 

@@ -380,6 +380,38 @@ const fn act_of(operation: Operation) -> Option<(RotationOperation, Option<Reaso
 }
 
 /// Writes an outcome down. What is wrong with the server itself ends the run.
+impl Run<'_> {
+    /// Whether a successor is made now: the step, and why, for the log. Otherwise it is listed as planned, or is left for another run.
+    fn begin(&mut self, step: RotationStep) -> Option<(RotationStep, String)> {
+        let step = RotationStep { outcome: RotationOutcome::Planned, ..step };
+        if self.dry_run {
+            self.report.items.push(step);
+            return None;
+        }
+        if self.left == 0 {
+            self.report.more = true;
+            return None;
+        }
+        self.left -= 1;
+        let why = if self.why.is_empty() { format!("policy: {}", step.because) } else { self.why.to_owned() };
+        Some((step, why))
+    }
+
+    /// Lists a step that was begun; of a successor that was made, the index of its entry.
+    fn made(&mut self, mut step: RotationStep, outcome: Result<u64, FleetError>) -> Result<(), FleetError> {
+        let outcome = outcome.map(|index| EpochOutcome {
+            done: true,
+            proposal: None,
+            epoch: None,
+            devices: 0,
+            log_index: Some(index),
+        });
+        conclude(&mut step, outcome)?;
+        self.report.items.push(step);
+        Ok(())
+    }
+}
+
 fn conclude(step: &mut RotationStep, outcome: Result<EpochOutcome, FleetError>) -> Result<(), FleetError> {
     match outcome {
         Ok(done) => {

@@ -13,13 +13,13 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use kf_backend::KeyBackend;
+use kf_backend::{KeyBackend, algorithm_code};
 use kf_key::{KeyAlgorithm, KeyId, SecretBytes};
 use kf_pki::certificate::{CheckedTbs, IssuedCertificate};
 use kf_pki::crl::CheckedCrl;
 use tokio::sync::watch;
 
-use crate::engine::{Engine, algorithm_code, back_end};
+use crate::engine::{Engine, back_end};
 use crate::frame::{Inbox, MAX_BODY_OCTETS, MAX_CRL_OCTETS};
 use crate::protocol::{Fields, MAX_SECRET_OCTETS, REQUESTS, RequestKind, bug, prefix, too_large};
 use crate::start::start;

@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
-use kf_backend::{BackendError, KeyBackend, generate_wrapped, open_wrapped};
-use kf_key::{KeyAlgorithm, KeyId, SecretBytes};
+use kf_backend::{BackendError, KeyBackend, algorithm_of_code, generate_wrapped, open_wrapped};
+use kf_key::{KeyId, SecretBytes};
 use kf_log::Checkpoint;
 
 use crate::content;
@@ -269,23 +269,4 @@ const fn unknown(key: KeyId) -> SignerError {
 #[allow(clippy::needless_pass_by_value, reason = "fits map_err")]
 pub(crate) fn back_end(error: BackendError) -> SignerError {
     SignerError::Backend(error.to_string())
-}
-
-/// One octet per algorithm on the wire; zero is reserved.
-pub(crate) const fn algorithm_code(algorithm: KeyAlgorithm) -> u8 {
-    match algorithm {
-        KeyAlgorithm::P256 => 1,
-        KeyAlgorithm::P384 => 2,
-        KeyAlgorithm::Ed25519 => 3,
-        KeyAlgorithm::Rsa2048 => 4,
-        KeyAlgorithm::Rsa3072 => 5,
-        KeyAlgorithm::Rsa4096 => 6,
-        KeyAlgorithm::MlDsa44 => 7,
-        KeyAlgorithm::MlDsa65 => 8,
-        KeyAlgorithm::MlDsa87 => 9,
-    }
-}
-
-fn algorithm_of_code(code: u8) -> Option<KeyAlgorithm> {
-    KeyAlgorithm::ALL.into_iter().find(|algorithm| algorithm_code(*algorithm) == code)
 }

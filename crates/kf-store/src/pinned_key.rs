@@ -11,8 +11,8 @@ use crate::act::{Act, Class};
 use crate::column::{self, Coded as _, millis};
 use crate::error::KeyTransition;
 use crate::key::{self, KeyRecord};
-use crate::listing::{BAD_CURSOR, next_of};
 use crate::sql::{self, in_scope, scope};
+use crate::succession::unproved_row;
 use crate::{Audit, Logged, Store, StoreError};
 
 const MAX_LINK_OCTETS: usize = 384;
@@ -188,30 +188,16 @@ impl Store {
         visibility: &Visibility,
         page: &PageRequest,
     ) -> Result<Page<UnprovedDevice>, StoreError> {
-        let after = match &page.after {
-            None => Vec::new(),
-            Some(text) => text.parse::<DeviceId>().map_err(|_detail| BAD_CURSOR)?.as_bytes().to_vec(),
-        };
         let sql = concat!(
-            "SELECT d.id, d.name, d.facility, d.last_seen FROM device d WHERE d.state <> 5 AND d.id > ?3
-            AND NOT EXISTS (SELECT 1 FROM pinned_key_holder p WHERE p.holder = d.id AND p.role = ?4 AND p.key > ?2) AND ",
+            "SELECT d.id, d.name, d.facility, d.last_seen FROM device d WHERE d.state <> 5 AND d.id > ?2
+            AND NOT EXISTS (SELECT 1 FROM pinned_key_holder p WHERE p.holder = d.id AND p.role = ?5 AND p.key > ?4) AND ",
             in_scope!("d.facility"),
-            " ORDER BY d.id LIMIT ?5"
+            " ORDER BY d.id LIMIT ?3"
         );
-        let params = (scope(visibility), key.as_bytes(), after, role.code(), page.rows() + 1);
-        let mut items = self.read(|connection| {
-            sql::all(connection, sql, params, |row| {
-                Ok(UnprovedDevice {
-                    device: column::id(row, 0)?,
-                    name: row.get(1)?,
-                    facility: column::id(row, 2)?,
-                    last_seen: column::optional_time(row, 3)?,
-                })
-            })
-        })?;
-        let rows = usize::try_from(page.rows()).unwrap_or(usize::MAX);
-        let next = next_of(&mut items, rows, |last| last.device.to_string());
-        Ok(Page { items, next })
+        self.unproved(page, |connection, after, rows| {
+            let params = (scope(visibility), after, rows, key.as_bytes(), role.code());
+            sql::all(connection, sql, params, unproved_row)
+        })
     }
 
     /// Ends a key that has a successor; `false` when it was ended before. Those who are left behind are counted in the same

@@ -10,7 +10,7 @@ use kf_api::certificate::Certificate;
 use kf_api::succession::{Succession, TrustProgress, UnprovedDevice};
 use kf_api::{Page, PageRequest};
 use kf_key::{AuthorityId, DeviceId, KeyState, SerialNumber, SuccessionState, UnixMillis};
-use rusqlite::Row;
+use rusqlite::{Connection, Row};
 
 use crate::act::{Act, Class};
 use crate::authority::AuthorityRecord;
@@ -310,27 +310,28 @@ impl Store {
         visibility: &Visibility,
         page: &PageRequest,
     ) -> Result<Page<UnprovedDevice>, StoreError> {
+        let sql = concat!(
+            "SELECT d.id, d.name, d.facility, d.last_seen FROM device d WHERE d.state <> 5 AND d.id > ?2
+            AND NOT EXISTS (SELECT 1 FROM device_trust t WHERE t.root = ?4 AND t.device = d.id) AND ",
+            in_scope!("d.facility"),
+            " ORDER BY d.id LIMIT ?3"
+        );
+        self.unproved(page, |connection, after, rows| {
+            sql::all(connection, sql, (scope(visibility), after, rows, root.as_bytes()), unproved_row)
+        })
+    }
+
+    /// A page of devices that have not proved something, as `look` finds those after one of them, at most so many.
+    pub(crate) fn unproved(
+        &self,
+        page: &PageRequest,
+        look: impl Fn(&Connection, &[u8], u32) -> Result<Vec<UnprovedDevice>, StoreError>,
+    ) -> Result<Page<UnprovedDevice>, StoreError> {
         let after = match &page.after {
             None => Vec::new(),
             Some(text) => text.parse::<DeviceId>().map_err(|_detail| BAD_CURSOR)?.as_bytes().to_vec(),
         };
-        let sql = concat!(
-            "SELECT d.id, d.name, d.facility, d.last_seen FROM device d WHERE d.state <> 5 AND d.id > ?3
-            AND NOT EXISTS (SELECT 1 FROM device_trust t WHERE t.root = ?2 AND t.device = d.id) AND ",
-            in_scope!("d.facility"),
-            " ORDER BY d.id LIMIT ?4"
-        );
-        let params = (scope(visibility), root.as_bytes(), after, page.rows() + 1);
-        let mut items = self.read(|connection| {
-            sql::all(connection, sql, params, |row| {
-                Ok(UnprovedDevice {
-                    device: column::id(row, 0)?,
-                    name: row.get(1)?,
-                    facility: column::id(row, 2)?,
-                    last_seen: column::optional_time(row, 3)?,
-                })
-            })
-        })?;
+        let mut items = self.read(|connection| look(connection, &after, page.rows() + 1))?;
         let rows = usize::try_from(page.rows()).unwrap_or(usize::MAX);
         let next = next_of(&mut items, rows, |last| last.device.to_string());
         Ok(Page { items, next })
@@ -355,4 +356,14 @@ impl Store {
         })?;
         Ok(found.unwrap_or_default())
     }
+}
+
+/// `id, name, facility, last_seen` of a device.
+pub(crate) fn unproved_row(row: &Row<'_>) -> rusqlite::Result<UnprovedDevice> {
+    Ok(UnprovedDevice {
+        device: column::id(row, 0)?,
+        name: row.get(1)?,
+        facility: column::id(row, 2)?,
+        last_seen: column::optional_time(row, 3)?,
+    })
 }

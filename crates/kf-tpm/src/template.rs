@@ -5,7 +5,7 @@ use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
 use tss_esapi::interface_types::ecc::EccCurve;
 use tss_esapi::structures::{
     Digest, EccPoint, EccScheme, HashScheme, KeyDerivationFunctionScheme, KeyedHashScheme, Public, PublicBuilder,
-    PublicEccParametersBuilder, PublicKeyedHashParameters, SymmetricDefinitionObject,
+    PublicEccParameters, PublicEccParametersBuilder, PublicKeyedHashParameters, SymmetricDefinitionObject,
 };
 
 use crate::TpmError;
@@ -44,35 +44,32 @@ pub(crate) fn storage_key() -> Result<Public, TpmError> {
     ecc(attributes, &Guard::default(), parameters)
 }
 
-/// A P-256 signature key that is made in the TPM and never leaves it.
-pub(crate) fn signature_key(guard: &Guard) -> Result<Public, TpmError> {
-    let attributes = born_here(guard).with_sign_encrypt(true).build().map_err(invalid)?;
-    let parameters = PublicEccParametersBuilder::new()
-        .with_ecc_scheme(EccScheme::EcDsa(HashScheme::new(HashingAlgorithm::Sha256)))
+/// A P-256 key that is no storage key: for this scheme, and nothing else.
+fn p256(scheme: EccScheme) -> Result<PublicEccParameters, TpmError> {
+    let is_signing_key = matches!(scheme, EccScheme::EcDsa(_));
+    PublicEccParametersBuilder::new()
+        .with_ecc_scheme(scheme)
         .with_curve(EccCurve::NistP256)
         .with_key_derivation_function_scheme(KeyDerivationFunctionScheme::Null)
         .with_symmetric(SymmetricDefinitionObject::Null)
-        .with_is_signing_key(true)
-        .with_is_decryption_key(false)
+        .with_is_signing_key(is_signing_key)
+        .with_is_decryption_key(!is_signing_key)
         .with_restricted(false)
         .build()
-        .map_err(invalid)?;
+        .map_err(invalid)
+}
+
+/// A P-256 signature key that is made in the TPM and never leaves it.
+pub(crate) fn signature_key(guard: &Guard) -> Result<Public, TpmError> {
+    let attributes = born_here(guard).with_sign_encrypt(true).build().map_err(invalid)?;
+    let parameters = p256(EccScheme::EcDsa(HashScheme::new(HashingAlgorithm::Sha256)))?;
     ecc(attributes, guard, parameters)
 }
 
 /// A P-256 key for ECDH that is made in the TPM and never leaves it.
 pub(crate) fn agreement_key(guard: &Guard) -> Result<Public, TpmError> {
     let attributes = born_here(guard).with_decrypt(true).build().map_err(invalid)?;
-    let parameters = PublicEccParametersBuilder::new()
-        .with_ecc_scheme(EccScheme::EcDh(HashScheme::new(HashingAlgorithm::Sha256)))
-        .with_curve(EccCurve::NistP256)
-        .with_key_derivation_function_scheme(KeyDerivationFunctionScheme::Null)
-        .with_symmetric(SymmetricDefinitionObject::Null)
-        .with_is_signing_key(false)
-        .with_is_decryption_key(true)
-        .with_restricted(false)
-        .build()
-        .map_err(invalid)?;
+    let parameters = p256(EccScheme::EcDh(HashScheme::new(HashingAlgorithm::Sha256)))?;
     ecc(attributes, guard, parameters)
 }
 
@@ -80,16 +77,7 @@ pub(crate) fn agreement_key(guard: &Guard) -> Result<Public, TpmError> {
 pub(crate) fn verification_key(x: &[u8], y: &[u8]) -> Result<Public, TpmError> {
     let attributes =
         ObjectAttributesBuilder::new().with_sign_encrypt(true).with_user_with_auth(true).build().map_err(invalid)?;
-    let parameters = PublicEccParametersBuilder::new()
-        .with_ecc_scheme(EccScheme::EcDsa(HashScheme::new(HashingAlgorithm::Sha256)))
-        .with_curve(EccCurve::NistP256)
-        .with_key_derivation_function_scheme(KeyDerivationFunctionScheme::Null)
-        .with_symmetric(SymmetricDefinitionObject::Null)
-        .with_is_signing_key(true)
-        .with_is_decryption_key(false)
-        .with_restricted(false)
-        .build()
-        .map_err(invalid)?;
+    let parameters = p256(EccScheme::EcDsa(HashScheme::new(HashingAlgorithm::Sha256)))?;
     let point = EccPoint::new(x.to_vec().try_into().map_err(invalid)?, y.to_vec().try_into().map_err(invalid)?);
     PublicBuilder::new()
         .with_public_algorithm(PublicAlgorithm::Ecc)
@@ -129,11 +117,7 @@ fn policy_digest(guard: &Guard) -> Result<Digest, TpmError> {
     guard.policy.map_or_else(|| Ok(Digest::default()), |policy| Digest::try_from(policy.as_slice()).map_err(invalid))
 }
 
-fn ecc(
-    attributes: ObjectAttributes,
-    guard: &Guard,
-    parameters: tss_esapi::structures::PublicEccParameters,
-) -> Result<Public, TpmError> {
+fn ecc(attributes: ObjectAttributes, guard: &Guard, parameters: PublicEccParameters) -> Result<Public, TpmError> {
     PublicBuilder::new()
         .with_public_algorithm(PublicAlgorithm::Ecc)
         .with_name_hashing_algorithm(HashingAlgorithm::Sha256)

@@ -112,17 +112,9 @@ pub(crate) enum Verb {
     },
 }
 
-/// A campaign to be made.
+/// Whom a campaign is about; of one that has begun it stays.
 #[derive(Debug, Args)]
-pub(crate) struct Create {
-    /// Unique name
-    name: String,
-    /// What it asks of each device
-    #[arg(long)]
-    kind: KindArgument,
-    /// Of kind certificate: the algorithm that the new identity keys are to have
-    #[arg(long)]
-    algorithm: Option<KeyAlgorithm>,
+pub(crate) struct Filter {
     /// Only devices of this facility (name or id)
     #[arg(long)]
     facility: Option<String>,
@@ -135,6 +127,21 @@ pub(crate) struct Create {
     /// Only devices whose names begin so
     #[arg(long, value_name = "PREFIX")]
     name_prefix: Option<String>,
+}
+
+/// A campaign to be made.
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// Unique name
+    name: String,
+    /// What it asks of each device
+    #[arg(long)]
+    kind: KindArgument,
+    /// Of kind certificate: the algorithm that the new identity keys are to have
+    #[arg(long)]
+    algorithm: Option<KeyAlgorithm>,
+    #[command(flatten)]
+    filter: Filter,
     /// Devices of the first wave
     #[arg(long, value_name = "N", default_value_t = CampaignPlan::default().canary)]
     canary: u32,
@@ -172,18 +179,8 @@ pub(crate) struct Create {
 pub(crate) struct Edit {
     /// Name or id
     campaign: String,
-    /// Of a draft: only devices of this facility (name or id)
-    #[arg(long)]
-    facility: Option<String>,
-    /// Of a draft: only devices of this product line (name or id)
-    #[arg(long)]
-    product_line: Option<String>,
-    /// Of a draft: only devices of this batch
-    #[arg(long)]
-    batch: Option<String>,
-    /// Of a draft: only devices whose names begin so
-    #[arg(long, value_name = "PREFIX")]
-    name_prefix: Option<String>,
+    #[command(flatten)]
+    filter: Filter,
     /// Of a draft: whatever it is; may be given several times
     #[arg(long, value_name = "FIELD")]
     any: Vec<FilterField>,
@@ -340,8 +337,9 @@ fn path(campaign: &str) -> String {
 }
 
 async fn create(context: &Context, create: Create) -> Result<(), Failure> {
-    let Create { name, kind, facility, product_line, batch, name_prefix, canary, wave, per_minute, .. } = create;
-    let Create { jitter, soak, patience, max_failed, min_done, algorithm, why, dry_run, .. } = create;
+    let Create { name, kind, filter, canary, wave, per_minute, jitter, soak, .. } = create;
+    let Create { patience, max_failed, min_done, algorithm, why, dry_run, .. } = create;
+    let Filter { facility, product_line, batch, name_prefix } = filter;
     let otherwise = CampaignPlan::default();
     let new = NewCampaign {
         name,
@@ -407,8 +405,8 @@ async fn act(context: &Context, act: CampaignAct, change: Change, allow_empty: b
     told(context, outcome)
 }
 
-async fn edit(context: &Context, mut edit: Edit) -> Result<(), Failure> {
-    let filter = filter_change(&mut edit)?;
+async fn edit(context: &Context, edit: Edit) -> Result<(), Failure> {
+    let filter = filter_change(edit.filter, &edit.any)?;
     let Edit { campaign, canary, wave, per_minute, jitter, soak, patience, max_failed, min_done, .. } = edit;
     let plan = PlanChange {
         canary,
@@ -427,18 +425,18 @@ async fn edit(context: &Context, mut edit: Edit) -> Result<(), Failure> {
 }
 
 /// What is to change of the filter. A field is given, or said to be any, not both.
-fn filter_change(edit: &mut Edit) -> Result<FilterChange, Failure> {
-    let field = |field: FilterField, name: &str, given: Option<String>| match (given, edit.any.contains(&field)) {
+fn filter_change(filter: Filter, any: &[FilterField]) -> Result<FilterChange, Failure> {
+    let field = |field: FilterField, name: &str, given: Option<String>| match (given, any.contains(&field)) {
         (Some(_), true) => {
             Err(Failure::usage(format!("--{name} is given, and --any {name} as well"), "give one of them"))
         }
         (given, is_any) => Ok(given.or(is_any.then(String::new))),
     };
     Ok(FilterChange {
-        facility: field(FilterField::Facility, "facility", edit.facility.take())?,
-        product_line: field(FilterField::ProductLine, "product-line", edit.product_line.take())?,
-        batch: field(FilterField::Batch, "batch", edit.batch.take())?,
-        name_prefix: field(FilterField::NamePrefix, "name-prefix", edit.name_prefix.take())?,
+        facility: field(FilterField::Facility, "facility", filter.facility)?,
+        product_line: field(FilterField::ProductLine, "product-line", filter.product_line)?,
+        batch: field(FilterField::Batch, "batch", filter.batch)?,
+        name_prefix: field(FilterField::NamePrefix, "name-prefix", filter.name_prefix)?,
     })
 }
 

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kf_access::{Action, Principal, Target, Visibility, authorize};
 use kf_api::authority::{Authority, AuthorityKind};
 use kf_api::campaign::CampaignKind;
-use kf_api::certificate::Certificate;
 use kf_api::operator::Credential;
 use kf_api::proposal::ProposedAct;
 use kf_api::succession::{
@@ -15,7 +14,7 @@ use kf_api::succession::{
 };
 use kf_api::{Page, PageRequest};
 use kf_key::{
-    AuthorityId, CertificateProfile, CertificateStatus, DeviceId, KeyAlgorithm, KeyId, SerialNumber, SuccessionState,
+    AuthorityId, CertificateStatus, DeviceId, KeyAlgorithm, KeyId, ProposalId, SerialNumber, SuccessionState,
     UnixMillis,
 };
 use kf_pki::certificate::{IssuedCertificate, check_issuance, check_link, check_root};
@@ -26,7 +25,7 @@ use kf_signer::{GeneratedKey, KeyPurpose};
 use kf_store::campaign::AskedPart;
 use kf_store::succession::{NewHeir, SuccessionChange};
 
-use super::{Known, Plan, facts_of};
+use super::{Known, Plan, facts_of, row_of};
 use crate::enrolment::device_principal;
 use crate::entry::Entry;
 use crate::issuance::BACKDATE;
@@ -177,7 +176,7 @@ impl Fleet {
         let new_with_old = self.link(old.record.key, &old.issuer, &root.issuer).await?;
         let old_with_new = self.link(root.key.key, &root.issuer, &old.issuer).await?;
         let links = [(old.record.id, new_with_old), (root.plan.id, old_with_new)]
-            .map(|(authority, issued)| (link_row(authority, &issued), issued.der));
+            .map(|(authority, issued)| (row_of(authority, &issued.facts), issued.der));
         let authorities = self.authorities();
         let below: Vec<Arc<Known>> = authorities
             .live()
@@ -360,9 +359,29 @@ impl Fleet {
             self.require_step(&succession, SuccessionState::Retired, 0)?;
         }
         let act = ProposedAct::RetireAuthority { authority: predecessor, stranded, why: request.why.clone() };
+        self.propose_end(who, predecessor, act, stranded).await
+    }
+
+    /// Proposes what leaves so many devices behind: always to a second person.
+    pub(super) async fn propose_end(
+        &self,
+        who: &Principal,
+        predecessor: AuthorityId,
+        act: ProposedAct,
+        devices: u64,
+    ) -> Result<SuccessionOutcome, FleetError> {
         let control = self.dual_control().always(self.now());
-        let waiting = self.propose(who, act, control, (stranded, 0), None).await?;
-        let proposal = waiting.ok_or(FleetError::Bug("stranding devices asked for no second person"))?.proposal;
+        let waiting = self.propose(who, act, control, (devices, 0), None).await?;
+        let waiting = waiting.ok_or(FleetError::Bug("leaving devices behind asked for no second person"))?;
+        self.not_done(predecessor, waiting.proposal)
+    }
+
+    /// What a step comes to that waits, or was only looked at.
+    pub(super) fn not_done(
+        &self,
+        predecessor: AuthorityId,
+        proposal: Option<ProposalId>,
+    ) -> Result<SuccessionOutcome, FleetError> {
         let succession = self.status_of(predecessor)?;
         Ok(SuccessionOutcome { done: false, proposal, succession, log_index: None })
     }
@@ -445,8 +464,7 @@ impl Fleet {
         let first = *predecessors.first().ok_or(FleetError::Bug("no succession"))?;
         let succession = self.succession_of(first)?;
         if request.dry_run {
-            let succession = self.status_of(first)?;
-            return Ok(SuccessionOutcome { done: false, proposal: None, succession, log_index: None });
+            return self.not_done(first, None);
         }
         let (act, now) = (act_name(to), self.now());
         let entry = predecessors.iter().fold(Entry::done(who, act, now), |entry, id| entry.about(*id));
@@ -621,24 +639,4 @@ pub(crate) fn hindered(authority: &str, hindrance: Hindrance) -> FleetError {
         _ => "look with `keyfleet authority trust`; it goes from prepared to switched to retired",
     };
     FleetError::conflict("authority", format!("`{authority}`: {hindrance}"), remedy)
-}
-
-/// A link certificate as a row of the registry.
-fn link_row(authority: AuthorityId, issued: &IssuedCertificate) -> Certificate {
-    let facts = &issued.facts;
-    Certificate {
-        serial: facts.serial,
-        authority,
-        profile: CertificateProfile::LinkCa,
-        device: None,
-        operator: None,
-        facility: None,
-        subject: facts.subject.clone(),
-        spki_sha256: hex::encode(facts.spki_sha256),
-        not_before: facts.not_before,
-        not_after: facts.not_after,
-        status: CertificateStatus::Good,
-        revoked: None,
-        reason: None,
-    }
 }

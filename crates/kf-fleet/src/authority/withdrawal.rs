@@ -23,8 +23,7 @@ impl Fleet {
         let (_, attached) = self.successor_to_withdraw(who, predecessor)?;
         let Attached { trusting, .. } = attached;
         if request.dry_run {
-            let succession = self.status_of(predecessor)?;
-            return Ok(SuccessionOutcome { done: false, proposal: None, succession, log_index: None });
+            return self.not_done(predecessor, None);
         }
         if trusting == 0 {
             return self.carry_out_withdrawal(who, predecessor, (0, &request.why), &Consent::NotNeeded).await;
@@ -34,12 +33,7 @@ impl Fleet {
             return Err(hindered(&name, Hindrance::Trusting { devices: trusting }));
         }
         let act = ProposedAct::WithdrawAuthority { authority: predecessor, trusting, why: request.why.clone() };
-        let control = self.dual_control().always(self.now());
-        let waiting = self.propose(who, act, control, (trusting, 0), None).await?;
-        let proposal =
-            waiting.ok_or(FleetError::Bug("leaving devices with a root asked for no second person"))?.proposal;
-        let succession = self.status_of(predecessor)?;
-        Ok(SuccessionOutcome { done: false, proposal, succession, log_index: None })
+        self.propose_end(who, predecessor, act, trusting).await
     }
 
     /// A successor that the caller may withdraw, with what is below it, the root first; and what hangs on them.

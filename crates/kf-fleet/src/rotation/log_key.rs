@@ -6,7 +6,6 @@
 
 use kf_access::{Action, Principal, Target, authorize};
 use kf_api::PageRequest;
-use kf_api::epoch::EpochOutcome;
 use kf_api::rotation::{RotationOperation, RotationOutcome, RotationStep};
 use kf_key::{KeyAlgorithm, KeyId, KeyState, UnixMillis};
 use kf_log::succession::{ANNOUNCE, Link, SUCCESSOR};
@@ -15,7 +14,7 @@ use kf_rotation::{KeyClass, Scope};
 use kf_signer::KeyPurpose;
 use kf_store::key::{KeyChange, KeyRecord};
 
-use super::{Run, conclude};
+use super::Run;
 use crate::authority::key_record;
 use crate::entry::Entry;
 use crate::fence::Line;
@@ -45,38 +44,22 @@ impl Fleet {
             _ => None,
         });
         let Some(because) = due.or_else(|| wanted.then(|| "asked for".to_owned())) else { return Ok(()) };
-        let mut step = RotationStep {
+        let step = RotationStep {
             key: key.id.to_string(),
             name: "log".to_owned(),
             class: KeyClass::LogKey.name().to_owned(),
             facility: None,
             operation: RotationOperation::MakeSuccessor,
-            because: because.clone(),
+            because,
             remaining: None,
             outcome: RotationOutcome::Planned,
             problem: String::new(),
             proposal: None,
             log_index: None,
         };
-        if !run.dry_run {
-            if run.left == 0 {
-                run.report.more = true;
-                return Ok(());
-            }
-            run.left -= 1;
-            let why = if run.why.is_empty() { format!("policy: {because}") } else { run.why.to_owned() };
-            let outcome = self.succeed_log_key(run.who, key.id, &why).await;
-            let outcome = outcome.map(|index| EpochOutcome {
-                done: true,
-                proposal: None,
-                epoch: None,
-                devices: 0,
-                log_index: Some(index),
-            });
-            conclude(&mut step, outcome)?;
-        }
-        run.report.items.push(step);
-        Ok(())
+        let Some((step, why)) = run.begin(step) else { return Ok(()) };
+        let outcome = self.succeed_log_key(run.who, key.id, &why).await;
+        run.made(step, outcome)
     }
 
     /// Makes the successor of the log's key behind the one that the caller has seen; the index of its announcement.

@@ -1,13 +1,12 @@
 //! Keys that devices and stations pin: the successor is made when it is due or when somebody wants it; who still needs an old one
 //! is counted.
 
-use kf_api::epoch::EpochOutcome;
 use kf_api::rotation::{RotationOperation, RotationOutcome, RotationStep};
 use kf_key::{KeyId, KeyRole};
 use kf_rotation::Scope;
 use kf_rotation::sweep::{KeyFacts, Operation, Successor, sweep};
 
-use super::{Run, conclude};
+use super::Run;
 use crate::pinned_key::{PinnedKey, class_of};
 use crate::{Fleet, FleetError};
 
@@ -75,27 +74,11 @@ impl Fleet {
         &self,
         run: &mut Run<'_>,
         (role, seen): (KeyRole, Option<KeyId>),
-        mut step: RotationStep,
+        step: RotationStep,
     ) -> Result<(), FleetError> {
-        step.outcome = RotationOutcome::Planned;
-        if !run.dry_run {
-            if run.left == 0 {
-                run.report.more = true;
-                return Ok(());
-            }
-            run.left -= 1;
-            let why = if run.why.is_empty() { format!("policy: {}", step.because) } else { run.why.to_owned() };
-            let outcome = self.succeed_pinned_key(run.who, (role, seen), &why).await.map(|index| EpochOutcome {
-                done: true,
-                proposal: None,
-                epoch: None,
-                devices: 0,
-                log_index: Some(index),
-            });
-            conclude(&mut step, outcome)?;
-        }
-        run.report.items.push(step);
-        Ok(())
+        let Some((step, why)) = run.begin(step) else { return Ok(()) };
+        let outcome = self.succeed_pinned_key(run.who, (role, seen), &why).await;
+        run.made(step, outcome)
     }
 }
 

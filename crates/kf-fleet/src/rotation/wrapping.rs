@@ -1,14 +1,13 @@
 //! Versions of the wrapping key: made when they are due or when somebody wants it; what is left under an old one is counted.
 
 use kf_access::{Action, Target, authorize};
-use kf_api::epoch::EpochOutcome;
 use kf_api::rotation::{RotationOperation, RotationOutcome, RotationStep};
 use kf_key::KeyState;
 use kf_rotation::sweep::{KeyFacts, Operation, Successor, sweep};
 use kf_rotation::{KeyClass, Scope};
 use kf_store::wrapping::WrappingVersion;
 
-use super::{Run, conclude};
+use super::Run;
 use crate::{Fleet, FleetError};
 
 const CLASS: KeyClass = KeyClass::WrappingKey;
@@ -62,26 +61,10 @@ impl Fleet {
         because: &str,
         remaining: u64,
     ) -> Result<(), FleetError> {
-        let mut step = step(version, RotationOperation::MakeSuccessor, because, remaining);
-        step.outcome = RotationOutcome::Planned;
-        if !run.dry_run {
-            if run.left == 0 {
-                run.report.more = true;
-                return Ok(());
-            }
-            run.left -= 1;
-            let why = if run.why.is_empty() { format!("policy: {because}") } else { run.why.to_owned() };
-            let outcome = self.advance_wrapping(run.who, version.version, &why).await.map(|index| EpochOutcome {
-                done: true,
-                proposal: None,
-                epoch: None,
-                devices: 0,
-                log_index: Some(index),
-            });
-            conclude(&mut step, outcome)?;
-        }
-        run.report.items.push(step);
-        Ok(())
+        let step = step(version, RotationOperation::MakeSuccessor, because, remaining);
+        let Some((step, why)) = run.begin(step) else { return Ok(()) };
+        let outcome = self.advance_wrapping(run.who, version.version, &why).await;
+        run.made(step, outcome)
     }
 
     /// Whether the caller may make successors of the server's own keys.
