@@ -199,7 +199,7 @@ async fn renew(fleet: &Fleet, device: &Renewing) -> Result<Vec<Vec<u8>>, BenchEr
     }
 }
 
-const BY_WORD: Knows<'_> = Knows { reset: false, renewal: true, storage: false, order_key: None };
+const BY_WORD: Knows<'_> = Knows { reset: false, renewal: true, storage: false, order_key: None, roots: None };
 
 /// Polls, and renews when it is asked; the certificates that came.
 async fn obey_word(fleet: &Fleet, device: &Renewing) -> Result<Vec<Vec<u8>>, BenchError> {
