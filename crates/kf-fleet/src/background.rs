@@ -110,6 +110,7 @@ impl Fleet {
     /// One turn of the background work.
     pub async fn turn(&self) {
         self.sign_due_crls().await;
+        self.store.write_sightings();
         if let Err(error) = self.turn_proposals().await {
             tracing::error!(error = %error, "proposals were not looked at");
         }

@@ -317,7 +317,14 @@ impl Store {
         audit: Audit,
     ) -> Result<IssuanceOutcome, StoreError> {
         let class = class_of(&issuance.basis);
-        self.write_announced(announcement, class, move |act| issuance::record(act, &issuance, &audit)).await
+        let seen = issuance.certificate.device.filter(|_| issuance.device.is_some_and(|device| device.is_sighting));
+        let at = issuance.at;
+        let outcome =
+            self.write_announced(announcement, class, move |act| issuance::record(act, &issuance, &audit)).await?;
+        if let (Some(device), IssuanceOutcome::Recorded { .. }) = (seen, &outcome) {
+            self.forget_sighting(device, at);
+        }
+        Ok(outcome)
     }
 
     /// Records an issuance: ONE transaction that checks what must still hold and writes everything or nothing:

@@ -16,6 +16,7 @@ use crate::act::{Act, Class, is_fatal};
 use crate::column::{self, Coded, millis};
 use crate::revocation::Revoked;
 use crate::sql::{self, in_scope, scope};
+use crate::writer::TOUCHES_PER_GROUP;
 use crate::{Audit, Logged, Store, StoreError};
 
 pub(crate) mod change;
@@ -32,7 +33,7 @@ const MAX_NAME_OCTETS: usize = 64;
 const MAX_BATCH_OCTETS: usize = 128;
 const MAX_ATTRIBUTES_OCTETS: usize = 16_384;
 
-/// Devices that were seen, and when last; written with the next group.
+/// Devices that were seen, and when last.
 pub(crate) type Touched = BTreeMap<DeviceId, UnixMillis>;
 
 macro_rules! columns {
@@ -425,19 +426,36 @@ impl Store {
         self.logged(Class::Ordinary, audit.into(), move |act| change_facility(act, device, from, to)).await
     }
 
-    /// Notes that a device authenticated. Not logged, written with the next group, lost in a crash; never waits.
+    /// Notes that a device authenticated. Not logged, lost in a crash; never waits. Written when somebody asks for it
+    /// ([`Store::write_sightings`]), or when there are many: a commit for each would cost more than everything else that a poll does,
+    /// and what many a device does next, a renewal, writes it anyway.
     pub fn touch_device(&self, device: DeviceId, at: UnixMillis) {
-        let first = {
+        let many = {
             let mut touched = self.shared().touched.lock().unwrap_or_else(PoisonError::into_inner);
-            let first = touched.is_empty();
-            if touched.len() < MAX_TOUCHED || touched.contains_key(&device) {
+            let before = touched.len();
+            if before < MAX_TOUCHED || touched.contains_key(&device) {
                 let latest = touched.entry(device).or_insert(at);
                 *latest = at.max(*latest);
             }
-            first
+            touched.len() > before && touched.len().is_multiple_of(TOUCHES_PER_GROUP)
         };
-        if first {
+        if many {
             self.wake();
+        }
+    }
+
+    /// Has the sightings written that wait. Does not wait for it.
+    pub fn write_sightings(&self) {
+        if !self.shared().touched.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            self.wake();
+        }
+    }
+
+    /// A sighting until `at` has been written with something else.
+    pub(crate) fn forget_sighting(&self, device: DeviceId, at: UnixMillis) {
+        let mut touched = self.shared().touched.lock().unwrap_or_else(PoisonError::into_inner);
+        if touched.get(&device).is_some_and(|seen| *seen <= at) {
+            touched.remove(&device);
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::{Health, StoreError, log, sql};
 /// How long a store that is full waits before it looks whether there is space again.
 const LOOK_FOR_SPACE_EVERY: Duration = Duration::from_secs(1);
 /// Sightings of devices written with one group.
-const TOUCHES_PER_GROUP: usize = 1_000;
+pub(crate) const TOUCHES_PER_GROUP: usize = 1_000;
 
 /// What readers see of the writer.
 #[derive(Debug, Default)]
@@ -164,6 +164,8 @@ const GATHER: Duration = Duration::from_millis(4);
 struct Gathered {
     jobs: Vec<Box<dyn Job>>,
     alone: Vec<Alone>,
+    /// Whether sightings are to be written with it.
+    sightings: bool,
     closing: Option<oneshot::Sender<()>>,
 }
 
@@ -172,8 +174,11 @@ impl Gathered {
         match message {
             Message::Job(job) => self.jobs.push(job),
             Message::Alone(work) => self.alone.push(work),
-            Message::Touched => {}
-            Message::Close(done) => self.closing = Some(done),
+            Message::Touched => self.sightings = true,
+            Message::Close(done) => {
+                self.sightings = true;
+                self.closing = Some(done);
+            }
         }
     }
 }
@@ -227,7 +232,7 @@ impl Writer {
                 queue.close();
             }
             closing = gathered.closing;
-            self.group(gathered.jobs);
+            self.group(gathered.jobs, gathered.sightings);
             for Alone(work) in gathered.alone {
                 let _writing = self.readers.writing();
                 work(&self.connection);
@@ -235,7 +240,7 @@ impl Writer {
         }
         while let Some(message) = queue.blocking_recv() {
             if let Message::Job(job) = message {
-                self.group(vec![job]);
+                self.group(vec![job], false);
             }
         }
         drop(self);
@@ -263,7 +268,7 @@ impl Writer {
     }
 
     /// Carries out one group and answers every operation in it.
-    fn group(&mut self, jobs: Vec<Box<dyn Job>>) {
+    fn group(&mut self, jobs: Vec<Box<dyn Job>>, sightings: bool) {
         let readers = Arc::clone(&self.readers);
         let _writing = readers.writing();
         let mut admitted = Vec::with_capacity(jobs.len());
@@ -273,7 +278,7 @@ impl Writer {
                 Err(error) => job.answer(Err(error)),
             }
         }
-        match self.commit_group(&mut admitted) {
+        match self.commit_group(&mut admitted, sightings) {
             Ok(()) => answer_all(admitted, &Ok(())),
             Err(StoreError::Full) => self.full(admitted),
             // Another program holds the file's lock: nothing was written, and nothing is wrong with the disk.
@@ -332,13 +337,13 @@ impl Writer {
         let (mut reserved, ordinary): (Vec<_>, Vec<_>) =
             jobs.into_iter().partition(|job| job.class() == Class::Reserved);
         answer_all(ordinary, &Err(StoreError::Full));
-        let result = released.and_then(|()| self.commit_group(&mut reserved));
+        let result = released.and_then(|()| self.commit_group(&mut reserved, false));
         answer_all(reserved, &result);
     }
 
     /// One transaction: every operation, the counters, the completed tiles, the commit.
-    fn commit_group(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
-        let touched = self.take_touched();
+    fn commit_group(&mut self, jobs: &mut [Box<dyn Job>], sightings: bool) -> Result<(), StoreError> {
+        let touched = if sightings { self.take_touched() } else { Touched::new() };
         if jobs.is_empty() && touched.is_empty() {
             return Ok(());
         }

@@ -161,7 +161,8 @@ async fn a_device_that_polls_has_been_heard_of() {
     let scratch = single().await;
     let one = enrolled(&scratch, 0).await;
     let seen = async || {
-        // What was noted is written with whatever is written next.
+        // A turn has what was noted written, and waits for nothing; whatever is written after it is there afterwards.
+        scratch.fleet.turn().await;
         let name = format!("plant-{}", kf_crypto::random_array::<4>().map(hex::encode).unwrap());
         let new = NewFacility { name, description: String::new() };
         scratch.fleet.facility_create(&scratch.owner, new).await.unwrap();

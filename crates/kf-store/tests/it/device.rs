@@ -188,12 +188,14 @@ async fn a_moved_device_takes_its_certificates_along() {
 }
 
 #[tokio::test]
-async fn a_sighting_is_written_with_the_next_group_and_never_goes_back() {
+async fn a_sighting_is_written_when_it_is_asked_for_and_never_goes_back() {
     let store = fleet().await;
     register(&store, 1).await;
     store.touch_device(device_id(1), NOW.plus(UnixMillis::HOUR));
+    store.write_sightings();
     store.append_log(done()).await.unwrap();
     store.touch_device(device_id(1), NOW);
+    store.write_sightings();
     store.append_log(done()).await.unwrap();
     let seen = store.device(device_id(1), &Visibility::Fleet).unwrap().unwrap().last_seen;
     assert_eq!(seen, Some(NOW.plus(UnixMillis::HOUR)));
