@@ -68,9 +68,9 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::NotFound`].
     pub async fn device_show(&self, who: &Principal, device: &str) -> Result<DeviceHistory, FleetError> {
-        let device = self.find_device(device, &who.visibility())?;
-        let permit = authorize(who, Action::DeviceRead, Target::Facility(device.facility))?;
-        Ok(self.store.device_history(device, permit.visibility())?)
+        let permit = |device: &Device| authorize(who, Action::DeviceRead, Target::Facility(device.facility)).map(drop);
+        let found = self.store.device_history(device, &who.visibility(), permit)?;
+        Ok(found.ok_or(FleetError::NotFound("device"))??)
     }
 
     /// A device that is about to be registered.

@@ -77,6 +77,11 @@ pub(crate) fn by_id(
     sql::one(connection, sql, (scope(visibility), id.as_bytes()), device_row)
 }
 
+fn by_name(connection: &Connection, name: &str, visibility: &Visibility) -> Result<Option<Device>, StoreError> {
+    let sql = concat!(columns!(), " WHERE name = ?2 AND ", in_scope!("facility"));
+    sql::one(connection, sql, (scope(visibility), name), device_row)
+}
+
 fn insert(act: &mut Act<'_>, device: &Device) -> Result<(), StoreError> {
     let Device { id, name, facility, product_line, state, batch, attributes, protection, created, last_seen } = device;
     if *state != DeviceState::Registered {
@@ -294,8 +299,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`].
     pub fn device_by_name(&self, name: &str, visibility: &Visibility) -> Result<Option<Device>, StoreError> {
-        let sql = concat!(columns!(), " WHERE name = ?2 AND ", in_scope!("facility"));
-        self.read(|connection| sql::one(connection, sql, (scope(visibility), name), device_row))
+        self.read(|connection| by_name(connection, name, visibility))
     }
 
     /// One page of devices.
