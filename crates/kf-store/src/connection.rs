@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -88,22 +88,41 @@ pub(crate) fn limit_wal(connection: &Connection, full: bool) -> Result<(), Store
 /// for it (`.cargo/config.toml`); as it comes it maps 2 GiB, and reads the rest by system calls.
 const MAPPED_OCTETS: i64 = 0x100_0000_0000;
 
-fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+/// How long after a commit the file is read and not mapped. Whatever a connection has mapped it gives up when it next reads and
+/// something was committed since: the kernel takes thousands of pages out of the address space that all threads share, and interrupts
+/// the other processors for it, as long as a look-up takes by itself.
+const UNMAPPED_AFTER_COMMIT: Duration = Duration::from_millis(100);
+
+/// A reading connection.
+#[derive(Debug)]
+struct Reader {
+    connection: Connection,
+    is_mapped: bool,
+}
+
+fn open_reader(path: &Path, is_mapped: bool) -> Result<Reader, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     keep_plans(&connection)?;
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
-    connection.pragma_update(None, "cache_size", -16_384)?;
-    // A look-up in a large registry touches some octets of each of a few pages that no cache of ours holds: to copy the pages
-    // costs more than to look. A disk that fails under a mapped page ends the process, which then starts again.
-    connection.pragma_update(None, "mmap_size", MAPPED_OCTETS)?;
+    if is_mapped {
+        connection.pragma_update(None, "cache_size", -16_384)?;
+        // A look-up in a large registry touches some octets of each of a few pages that no cache of ours holds: to copy the pages
+        // costs more than to look. A disk that fails under a mapped page ends the process, which then starts again.
+        connection.pragma_update(None, "mmap_size", MAPPED_OCTETS)?;
+    } else {
+        // Empty again after the next commit.
+        connection.pragma_update(None, "cache_size", -4_096)?;
+        connection.pragma_update(None, "mmap_size", 0)?;
+    }
     connection.pragma_update(None, "trusted_schema", false)?;
-    Ok(connection)
+    Ok(Reader { connection, is_mapped })
 }
 
-/// Idle read-only connections. A caller that finds none opens one of its own, so that nobody waits; those beyond the
+/// Idle read-only connections, of two kinds: some map the file, for reads while nothing is written; the others serve while
+/// something is, see [`UNMAPPED_AFTER_COMMIT`]. A caller that finds none opens one of its own, so that nobody waits; those beyond the
 /// pool's size are closed afterwards.
 ///
 /// To open a snapshot of the database and to give it up costs more than to look something up in it. So a connection may keep its
@@ -118,10 +137,24 @@ pub(crate) struct Readers {
 
 #[derive(Debug)]
 struct Idle {
-    connections: Vec<Connection>,
+    mapped: Vec<Reader>,
+    unmapped: Vec<Reader>,
     /// How often the writer has set out to write.
     turns: u64,
     is_writing: bool,
+    /// When it last had written.
+    written: Option<Instant>,
+}
+
+impl Idle {
+    /// Whether the next read is to be of the mapped file.
+    fn is_quiet(&self) -> bool {
+        !self.is_writing && self.written.is_none_or(|written| written.elapsed() >= UNMAPPED_AFTER_COMMIT)
+    }
+
+    fn of_kind(&mut self, is_mapped: bool) -> &mut Vec<Reader> {
+        if is_mapped { &mut self.mapped } else { &mut self.unmapped }
+    }
 }
 
 /// The writer writes: no snapshot is kept until it is dropped.
@@ -130,15 +163,18 @@ pub(crate) struct Writing<'a>(&'a Readers);
 
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
-        self.0.idle().is_writing = false;
+        let mut idle = self.0.idle();
+        idle.is_writing = false;
+        idle.written = Some(Instant::now());
     }
 }
 
 impl Readers {
     pub(crate) fn open(path: &Path, keep: usize) -> Result<Self, StoreError> {
         let keep = keep.clamp(1, 64);
-        let connections = vec![open_reader(path)?];
-        Ok(Self { path: path.into(), keep, idle: Mutex::new(Idle { connections, turns: 0, is_writing: false }) })
+        let mapped = vec![open_reader(path, true)?];
+        let idle = Idle { mapped, unmapped: Vec::new(), turns: 0, is_writing: false, written: None };
+        Ok(Self { path: path.into(), keep, idle: Mutex::new(idle) })
     }
 
     /// Runs `read` on one connection, in one snapshot of the database where `read` opens a transaction or the snapshot `may_stay`:
@@ -148,20 +184,21 @@ impl Readers {
         may_stay: bool,
         read: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let (idle, turn) = {
+        let (idle, is_mapped, turn) = {
             let mut idle = self.idle();
+            let is_mapped = idle.is_quiet();
             let turn = (may_stay && !idle.is_writing).then_some(idle.turns);
-            (idle.connections.pop(), turn)
+            (idle.of_kind(is_mapped).pop(), is_mapped, turn)
         };
-        let connection = match idle {
-            Some(connection) => connection,
-            None => open_reader(&self.path)?,
+        let reader = match idle {
+            Some(reader) => reader,
+            None => open_reader(&self.path, is_mapped)?,
         };
-        if turn.is_some() && connection.is_autocommit() {
-            sql::execute(&connection, "BEGIN", [])?;
+        if turn.is_some() && reader.connection.is_autocommit() {
+            sql::execute(&reader.connection, "BEGIN", [])?;
         }
-        let result = read(&connection);
-        self.give_back(connection, turn.filter(|_| result.is_ok()));
+        let result = read(&reader.connection);
+        self.give_back(reader, turn.filter(|_| result.is_ok()));
         result
     }
 
@@ -171,33 +208,63 @@ impl Readers {
             let mut idle = self.idle();
             idle.is_writing = true;
             idle.turns = idle.turns.wrapping_add(1);
-            idle.connections.extract_if(.., |connection| !connection.is_autocommit()).collect::<Vec<_>>()
+            let has_snapshot = |reader: &mut Reader| !reader.connection.is_autocommit();
+            let mut kept: Vec<Reader> = idle.mapped.extract_if(.., has_snapshot).collect();
+            kept.extend(idle.unmapped.extract_if(.., has_snapshot));
+            kept
         };
-        for connection in kept {
-            self.give_back(connection, None);
+        for reader in kept {
+            self.give_back(reader, None);
         }
         Writing(self)
     }
 
     /// Takes a connection back, with its snapshot where that is as new as it was in `turn`.
-    fn give_back(&self, connection: Connection, turn: Option<u64>) {
-        let has_snapshot = !connection.is_autocommit();
+    fn give_back(&self, reader: Reader, turn: Option<u64>) {
+        let has_snapshot = !reader.connection.is_autocommit();
         let is_new = |idle: &Idle| turn == Some(idle.turns) && !idle.is_writing;
         let mut idle = self.idle();
         if has_snapshot && !is_new(&idle) {
             drop(idle);
             // A connection that cannot even do that is closed.
-            if sql::execute(&connection, "COMMIT", []).is_err() {
+            if sql::execute(&reader.connection, "COMMIT", []).is_err() {
                 return;
             }
             idle = self.idle();
         }
-        if idle.connections.len() < self.keep {
-            idle.connections.push(connection);
+        let of_kind = idle.of_kind(reader.is_mapped);
+        if of_kind.len() < self.keep {
+            of_kind.push(reader);
         }
     }
 
     fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_map_the_file_only_while_nothing_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("registry.db");
+        let _writer = open_writer(&path, Durability::None).unwrap();
+        let readers = Readers::open(&path, 4).unwrap();
+        let maps = || {
+            let most = |connection: &Connection| -> Result<i64, StoreError> {
+                Ok(connection.query_row("PRAGMA mmap_size", [], |row| row.get(0))?)
+            };
+            readers.with(false, most).unwrap() > 0
+        };
+        assert!(maps());
+        let writing = readers.writing();
+        assert!(!maps());
+        drop(writing);
+        assert!(!maps());
+        readers.idle().written = Instant::now().checked_sub(UNMAPPED_AFTER_COMMIT);
+        assert!(maps());
     }
 }
