@@ -8,9 +8,9 @@ use kf_access::Visibility;
 use kf_api::campaign::{Campaign, CampaignKind};
 use kf_api::device::Device;
 use kf_api::order::OrderAct;
-use kf_key::{CampaignId, CampaignState, DeviceId, DeviceState};
+use kf_key::{CampaignId, CampaignState, DeviceState};
 use kf_signer::SignerError;
-use kf_store::campaign::AskedPart;
+use kf_store::campaign::{AskedPart, Place};
 
 use super::campaign_entry;
 use super::turn::ORDER_HOURS;
@@ -27,27 +27,27 @@ const MAX_PROOFS: usize = 65_536;
 /// Devices that have shown a certificate that a campaign asked for, and are not counted yet. In memory: every later poll of the
 /// device proves it again.
 #[derive(Default)]
-pub(crate) struct Proofs(Mutex<BTreeMap<CampaignId, BTreeSet<DeviceId>>>);
+pub(crate) struct Proofs(Mutex<BTreeMap<CampaignId, BTreeSet<Place>>>);
 
 impl Proofs {
-    fn locked(&self) -> MutexGuard<'_, BTreeMap<CampaignId, BTreeSet<DeviceId>>> {
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<CampaignId, BTreeSet<Place>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, campaign: CampaignId, device: DeviceId) {
+    fn note(&self, campaign: CampaignId, device: Place) {
         let mut proofs = self.locked();
         if proofs.values().map(BTreeSet::len).sum::<usize>() < MAX_PROOFS {
             proofs.entry(campaign).or_default().insert(device);
         }
     }
 
-    /// The next ones.
-    pub(super) fn of(&self, campaign: CampaignId, most: usize) -> BTreeSet<DeviceId> {
+    /// The next ones, in the order in which they were asked: what is written of them lies together.
+    pub(super) fn of(&self, campaign: CampaignId, most: usize) -> BTreeSet<Place> {
         self.locked().get(&campaign).into_iter().flatten().take(most).copied().collect()
     }
 
     /// They are counted, or not asked any more.
-    pub(super) fn forget(&self, campaign: CampaignId, devices: &BTreeSet<DeviceId>) {
+    pub(super) fn forget(&self, campaign: CampaignId, devices: &BTreeSet<Place>) {
         let mut proofs = self.locked();
         let Some(of_campaign) = proofs.get_mut(&campaign) else { return };
         for device in devices {
@@ -86,17 +86,17 @@ impl Fleet {
         let (able, others): (Vec<_>, Vec<_>) =
             waiting.into_iter().partition(|(_, state)| *state == Some(DeviceState::Active));
         for devices in able.chunks(ASKED_AT_ONCE) {
-            let devices: Vec<DeviceId> = devices.iter().map(|(device, _)| *device).collect();
-            let named: Vec<String> = devices.iter().map(ToString::to_string).collect();
+            let devices: Vec<Place> = devices.iter().map(|(place, _)| *place).collect();
+            let named: Vec<String> = devices.iter().map(|place| place.device().to_string()).collect();
             let entry = campaign_entry(&Self::server_principal(), "campaign.ask", campaign, self.now())
                 .because(&campaign.why)
                 .with("wave", campaign.wave)
                 .with("devices", named.join(" "));
             self.store.ask_renewals(campaign.id, campaign.wave, devices, self.now(), entry.build()).await?;
         }
-        let skip = |(device, state): (DeviceId, Option<DeviceState>)| {
+        let skip = |(place, state): (Place, Option<DeviceState>)| {
             let is_known = state.is_some_and(DeviceState::may_enrol);
-            self.skip_member(campaign, device, if is_known { "has no certificate" } else { "barred" })
+            self.skip_member(campaign, place.device(), if is_known { "has no certificate" } else { "barred" })
         };
         let skipped: Vec<_> = others.into_iter().map(skip).collect();
         if !skipped.is_empty() {
@@ -116,7 +116,7 @@ impl Fleet {
         let mut asking = None;
         for part in asked.iter().filter(|part| part.is_by_word) {
             if part.is_answered {
-                self.proofs.note(part.campaign, device.id);
+                self.proofs.note(part.campaign, part.place);
             } else if part.state == CampaignState::Running && asking.is_none() {
                 asking = Some(part);
             }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kf_key::{CampaignId, DeviceId};
-use kf_store::campaign::MAX_MEMBERS;
+use kf_store::campaign::{MAX_MEMBERS, Place};
 
 use crate::{Fleet, FleetError};
 
@@ -101,9 +101,11 @@ impl Told {
     }
 
     /// Devices that have done what they were told: that they were told says nothing more.
-    pub(super) fn forget(&self, campaign: CampaignId, done: &BTreeSet<DeviceId>) {
+    pub(super) fn forget(&self, campaign: CampaignId, done: &BTreeSet<Place>) {
         if let Some(round) = self.locked().get_mut(&campaign) {
-            round.devices.retain(|device| !done.contains(device));
+            for place in done {
+                round.devices.remove(&place.device());
+            }
         }
     }
 

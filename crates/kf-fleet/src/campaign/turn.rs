@@ -119,11 +119,11 @@ impl Fleet {
         let more = open.last().filter(|_| open.len() >= MAX_MEMBERS).map(|last| last.place);
         self.observed.set(campaign.id, more);
         // Proof goes before everything else: a device that did it and was barred since has done it.
-        let proved: BTreeSet<DeviceId> = self.proofs.of(campaign.id, MAX_MEMBERS);
+        let proved: BTreeSet<Place> = self.proofs.of(campaign.id, MAX_MEMBERS);
         let mut ended: Vec<Ended> =
-            proved.iter().map(|device| Ended { device: *device, to: MemberState::Done, declined: false }).collect();
+            proved.iter().map(|place| Ended { place: *place, to: MemberState::Done, declined: false }).collect();
         let room = MAX_MEMBERS.saturating_sub(ended.len());
-        ended.extend(open.iter().filter(|one| !proved.contains(&one.device)).filter_map(self::ended).take(room));
+        ended.extend(open.iter().filter(|one| !proved.contains(&one.place)).filter_map(self::ended).take(room));
         if let Some(algorithm) = campaign.algorithm {
             for one in &mut ended {
                 self.judge_algorithm(one, algorithm)?;
@@ -154,7 +154,7 @@ impl Fleet {
             // It is barred, or its order was withdrawn.
             _ => return Ok(()),
         };
-        one.to = comes_to(answer, self.newest_algorithm(one.device)?, algorithm);
+        one.to = comes_to(answer, self.newest_algorithm(one.place.device())?, algorithm);
         Ok(())
     }
 
@@ -328,7 +328,7 @@ fn ended(open: &OpenMember) -> Option<Ended> {
         Evidence::None | Evidence::Order(OrderState::Open) => return None,
     };
     let declined = open.evidence == Evidence::Order(OrderState::Declined);
-    Some(Ended { device: open.device, to, declined })
+    Some(Ended { place: open.place, to, declined })
 }
 
 /// The place of a device in the order of release: as good as random, and always the same.

@@ -7,6 +7,7 @@ use kf_api::campaign::CampaignKind;
 use kf_key::{CampaignId, CampaignState, DeviceId, KeyAlgorithm};
 use rusqlite::Connection;
 
+use super::Place;
 use crate::column;
 use crate::{StoreError, sql};
 
@@ -18,6 +19,8 @@ const MAX_ASKING: u32 = 16;
 pub struct AskedPart {
     /// The campaign.
     pub campaign: CampaignId,
+    /// The device, with its place in it.
+    pub place: Place,
     /// What it asks for.
     pub kind: CampaignKind,
     /// Running, paused or stopped.
@@ -62,7 +65,7 @@ pub(crate) fn of(connection: &Connection, device: DeviceId, shown: &Shown) -> Re
                 AND NOT EXISTS (SELECT 1 FROM certificate o CROSS JOIN certificate_body p ON p.body = o.body
                     WHERE o.device = ?1 AND o.body <= m.behind AND p.spki = ?4)
             WHEN c.kind = 4 THEN EXISTS (SELECT 1 FROM device_storage s WHERE s.device = ?1 AND s.campaign = c.id)
-            ELSE 0 END
+            ELSE 0 END, m.slot
         FROM campaign c CROSS JOIN campaign_device m ON m.campaign = c.id AND m.device = ?1
         WHERE c.state IN (2, 3, 4) AND m.state = 2 ORDER BY c.id LIMIT ?3";
     let later = if shown.is_good { shown.body } else { 0 };
@@ -70,6 +73,7 @@ pub(crate) fn of(connection: &Connection, device: DeviceId, shown: &Shown) -> Re
     sql::all(connection, sql, params, |row| {
         Ok(AskedPart {
             campaign: column::id(row, 0)?,
+            place: Place { slot: row.get(8)?, device },
             kind: column::coded(row, 1)?,
             state: column::coded(row, 2)?,
             algorithm: column::optional_coded(row, 3)?,

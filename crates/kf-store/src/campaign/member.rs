@@ -58,18 +58,24 @@ pub enum Release {
 }
 
 /// The place of a device in the order of release.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    slot: i64,
-    device: DeviceId,
+    pub(super) slot: i64,
+    pub(super) device: DeviceId,
+}
+
+impl Place {
+    /// The device.
+    #[must_use]
+    pub const fn device(&self) -> DeviceId {
+        self.device
+    }
 }
 
 /// A device that was asked, with what is known of its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenMember {
-    /// The device.
-    pub device: DeviceId,
-    /// Its place among those that were asked.
+    /// The device, with its place among those that were asked.
     pub place: Place,
     /// Its state.
     pub state: DeviceState,
@@ -97,8 +103,8 @@ pub enum Evidence {
 /// What came of a device's part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// The device.
-    pub device: DeviceId,
+    /// The device, with its place.
+    pub place: Place,
     /// `Done`, `Failed` or `Skipped`.
     pub to: MemberState,
     /// Whether it signed that it would not.
@@ -216,19 +222,20 @@ fn release(act: &mut Act<'_>, place: (CampaignId, u32), one: &Release, at: UnixM
 fn conclude(
     act: &Act<'_>,
     (campaign, newest): (CampaignId, u32),
-    device: DeviceId,
+    Place { slot, device }: Place,
     to: MemberState,
     at: UnixMillis,
 ) -> Result<Option<u32>, StoreError> {
     // Most are of the wave under way. For rows that a statement gives back SQLite opens a table in memory.
-    let sql = "UPDATE campaign_device SET state = ?3, ended = ?4
-        WHERE campaign = ?1 AND device = ?2 AND state = 2 AND wave = ?5";
-    let params = (campaign.as_bytes(), device.as_bytes(), to.code(), millis(at), newest);
+    let sql = "UPDATE campaign_device SET state = ?4, ended = ?5
+        WHERE campaign = ?1 AND slot = ?2 AND device = ?3 AND state = 2 AND wave = ?6";
+    let params = (campaign.as_bytes(), slot, device.as_bytes(), to.code(), millis(at), newest);
     if act.execute(sql, params)? > 0 {
         return Ok(Some(newest));
     }
-    let sql = "UPDATE campaign_device SET state = ?3, ended = ?4 WHERE campaign = ?1 AND device = ?2 AND state = 2 RETURNING wave";
-    act.one(sql, (campaign.as_bytes(), device.as_bytes(), to.code(), millis(at)), |row| row.get(0))
+    let sql = "UPDATE campaign_device SET state = ?4, ended = ?5
+        WHERE campaign = ?1 AND slot = ?2 AND device = ?3 AND state = 2 RETURNING wave";
+    act.one(sql, (campaign.as_bytes(), slot, device.as_bytes(), to.code(), millis(at)), |row| row.get(0))
 }
 
 impl Store {
@@ -358,11 +365,11 @@ impl Store {
             let newest = found(act, campaign)?.campaign.wave;
             let mut tallies: BTreeMap<(u32, u8), (MemberState, i64)> = BTreeMap::new();
             let mut changed = 0_u64;
-            for Ended { device, to, .. } in ended.iter().take(MAX_MEMBERS) {
+            for Ended { place, to, .. } in ended.iter().take(MAX_MEMBERS) {
                 if !MemberState::Offered.may_become(*to) {
                     continue;
                 }
-                let Some(wave) = conclude(act, (campaign, newest), *device, *to, at)? else { continue };
+                let Some(wave) = conclude(act, (campaign, newest), *place, *to, at)? else { continue };
                 for (state, by) in [(MemberState::Offered, -1), (*to, 1)] {
                     tallies.entry((wave, state.code())).or_insert((state, 0)).1 += by;
                 }
@@ -490,10 +497,8 @@ fn open_row(row: &Row<'_>) -> rusqlite::Result<OpenMember> {
         Some(state) => Evidence::Order(state),
         None => Evidence::None,
     };
-    let device = column::id(row, 0)?;
     Ok(OpenMember {
-        device,
-        place: Place { slot: row.get(7)?, device },
+        place: Place { slot: row.get(7)?, device: column::id(row, 0)? },
         state: column::coded(row, 1)?,
         offered: column::time(row, 2)?,
         evidence,

@@ -3,7 +3,7 @@
 use kf_api::order::Order;
 use kf_key::{CampaignId, CampaignState, DeviceId, DeviceState, MemberState, UnixMillis};
 
-use super::member::{MAX_MEMBERS, counted, released, waiting};
+use super::member::{MAX_MEMBERS, Place, counted, released, waiting};
 use super::require;
 use crate::act::{Act, Class};
 use crate::column::{self, millis};
@@ -28,7 +28,7 @@ fn is_asked(act: &Act<'_>, campaign: CampaignId, device: DeviceId) -> Result<boo
 }
 
 impl Store {
-    /// The next devices whose turn it is, each with its state.
+    /// The next devices whose turn it is, each with its place and its state.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -36,15 +36,15 @@ impl Store {
         &self,
         campaign: CampaignId,
         limit: u32,
-    ) -> Result<Vec<(DeviceId, Option<DeviceState>)>, StoreError> {
+    ) -> Result<Vec<(Place, Option<DeviceState>)>, StoreError> {
         let sql = concat!(
-            "SELECT m.device, d.state FROM campaign c CROSS JOIN campaign_device m LEFT JOIN device d ON d.id = m.device ",
+            "SELECT m.device, d.state, m.slot FROM campaign c CROSS JOIN campaign_device m LEFT JOIN device d ON d.id = m.device ",
             waiting!(),
             " LIMIT ?2"
         );
         self.read(|connection| {
             sql::all(connection, sql, (campaign.as_bytes(), limit), |row| {
-                Ok((column::id(row, 0)?, column::optional_coded(row, 1)?))
+                Ok((Place { slot: row.get(2)?, device: column::id(row, 0)? }, column::optional_coded(row, 1)?))
             })
         })
     }
@@ -58,7 +58,7 @@ impl Store {
         &self,
         campaign: CampaignId,
         wave: u32,
-        devices: Vec<DeviceId>,
+        devices: Vec<Place>,
         at: UnixMillis,
         audit: impl Into<Audit>,
     ) -> Result<Logged<()>, StoreError> {
@@ -76,10 +76,10 @@ impl Store {
             }
             let sql = "SELECT coalesce(max(body), 0) FROM certificate_body";
             let behind: i64 = act.one(sql, [], |row| row.get(0))?.unwrap_or_default();
-            let sql = "UPDATE campaign_device SET state = 2, wave = ?3, offered = ?4, behind = ?5
-                WHERE campaign = ?1 AND device = ?2 AND state = 1";
-            for device in &devices {
-                let params = (campaign.as_bytes(), device.as_bytes(), wave, millis(at), behind);
+            let sql = "UPDATE campaign_device SET state = 2, wave = ?4, offered = ?5, behind = ?6
+                WHERE campaign = ?1 AND slot = ?2 AND device = ?3 AND state = 1";
+            for Place { slot, device } in &devices {
+                let params = (campaign.as_bytes(), slot, device.as_bytes(), wave, millis(at), behind);
                 if act.execute(sql, params)? != 1 {
                     return Err(StoreError::IllegalState {
                         what: "device of the campaign",
