@@ -500,7 +500,7 @@ pub struct CampaignMember {
     /// When its answer was seen.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ended: Option<UnixMillis>,
-    /// When it last authenticated.
+    /// When it last authenticated, to the minute.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_seen: Option<UnixMillis>,
     /// The order that it was given.

@@ -32,7 +32,7 @@ pub struct Device {
     pub protection: KeyProtection,
     /// When it was registered.
     pub created: UnixMillis,
-    /// When it last authenticated.
+    /// When it last authenticated, to the minute.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_seen: Option<UnixMillis>,
 }

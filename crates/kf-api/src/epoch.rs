@@ -91,7 +91,7 @@ pub struct EpochHolder {
     pub state: DeviceState,
     /// Whether it acknowledged the epoch, or was only offered it.
     pub key: DeviceKeyState,
-    /// When it last authenticated.
+    /// When it last authenticated, to the minute.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_seen: Option<UnixMillis>,
 }

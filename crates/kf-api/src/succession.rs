@@ -142,7 +142,7 @@ pub struct UnprovedDevice {
     pub name: String,
     /// Its facility.
     pub facility: FacilityId,
-    /// When it last authenticated.
+    /// When it last authenticated, to the minute.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_seen: Option<UnixMillis>,
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use kf_key::UnixMillis;
 use kf_log::Tree;
 use kf_log::tree::CompletedTile;
 use rusqlite::Connection;
@@ -22,6 +23,9 @@ use crate::{Health, StoreError, log, sql};
 
 /// How long a store that is full waits before it looks whether there is space again.
 const LOOK_FOR_SPACE_EVERY: Duration = Duration::from_secs(1);
+/// A sighting so soon after the one that is written says nothing new, and would change a page of its own: a device that has renewed
+/// polls next.
+const SIGHTING_STEP: u64 = 60 * UnixMillis::SECOND;
 /// Sightings of devices written with one group.
 pub(crate) const TOUCHES_PER_GROUP: usize = 1_000;
 
@@ -381,8 +385,9 @@ impl Writer {
             job.run(&mut pending, &self.connection, isolation)?;
         }
         for (device, at) in touched {
-            let sql = "UPDATE device SET last_seen = ?2 WHERE id = ?1 AND coalesce(last_seen, 0) < ?2";
-            sql::execute(&self.connection, sql, (device.as_bytes(), millis(*at)))?;
+            let sql = "UPDATE device SET last_seen = ?2 WHERE id = ?1 AND coalesce(last_seen, 0) < ?3";
+            let before = millis(at.minus(SIGHTING_STEP));
+            sql::execute(&self.connection, sql, (device.as_bytes(), millis(*at), before))?;
         }
         pending.write(&self.connection)?;
         let mut tree = self.tree.clone();

@@ -113,13 +113,9 @@ impl Fleet {
     /// Looks through the next devices that were asked, and writes down what has come of them. Whether something was
     /// written.
     async fn observe_members(&self, campaign: &Campaign) -> Result<bool, FleetError> {
-        let rows = u32::try_from(MAX_MEMBERS).unwrap_or(u32::MAX);
-        let place = (campaign.id, campaign.kind);
-        let open = self.store.open_members(place, self.observed.after(campaign.id), rows)?;
-        let more = open.last().filter(|_| open.len() >= MAX_MEMBERS).map(|last| last.place);
-        self.observed.set(campaign.id, more);
         // Proof goes before everything else: a device that did it and was barred since has done it.
         let proved: BTreeSet<Place> = self.proofs.of(campaign.id, MAX_MEMBERS);
+        let open = if proved.len() < MAX_MEMBERS { self.next_open_members(campaign)? } else { Vec::new() };
         let mut ended: Vec<Ended> =
             proved.iter().map(|place| Ended { place: *place, to: MemberState::Done, declined: false }).collect();
         let room = MAX_MEMBERS.saturating_sub(ended.len());
@@ -142,6 +138,16 @@ impl Fleet {
         self.proofs.forget(campaign.id, &proved);
         self.told.forget(campaign.id, &proved);
         Ok(counted > 0)
+    }
+
+    /// The next of the devices that were asked; after the last ones the first again.
+    fn next_open_members(&self, campaign: &Campaign) -> Result<Vec<OpenMember>, FleetError> {
+        let rows = u32::try_from(MAX_MEMBERS).unwrap_or(u32::MAX);
+        let place = (campaign.id, campaign.kind);
+        let open = self.store.open_members(place, self.observed.after(campaign.id), rows)?;
+        let more = open.last().filter(|_| open.len() >= MAX_MEMBERS).map(|last| last.place);
+        self.observed.set(campaign.id, more);
+        Ok(open)
     }
 
     /// Of a change of algorithm: done is who has a certificate for such a key. Who rotated without it, because its program is

@@ -189,6 +189,7 @@ async fn a_moved_device_takes_its_certificates_along() {
 
 #[tokio::test]
 async fn a_sighting_is_written_when_it_is_asked_for_and_never_goes_back() {
+    const MINUTE: u64 = 60 * UnixMillis::SECOND;
     let store = fleet().await;
     register(&store, 1).await;
     store.touch_device(device_id(1), NOW.plus(UnixMillis::HOUR));
@@ -197,6 +198,13 @@ async fn a_sighting_is_written_when_it_is_asked_for_and_never_goes_back() {
     store.touch_device(device_id(1), NOW);
     store.write_sightings();
     store.append_log(done()).await.unwrap();
-    let seen = store.device(device_id(1), &Visibility::Fleet).unwrap().unwrap().last_seen;
-    assert_eq!(seen, Some(NOW.plus(UnixMillis::HOUR)));
+    let seen = || store.device(device_id(1), &Visibility::Fleet).unwrap().unwrap().last_seen;
+    assert_eq!(seen(), Some(NOW.plus(UnixMillis::HOUR)));
+    // It is known to the minute.
+    for (later, known) in [(MINUTE, 0), (MINUTE + 1, MINUTE + 1)] {
+        store.touch_device(device_id(1), NOW.plus(UnixMillis::HOUR + later));
+        store.write_sightings();
+        store.append_log(done()).await.unwrap();
+        assert_eq!(seen(), Some(NOW.plus(UnixMillis::HOUR + known)));
+    }
 }
